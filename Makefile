@@ -1,0 +1,38 @@
+# Everything a fresh machine needs is set up by the targets themselves, in .venv.
+#   make demo    set-up, build and the main job on the demo corpus
+#   make test    set-up, build and the tests
+# TORCH=torch==2.14.1 chooses another build of torch (default: the CPU build this release is tested with).
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BIN := $(VENV)/bin
+NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(VENV)/.installed
+
+# --no-build-isolation: the extension is compiled against the torch of this environment, and in half a minute.
+$(VENV)/.installed: $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet "$(TORCH)" numpy ninja pybind11
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/layerselect demo --out runs/demo --overwrite
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-enable
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info layerselect/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,38 @@
+"""Measures each layer's gradient in the backward pass and decides which layers to train."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .errors import LayerSelectError
+from .rules import (
+    All,
+    Fixed,
+    Fraction,
+    RandomLayers,
+    Rule,
+    Selection,
+    Threshold,
+    TopK,
+    VarianceSplit,
+    make_rule,
+)
+from .selector import FastSelector
+
+try:
+    __version__ = version("layerselect")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "All",
+    "FastSelector",
+    "Fixed",
+    "Fraction",
+    "LayerSelectError",
+    "RandomLayers",
+    "Rule",
+    "Selection",
+    "Threshold",
+    "TopK",
+    "VarianceSplit",
+    "make_rule",
+]

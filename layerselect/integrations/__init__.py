@@ -1,0 +1,1 @@
+"""Places where people train: one module per framework, imported only where it is used."""

@@ -1,0 +1,25 @@
+"""Rules: how scores become a selection. One file per kind; a new rule touches nothing but the registry."""
+
+from .base import EXCLUDED, MEASURED, NEVER_MEASURED, Rule, Selection
+from .random_layers import RandomLayers
+from .ranked import Fraction, Threshold, TopK
+from .registry import available, make_rule
+from .static import All, Fixed
+from .variance_split import VarianceSplit
+
+__all__ = [
+    "EXCLUDED",
+    "MEASURED",
+    "NEVER_MEASURED",
+    "All",
+    "Fixed",
+    "Fraction",
+    "RandomLayers",
+    "Rule",
+    "Selection",
+    "Threshold",
+    "TopK",
+    "VarianceSplit",
+    "available",
+    "make_rule",
+]

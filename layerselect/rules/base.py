@@ -1,0 +1,93 @@
+"""What a rule is: layer scores in, a mask out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .._backend import load as load_backend
+from ..errors import LayerSelectError
+
+# The three states of a layer's score. One value never means two things: "never measured" asks for a
+# measurement, "not finite" asks to be left out.
+EXCLUDED = 0  #: its gradient was not finite in this step; it may not be selected
+MEASURED = 1  #: its score is a finite number, from this step or held from an earlier one
+NEVER_MEASURED = 2  #: it ranks above every measured layer, so that it gets measured
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a rule decided.
+
+    Attributes:
+        mask: bool [L], on the device of the scores.
+        threshold: float32 [], the score at which the rule cut; NaN where the rule cuts no scores.
+    """
+
+    mask: Tensor
+    threshold: Tensor
+
+
+class Rule(ABC):
+    """Maps the scores of L layers to the layers to train.
+
+    A rule is a dataclass: its ``init`` fields are its configuration and are shown in reports. A rule that
+    draws at random owns a generator, seeded by its configuration, so that every rank of a distributed
+    run draws the same layers and nobody else's draws are disturbed.
+    """
+
+    #: The name on the command line and in checkpoints.
+    name: ClassVar[str]
+    #: Whether the scores enter the decision. Where they do not, frozen layers need no probing.
+    uses_scores: ClassVar[bool] = True
+
+    def bind(self, layer_names: list[str], backend: str = "auto") -> None:
+        """Tells the rule which layers it decides on; called by the selector before the first step.
+
+        Raises:
+            LayerSelectError: the configuration does not fit these layers.
+        """
+        self._num_layers = len(layer_names)
+        self._backend = load_backend(backend, torch.device("cpu"))
+
+    @abstractmethod
+    def select(self, scores: Tensor, status: Tensor) -> Selection:
+        """Decides.
+
+        Args:
+            scores: float32 [L]; meaningful where ``status`` is ``MEASURED``.
+            status: uint8 [L]; ``EXCLUDED``, ``MEASURED`` or ``NEVER_MEASURED``.
+        """
+
+    def config(self) -> dict[str, Any]:
+        """The configuration, as JSON values."""
+        return {f.name: asdict(self)[f.name] for f in fields(self) if f.init}  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes from step to step: nothing, unless the rule says otherwise."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state:
+            raise LayerSelectError(
+                f"the saved state is not one of rule {self.name!r}: it holds {sorted(state)}; use the rule of the saved run"
+            )
+
+
+def no_threshold(scores: Tensor) -> Tensor:
+    """The threshold of a rule that cuts no scores: NaN, float32 []."""
+    return torch.full((), float("nan"), dtype=torch.float32, device=scores.device)
+
+
+def check_fraction(rule: str, name: str, value: float) -> None:
+    if not 0.0 < value <= 1.0:
+        raise LayerSelectError(f"rule {rule!r}: {name}={value!r} is not in (0, 1]")
+
+
+def check_count(rule: str, name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise LayerSelectError(f"rule {rule!r}: {name}={value!r} is not a whole number of at least 1")

@@ -1,0 +1,62 @@
+"""Rules that look at no score: every layer, or a given set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import LayerSelectError
+from .base import EXCLUDED, Rule, Selection, no_threshold
+
+
+@dataclass(eq=False)
+class All(Rule):
+    """Every layer: plain fine-tuning, with the scores recorded."""
+
+    name = "all"
+    uses_scores = False
+
+    def select(self, scores: Tensor, status: Tensor) -> Selection:
+        return Selection(status != EXCLUDED, no_threshold(scores))
+
+
+@dataclass(eq=False)
+class Fixed(Rule):
+    """The given layers in every step.
+
+    Args:
+        layers: indices into ``selector.layer_names`` (negative ones count from the end) or names in it.
+    """
+
+    layers: list[int | str]
+
+    name = "fixed"
+    uses_scores = False
+
+    def __post_init__(self) -> None:
+        self.layers = list(self.layers)
+        if not self.layers:
+            raise LayerSelectError("rule 'fixed': layers=[] selects nothing; name at least one layer")
+
+    def bind(self, layer_names: list[str], backend: str = "auto") -> None:
+        super().bind(layer_names, backend)
+        mask = torch.zeros(len(layer_names), dtype=torch.bool)
+        for layer in self.layers:
+            mask[self._index(layer, layer_names)] = True
+        self._mask = mask
+
+    def select(self, scores: Tensor, status: Tensor) -> Selection:
+        self._mask = self._mask.to(scores.device)
+        return Selection(self._mask & (status != EXCLUDED), no_threshold(scores))
+
+    @staticmethod
+    def _index(layer: int | str, names: list[str]) -> int:
+        if isinstance(layer, str) and layer in names:
+            return names.index(layer)
+        if isinstance(layer, int) and not isinstance(layer, bool) and -len(names) <= layer < len(names):
+            return layer % len(names)
+        raise LayerSelectError(
+            f"rule 'fixed': layer {layer!r} is none of the {len(names)} layers {names[0]!r} to {names[-1]!r}"
+        )

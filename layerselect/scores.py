@@ -1,0 +1,89 @@
+"""From the sums of squares of the gradients to one score per layer.
+
+With g_p the gradient of parameter p of layer l and n_l the number of the layer's trainable elements:
+
+* ``l2``: s_l = sqrt(sum_p ||g_p||^2), the norm of the layer's gradient.
+* ``rms``: s_l = sqrt(sum_p ||g_p||^2 / n_l), which does not grow with the size of the layer.
+* ``sqrt_sum``: s_l = sqrt(sum_p sqrt(||g_p||)), the form in the IR-Tuning authors' public code
+  (arXiv 2510.00268), kept so that their runs can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .rules.base import EXCLUDED, MEASURED, NEVER_MEASURED
+
+SCORE_FORMS = ("l2", "rms", "sqrt_sum")
+
+
+class LayerScores:
+    """The scores of L layers and what is known about each.
+
+    Args:
+        form: one of ``SCORE_FORMS``.
+        groups: the layer of each parameter; L for outer parameters.
+        numels: the trainable elements of each layer.
+
+    Attributes:
+        values: float32 [L], the last finite score of each layer; NaN where there is none.
+        status: uint8 [L], see :mod:`layerselect.rules.base`.
+        nonfinite: int64 [L], in how many steps the layer's gradient was not finite.
+        total_norm: float64 [], the norm of all gradients of the last step.
+    """
+
+    def __init__(self, form: str, groups: Sequence[int], numels: Sequence[int], device: torch.device) -> None:
+        length = len(numels)
+        self._form = form
+        self._groups = torch.tensor(list(groups), dtype=torch.int64, device=device)
+        self._numels = torch.tensor(list(numels), dtype=torch.float64, device=device)
+        self._sums = torch.zeros(length + 1, dtype=torch.float64, device=device)
+        self.values = torch.full((length,), float("nan"), dtype=torch.float32, device=device)
+        self.status = torch.full((length,), NEVER_MEASURED, dtype=torch.uint8, device=device)
+        self.nonfinite = torch.zeros(length, dtype=torch.int64, device=device)
+        self.total_norm = torch.zeros((), dtype=torch.float64, device=device)
+
+    def update(self, sqnorms: Tensor, measured_groups: Sequence[int], active: Tensor) -> None:
+        """Takes in one step.
+
+        Args:
+            sqnorms: float64 [P], the sum of squares of each parameter's gradient.
+            measured_groups: the groups in which some parameter has a gradient. The others count as zero.
+            active: bool [L], the layers that took gradients; the others keep their scores.
+        """
+        present = torch.zeros_like(self._sums, dtype=torch.bool)
+        present[list(measured_groups)] = True
+        sqnorms = sqnorms.to(self._sums.device)
+        sums = self._sum_by_group(sqnorms).where(present, 0.0)
+        torch.sqrt(sums.sum(), out=self.total_norm)
+        raw = self._form_scores(sqnorms, sums, present).to(torch.float32)
+        finite = raw.isfinite()
+        updated = active & finite
+        self.values.copy_(raw.where(updated, self.values))
+        excluded = active & ~finite
+        self.nonfinite += excluded
+        known = self.values.isfinite()
+        self.status.fill_(NEVER_MEASURED).masked_fill_(known, MEASURED).masked_fill_(excluded, EXCLUDED)
+
+    def _form_scores(self, sqnorms: Tensor, sums: Tensor, present: Tensor) -> Tensor:
+        if self._form == "rms":
+            return (sums[:-1] / self._numels).sqrt()
+        if self._form == "sqrt_sum":
+            return self._sum_by_group(sqnorms.pow(0.25)).where(present, 0.0)[:-1].sqrt()
+        return sums[:-1].sqrt()
+
+    def _sum_by_group(self, values: Tensor) -> Tensor:
+        return self._sums.zero_().index_add_(0, self._groups, values)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            name: getattr(self, name).cpu().clone()
+            for name in ("values", "status", "nonfinite", "total_norm")
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name in ("values", "status", "nonfinite", "total_norm"):
+            getattr(self, name).copy_(state[name])

@@ -1,0 +1,445 @@
+"""``FastSelector``: measures the layers of a model while it trains and decides which of them to train."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import _backend
+from .capture import Capture, make_capture
+from .errors import LayerSelectError
+from .freezing import Freezer
+from .gating import Gate, check_parameters, unwrap_optimizer
+from .history import History
+from .layers import LayeredParameters, LayerSpec, split_parameters
+from .modes import resolve_capture, resolve_mode
+from .rules import EXCLUDED, MEASURED, Rule, Selection, make_rule
+from .scores import SCORE_FORMS, LayerScores
+
+logger = logging.getLogger(__name__)
+
+STATE_VERSION = 1
+
+
+class FastSelector:
+    """Measures each layer's gradient norm inside the backward pass and chooses which layers to train.
+
+    ::
+
+        selector = FastSelector(model)
+        optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=2e-4)
+        selector.attach(optimizer)
+        for batch in loader:
+            model(**batch).loss.backward()
+            selector.step()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    A step of the selector belongs between the last ``backward()`` of an optimizer step and
+    ``optimizer.step()``: the selection it makes governs that very ``optimizer.step()``. Under gradient
+    accumulation the scores are those of the accumulated gradient.
+
+    Args:
+        model: any module whose trainable parameters stand, at least in part, in a stack of layers.
+        rule: a :class:`~layerselect.rules.Rule`, or a name with options (see :func:`~layerselect.rules.make_rule`).
+        layers: where the layers are, if structure alone does not tell (see :func:`~layerselect.layers.split_parameters`).
+        score: ``"l2"``, ``"rms"`` or ``"sqrt_sum"`` (see :mod:`layerselect.scores`).
+        mode: ``"observe"`` measures and decides, no more. ``"gate"`` computes all gradients and keeps the optimizer
+            away from unselected layers. ``"freeze"`` computes only the gradients of selected layers. ``"auto"``
+            freezes in a single eager process and gates elsewhere.
+        interval: a new selection every so many steps.
+        warmup: so many steps train all layers before the first selection.
+        probe_every: in ``"freeze"``, every so many steps all layers get gradients for one step, which refreshes the
+            scores of frozen layers; 0 never does.
+        lag: in ``"freeze"``, how many steps old the selection may be that decides which gradients are computed.
+            On the CPU the host knows the selection at once: only 0 (or ``None``) is meaningful.
+        capture: ``"backward"`` measures a layer as soon as its last gradient is in, ``"step"`` all of them in
+            :meth:`step`; ``"auto"`` picks.
+        backend: ``"native"`` (the compiled core), ``"torch"`` (plain PyTorch), ``"auto"``.
+        seed: for rules given by name that draw at random.
+
+    Raises:
+        LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: str | Rule = "variance",
+        *,
+        layers: LayerSpec = None,
+        score: str = "l2",
+        mode: str = "auto",
+        interval: int = 1,
+        warmup: int = 0,
+        probe_every: int = 20,
+        lag: int | None = None,
+        capture: str = "auto",
+        backend: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        _check_choice("score", score, SCORE_FORMS)
+        _check_at_least("interval", interval, 1)
+        _check_at_least("warmup", warmup, 0)
+        _check_at_least("probe_every", probe_every, 0)
+        if lag not in (None, 0):
+            raise LayerSelectError(
+                f"lag={lag!r}: on the CPU the selection is known at once, only lag=0 is possible"
+            )
+        self._model = model
+        self._layer_spec = layers
+        self._found: LayeredParameters = split_parameters(model, layers)
+        self._device = self._found.layers[0][0][1].device
+        self.layer_names: list[str] = self._found.names
+        self.num_layers: int = len(self.layer_names)
+        self.mode: str = resolve_mode(mode, model)
+        self.capture: str = resolve_capture(capture, model)
+        self.backend: str = _backend.resolve(backend, self._device)
+        self.score = score
+        self.interval, self.warmup, self.probe_every = interval, warmup, probe_every
+        self._freezer = Freezer([[p for _, p in layer] for layer in self._found.layers])
+        self._gates: list[Gate] = []
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._closed = False
+        self._warned_without_optimizer = False
+        self._step = 0
+        length = self.num_layers
+        self._layer_scores: LayerScores
+        self._capture: Capture
+        self._start_capture()
+        self._decided = torch.ones(length, dtype=torch.bool, device=self._device)
+        self._mask = torch.ones(length, dtype=torch.bool, device=self._device)
+        self._threshold = torch.full((), float("nan"), dtype=torch.float32, device=self._device)
+        self._frequency = torch.zeros(length, dtype=torch.int64, device=self._device)
+        self._ahead: Tensor | None = None
+        self.history = History(self.layer_names, self._device)
+        self._rule: Rule
+        self._seed = seed
+        self.rule = make_rule(rule, seed=seed)
+        logger.info(
+            "%d layers, %d outer parameters, mode %s, capture %s, backend %s, rule %s",
+            length, len(self._found.outer), self.mode, self.capture, self.backend, self._rule.name,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ what it knows
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 [L], live, on the device: each layer's last finite score; NaN where it was never measured.
+        Reading values from it is the caller's synchronisation."""
+        return self._layer_scores.values
+
+    @property
+    def mask(self) -> Tensor:
+        """bool [L], live, on the device: the current selection; all layers before the first one."""
+        return self._mask
+
+    @property
+    def threshold(self) -> Tensor:
+        """float32 [], live, on the device: where the rule cut the scores; NaN where it cuts none."""
+        return self._threshold
+
+    @property
+    def frequency(self) -> Tensor:
+        """int64 [L], live, on the device: in how many selections each layer was chosen (G_l)."""
+        return self._frequency
+
+    @property
+    def total_norm(self) -> Tensor:
+        """float64 [], live, on the device: the L2 norm of the gradients that the last step captured, those
+        of outer parameters included."""
+        return self._layer_scores.total_norm
+
+    @property
+    def nonfinite(self) -> Tensor:
+        """int64 [L], live, on the device: in how many steps each layer's gradient was not finite."""
+        return self._layer_scores.nonfinite
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been closed."""
+        return self._step
+
+    @property
+    def rule(self) -> Rule:
+        """The rule in force; it may be replaced between two steps."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: str | Rule) -> None:
+        rule = make_rule(rule, seed=self._seed)
+        rule.bind(self.layer_names, self.backend)
+        self._rule = rule
+        self._ahead = None
+        if self.mode == "freeze":
+            self._prepare_backward()
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Every parameter that may train in any step, outer ones included: what an optimizer must be given."""
+        return [p for _, p in self._all_parameters()]
+
+    def selected(self) -> list[int]:
+        """The indices of the selected layers, ascending. A host copy: this call may wait for the device."""
+        return self._mask.nonzero().flatten().tolist()
+
+    def trained(self) -> list[int]:
+        """The indices of the layers whose parameters take gradients in the next backward pass."""
+        return [index for index, active in enumerate(self._freezer.active) if active]
+
+    # ------------------------------------------------------------------ what it does
+
+    def attach(self, *optimizers: torch.optim.Optimizer) -> None:
+        """Ties the optimizers to the selection: unselected layers keep weights and state bit for bit.
+
+        Call it once, with all optimizers, after they are built; calling it again replaces the earlier ones.
+
+        Raises:
+            LayerSelectError: a trainable parameter is in none of them, or one is of a kind that cannot leave
+                parameters out (``LBFGS``).
+        """
+        self._check_open()
+        plain = [unwrap_optimizer(optimizer) for optimizer in optimizers]
+        if not plain:
+            raise LayerSelectError("attach() was called without an optimizer")
+        check_parameters(plain, self._all_parameters())
+        self._detach()
+        self._optimizers = plain
+        if self.mode == "gate":
+            layers = [[p for _, p in layer] for layer in self._found.layers]
+            self._gates = [Gate(optimizer, layers, self._mask.tolist) for optimizer in plain]
+
+    def step(self) -> None:
+        """Closes the step: finishes the scores, applies the rule, updates mask, frequency and history.
+
+        Raises:
+            LayerSelectError: no parameter has a gradient, which means that it was called before ``backward()``
+                or after ``zero_grad()``; or the rule returned something that is not a mask.
+        """
+        self._check_open()
+        self._follow_replaced_parameters()
+        measured_groups = self._capture.finish()
+        if not measured_groups:
+            raise LayerSelectError(
+                "no trainable parameter has a gradient: call selector.step() after loss.backward() and before "
+                "optimizer.zero_grad()"
+            )
+        active = torch.tensor(self._freezer.active, device=self._device)
+        self._layer_scores.update(self._capture.sqnorms, measured_groups, active)
+        status = self._layer_scores.status
+        if self._step < self.warmup:
+            self._decided.fill_(True)
+        elif self._decides_in(self._step):
+            selection = self._ahead_or_now(status)
+            self._decided.copy_(selection.mask)
+            self._threshold.copy_(selection.threshold)
+            self._frequency += self._decided
+        # Between two selections the last one stands, less what is not finite now.
+        torch.logical_and(self._decided, status != EXCLUDED, out=self._mask)
+        self.history.record(
+            step=self._step, scores=self.scores, mask=self._mask, trained=active, threshold=self._threshold
+        )
+        self._step += 1
+        if self.mode == "freeze":
+            self._freezer.drop_gradients(self._mask.tolist())
+            self._prepare_backward()
+        elif self.mode == "gate" and not self._gates and not self._warned_without_optimizer:
+            self._warned_without_optimizer = True
+            logger.warning(
+                "mode 'gate' holds no optimizer, so it changes nothing yet: call selector.attach(optimizer)"
+            )
+
+    def close(self) -> None:
+        """Removes every hook and restores every ``requires_grad`` it changed. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._detach()
+            self._capture.close()
+            self._freezer.restore()
+
+    def __enter__(self) -> FastSelector:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue bit for bit: tensors on the host and JSON values, nested in dicts."""
+        return {
+            "version": STATE_VERSION,
+            "layer_names": list(self.layer_names),
+            "score": self.score,
+            "step": self._step,
+            "rule": {
+                "name": self._rule.name,
+                "config": self._rule.config(),
+                "state": self._rule.state_dict(),
+            },
+            "active": self._freezer.active,
+            "scores": self._layer_scores.state_dict(),
+            "selection": {
+                "decided": self._decided.cpu().clone(),
+                "mask": self._mask.cpu().clone(),
+                "threshold": self._threshold.cpu().clone(),
+                "frequency": self._frequency.cpu().clone(),
+                **({} if self._ahead is None else {"ahead": self._ahead.cpu().clone()}),
+            },
+            "history": self.history.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken.
+
+        Raises:
+            LayerSelectError: the state is of another version, of a model with other layers, of another rule or
+                another score form. Nothing is changed then.
+        """
+        self._check_open()
+        self._check_state(state)
+        self._rule.load_state_dict(state["rule"]["state"])
+        self._step = int(state["step"])
+        self._layer_scores.load_state_dict(state["scores"])
+        selection = state["selection"]
+        self._decided.copy_(selection["decided"])
+        self._mask.copy_(selection["mask"])
+        self._threshold.copy_(selection["threshold"])
+        self._frequency.copy_(selection["frequency"])
+        self._ahead = selection["ahead"].to(self._device) if "ahead" in selection else None
+        self.history.load_state_dict(state["history"])
+        if self.mode == "freeze":
+            self._freezer.apply(state["active"])
+
+    # ------------------------------------------------------------------ inside
+
+    def _all_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [pair for layer in self._found.layers for pair in layer] + self._found.outer
+
+    def _start_capture(self) -> None:
+        """Hooks the parameters, one group per layer and a last one for the outer parameters."""
+        groups = [i for i, layer in enumerate(self._found.layers) for _ in layer]
+        groups += [self.num_layers] * len(self._found.outer)
+        parameters = self.trainable_parameters()
+        if not hasattr(self, "_layer_scores"):
+            numels = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
+            self._layer_scores = LayerScores(self.score, groups, numels, self._device)
+        self._capture = make_capture(self.capture, parameters, groups, self.num_layers + 1, self.backend)
+        self._slots = _slots(self._model, parameters)
+
+    def _follow_replaced_parameters(self) -> None:
+        """Moves to the new objects where parameters were replaced, as ``load_state_dict(assign=True)`` does: hooks
+        on the old ones would never fire again."""
+        if all(owner.get(name) is parameter for owner, name, parameter in self._slots):
+            return
+        found = split_parameters(self._model, self._layer_spec)
+        if [[n for n, _ in layer] for layer in found.layers] != [
+            [n for n, _ in x] for x in self._found.layers
+        ]:
+            raise LayerSelectError(
+                "the model's trainable parameters are no longer those the selector was built for: build a new selector"
+            )
+        if self._optimizers:
+            everything = [pair for layer in found.layers for pair in layer] + found.outer
+            check_parameters(self._optimizers, everything)
+        logger.warning("parameters of the model were replaced; the selector follows the new ones")
+        self._capture.close()
+        active = self._freezer.active
+        self._found = found
+        self._freezer = Freezer([[p for _, p in layer] for layer in found.layers])
+        self._start_capture()
+        if self.mode == "freeze":
+            self._freezer.apply(active)
+        if self._optimizers:
+            self.attach(*self._optimizers)
+
+    def _decides_in(self, step: int) -> bool:
+        return step >= self.warmup and (step - self.warmup) % self.interval == 0
+
+    def _ahead_or_now(self, status: Tensor) -> Selection:
+        if self._ahead is not None:
+            mask, self._ahead = self._ahead, None
+            return Selection(mask & (status != EXCLUDED), torch.full_like(self._threshold, float("nan")))
+        selection = self._rule.select(self.scores, status)
+        mask = getattr(selection, "mask", None)
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (self.num_layers,):
+            raise LayerSelectError(
+                f"rule {self._rule.name!r} returned no bool mask of {self.num_layers} layers: {mask!r}"
+            )
+        return selection
+
+    def _prepare_backward(self) -> None:
+        """Mode ``freeze``: decides which layers take gradients in the next backward pass."""
+        if not self._rule.uses_scores and self._decides_in(self._step):
+            # The rule needs no gradient, so its selection is known before the backward pass: only these
+            # layers need gradients, and all of them have one when the optimizer steps.
+            status = torch.full_like(self._layer_scores.status, MEASURED)
+            self._ahead = self._rule.select(self.scores, status).mask
+            active = self._ahead
+        elif self._step <= self.warmup or self._probes_in(self._step):
+            active = torch.ones_like(self._mask)
+        else:
+            active = self._decided
+            if self._rule.uses_scores:
+                # A layer left out because it was not finite, or never measured, must be measured again.
+                active = active | (self._layer_scores.status != MEASURED)
+        wanted = active.tolist()
+        if not any(wanted) and not self._found.outer:
+            # Without a single trained parameter the backward pass could not even start.
+            wanted = [True] * self.num_layers
+        self._freezer.apply(wanted)
+
+    def _probes_in(self, step: int) -> bool:
+        return bool(
+            self._rule.uses_scores and self.probe_every and (step - self.warmup) % self.probe_every == 0
+        )
+
+    def _detach(self) -> None:
+        for gate in self._gates:
+            gate.close()
+        self._gates, self._optimizers = [], []
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LayerSelectError("the selector was closed: build a new one")
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        if state.get("version") != STATE_VERSION:
+            raise LayerSelectError(
+                f"the selector state has version {state.get('version')!r}, this release reads {STATE_VERSION}"
+            )
+        if state["layer_names"] != self.layer_names:
+            theirs = state["layer_names"]
+            raise LayerSelectError(
+                f"the selector state is of another model: it has {len(theirs)} layers from {theirs[0]!r} on, this model has "
+                f"{self.num_layers} from {self.layer_names[0]!r} on"
+            )
+        for what, theirs, ours in (
+            ("rule", state["rule"]["name"], self._rule.name),
+            ("score", state["score"], self.score),
+        ):
+            if theirs != ours:
+                raise LayerSelectError(
+                    f"the selector state was saved with {what} {theirs!r}, this selector has {ours!r}"
+                )
+
+
+def _slots(model: nn.Module, parameters: list[nn.Parameter]) -> list[tuple[dict, str, nn.Parameter]]:
+    """For each parameter one place in the model where it stands, to notice when another takes its place."""
+    wanted = {id(p) for p in parameters}
+    slots = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if id(parameter) in wanted:
+                slots[id(parameter)] = (module._parameters, name, parameter)
+    return list(slots.values())
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise LayerSelectError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise LayerSelectError(f"{name}={value!r} is not a whole number of at least {least}")
