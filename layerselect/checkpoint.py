@@ -28,9 +28,7 @@ def save_selector(selector: FastSelector, folder: str | Path) -> None:
     tensors, values = _flatten(selector.state_dict())
     _replace(folder / TENSORS_FILE, lambda path: save_file(tensors, path))
     # Last, since a reader takes this file for the sign that the state is whole.
-    _replace(
-        folder / VALUES_FILE, lambda path: path.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    )
+    _replace(folder / VALUES_FILE, lambda path: path.write_text(json.dumps(values, indent=1), encoding="utf-8"))
 
 
 def load_selector(selector: FastSelector, folder: str | Path) -> None:

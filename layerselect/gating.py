@@ -27,9 +27,7 @@ def _is_plain(optimizer: Any) -> bool:
     )
 
 
-def check_parameters(
-    optimizers: Sequence[torch.optim.Optimizer], expected: Sequence[tuple[str, nn.Parameter]]
-) -> None:
+def check_parameters(optimizers: Sequence[torch.optim.Optimizer], expected: Sequence[tuple[str, nn.Parameter]]) -> None:
     """Demands that the optimizers hold every trainable parameter: one that is missing would never train,
     however often its layer is selected.
 

@@ -99,9 +99,7 @@ class History:
         if ax is None:
             _, ax = plt.subplots(figsize=(9, 0.28 * len(self._layer_names) + 1.5), layout="constrained")
         scores = np.where(rows["scores"] > 0, rows["scores"], np.nan)
-        image = ax.imshow(
-            np.log10(scores.T), aspect="auto", origin="lower", interpolation="nearest", cmap="viridis"
-        )
+        image = ax.imshow(np.log10(scores.T), aspect="auto", origin="lower", interpolation="nearest", cmap="viridis")
         ax.figure.colorbar(image, ax=ax, label="log10 of the score")
         # Unselected cells are veiled: the selection shows as the bright part.
         veil = np.zeros((*scores.T.shape, 4))

@@ -132,9 +132,7 @@ def _discover(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return layers
 
 
-def _candidate_stacks(
-    model: nn.Module, trainable: bool = True
-) -> list[tuple[str, list[tuple[str, nn.Module]]]]:
+def _candidate_stacks(model: nn.Module, trainable: bool = True) -> list[tuple[str, list[tuple[str, nn.Module]]]]:
     """The outermost containers of repeated blocks, best kind first: composite blocks before bare modules,
     ``ModuleList`` before ``Sequential`` (which more often strings unlike modules together)."""
     for container, composite in (
@@ -159,16 +157,13 @@ def _candidate_stacks(
     return []
 
 
-def _repeated_blocks(
-    name: str, container: nn.Module, composite: bool, trainable: bool
-) -> list[tuple[str, nn.Module]]:
+def _repeated_blocks(name: str, container: nn.Module, composite: bool, trainable: bool) -> list[tuple[str, nn.Module]]:
     """The (trainable) children of ``container`` of its most frequent class, or of any class in a ``ModuleList``
     of composite blocks: hybrid models mix attention and state-space blocks in one list."""
     children = [
         (f"{name}.{key}" if name else key, child)
         for key, child in container.named_children()
-        if any(p.requires_grad or not trainable for p in child.parameters())
-        and _is_composite(child) == composite
+        if any(p.requires_grad or not trainable for p in child.parameters()) and _is_composite(child) == composite
     ]
     if not children:
         return []
@@ -202,9 +197,7 @@ def _resolve(model: nn.Module, layers: LayerSpec) -> list[tuple[str, nn.Module]]
     if isinstance(layers, str):
         found = _by_path(model, layers) or _by_expression(model, layers)
         if not found:
-            raise LayerSelectError(
-                f"layers={layers!r} matches no module of {type(model).__name__}; {_hint(model)}"
-            )
+            raise LayerSelectError(f"layers={layers!r} matches no module of {type(model).__name__}; {_hint(model)}")
         return _unique(iter(found))
     if not isinstance(layers, Sequence) or not layers:
         raise LayerSelectError(f"layers={layers!r} is not a path, a regular expression or a list of layers")

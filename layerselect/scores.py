@@ -79,10 +79,7 @@ class LayerScores:
         return self._sums.zero_().index_add_(0, self._groups, values)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {
-            name: getattr(self, name).cpu().clone()
-            for name in ("values", "status", "nonfinite", "total_norm")
-        }
+        return {name: getattr(self, name).cpu().clone() for name in ("values", "status", "nonfinite", "total_norm")}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name in ("values", "status", "nonfinite", "total_norm"):

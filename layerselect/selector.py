@@ -86,9 +86,7 @@ class FastSelector:
         _check_at_least("warmup", warmup, 0)
         _check_at_least("probe_every", probe_every, 0)
         if lag not in (None, 0):
-            raise LayerSelectError(
-                f"lag={lag!r}: on the CPU the selection is known at once, only lag=0 is possible"
-            )
+            raise LayerSelectError(f"lag={lag!r}: on the CPU the selection is known at once, only lag=0 is possible")
         self._model = model
         self._layer_spec = layers
         self._found: LayeredParameters = split_parameters(model, layers)
@@ -247,9 +245,7 @@ class FastSelector:
             self._prepare_backward()
         elif self.mode == "gate" and not self._gates and not self._warned_without_optimizer:
             self._warned_without_optimizer = True
-            logger.warning(
-                "mode 'gate' holds no optimizer, so it changes nothing yet: call selector.attach(optimizer)"
-            )
+            logger.warning("mode 'gate' holds no optimizer, so it changes nothing yet: call selector.attach(optimizer)")
 
     def close(self) -> None:
         """Removes every hook and restores every ``requires_grad`` it changed. May be called twice."""
@@ -333,9 +329,7 @@ class FastSelector:
         if all(owner.get(name) is parameter for owner, name, parameter in self._slots):
             return
         found = split_parameters(self._model, self._layer_spec)
-        if [[n for n, _ in layer] for layer in found.layers] != [
-            [n for n, _ in x] for x in self._found.layers
-        ]:
+        if [[n for n, _ in layer] for layer in found.layers] != [[n for n, _ in x] for x in self._found.layers]:
             raise LayerSelectError(
                 "the model's trainable parameters are no longer those the selector was built for: build a new selector"
             )
@@ -390,9 +384,7 @@ class FastSelector:
         self._freezer.apply(wanted)
 
     def _probes_in(self, step: int) -> bool:
-        return bool(
-            self._rule.uses_scores and self.probe_every and (step - self.warmup) % self.probe_every == 0
-        )
+        return bool(self._rule.uses_scores and self.probe_every and (step - self.warmup) % self.probe_every == 0)
 
     def _detach(self) -> None:
         for gate in self._gates:

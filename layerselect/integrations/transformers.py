@@ -41,9 +41,7 @@ class SelectorCallback(TrainerCallback):
     def __init__(self, selector: FastSelector | Mapping[str, Any] | None = None, **options: Any) -> None:
         if isinstance(selector, FastSelector):
             if options:
-                raise LayerSelectError(
-                    f"options {sorted(options)} cannot be added to a selector that is already built"
-                )
+                raise LayerSelectError(f"options {sorted(options)} cannot be added to a selector that is already built")
             self.selector: FastSelector | None = selector
             self._options = None
         else:
@@ -67,15 +65,11 @@ class SelectorCallback(TrainerCallback):
     ) -> None:
         self._running().step()
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             save_selector(self._running(), _checkpoint_folder(args, state))
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs.get("logs")
         # Loggers were called before this callback, or will be after it; they all hold this one dict. Evaluation
         # logs say nothing about the selection.

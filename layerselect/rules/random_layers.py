@@ -35,9 +35,7 @@ class RandomLayers(Rule):
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
         if self.k is not None and self.k > len(layer_names):
-            raise LayerSelectError(
-                f"rule 'random': k={self.k} is more than the {len(layer_names)} layers of the model"
-            )
+            raise LayerSelectError(f"rule 'random': k={self.k} is more than the {len(layer_names)} layers of the model")
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         count = scores.numel()

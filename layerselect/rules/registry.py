@@ -37,9 +37,7 @@ def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> R
     """
     if isinstance(rule, Rule):
         if options:
-            raise LayerSelectError(
-                f"options {sorted(options)} cannot be added to a rule that is already built"
-            )
+            raise LayerSelectError(f"options {sorted(options)} cannot be added to a rule that is already built")
         return rule
     if not isinstance(rule, str):
         raise LayerSelectError(f"rule={rule!r} is neither a name nor a Rule")

@@ -38,6 +38,4 @@ class VarianceSplit(Rule):
             raise LayerSelectError(f"rule 'variance': splits={self.splits!r} is neither 1 nor 2")
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
-        return Selection(
-            *self._backend.variance_split(scores, status, *self.window, self.inclusive, self.splits)
-        )
+        return Selection(*self._backend.variance_split(scores, status, *self.window, self.inclusive, self.splits))
