@@ -1,0 +1,165 @@
+"""`load_corpus`: from a name, a path or a hub id to a `Corpus` with splits that share no document."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from layerselect.data.formats import Options, resolve
+from layerselect.data.generic import Columns
+from layerselect.data.schema import SPLITS, Corpus, CorpusError, RawCorpus, build_corpus
+from layerselect.data.splits import document_splits, shared_documents
+
+log = logging.getLogger(__name__)
+
+
+def load_corpus(
+    source: str | Path,
+    *,
+    splits: Literal["document", "official"] = "document",
+    strict: bool = False,
+    seed: int = 0,
+    before: str | None = None,
+    after: str | None = None,
+    label: str | None = None,
+    doc_id: str | None = None,
+    label_delimiter: str | None = None,
+    labels: str = "default",
+    multi: Literal["keep", "drop"] = "keep",
+    split_fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+) -> Corpus:
+    """Load a revision corpus.
+
+    Args:
+        source: "demo"; "iterater-sent" or "iterater-doc" (from the hub); a path, whose format is seen from
+            the files; NAME:PATH, which forces a format (iterater-sent, iterater-doc, argrewrite, generic);
+            or the id of a hub set, OWNER/NAME. A local path wins over a hub id of the same spelling, a
+            name over both (write ./demo for a folder called demo).
+        splits: "document": all files together, split again so that no document stands in two splits.
+            "official": the corpus's own splits, with a warning that counts the documents they share.
+        strict: raise on the first malformed row instead of skipping and reporting it.
+        seed: seed of the document splits, and of the edits of the demo corpus.
+        before, after, label, doc_id: column names of a table of your own; naming one turns off the
+            recognition of known formats. Defaults: "before", "after", "intentions", "labels", "label" or
+            "intention", and "doc_id" where there is such a column.
+        label_delimiter: separates several labels in one cell; without it a cell is one label.
+        labels: the label set. IteraTeR: "default" (five intentions) or "all" (with "others"). ArgRewrite:
+            "purpose" (nine, the default) or "surface-content" (two).
+        multi: rows with several labels: "keep" them, or "drop" them (as single-label papers do).
+        split_fractions: shares of train, validation and test for document splits; 0 leaves a split out.
+
+    Raises:
+        CorpusError: a file, column, label set, option or split cannot be used; with `strict`, any defect.
+        LayerSelectError: a package that reads this format is not installed.
+    """
+    _one_of("splits", splits, ("document", "official"))
+    _one_of("multi", multi, ("keep", "drop"))
+    columns = Columns(before, after, label, doc_id, label_delimiter)
+    read = resolve(source, columns_named=columns.named)
+    raw = read(Options(columns, seed))
+    if raw.defects:
+        _report_defects(raw, strict)
+    _map_labels(raw, labels)
+    if multi == "drop":
+        _drop_multi(raw)
+    if not raw.rows:
+        reason = f"; the first problem is {raw.defects[0]}" if raw.defects else ""
+        raise CorpusError(f"{raw.name} has no usable row{reason}")
+    if splits == "official":
+        chosen = _official(raw)
+    else:
+        chosen = document_splits(
+            [row.doc_id for row in raw.rows],
+            [row.intentions for row in raw.rows],
+            fractions=split_fractions,
+            seed=seed,
+        )
+        if own := sorted({row.split for row in raw.rows if row.split}):
+            raw.notes.append(f"split again by document; the corpus's own splits ({', '.join(own)}) are not used")
+    _note_missing_labels(raw, chosen)
+    return build_corpus(raw, chosen)
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise CorpusError(f"{option}={value!r} is unknown: give one of {', '.join(allowed)}")
+
+
+def _report_defects(raw: RawCorpus, strict: bool) -> None:
+    skipped = sum(not defect.kept for defect in raw.defects)
+    if strict:
+        raise CorpusError(
+            f"{raw.name} has {len(raw.defects)} defective row(s), the first is {raw.defects[0]}; "
+            "mend them, or load without strict to skip malformed rows"
+        )
+    log.warning(
+        "%s: %d malformed row(s) skipped, %d kept with a defect; the first is %s",
+        raw.name,
+        skipped,
+        len(raw.defects) - skipped,
+        raw.defects[0],
+    )
+
+
+def _map_labels(raw: RawCorpus, wanted: str) -> None:
+    if wanted not in raw.label_sets:
+        raise CorpusError(f"{raw.name} has no label set '{wanted}': give one of {', '.join(raw.label_sets)}")
+    mapping = raw.label_sets[wanted]
+    if mapping is None:
+        return
+    kept, dropped = [], {}
+    for row in raw.rows:
+        gone = [name for name in row.intentions if name not in mapping]
+        row.intentions = sorted({mapping[name] for name in row.intentions if name in mapping})
+        if row.intentions:
+            kept.append(row)
+        for name in gone:
+            dropped[name] = dropped.get(name, 0) + 1
+    lost = len(raw.rows) - len(kept)
+    for name, count in sorted(dropped.items()):
+        raw.notes.append(
+            f"the label '{name}' is not in the label set '{wanted}': dropped from {count} rows, "
+            f"and {lost} rows that are left without a label"
+        )
+    raw.rows = kept
+
+
+def _drop_multi(raw: RawCorpus) -> None:
+    kept = [row for row in raw.rows if len(row.intentions) == 1]
+    if lost := len(raw.rows) - len(kept):
+        raw.notes.append(f"{lost} rows with several labels were dropped")
+    raw.rows = kept
+
+
+def _official(raw: RawCorpus) -> list[str]:
+    names = {row.split for row in raw.rows}
+    if unknown := sorted(name for name in names if name and name not in SPLITS):
+        raise CorpusError(f"{raw.name} has a split '{unknown[0]}': name splits train, validation (dev) or test")
+    if "" in names:
+        which = "some rows without one" if len(names) > 1 else "none"
+        raise CorpusError(
+            f"{raw.name} has no official splits ({which}): name the files train, dev and test, add a column "
+            "'split', or ask for splits by document"
+        )
+    empty = [name for name in raw.splits_seen if name not in names]
+    if empty:
+        raise CorpusError(f"the official split '{empty[0]}' of {raw.name} has no usable row")
+    if "train" not in names:
+        raise CorpusError(f"{raw.name} has no official train split, only {', '.join(sorted(names))}")
+    by_split = {name: [row.doc_id for row in raw.rows if row.split == name] for name in SPLITS if name in names}
+    for (first, second), count in shared_documents(by_split).items():
+        note = f"{count} documents stand in {first} and {second}"
+        raw.notes.append(note)
+        log.warning("%s: %s, so scores on %s are too good; split by document avoids it", raw.name, note, second)
+    return [row.split for row in raw.rows]
+
+
+def _note_missing_labels(raw: RawCorpus, chosen: list[str]) -> None:
+    present: dict[str, set[str]] = {}
+    for row, split in zip(raw.rows, chosen, strict=True):
+        present.setdefault(split, set()).update(row.intentions)
+    everything = set().union(*present.values())
+    for split in SPLITS:
+        if split in present and (absent := sorted(everything - present[split])):
+            raw.notes.append(f"no row of {split} has the label {', '.join(absent)}")

@@ -1,0 +1,128 @@
+"""Splits that share no document, and the count of documents that official splits do share."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from layerselect.data.schema import SPLITS, CorpusError
+
+TRIES = 64
+"""Random orders of the documents among which `document_splits` takes the best balanced one."""
+
+_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "dev": "validation",
+    "devel": "validation",
+    "development": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_name(word: str) -> str | None:
+    """The split that a file name or a cell means ("dev" -> "validation"), or None."""
+    return _ALIASES.get(word.strip().lower())
+
+
+def document_splits(
+    doc_ids: Sequence[str],
+    intentions: Sequence[Sequence[str]],
+    *,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+) -> list[str]:
+    """Name a split for every row so that no document stands in two splits.
+
+    Sixty-four random orders of the documents are cut where the number of rows comes nearest to the
+    fractions; the order is kept whose splits are nearest to them in rows and in every label
+    (chi-square distance). The result depends on the seed and on which documents there are, not on
+    the order of the rows.
+
+    Args:
+        doc_ids: document of each row.
+        intentions: labels of each row.
+        fractions: shares of train, validation and test; a split with share 0 is left out.
+        seed: seed of the orders.
+
+    Raises:
+        CorpusError: bad fractions, or fewer documents than splits.
+    """
+    names = _wanted(fractions)
+    documents = sorted(set(doc_ids))
+    if len(documents) < len(names):
+        raise CorpusError(
+            f"{len(documents)} document(s) cannot fill the splits {', '.join(names)} without sharing a "
+            "document: give more documents, a document column that tells them apart, or fewer split fractions"
+        )
+    counts = _counts(documents, doc_ids, intentions)
+    shares = np.array([share for share in fractions if share > 0])
+    target = shares[:, None] * counts.sum(axis=0)
+    draw = random.Random(seed)
+    order = list(range(len(documents)))
+    best: tuple[float, dict[str, str]] | None = None
+    for _ in range(TRIES):
+        draw.shuffle(order)
+        bounds = _cuts(counts[order, 0], shares)
+        sums = np.stack([counts[order[a:b]].sum(axis=0) for a, b in itertools.pairwise(bounds)])
+        cost = float(((sums - target) ** 2 / np.maximum(target, 1)).sum())
+        if best is None or cost < best[0]:
+            pieces = zip(names, itertools.pairwise(bounds), strict=True)
+            best = cost, {documents[i]: name for name, (a, b) in pieces for i in order[a:b]}
+    assert best is not None  # TRIES > 0
+    return [best[1][doc_id] for doc_id in doc_ids]
+
+
+def shared_documents(doc_ids: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
+    """How many documents stand in both splits of each pair of splits; pairs that share none are left out.
+
+    Args:
+        doc_ids: split -> document of each of its rows.
+    """
+    found = {}
+    for first, second in itertools.combinations(doc_ids, 2):
+        if shared := len(set(doc_ids[first]) & set(doc_ids[second])):
+            found[first, second] = shared
+    return found
+
+
+def _wanted(fractions: Sequence[float]) -> list[str]:
+    shares = list(fractions)
+    if len(shares) != 3 or min(shares) < 0 or shares[0] <= 0 or not abs(sum(shares) - 1) < 1e-6:
+        raise CorpusError(
+            f"split fractions {tuple(shares)} are not three shares of train, validation and test that add up "
+            "to 1 with a train share above 0"
+        )
+    return [name for name, share in zip(SPLITS, shares, strict=True) if share > 0]
+
+
+def _counts(documents: list[str], doc_ids: Sequence[str], intentions: Sequence[Sequence[str]]) -> np.ndarray:
+    """float64[documents, 1 + labels]: rows of each document, then rows of each label."""
+    labels = sorted({label for row in intentions for label in row})
+    column = {label: number for number, label in enumerate(labels, start=1)}
+    line = {doc_id: number for number, doc_id in enumerate(documents)}
+    counts = np.zeros((len(documents), 1 + len(labels)))
+    for doc_id, row in zip(doc_ids, intentions, strict=True):
+        counts[line[doc_id], 0] += 1
+        for label in set(row):
+            counts[line[doc_id], column[label]] += 1
+    return counts
+
+
+def _cuts(sizes: np.ndarray, shares: np.ndarray) -> list[int]:
+    """Bounds 0 = b_0 < b_1 < ... = number of documents, at the row counts nearest to the shares."""
+    rows = np.cumsum(sizes)
+    goals = np.cumsum(shares)[:-1] * rows[-1]
+    bounds = [0]
+    for left, goal in zip(range(len(goals), 0, -1), goals, strict=True):
+        lowest, highest = bounds[-1] + 1, len(sizes) - left  # every split keeps at least one document
+        nearest = lowest + int(np.argmin(np.abs(rows[lowest - 1 : highest] - goal)))
+        bounds.append(nearest)
+    return [*bounds, len(sizes)]
