@@ -1,0 +1,51 @@
+"""Finds the modules outside the layers that no pretraining has reached.
+
+Such a module must be trained whole: left frozen beside LoRA, a pooler with its random start lets next to
+nothing through to the classifier, and the model predicts one class whatever is selected below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+def fresh_modules(model: nn.Module, missing_keys: Sequence[str], layer_names: Sequence[str]) -> list[str]:
+    """Qualified names of the fresh modules, the outermost ones where all of a module is fresh.
+
+    A parameter is fresh if the checkpoint did not fill it. A module with a weight matrix whose bias is
+    exactly zero in every entry is fresh too, though a checkpoint names it: a training step would have
+    moved some of them, so the checkpoint carries the initial values along (poolers are often saved like this).
+
+    Args:
+        missing_keys: qualified names of parameters that the checkpoint lacked or had in another shape.
+        layer_names: qualified names of the layers; nothing inside them is returned.
+    """
+    missing = set(missing_keys)
+    outside = [
+        (name, module)
+        for name, module in model.named_modules()
+        if name and not any(name == layer or name.startswith(layer + ".") for layer in layer_names)
+    ]
+    fresh = {
+        f"{name}.{key}"
+        for name, module in outside
+        for key, _ in module.named_parameters(recurse=False)
+        if f"{name}.{key}" in missing or _zero_bias(module)
+    }
+    found: list[str] = []
+    for name, module in outside:
+        parameters = [f"{name}.{key}" for key, _ in module.named_parameters()]
+        whole = bool(parameters) and all(p in fresh for p in parameters)
+        if whole and not any(name.startswith(parent + ".") for parent in found):
+            found.append(name)
+    return found
+
+
+def _zero_bias(module: nn.Module) -> bool:
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if not isinstance(weight, torch.Tensor) or not isinstance(bias, torch.Tensor) or weight.dim() != 2:
+        return False
+    return not bool(bias.detach().any())

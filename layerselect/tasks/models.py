@@ -1,0 +1,212 @@
+"""Pretrained classifiers: from a folder or a hub id to a model, its tokenizer, and what in it was never trained."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from ..errors import LayerSelectError
+from ..layers import split_parameters
+from .fresh import fresh_modules
+
+logger = logging.getLogger(__name__)
+
+#: Put between the two parts of a pair where the tokenizer puts nothing there (most decoders').
+PAIR_SEPARATOR = "\n=>\n"
+
+_HUB_ID = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
+
+
+@dataclass
+class LoadedModel:
+    """A classifier that is ready for adapters.
+
+    Attributes:
+        model: float32, on the CPU, in evaluation mode.
+        tokenizer: has a padding token.
+        source: what the user asked for.
+        layer_names: qualified names of the layers, in forward order.
+        fresh: qualified names of the modules outside the layers that no pretraining has reached.
+        separator: text to put between the parts of a pair, ``None`` where the tokenizer separates them.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    source: str
+    layer_names: list[str]
+    fresh: list[str] = field(default_factory=list)
+    separator: str | None = None
+
+
+def load_classifier(
+    source: str | Path, labels: Sequence[str], *, multi_label: bool, dropout: float | None = None
+) -> LoadedModel:
+    """Loads a pretrained encoder, decoder or encoder-decoder with a classification head for ``labels``.
+
+    No code from a repository is run and no pickle is read. A head of another size in the checkpoint is
+    replaced. The head starts from the global random generator: seed it first.
+
+    Args:
+        source: a folder written by ``save_pretrained``, or a hub id.
+        labels: the names of the classes, in class order.
+        multi_label: several labels may be right at once (sigmoid) or exactly one (softmax).
+        dropout: overrides the checkpoint's hidden and attention dropout where its configuration has them.
+
+    Raises:
+        LayerSelectError: no such folder or hub id, no safetensors weights, no such architecture, or no layers.
+    """
+    name = _checked_source(source)
+    overrides: dict[str, Any] = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
+    }
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **overrides)
+        _override_dropout(config, dropout)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise LayerSelectError(_reason(name, error)) from error
+    missing = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    return prepare(model, tokenizer, str(source), missing)
+
+
+def prepare(model: nn.Module, tokenizer: Any, source: str, missing_keys: Sequence[str]) -> LoadedModel:
+    """Settles padding and separators and finds layers and fresh modules of a model however it was made.
+
+    Args:
+        missing_keys: qualified names of the parameters that no checkpoint filled.
+
+    Raises:
+        LayerSelectError: the model has no stack of layers, or its tokenizer no token to pad with.
+    """
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise LayerSelectError(f"the tokenizer of {source!r} has neither a padding nor an end token; set one of them")
+        tokenizer.pad_token = tokenizer.eos_token
+    # A decoder's head reads the last token that is not padding; without this number it reads the padding.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.padding_side = "right"
+    layer_names = split_parameters(model).names
+    trained_in_part = [key for key in missing_keys if _inside(key, layer_names)]
+    if trained_in_part and len(trained_in_part) < sum(_inside(n, layer_names) for n, _ in model.named_parameters()):
+        logger.warning(
+            "the checkpoint %s lacks %d weights of the layers (%s, ...): they start at random",
+            source, len(trained_in_part), sorted(trained_in_part)[0],
+        )
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        source=source,
+        layer_names=layer_names,
+        fresh=fresh_modules(model, missing_keys, layer_names),
+        separator=None if separates_pairs(tokenizer) else PAIR_SEPARATOR,
+    )
+
+
+def separates_pairs(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a token of its own between the two parts of a pair.
+
+    A second start token does not count: a decoder has seen it at the start of texts only.
+    """
+    start = {tokenizer.bos_token_id} - {tokenizer.sep_token_id, tokenizer.eos_token_id}
+    parts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b")]
+    own = [i for i in tokenizer("a", "b")["input_ids"] if i not in parts[0] and i not in parts[1] and i not in start]
+    alone = [i for i in tokenizer("a")["input_ids"] if i not in parts[0] and i not in start]
+    return len(own) > len(alone)
+
+
+def quiet_transformers() -> None:
+    """For programs with a display of their own: no loading bars and reports of ``transformers``."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def model_identity(model: nn.Module) -> dict[str, Any]:
+    """What tells one architecture from another, to recognise an adapter that belongs to a different model."""
+    config = model.config.to_dict()
+    keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "d_model", "num_layers", "n_embd", "n_layer")
+    return {key: config[key] for key in keys if config.get(key) is not None}
+
+
+def _inside(name: str, layer_names: Sequence[str]) -> bool:
+    return any(name.startswith(layer + ".") for layer in layer_names)
+
+
+def _override_dropout(config: Any, dropout: float | None) -> None:
+    if dropout is None:
+        return
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "dropout_rate",
+                "resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        if isinstance(getattr(config, key, None), float):
+            setattr(config, key, dropout)
+
+
+def _checked_source(source: str | Path) -> str:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            hint = _hint(path)
+            raise LayerSelectError(f"the folder {str(source)!r} holds no config.json, so it is not a saved model{hint}")
+        return str(path)
+    if path.is_file():
+        if path.suffix == ".gguf":
+            raise LayerSelectError(
+                f"{str(source)!r} is a GGUF file: make a plain folder of it with 'layerselect doctor --unpack {source} DIR' "
+                "and pass that folder"
+            )
+        raise LayerSelectError(f"{str(source)!r} is a file: pass the folder that holds config.json and the weights")
+    text = str(source)
+    if isinstance(source, Path) or text.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(text):
+        raise LayerSelectError(f"there is no model folder {text!r}; pass an existing folder or a hub id such as org/name")
+    return text
+
+
+def _hint(path: Path) -> str:
+    if (path / "adapter_config.json").is_file() or (path / "adapter" / "adapter_config.json").is_file():
+        return " (it holds an adapter: pass the model it was trained on)"
+    if any(path.glob("*.gguf")):
+        return " (it holds a GGUF file: see 'layerselect doctor --unpack')"
+    return ""
+
+
+def _reason(name: str, error: Exception) -> str:
+    """One sentence out of the many that loading can fail with."""
+    text = " ".join(str(error).split())
+    is_folder = Path(name).is_dir()
+    if isinstance(error, json.JSONDecodeError) or "not a valid JSON" in text:
+        return f"the config.json of {name!r} cannot be read: {text}"
+    if is_folder and ("safetensors" in text or "no file named" in text.lower()):
+        return (
+            f"the folder {name!r} holds no weights in safetensors format; load it where it was made and save it with "
+            "save_pretrained"
+        )
+    if "trust_remote_code" in text:
+        return f"the model {name!r} needs code from its repository, which is never run here; choose another model"
+    if "AutoModelForSequenceClassification" in text or "model type" in text or "Unrecognized model" in text:
+        return f"the model {name!r} cannot classify sequences with this version of transformers: {text[:200]}"
+    if not is_folder and "connect" in text:
+        return f"{name!r} is no folder here, and the model hub cannot be reached to look for it; check the path or the network"
+    if not is_folder:
+        return f"{name!r} is neither a folder here nor a model that the hub gave ({text[:160]}); check the name or the network"
+    return f"the model in {name!r} cannot be loaded: {text[:300]}"
