@@ -1,0 +1,95 @@
+#include "select_cpu.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "../select.h"
+
+namespace layerselect {
+namespace {
+
+constexpr float kNoThreshold = std::numeric_limits<float>::quiet_NaN();
+
+// Layers in rank order: the measured ones ascending, then those never measured.
+struct Ranking {
+  std::vector<int> layer;     // layer[rank]
+  std::vector<float> sorted;  // scores of the measured ones, ascending
+};
+
+Ranking rank_layers(const LayerScores& layers) {
+  std::vector<int> ranked(layers.num_layers, -1);
+  Ranking ranking;
+  for (int l = 0; l < layers.num_layers; ++l) {
+    const int rank = rank_of(layers.scores, layers.status, layers.num_layers, l);
+    if (rank >= 0) {
+      ranked[rank] = l;
+      ranking.layer.push_back(0);
+    }
+  }
+  std::copy_n(ranked.begin(), ranking.layer.size(), ranking.layer.begin());
+  for (const int l : ranking.layer) {
+    if (layers.status[l] == kMeasured) {
+      ranking.sorted.push_back(layers.scores[l]);
+    }
+  }
+  return ranking;
+}
+
+// The cut k of the m ascending values that the variance rule takes.
+int least_cut(const float* sorted, int m, const VarianceOptions& options) {
+  const CutRange cuts = cut_window(m, options.window_lo, options.window_hi);
+  std::vector<double> costs;
+  for (int k = cuts.first; k <= cuts.last; ++k) {
+    costs.push_back(cut_cost(sorted, m, k));
+  }
+  const double least = *std::min_element(costs.begin(), costs.end());
+  const auto found = std::find_if(costs.begin(), costs.end(), [&](double cost) { return is_least(cost, least); });
+  return cuts.first + static_cast<int>(found - costs.begin());
+}
+
+void select_from(const Ranking& ranking, std::size_t first_rank, const LayerScores& layers, bool* mask) {
+  std::fill_n(mask, layers.num_layers, false);
+  for (std::size_t rank = first_rank; rank < ranking.layer.size(); ++rank) {
+    mask[ranking.layer[rank]] = true;
+  }
+}
+
+}  // namespace
+
+float variance_split_cpu(const LayerScores& layers, const VarianceOptions& options, bool* mask) {
+  const Ranking ranking = rank_layers(layers);
+  const int measured = static_cast<int>(ranking.sorted.size());
+  int first = 0;  // the lowest rank selected so far
+  float threshold = kNoThreshold;
+  for (int split = 0; split < options.splits && measured > 0; ++split) {
+    const float* sorted = ranking.sorted.data() + first;
+    const int m = measured - first;
+    if (m == 1) {  // nothing to cut: this layer is selected
+      threshold = sorted[0];
+      break;
+    }
+    const int k = least_cut(sorted, m, options);
+    threshold = sorted[k - 1];
+    first += options.inclusive ? k - 1 : k;
+  }
+  select_from(ranking, first, layers, mask);
+  return threshold;
+}
+
+float top_ranked_cpu(const LayerScores& layers, std::int64_t k, bool* mask) {
+  const Ranking ranking = rank_layers(layers);
+  const auto count = static_cast<std::int64_t>(ranking.layer.size());
+  const auto first = static_cast<std::size_t>(count - std::min(k, count));
+  select_from(ranking, first, layers, mask);
+  return first < ranking.sorted.size() ? ranking.sorted[first] : kNoThreshold;
+}
+
+float above_cpu(const LayerScores& layers, float gamma, bool* mask) {
+  for (int l = 0; l < layers.num_layers; ++l) {
+    mask[l] = layers.status[l] == kNeverMeasured || (layers.status[l] == kMeasured && layers.scores[l] >= gamma);
+  }
+  return gamma;
+}
+
+}  // namespace layerselect

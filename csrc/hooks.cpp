@@ -1,0 +1,221 @@
+#include "hooks.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/function.h>
+
+#include <utility>
+
+#include "checks.h"
+#include "cpu/sqnorm_cpu.h"
+#include "tensor_view.h"
+
+namespace layerselect {
+namespace {
+
+namespace impl = torch::autograd::impl;
+
+class GradientHook final : public torch::autograd::FunctionPostHook {
+ public:
+  // Weak: the monitor holds the node, which holds this hook.
+  GradientHook(std::weak_ptr<GradientMonitor> monitor, std::size_t index)
+      : monitor_(std::move(monitor)), index_(index) {}
+
+  torch::autograd::variable_list operator()(const torch::autograd::variable_list& outputs,
+                                            const torch::autograd::variable_list& /*inputs*/) override {
+    if (const auto monitor = monitor_.lock()) {
+      monitor->on_gradient(index_);
+    }
+    return outputs;
+  }
+
+ private:
+  std::weak_ptr<GradientMonitor> monitor_;
+  std::size_t index_;
+};
+
+std::string gradient_name(std::size_t index) { return c10::str("the gradient of parameter ", index); }
+
+}  // namespace
+
+std::shared_ptr<GradientMonitor> GradientMonitor::create(const std::vector<at::Tensor>& parameters,
+                                                         const std::vector<std::int64_t>& groups,
+                                                         std::int64_t num_groups) {
+  LS_CHECK(groups.size() == parameters.size(), "groups has ", groups.size(), " entries for ", parameters.size(),
+           " parameters; give one group for each");
+  LS_CHECK(num_groups >= 0, "num_groups is ", num_groups, "; it must not be negative");
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const at::Tensor& p = parameters[i];
+    LS_CHECK(p.defined(), "parameters[", i, "] is None");
+    LS_CHECK(groups[i] >= 0 && groups[i] < num_groups, "groups[", i, "] is ", groups[i], "; it must be in 0..",
+             num_groups - 1);
+    LS_CHECK(p.is_leaf(), "parameters[", i, "] is not a leaf: only leaves accumulate gradients");
+    LS_CHECK(p.is_floating_point(), "parameters[", i, "] has dtype ", p.scalar_type(),
+             "; only floating point parameters have gradients");
+  }
+  std::shared_ptr<GradientMonitor> monitor(new GradientMonitor());
+  monitor->groups_.resize(static_cast<std::size_t>(num_groups));
+  monitor->slots_.resize(parameters.size());
+  monitor->sqnorms_ = at::zeros({static_cast<std::int64_t>(parameters.size())}, at::kDouble);
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    monitor->slots_[i].parameter = parameters[i];
+    monitor->slots_[i].group = groups[i];
+    monitor->groups_[groups[i]].slots.push_back(i);
+    monitor->attach(i);
+  }
+  return monitor;
+}
+
+GradientMonitor::~GradientMonitor() { close(); }
+
+void GradientMonitor::attach(std::size_t index) {
+  Slot& slot = slots_[index];
+  // A leaf that requires no gradient has no accumulator; once there is one, it stays through later changes of
+  // requires_grad.
+  const bool frozen = !slot.parameter.requires_grad();
+  if (frozen) {
+    slot.parameter.set_requires_grad(true);
+  }
+  slot.node = impl::grad_accumulator(slot.parameter);
+  if (frozen) {
+    slot.parameter.set_requires_grad(false);
+  }
+  slot.hook = slot.node->add_post_hook(std::make_unique<GradientHook>(weak_from_this(), index));
+}
+
+void GradientMonitor::detach(Slot& slot) {
+  if (slot.node) {
+    slot.node->del_post_hook(slot.hook);
+    slot.node = {};
+  }
+}
+
+bool GradientMonitor::is_current(const Slot& slot) const {
+  const at::Tensor& gradient = slot.parameter.grad();
+  const c10::TensorImpl* known = slot.gradient._unsafe_get_target();
+  if (!gradient.defined()) {
+    return known == nullptr && slot.version == 0;
+  }
+  return known == gradient.unsafeGetTensorImpl() &&
+         static_cast<std::int64_t>(gradient.unsafeGetTensorImpl()->version_counter().current_version()) == slot.version;
+}
+
+void GradientMonitor::start_round(Group& group) {
+  group.fired = 0;
+  group.expected = 0;
+  for (const std::size_t i : group.slots) {
+    slots_[i].fired = false;
+    group.expected += slots_[i].parameter.defined() && slots_[i].parameter.requires_grad() ? 1 : 0;
+  }
+}
+
+void GradientMonitor::on_gradient(std::size_t index) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_) {
+    return;
+  }
+  Slot& slot = slots_[index];
+  Group& group = groups_[slot.group];
+  if (group.fired == 0) {
+    start_round(group);
+  }
+  if (slot.fired) {  // a shared parameter under reentrant checkpointing fires once per segment
+    return;
+  }
+  slot.fired = true;
+  if (++group.fired < group.expected) {
+    return;
+  }
+  group.fired = 0;
+  try {
+    compute(group);
+    ++computed_now_;
+  } catch (const std::exception&) {
+    // A gradient that cannot be summed (sparse, say) must not break the user's backward pass. Its sum stays out of date,
+    // so finish() meets the same error and raises it there.
+  }
+}
+
+void GradientMonitor::compute(Group& group) {
+  const std::size_t count = group.slots.size();
+  std::vector<TensorView> views(count);
+  std::vector<at::Tensor> copies(count);
+  for (std::size_t j = 0; j < count; ++j) {
+    Slot& slot = slots_[group.slots[j]];
+    slot.version = -1;
+    const at::Tensor gradient = slot.parameter.defined() ? slot.parameter.grad() : at::Tensor();
+    views[j] = view_of(gradient, gradient_name(group.slots[j]), copies[j]);
+    slot.gradient = c10::weak_intrusive_ptr<c10::TensorImpl>(gradient.getIntrusivePtr());
+    slot.version = gradient.defined() ? gradient.unsafeGetTensorImpl()->version_counter().current_version() : 0;
+  }
+  if (!group.plan.fits(views)) {
+    std::vector<std::int64_t> numels(count);
+    std::vector<std::int64_t> segments(count);
+    for (std::size_t j = 0; j < count; ++j) {
+      numels[j] = views[j].numel;
+      segments[j] = static_cast<std::int64_t>(j);
+    }
+    group.plan = Plan(std::move(numels), segments, static_cast<std::int64_t>(count));
+  }
+  std::vector<double> sums(count);
+  segment_sqnorm_cpu(group.plan, views, sums.data());
+  double* out = sqnorms_.mutable_data_ptr<double>();
+  for (std::size_t j = 0; j < count; ++j) {
+    out[group.slots[j]] = sums[j];
+  }
+}
+
+void GradientMonitor::drop_unreachable() {}
+
+std::vector<std::int64_t> GradientMonitor::finish() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  LS_CHECK(!closed_, "the gradient monitor is closed; make a new one");
+  std::vector<std::int64_t> measured;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    Group& group = groups_[g];
+    bool any_gradient = false;
+    bool any_trained = false;
+    bool current = true;
+    for (const std::size_t i : group.slots) {
+      Slot& slot = slots_[i];
+      if (impl::try_get_grad_accumulator(slot.parameter) != slot.node) {
+        detach(slot);
+        attach(i);
+        ++rearmed_;
+      }
+      any_gradient = any_gradient || slot.parameter.grad().defined();
+      any_trained = any_trained || slot.parameter.requires_grad();
+      current = current && is_current(slot);
+    }
+    group.fired = 0;
+    if (!current && (any_gradient || any_trained)) {
+      compute(group);
+    }
+    if (any_gradient) {
+      measured.push_back(static_cast<std::int64_t>(g));
+    }
+  }
+  computed_in_backward_ = std::exchange(computed_now_, 0);
+  return measured;
+}
+
+void GradientMonitor::close() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  closed_ = true;
+  for (Slot& slot : slots_) {
+    detach(slot);
+    slot.parameter.reset();
+  }
+}
+
+std::int64_t GradientMonitor::rearmed() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return rearmed_;
+}
+
+std::int64_t GradientMonitor::computed_in_backward() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return computed_in_backward_;
+}
+
+}  // namespace layerselect

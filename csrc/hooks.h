@@ -1,0 +1,92 @@
+// GradientMonitor: sums of squares of gradients, taken while the backward pass runs.
+//
+// A FunctionPostHook on each parameter's AccumulateGrad node sees the finished gradient, without the GIL and beside any
+// hooks of the user's. When the last gradient of a group (a layer) is in, that group's sums are computed.
+//
+// Hooks are an opportunity, not the truth: for each parameter the monitor remembers which gradient (tensor and
+// version) its sum belongs to, and finish() computes again whatever does not match the gradient that is there then.
+// A hook that never fired, a second backward pass, gradients clipped or scaled in place: none can leave a stale sum.
+// (A write through .data or numpy does not count as a version and is not seen.)
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "plan.h"
+
+namespace layerselect {
+
+class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
+ public:
+  // parameters[i] (a leaf, floating point) belongs to groups[i], in [0, num_groups). Hooks are attached at once.
+  static std::shared_ptr<GradientMonitor> create(const std::vector<at::Tensor>& parameters,
+                                                 const std::vector<std::int64_t>& groups, std::int64_t num_groups);
+  ~GradientMonitor();
+  GradientMonitor(const GradientMonitor&) = delete;
+  GradientMonitor& operator=(const GradientMonitor&) = delete;
+
+  // float64[P]: the sum of squares of each parameter's gradient. Allocated once, written by hooks and finish().
+  at::Tensor sqnorms() const { return sqnorms_; }
+
+  // Closes a step. Afterwards sqnorms is right for every gradient that is there; a parameter without one counts 0,
+  // except in a group that is frozen as a whole (nothing in it requires or has a gradient), which keeps its sums.
+  // Puts back hooks that have died. Returns the groups in which at least one parameter has a gradient.
+  std::vector<std::int64_t> finish();
+
+  // Removes every hook and lets go of the parameters. Not to be called while a backward pass runs.
+  void close();
+
+  std::int64_t rearmed() const;
+  std::int64_t computed_in_backward() const;
+
+  // Called by the hooks, on whatever thread autograd runs.
+  void on_gradient(std::size_t index) noexcept;
+
+ private:
+  using Node = decltype(torch::autograd::impl::grad_accumulator(std::declval<const at::Tensor&>()));
+
+  struct Slot {
+    // The AccumulateGrad node dies with its last graph, and the hook with it, unless somebody holds it. The node in turn
+    // holds the parameter: see drop_unreachable().
+    Node node;
+    std::uintptr_t hook = 0;
+    at::Tensor parameter;
+    std::int64_t group = 0;
+    bool fired = false;
+    // Which gradient the sum belongs to. The weak reference keeps the address from being used again.
+    c10::weak_intrusive_ptr<c10::TensorImpl> gradient{c10::intrusive_ptr<c10::TensorImpl>()};
+    std::int64_t version = -1;
+  };
+
+  struct Group {
+    std::vector<std::size_t> slots;
+    std::size_t fired = 0;
+    std::size_t expected = 0;
+    Plan plan;
+  };
+
+  GradientMonitor() = default;
+  void attach(std::size_t index);
+  void detach(Slot& slot);
+  bool is_current(const Slot& slot) const;
+  void compute(Group& group);
+  void start_round(Group& group);
+  void drop_unreachable();
+
+  mutable std::mutex mutex_;
+  std::vector<Slot> slots_;
+  std::vector<Group> groups_;
+  at::Tensor sqnorms_;
+  std::int64_t rearmed_ = 0;
+  std::int64_t computed_now_ = 0;
+  std::int64_t computed_in_backward_ = 0;
+  bool closed_ = false;
+};
+
+}  // namespace layerselect

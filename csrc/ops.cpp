@@ -1,0 +1,118 @@
+#include "ops.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/scalar_tensor.h>
+
+#include <cmath>
+
+#include "checks.h"
+#include "cpu/select_cpu.h"
+#include "cpu/sqnorm_cpu.h"
+#include "select.h"
+#include "tensor_view.h"
+
+namespace layerselect {
+namespace {
+
+void check_vector(const at::Tensor& tensor, const char* name, at::ScalarType dtype) {
+  LS_CHECK(tensor.defined(), name, " is None; it must be a vector of ", dtype);
+  LS_CHECK(tensor.device().is_cpu(), name, " is on device ", tensor.device(), "; it must be on the CPU");
+  LS_CHECK(tensor.scalar_type() == dtype, name, " has dtype ", tensor.scalar_type(), "; it must be ", dtype);
+  LS_CHECK(tensor.dim() == 1, name, " has shape ", tensor.sizes(), "; it must have one dimension");
+}
+
+// Scores and status as plain arrays, for as long as this object lives.
+class CheckedScores {
+ public:
+  CheckedScores(const at::Tensor& scores, const at::Tensor& status) {
+    check_vector(scores, "scores", at::kFloat);
+    check_vector(status, "status", at::kByte);
+    LS_CHECK(scores.numel() == status.numel(), "scores has ", scores.numel(), " entries and status ", status.numel(),
+             "; there must be one status for each score");
+    LS_CHECK(scores.numel() <= kMaxLayers, "scores has ", scores.numel(), " entries; at most ", kMaxLayers,
+             " layers can be ranked");
+    scores_ = scores.contiguous();
+    status_ = status.contiguous();
+    view_ = {scores_.const_data_ptr<float>(), status_.const_data_ptr<std::uint8_t>(),
+             static_cast<int>(scores.numel())};
+    for (int l = 0; l < view_.num_layers; ++l) {
+      LS_CHECK(view_.status[l] <= kNeverMeasured, "status[", l, "] is ", static_cast<int>(view_.status[l]),
+               "; it must be 0 (excluded), 1 (measured) or 2 (never measured)");
+      LS_CHECK(view_.status[l] != kMeasured || std::isfinite(view_.scores[l]), "scores[", l, "] is ", view_.scores[l],
+               "; a measured score must be finite");
+    }
+  }
+
+  const LayerScores& view() const { return view_; }
+  at::Tensor new_mask() const { return at::empty({view_.num_layers}, at::kBool); }
+
+ private:
+  at::Tensor scores_;
+  at::Tensor status_;
+  LayerScores view_{};
+};
+
+}  // namespace
+
+at::Tensor segment_sqnorm(const std::vector<std::optional<at::Tensor>>& tensors, const at::Tensor& segments,
+                          std::int64_t num_segments, std::optional<double> inv_scale) {
+  check_vector(segments, "segments", at::kLong);
+  LS_CHECK(segments.numel() == static_cast<std::int64_t>(tensors.size()), "segments has ", segments.numel(),
+           " entries for ", tensors.size(), " tensors; give one segment for each");
+  LS_CHECK(num_segments >= 0, "num_segments is ", num_segments, "; it must not be negative");
+  const at::Tensor contiguous = segments.contiguous();
+  const auto* segment = contiguous.const_data_ptr<std::int64_t>();
+
+  std::vector<TensorView> views(tensors.size());
+  std::vector<at::Tensor> copies(tensors.size());
+  std::vector<std::int64_t> numels(tensors.size());
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    LS_CHECK(segment[i] >= 0 && segment[i] < num_segments, "segments[", i, "] is ", segment[i], "; it must be in 0..",
+             num_segments - 1);
+    if (tensors[i].has_value()) {
+      views[i] = view_of(*tensors[i], c10::str("tensors[", i, "]"), copies[i]);
+    }
+    numels[i] = views[i].numel;
+  }
+  const Plan plan(std::move(numels), std::vector<std::int64_t>(segment, segment + tensors.size()), num_segments);
+  at::Tensor sums = at::empty({num_segments}, at::kDouble);
+  auto* out = sums.mutable_data_ptr<double>();
+  segment_sqnorm_cpu(plan, views, out);
+  if (inv_scale.has_value()) {
+    for (std::int64_t s = 0; s < num_segments; ++s) {
+      out[s] *= *inv_scale * *inv_scale;
+    }
+  }
+  return sums;
+}
+
+MaskAndThreshold variance_split(const at::Tensor& scores, const at::Tensor& status, double window_lo, double window_hi,
+                                bool inclusive, std::int64_t splits) {
+  const CheckedScores layers(scores, status);
+  LS_CHECK(0.0 <= window_lo && window_lo <= window_hi && window_hi <= 1.0, "window is (", window_lo, ", ", window_hi,
+           "); it must hold 0 <= low <= high <= 1");
+  LS_CHECK(splits >= 1 && splits <= kMaxLayers, "splits is ", splits, "; it must be at least 1 and at most ",
+           kMaxLayers);
+  at::Tensor mask = layers.new_mask();
+  const VarianceOptions options{window_lo, window_hi, inclusive, static_cast<int>(splits)};
+  const float threshold = variance_split_cpu(layers.view(), options, mask.mutable_data_ptr<bool>());
+  return {mask, at::scalar_tensor(threshold, at::kFloat)};
+}
+
+MaskAndThreshold top_ranked(const at::Tensor& scores, const at::Tensor& status, std::int64_t k) {
+  const CheckedScores layers(scores, status);
+  LS_CHECK(k >= 0, "k is ", k, "; it must not be negative");
+  at::Tensor mask = layers.new_mask();
+  const float threshold = top_ranked_cpu(layers.view(), k, mask.mutable_data_ptr<bool>());
+  return {mask, at::scalar_tensor(threshold, at::kFloat)};
+}
+
+MaskAndThreshold above(const at::Tensor& scores, const at::Tensor& status, double gamma) {
+  const CheckedScores layers(scores, status);
+  LS_CHECK(!std::isnan(gamma), "gamma is NaN; it must be a number");
+  at::Tensor mask = layers.new_mask();
+  const float threshold = above_cpu(layers.view(), static_cast<float>(gamma), mask.mutable_data_ptr<bool>());
+  return {mask, at::scalar_tensor(threshold, at::kFloat)};
+}
+
+}  // namespace layerselect
