@@ -14,12 +14,13 @@ class Freezer:
     gradient would need is not saved, and the backward pass ends at the lowest layer that trains.
 
     Args:
-        layers: for each layer, the parameters to switch. All of them require a gradient now.
+        layers: for each layer, the parameters to switch.
+        active: which layers take gradients now; all, if not given.
     """
 
-    def __init__(self, layers: Sequence[Sequence[nn.Parameter]]) -> None:
+    def __init__(self, layers: Sequence[Sequence[nn.Parameter]], active: Sequence[bool] | None = None) -> None:
         self._layers = layers
-        self._active = [True] * len(layers)
+        self._active = [True] * len(layers) if active is None else list(active)
 
     @property
     def active(self) -> list[bool]:

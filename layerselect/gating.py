@@ -86,7 +86,8 @@ class Gate:
 
     def _before_step(self, optimizer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         self._put_back()  # left over where the step before raised
-        closure = args[0] if args else kwargs.get("closure")
+        # torch hands the hook all positional arguments of step(), the optimizer itself first.
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._set_aside()
             return None
@@ -98,7 +99,9 @@ class Gate:
             self._set_aside()
             return loss
 
-        return ((gated_closure, *args[1:]), kwargs) if args else (args, {**kwargs, "closure": gated_closure})
+        if len(args) > 1:
+            return (args[0], gated_closure, *args[2:]), kwargs
+        return args, {**kwargs, "closure": gated_closure}
 
     def _after_step(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
         self._put_back()

@@ -48,7 +48,9 @@ def segment_sqnorm(
 ) -> Tensor:
     """See :func:`layerselect.ops.segment_sqnorm`."""
     if segments.dtype != torch.int64 or segments.dim() != 1:
-        raise ValueError(f"segments has dtype {segments.dtype} and {segments.dim()} dimensions; it must be an int64 vector")
+        raise ValueError(
+            f"segments has dtype {segments.dtype} and {segments.dim()} dimensions; it must be an int64 vector"
+        )
     if segments.numel() != len(tensors):
         raise ValueError(
             f"segments has {segments.numel()} entries for {len(tensors)} tensors; give one segment for each"
@@ -80,9 +82,7 @@ def _ranked(scores: Tensor, status: Tensor) -> tuple[list[int], int, list[float]
     values, states = scores.tolist(), status.tolist()
     for layer, (value, state) in enumerate(zip(values, states, strict=True)):
         if state not in (EXCLUDED, MEASURED, NEVER_MEASURED):
-            raise ValueError(
-                f"status[{layer}] is {state}; it must be 0 (excluded), 1 (measured) or 2 (never measured)"
-            )
+            raise ValueError(f"status[{layer}] is {state}; it must be 0 (excluded), 1 (measured) or 2 (never measured)")
         if state == MEASURED and not math.isfinite(value):
             raise ValueError(f"scores[{layer}] is {value}; a measured score must be finite")
     measured = sorted((i for i, s in enumerate(states) if s == MEASURED), key=lambda i: values[i])  # stable

@@ -88,7 +88,6 @@ class FastSelector:
         if lag not in (None, 0):
             raise LayerSelectError(f"lag={lag!r}: on the CPU the selection is known at once, only lag=0 is possible")
         self._model = model
-        self._layer_spec = layers
         self._found: LayeredParameters = split_parameters(model, layers)
         self._device = self._found.layers[0][0][1].device
         self.layer_names: list[str] = self._found.names
@@ -328,22 +327,23 @@ class FastSelector:
         on the old ones would never fire again."""
         if all(owner.get(name) is parameter for owner, name, parameter in self._slots):
             return
-        found = split_parameters(self._model, self._layer_spec)
-        if [[n for n, _ in layer] for layer in found.layers] != [[n for n, _ in x] for x in self._found.layers]:
-            raise LayerSelectError(
-                "the model's trainable parameters are no longer those the selector was built for: build a new selector"
-            )
+        replaced = {id(old): owner.get(name) for owner, name, old in self._slots}
+        if any(new is None for new in replaced.values()):
+            raise LayerSelectError("parameters were removed from the model: build a new selector for the changed model")
+        found = LayeredParameters(
+            names=self._found.names,
+            modules=self._found.modules,
+            layers=[[(name, replaced[id(old)]) for name, old in layer] for layer in self._found.layers],
+            outer=[(name, replaced[id(old)]) for name, old in self._found.outer],
+        )
         if self._optimizers:
-            everything = [pair for layer in found.layers for pair in layer] + found.outer
-            check_parameters(self._optimizers, everything)
+            check_parameters(self._optimizers, [pair for layer in found.layers for pair in layer] + found.outer)
         logger.warning("parameters of the model were replaced; the selector follows the new ones")
         self._capture.close()
-        active = self._freezer.active
+        # The new parameters are frozen where the old ones were.
+        self._freezer = Freezer([[p for _, p in layer] for layer in found.layers], self._freezer.active)
         self._found = found
-        self._freezer = Freezer([[p for _, p in layer] for layer in found.layers])
         self._start_capture()
-        if self.mode == "freeze":
-            self._freezer.apply(active)
         if self._optimizers:
             self.attach(*self._optimizers)
 

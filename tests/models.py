@@ -145,7 +145,7 @@ def with_lora(model: nn.Module, **options: object) -> nn.Module:
     """LoRA on every linear map of the layers, B drawn at random so that every gradient is alive."""
     from peft import LoraConfig, get_peft_model
 
-    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", **options))
+    adapted = get_peft_model(model, LoraConfig(**{"r": 2, "target_modules": "all-linear", **options}))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():

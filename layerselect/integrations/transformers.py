@@ -71,15 +71,18 @@ class SelectorCallback(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs.get("logs")
-        # Loggers were called before this callback, or will be after it; they all hold this one dict. Evaluation
-        # logs say nothing about the selection.
+        # Evaluation logs say nothing about the selection.
         if logs is not None and "loss" in logs and self.selector is not None and self.selector.steps:
             selected = self.selector.selected()
-            logs["layerselect/num_trained"] = len(selected)
-            logs["layerselect/lowest_trained"] = selected[0] if selected else -1
+            ours = {
+                "layerselect/num_trained": len(selected),
+                "layerselect/lowest_trained": selected[0] if selected else -1,
+            }
             threshold = float(self.selector.threshold)
-            if threshold == threshold:
-                logs["layerselect/threshold"] = threshold
+            if threshold == threshold:  # NaN where the rule cuts no scores
+                ours["layerselect/threshold"] = threshold
+            logs.update(ours)
+            state.log_history[-1].update(ours)  # a copy of the logs, made before the callbacks saw them
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

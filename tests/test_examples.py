@@ -1,0 +1,23 @@
+"""The examples run and do what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load_example(name: str):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_plain_loop_learns_and_selects():
+    losses, selector = load_example("plain_loop").train(steps=40)
+    assert sum(losses[-5:]) / 5 < 0.95 * sum(losses[:5]) / 5
+    frequency = selector.frequency.tolist()
+    assert len(frequency) == 8
+    assert 0 < sum(frequency) < 8 * 40
