@@ -1,6 +1,6 @@
 """The demo corpus: sentences of the package's own, revised by rule.
 
-Forty short documents of five sentences each (`demo_sentences.json`) and about 1,100 revisions of them, each
+Forty short documents of five sentences each (`demo_sentences.json`) and about 1,900 revisions of them, each
 with one of IteraTeR's five intentions and in about its proportions. Document splits keep all revisions of a
 sentence together, so a model is tested on sentences it has not seen.
 """
@@ -18,7 +18,7 @@ from layerselect.data.demo_edits import Edit
 from layerselect.data.schema import RawCorpus, Revision
 
 # Mean number of revisions of a sentence, by intention: unequal, as in real corpora.
-PER_SENTENCE = {"fluency": 1.6, "clarity": 1.5, "meaning-changed": 1.2, "coherence": 0.9, "style": 0.7}
+PER_SENTENCE = {"fluency": 2.6, "clarity": 2.5, "meaning-changed": 2.1, "coherence": 1.7, "style": 1.1}
 TWO_EDITS = 0.2
 """Share of the rows that hold two edits of their intention."""
 
@@ -94,10 +94,10 @@ def _revise(sentence: Sentence, intention: str, draw: random.Random) -> tuple[st
     edits = _edits(text, intention, draw, sentence)
     if not edits:
         return None
-    chosen = [_pick(edits, draw)]
+    chosen = [demo_edits.pick(edits, draw)]
     rest = [edit for edit in edits if _apart(edit, chosen[0])]
     if rest and draw.random() < TWO_EDITS:
-        chosen.append(_pick(rest, draw))
+        chosen.append(demo_edits.pick(rest, draw))
     return demo_edits.apply(text, chosen)
 
 
@@ -105,17 +105,10 @@ def _edits(text: str, intention: str, draw: random.Random, sentence: Sentence) -
     if intention == "coherence":
         return demo_edits.coherence(text, draw, sentence.relation)
     if intention == "meaning-changed":
-        details = [Edit(a, b, "", draw.choice(("before", "before", "after"))) for a, b in sentence.details]
-        return demo_edits.meaning(text, draw) + details * 3
+        details = [Edit(a, b, "", draw.choice(("before", "before", "after")), "detail") for a, b in sentence.details]
+        return demo_edits.meaning(text, draw) + details
     family = {"fluency": demo_edits.fluency, "clarity": demo_edits.clarity, "style": demo_edits.style}[intention]
     return family(text, draw)
-
-
-def _pick(edits: list[Edit], draw: random.Random) -> Edit:
-    """One edit: first a place, then one of the edits there, so that rich tables do not crowd out the rest."""
-    places = sorted({edit[:2] for edit in edits})
-    place = draw.choice(places)
-    return draw.choice([edit for edit in edits if edit[:2] == place])
 
 
 def _apart(one: Edit, other: Edit) -> bool:

@@ -170,16 +170,14 @@ FORMATS: dict[str, Format] = {
     "iterater-sent": Format(
         _read_iterater_sent,
         lambda path: (
-            (path / iterater.FOLDERS["iterater-sent"]).is_dir()
-            or iterater.is_sentence_table(_first_columns(path))
+            (path / iterater.FOLDERS["iterater-sent"]).is_dir() or iterater.is_sentence_table(_first_columns(path))
         ),
         bare=True,
     ),
     "iterater-doc": Format(
         _read_iterater_doc,
         lambda path: (
-            (path / iterater.FOLDERS["iterater-doc"]).is_dir()
-            or iterater.is_document_table(_first_columns(path))
+            (path / iterater.FOLDERS["iterater-doc"]).is_dir() or iterater.is_document_table(_first_columns(path))
         ),
         bare=True,
     ),

@@ -27,9 +27,7 @@ def read_hub(name: str) -> list[Table]:
         ) from error
     tables = []
     for split, rows in found.items():
-        names = {
-            column: kind.names for column, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)
-        }
+        names = {column: kind.names for column, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)}
         table = Table(f"{name}[{split}]", columns=list(rows.column_names), split=split_name(split) or "")
         for number, record in enumerate(rows, start=1):
             for column, classes in names.items():

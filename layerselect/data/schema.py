@@ -87,9 +87,7 @@ class RawCorpus:
     defects: list[Defect] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     splits_seen: list[str] = field(default_factory=list)
-    label_sets: Mapping[str, Mapping[str, str] | None] = field(
-        default_factory=lambda: {"default": None, "all": None}
-    )
+    label_sets: Mapping[str, Mapping[str, str] | None] = field(default_factory=lambda: {"default": None, "all": None})
 
 
 @dataclass(frozen=True)
@@ -152,9 +150,7 @@ def build_corpus(raw: RawCorpus, splits: Sequence[str]) -> Corpus:
             table[name].append(value)
     kind = features()
     ordered = [name for name in SPLITS if name in tables]
-    found = datasets.DatasetDict(
-        {name: datasets.Dataset.from_dict(tables[name], features=kind) for name in ordered}
-    )
+    found = datasets.DatasetDict({name: datasets.Dataset.from_dict(tables[name], features=kind) for name in ordered})
     labels = sorted({label for row in raw.rows for label in row.intentions})
     return Corpus(
         name=raw.name,
