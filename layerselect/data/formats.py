@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from layerselect.data import demo, generic, hub, iterater
+from layerselect.data import argrewrite, demo, generic, hub, iterater
 from layerselect.data.schema import CorpusError, RawCorpus
 from layerselect.data.tables import READERS, Table, find_files, read_table
 
@@ -157,6 +157,11 @@ def _read_generic(path: Path | None, options: Options) -> RawCorpus:
     return raw
 
 
+def _read_argrewrite(path: Path | None, options: Options) -> RawCorpus:
+    assert path is not None  # not bare
+    return argrewrite.read_argrewrite(path)
+
+
 def _needs_name(path: Path | None, options: Options) -> RawCorpus:
     raise CorpusError("'hub' needs the id of a set: give hub:OWNER/NAME")
 
@@ -181,6 +186,7 @@ FORMATS: dict[str, Format] = {
         ),
         bare=True,
     ),
+    "argrewrite": Format(_read_argrewrite, lambda path: argrewrite.dataset_folder(path) is not None),
     "generic": Format(_read_generic),
     "hub": Format(_needs_name),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -195,7 +196,9 @@ def read_workbook(content: bytes, name: str) -> Sheets:
     invalid = require("openpyxl.utils.exceptions", "Reading Excel").InvalidFileException
     broken = (zipfile.BadZipFile, KeyError, ValueError, OSError, ParseError, EOFError, invalid)
     try:
-        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles and extensions, which are not read
+            book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
         try:
             sheets = {sheet.title: _sheet(sheet) for sheet in book.worksheets}
         finally:
