@@ -34,7 +34,12 @@ class GradientHook final : public torch::autograd::FunctionPostHook {
   std::size_t index_;
 };
 
-std::string gradient_name(std::size_t index) { return c10::str("the gradient of parameter ", index); }
+std::int64_t version_of(const at::Tensor& tensor) {
+  if (tensor.is_inference()) {  // has no version
+    return 0;
+  }
+  return static_cast<std::int64_t>(tensor.unsafeGetTensorImpl()->version_counter().current_version());
+}
 
 }  // namespace
 
@@ -90,14 +95,13 @@ void GradientMonitor::detach(Slot& slot) {
   }
 }
 
-bool GradientMonitor::is_current(const Slot& slot) const {
+bool GradientMonitor::is_current(const Slot& slot) {
   const at::Tensor& gradient = slot.parameter.grad();
-  const c10::TensorImpl* known = slot.gradient._unsafe_get_target();
   if (!gradient.defined()) {
-    return known == nullptr && slot.version == 0;
+    return slot.summed.version == kNoGradient;
   }
-  return known == gradient.unsafeGetTensorImpl() &&
-         static_cast<std::int64_t>(gradient.unsafeGetTensorImpl()->version_counter().current_version()) == slot.version;
+  return slot.summed.tensor._unsafe_get_target() == gradient.unsafeGetTensorImpl() &&
+         slot.summed.version == version_of(gradient) && slot.summed.data == gradient.const_data_ptr();
 }
 
 void GradientMonitor::start_round(Group& group) {
@@ -105,7 +109,7 @@ void GradientMonitor::start_round(Group& group) {
   group.expected = 0;
   for (const std::size_t i : group.slots) {
     slots_[i].fired = false;
-    group.expected += slots_[i].parameter.defined() && slots_[i].parameter.requires_grad() ? 1 : 0;
+    group.expected += slots_[i].parameter.requires_grad() ? 1 : 0;
   }
 }
 
@@ -116,6 +120,7 @@ void GradientMonitor::on_gradient(std::size_t index) noexcept {
   }
   Slot& slot = slots_[index];
   Group& group = groups_[slot.group];
+  slot.fired_in_step = true;
   if (group.fired == 0) {
     start_round(group);
   }
@@ -140,13 +145,19 @@ void GradientMonitor::compute(Group& group) {
   const std::size_t count = group.slots.size();
   std::vector<TensorView> views(count);
   std::vector<at::Tensor> copies(count);
+  std::vector<Identity> identities(count);
   for (std::size_t j = 0; j < count; ++j) {
     Slot& slot = slots_[group.slots[j]];
-    slot.version = -1;
-    const at::Tensor gradient = slot.parameter.defined() ? slot.parameter.grad() : at::Tensor();
-    views[j] = view_of(gradient, gradient_name(group.slots[j]), copies[j]);
-    slot.gradient = c10::weak_intrusive_ptr<c10::TensorImpl>(gradient.getIntrusivePtr());
-    slot.version = gradient.defined() ? gradient.unsafeGetTensorImpl()->version_counter().current_version() : 0;
+    slot.summed.version = kUnknown;
+    const at::Tensor& gradient = slot.parameter.grad();
+    if (!gradient.defined()) {
+      identities[j].version = kNoGradient;
+      continue;
+    }
+    views[j] = view_of(gradient, [&] { return c10::str("the gradient of parameter ", group.slots[j]); }, copies[j]);
+    // Taken before the sum: a gradient that changes meanwhile on another thread will not match.
+    identities[j] = {c10::weak_intrusive_ptr<c10::TensorImpl>(gradient.getIntrusivePtr()), gradient.const_data_ptr(),
+                     version_of(gradient)};
   }
   if (!group.plan.fits(views)) {
     std::vector<std::int64_t> numels(count);
@@ -162,10 +173,9 @@ void GradientMonitor::compute(Group& group) {
   double* out = sqnorms_.mutable_data_ptr<double>();
   for (std::size_t j = 0; j < count; ++j) {
     out[group.slots[j]] = sums[j];
+    slots_[group.slots[j]].summed = std::move(identities[j]);
   }
 }
-
-void GradientMonitor::drop_unreachable() {}
 
 std::vector<std::int64_t> GradientMonitor::finish() {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -178,7 +188,8 @@ std::vector<std::int64_t> GradientMonitor::finish() {
     bool current = true;
     for (const std::size_t i : group.slots) {
       Slot& slot = slots_[i];
-      if (impl::try_get_grad_accumulator(slot.parameter) != slot.node) {
+      // A hook that fired is alive. One that did not may be: ask whether the parameter still uses the node it is on.
+      if (!std::exchange(slot.fired_in_step, false) && impl::try_get_grad_accumulator(slot.parameter) != slot.node) {
         detach(slot);
         attach(i);
         ++rearmed_;
@@ -200,12 +211,14 @@ std::vector<std::int64_t> GradientMonitor::finish() {
 }
 
 void GradientMonitor::close() {
+  std::vector<Slot> slots;  // released after the lock: the last reference to a parameter may need the GIL
   const std::lock_guard<std::mutex> lock(mutex_);
   closed_ = true;
-  for (Slot& slot : slots_) {
+  slots.swap(slots_);
+  for (Slot& slot : slots) {
     detach(slot);
-    slot.parameter.reset();
   }
+  groups_.clear();
 }
 
 std::int64_t GradientMonitor::rearmed() const {

@@ -7,6 +7,10 @@
 // version) its sum belongs to, and finish() computes again whatever does not match the gradient that is there then.
 // A hook that never fired, a second backward pass, gradients clipped or scaled in place: none can leave a stale sum.
 // (A write through .data or numpy does not count as a version and is not seen.)
+//
+// Lifetime: an AccumulateGrad node dies with its last graph, and its hooks with it, unless somebody holds it, and a node
+// holds its parameter. So a monitor keeps its parameters alive until close(). The binding closes it when
+// the `owner` it was given (the model) goes away.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +20,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "plan.h"
@@ -39,11 +44,17 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   // Puts back hooks that have died. Returns the groups in which at least one parameter has a gradient.
   std::vector<std::int64_t> finish();
 
-  // Removes every hook and lets go of the parameters. Not to be called while a backward pass runs.
+  // Removes every hook and lets go of the parameters; sqnorms keeps its values. Not to be called while a backward
+  // pass runs.
   void close();
 
+  // Hooks that had died and were put back, since the beginning.
   std::int64_t rearmed() const;
+  // Group sums computed by hooks (not by finish()) in the last step.
   std::int64_t computed_in_backward() const;
+
+  // Keeps something alive as long as the monitor.
+  void keep(std::shared_ptr<void> companion) { companion_ = std::move(companion); }
 
   // Called by the hooks, on whatever thread autograd runs.
   void on_gradient(std::size_t index) noexcept;
@@ -51,33 +62,38 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
  private:
   using Node = decltype(torch::autograd::impl::grad_accumulator(std::declval<const at::Tensor&>()));
 
+  // Which gradient a sum belongs to. The weak reference keeps the address of the tensor from being used again.
+  struct Identity {
+    c10::weak_intrusive_ptr<c10::TensorImpl> tensor{c10::intrusive_ptr<c10::TensorImpl>()};
+    const void* data = nullptr;
+    std::int64_t version = kUnknown;
+  };
+  static constexpr std::int64_t kUnknown = -2;     // no sum was computed yet, or it failed
+  static constexpr std::int64_t kNoGradient = -1;  // the sum is 0 because there is no gradient
+
   struct Slot {
-    // The AccumulateGrad node dies with its last graph, and the hook with it, unless somebody holds it. The node in turn
-    // holds the parameter: see drop_unreachable().
-    Node node;
-    std::uintptr_t hook = 0;
     at::Tensor parameter;
     std::int64_t group = 0;
-    bool fired = false;
-    // Which gradient the sum belongs to. The weak reference keeps the address from being used again.
-    c10::weak_intrusive_ptr<c10::TensorImpl> gradient{c10::intrusive_ptr<c10::TensorImpl>()};
-    std::int64_t version = -1;
+    Node node;
+    std::uintptr_t hook = 0;
+    bool fired = false;          // since the group's sums were last computed
+    bool fired_in_step = false;  // since finish()
+    Identity summed;
   };
 
   struct Group {
     std::vector<std::size_t> slots;
-    std::size_t fired = 0;
-    std::size_t expected = 0;
-    Plan plan;
+    std::size_t fired = 0;     // parameters whose hook fired since the group's sums were last computed
+    std::size_t expected = 0;  // parameters that required a gradient when the first of them fired
+    Plan plan;                 // one segment for each slot
   };
 
   GradientMonitor() = default;
   void attach(std::size_t index);
-  void detach(Slot& slot);
-  bool is_current(const Slot& slot) const;
-  void compute(Group& group);
   void start_round(Group& group);
-  void drop_unreachable();
+  void compute(Group& group);
+  static void detach(Slot& slot);
+  static bool is_current(const Slot& slot);
 
   mutable std::mutex mutex_;
   std::vector<Slot> slots_;
@@ -87,6 +103,7 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   std::int64_t computed_now_ = 0;
   std::int64_t computed_in_backward_ = 0;
   bool closed_ = false;
+  std::shared_ptr<void> companion_;
 };
 
 }  // namespace layerselect

@@ -70,7 +70,7 @@ at::Tensor segment_sqnorm(const std::vector<std::optional<at::Tensor>>& tensors,
     LS_CHECK(segment[i] >= 0 && segment[i] < num_segments, "segments[", i, "] is ", segment[i], "; it must be in 0..",
              num_segments - 1);
     if (tensors[i].has_value()) {
-      views[i] = view_of(*tensors[i], c10::str("tensors[", i, "]"), copies[i]);
+      views[i] = view_of(*tensors[i], [i] { return c10::str("tensors[", i, "]"); }, copies[i]);
     }
     numels[i] = views[i].numel;
   }

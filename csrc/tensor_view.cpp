@@ -8,7 +8,7 @@
 namespace layerselect {
 namespace {
 
-DType dtype_of(const at::Tensor& tensor, const std::string& name) {
+DType dtype_of(const at::Tensor& tensor, const std::function<std::string()>& name) {
   switch (tensor.scalar_type()) {
     case at::kFloat:
       return DType::kFloat32;
@@ -19,7 +19,7 @@ DType dtype_of(const at::Tensor& tensor, const std::string& name) {
     case at::kDouble:
       return DType::kFloat64;
     default:
-      LS_CHECK(false, name, " has dtype ", tensor.scalar_type(),
+      LS_CHECK(false, name(), " has dtype ", tensor.scalar_type(),
                "; norms are taken of float32, float16, bfloat16 and float64 tensors only");
   }
   return DType::kFloat32;
@@ -27,16 +27,16 @@ DType dtype_of(const at::Tensor& tensor, const std::string& name) {
 
 }  // namespace
 
-TensorView view_of(const at::Tensor& tensor, const std::string& name, at::Tensor& keep_alive) {
+TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive) {
   if (!tensor.defined()) {
     return {};
   }
-  LS_CHECK(tensor.layout() == at::kStrided && !tensor.is_nested(), name, " has layout ",
+  LS_CHECK(tensor.layout() == at::kStrided && !tensor.is_nested(), name(), " has layout ",
            tensor.is_nested() ? at::kJagged : tensor.layout(),
            "; norms are taken of dense (strided) gradients only: use sparse=False in the embedding it comes from");
-  LS_CHECK(tensor.device().is_cpu(), name, " is on device ", tensor.device(),
+  LS_CHECK(tensor.device().is_cpu(), name(), " is on device ", tensor.device(),
            ", but this build of layerselect has CPU kernels only; use backend=\"torch\" there");
-  LS_CHECK(!tensor.key_set().has(c10::DispatchKey::Python), name,
+  LS_CHECK(!tensor.key_set().has(c10::DispatchKey::Python), name(),
            " is a tensor subclass (such as DTensor); pass the plain tensor it holds on this process");
   TensorView view{nullptr, tensor.numel(), dtype_of(tensor, name)};
   if (view.numel == 0) {

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <string>
 
 #include "plan.h"
@@ -11,9 +12,9 @@ namespace layerselect {
 
 // The view of `tensor` to sum over; an undefined tensor gives an empty view. Tensors that are dense in memory
 // in any order of dimensions are read in place. Others (strided slices, expanded) are copied, and `keep_alive`
-// holds the copy: it must outlive the view. `name` is how error messages call the tensor.
+// holds the copy: it must outlive the view. `name` gives what error messages call the tensor.
 // Throws std::invalid_argument for a sparse or nested layout, a tensor subclass without memory of its own (DTensor),
 // a device other than the CPU, and any dtype but float32, float16, bfloat16 and float64.
-TensorView view_of(const at::Tensor& tensor, const std::string& name, at::Tensor& keep_alive);
+TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive);
 
 }  // namespace layerselect

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 EXCLUDED, MEASURED, NEVER_MEASURED = 0, 1, 2
 MAX_LAYERS = 1024
@@ -158,8 +159,14 @@ class GradientMonitor:
     """Sums of squares of gradients, taken by Python hooks while the backward pass runs.
 
     Same semantics as the compiled one: hooks are an opportunity, and :meth:`finish` computes again whatever
-    does not belong to the gradient that is there then (another tensor, or changed in place since).
-    Parameters are referred to weakly.
+    does not belong to the gradient that is there then (another tensor, or changed in place since). Parameters are
+    referred to weakly; the compiled one holds them until it is closed.
+
+    Args:
+        parameters: leaves of floating point dtype, with or without ``requires_grad``.
+        groups: the group (layer) of each, in ``0..num_groups-1``; a group is computed when its last gradient is in.
+        num_groups: how many groups there are.
+        owner: an object (the model) with whose end the monitor is closed.
 
     Attributes:
         sqnorms: float64 [P] on the CPU, the sum of squares of each parameter's gradient, live.
@@ -167,7 +174,9 @@ class GradientMonitor:
         computed_in_backward: groups computed by hooks in the last step.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], groups: Sequence[int], num_groups: int) -> None:
+    def __init__(
+        self, parameters: Sequence[Tensor], groups: Sequence[int], num_groups: int, owner: object = None
+    ) -> None:
         if len(groups) != len(parameters):
             raise ValueError(
                 f"groups has {len(groups)} entries for {len(parameters)} parameters; give one group for each"
@@ -182,8 +191,10 @@ class GradientMonitor:
         self._group_of = list(groups)
         self._members: list[list[int]] = [[] for _ in range(num_groups)]
         self._fired: list[set[int]] = [set() for _ in range(num_groups)]
-        self._known: list[tuple[weakref.ref[Tensor] | None, int] | None] = [None] * len(parameters)
-        self._handles: list = [None] * len(parameters)
+        self._known: list[tuple | None] = [None] * len(parameters)
+        self._handles: dict[int, RemovableHandle] = {}
+        if owner is not None:
+            self._owner = weakref.ref(owner, _closer(weakref.ref(self)))
         for i, (p, g) in enumerate(zip(parameters, groups, strict=True)):
             if not 0 <= g < num_groups:
                 raise ValueError(f"groups[{i}] is {g}; it must be in 0..{num_groups - 1}")
@@ -221,13 +232,12 @@ class GradientMonitor:
         """Removes every hook."""
         with self._lock:
             self._closed = True
-            for handle in self._handles:
+            for handle in self._handles.values():
                 handle.remove()
 
     def __del__(self) -> None:
-        for handle in getattr(self, "_handles", ()):
-            if handle is not None:
-                handle.remove()
+        for handle in getattr(self, "_handles", {}).values():
+            handle.remove()
 
     def _attach(self, i: int, parameter: Tensor) -> None:
         monitor = weakref.ref(self)
@@ -245,13 +255,10 @@ class GradientMonitor:
             parameter.requires_grad_(False)
 
     def _is_current(self, i: int, parameter: Tensor) -> bool:
-        known = self._known[i]
-        if known is None:
-            return False
-        gradient, version = known
-        if parameter.grad is None:
-            return gradient is None
-        return gradient is not None and gradient() is parameter.grad and version == parameter.grad._version
+        known, gradient = self._known[i], parameter.grad
+        if known is None or gradient is None:
+            return known == (None,) and gradient is None
+        return known[0] is not None and known[0]() is gradient and known[1:] == _identity(gradient)[1:]
 
     def _on_gradient(self, i: int) -> None:
         with self._lock:
@@ -279,4 +286,17 @@ class GradientMonitor:
             gradient = parameter.grad
             self._known[i] = None
             self.sqnorms[i] = _sqnorm(gradient, f"the gradient of parameter {i}").to("cpu", torch.float64)
-            self._known[i] = (None, 0) if gradient is None else (weakref.ref(gradient), gradient._version)
+            self._known[i] = (None,) if gradient is None else _identity(gradient)
+
+
+def _identity(gradient: Tensor) -> tuple:
+    return weakref.ref(gradient), gradient._version, gradient.data_ptr()
+
+
+def _closer(monitor: weakref.ref[GradientMonitor]) -> Callable[[object], None]:
+    def close(_: object) -> None:
+        alive = monitor()
+        if alive is not None:
+            alive.close()
+
+    return close

@@ -16,6 +16,7 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #define LS_INLINE inline __attribute__((always_inline))
@@ -30,6 +31,8 @@ namespace {
 
 using Lanes = float __attribute__((vector_size(32)));          // 8 float32
 using Words = std::uint32_t __attribute__((vector_size(32)));  // the same bytes as 8 words
+using UnalignedLanes = float __attribute__((vector_size(32), aligned(4), may_alias));
+using UnalignedWords = std::uint32_t __attribute__((vector_size(32), aligned(2), may_alias));
 using WideLanes = double __attribute__((vector_size(64)));     // 8 float64
 
 constexpr std::int64_t kTurn = 64;     // elements per turn of the inner loop
@@ -85,7 +88,11 @@ namespace {
 
 bool use_avx2() {
 #ifdef LS_X86
-  static const bool supported = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  static const bool supported = [] {
+    const char* wanted = std::getenv("LAYERSELECT_INSTRUCTION_SET");  // "baseline" is for tests
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") &&
+           !(wanted != nullptr && std::strcmp(wanted, "baseline") == 0);
+  }();
   return supported;
 #else
   return false;

@@ -1,0 +1,58 @@
+"""What all tests share: seeds, threads, the two backends, and skips that say why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+import torch
+
+from layerselect import _backend
+
+# The same examples on every run: a failure that nobody can repeat helps nobody.
+hypothesis.settings.register_profile("layerselect", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("layerselect")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
+
+
+def native_is_built() -> bool:
+    return not isinstance(_backend._native(), str)
+
+
+@pytest.fixture(params=["native", "torch"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend in turn; the compiled one is skipped where it was not built (test_backend.py fails for that)."""
+    if request.param == "native" and not native_is_built():
+        pytest.skip("the compiled core layerselect._C is not built")
+    return request.param
+
+
+@pytest.fixture
+def ops_of(backend: str):
+    """The backend's module: ``segment_sqnorm``, ``variance_split``, ``GradientMonitor`` and so on."""
+    return _backend.load(backend, "cpu")
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    """The same random numbers for each test, whichever ran before, and one thread unless a test sets more."""
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """A copy of the environment for tests that start another Python."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
