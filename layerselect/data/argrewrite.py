@@ -33,6 +33,7 @@ _PURPOSE_SET = {purpose: purpose for purpose in PURPOSES}
 LABEL_SETS: Mapping[str, Mapping[str, str] | None] = {
     "default": _PURPOSE_SET,
     "purpose": _PURPOSE_SET,
+    "all": _PURPOSE_SET,
     "surface-content": {purpose: "surface" if purpose in SURFACE else "content" for purpose in PURPOSES},
 }
 UNANNOTATED = "Unannotated"

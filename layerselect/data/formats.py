@@ -5,6 +5,9 @@ A format is one `Format` object here and one file that reads it; nothing else kn
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,13 +98,23 @@ def _tables(path: Path) -> list[Table]:
     return [read_table(file) for file in (find_files(path) if path.is_dir() else [path])]
 
 
-def _first_columns(path: Path) -> list[str]:
-    """Columns of the first data file under a path, [] where there is none that can be read."""
+def _first_fields(path: Path) -> list[str]:
+    """Fields of the first object of a file with JSON lines (the first such file of a folder); [] otherwise.
+
+    Only the head of the file is read: formats are tried on every path, of whatever size.
+    """
     try:
-        files = find_files(path) if path.is_dir() else [path]
-        return read_table(files[0]).columns
-    except CorpusError:
-        return []  # whoever reads the path says what is wrong with it
+        file = find_files(path)[0] if path.is_dir() else path
+        if file.suffix.lower() not in (".json", ".jsonl", ".ndjson"):
+            return []
+        with file.open(encoding="utf-8-sig") as lines:
+            for line in itertools.islice(lines, 20):
+                with contextlib.suppress(ValueError, RecursionError):  # a malformed line says nothing
+                    if isinstance(record := json.loads(line), dict):
+                        return list(record)
+    except (CorpusError, OSError, UnicodeDecodeError):
+        pass  # whoever reads the path says what is wrong with it
+    return []
 
 
 def _iterater_folder(path: Path, level: str) -> Path:
@@ -175,14 +188,14 @@ FORMATS: dict[str, Format] = {
     "iterater-sent": Format(
         _read_iterater_sent,
         lambda path: (
-            (path / iterater.FOLDERS["iterater-sent"]).is_dir() or iterater.is_sentence_table(_first_columns(path))
+            (path / iterater.FOLDERS["iterater-sent"]).is_dir() or iterater.is_sentence_table(_first_fields(path))
         ),
         bare=True,
     ),
     "iterater-doc": Format(
         _read_iterater_doc,
         lambda path: (
-            (path / iterater.FOLDERS["iterater-doc"]).is_dir() or iterater.is_document_table(_first_columns(path))
+            (path / iterater.FOLDERS["iterater-doc"]).is_dir() or iterater.is_document_table(_first_fields(path))
         ),
         bare=True,
     ),

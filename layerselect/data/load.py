@@ -75,8 +75,11 @@ def load_corpus(
             fractions=split_fractions,
             seed=seed,
         )
-        if own := sorted({row.split for row in raw.rows if row.split}):
-            raw.notes.append(f"split again by document; the corpus's own splits ({', '.join(own)}) are not used")
+        if own := _by_split(raw):
+            shared = "; ".join(_leaks(own).values()) or "no document stands in two of them"
+            raw.notes.append(
+                f"split again by document: the corpus's own splits ({', '.join(own)}) are not used; {shared}"
+            )
     _note_missing_labels(raw, chosen)
     return build_corpus(raw, chosen)
 
@@ -116,12 +119,10 @@ def _map_labels(raw: RawCorpus, wanted: str) -> None:
             kept.append(row)
         for name in gone:
             dropped[name] = dropped.get(name, 0) + 1
-    lost = len(raw.rows) - len(kept)
-    for name, count in sorted(dropped.items()):
-        raw.notes.append(
-            f"the label '{name}' is not in the label set '{wanted}': dropped from {count} rows, "
-            f"and {lost} rows that are left without a label"
-        )
+    if dropped:
+        names = ", ".join(f"'{name}' ({count} rows)" for name, count in sorted(dropped.items()))
+        lost = len(raw.rows) - len(kept)
+        raw.notes.append(f"not in the label set '{wanted}': {names}; {lost} rows had no other label and were dropped")
     raw.rows = kept
 
 
@@ -147,12 +148,27 @@ def _official(raw: RawCorpus) -> list[str]:
         raise CorpusError(f"the official split '{empty[0]}' of {raw.name} has no usable row")
     if "train" not in names:
         raise CorpusError(f"{raw.name} has no official train split, only {', '.join(sorted(names))}")
-    by_split = {name: [row.doc_id for row in raw.rows if row.split == name] for name in SPLITS if name in names}
-    for (first, second), count in shared_documents(by_split).items():
-        note = f"{count} documents stand in {first} and {second}"
+    for (_, second), note in _leaks(_by_split(raw)).items():
         raw.notes.append(note)
-        log.warning("%s: %s, so scores on %s are too good; split by document avoids it", raw.name, note, second)
+        log.warning("%s: %s, so scores on %s are too good; splits by document avoid it", raw.name, note, second)
     return [row.split for row in raw.rows]
+
+
+def _by_split(raw: RawCorpus) -> dict[str, list[str]]:
+    """Official split -> document of each of its rows, in the usual order of splits."""
+    found: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for row in raw.rows:
+        if row.split in found:
+            found[row.split].append(row.doc_id)
+    return {name: doc_ids for name, doc_ids in found.items() if doc_ids}
+
+
+def _leaks(by_split: dict[str, list[str]]) -> dict[tuple[str, str], str]:
+    """A sentence for each pair of splits that shares documents."""
+    return {
+        (first, second): f"{count} document(s) stand in {first} and {second}"
+        for (first, second), count in shared_documents(by_split).items()
+    }
 
 
 def _note_missing_labels(raw: RawCorpus, chosen: list[str]) -> None:

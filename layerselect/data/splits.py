@@ -10,7 +10,7 @@ import numpy as np
 
 from layerselect.data.schema import SPLITS, CorpusError
 
-TRIES = 64
+TRIES = 256
 """Random orders of the documents among which `document_splits` takes the best balanced one."""
 
 _ALIASES = {
@@ -41,7 +41,7 @@ def document_splits(
 ) -> list[str]:
     """Name a split for every row so that no document stands in two splits.
 
-    Sixty-four random orders of the documents are cut where the number of rows comes nearest to the
+    `TRIES` random orders of the documents are cut where the number of rows comes nearest to the
     fractions; the order is kept whose splits are nearest to them in rows and in every label
     (chi-square distance). The result depends on the seed and on which documents there are, not on
     the order of the rows.
