@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 from ..errors import LayerSelectError
-from .words import find_edits, split_words
+from .words import changed_words, find_edits, split_words
 
 #: Around removed and added words. Four different characters that tokenizers of all kinds keep apart.
 MARKS = ("[", "]", "{", "}")
@@ -26,11 +27,13 @@ class InputFormat:
         name: ``pair``, ``plain``, ``contextual`` or ``edits``.
         window: ``edits``: words of context kept on each side of an edit.
         gap: ``edits``: edits with at most this many common words between them are shown as one.
+        summary: ``edits``: put words in front that say what kind of edit it is (see :func:`summarise_edits`).
     """
 
     name: str = "edits"
-    window: int = 6
+    window: int = 4
     gap: int = 1
+    summary: bool = True
 
     def __post_init__(self) -> None:
         if self.name not in _WRITERS:
@@ -53,7 +56,7 @@ def available_formats() -> list[str]:
     return list(_WRITERS)
 
 
-def mark_edits(before: str, after: str, *, window: int = 6, gap: int = 1) -> str:
+def mark_edits(before: str, after: str, *, window: int = 4, gap: int = 1) -> str:
     """The words around the edits of a revision, with ``[ removed ]`` and ``{ added }`` marked.
 
     Everything more than ``window`` words away from an edit is replaced by ``...``. A revision that
@@ -78,12 +81,41 @@ def mark_edits(before: str, after: str, *, window: int = 6, gap: int = 1) -> str
     return " ".join(out + (rest if len(rest) <= kept else [*rest[:kept], "..."]))
 
 
+def summarise_edits(before: str, after: str) -> str:
+    """The kind of a revision in a few words: ``replace 1 1 spelling``, ``insert 0 8``, ``delete 3 0``.
+
+    What is done, how many words are removed and added (in steps), and, where it is plain to see, that only
+    punctuation or upper and lower case changed, or how alike the removed and the added words are.
+    """
+    removed, added = changed_words(before, after)
+    operation = "replace" if removed and added else "delete" if removed else "insert" if added else "same"
+    parts = [operation, _step(len(removed)), _step(len(added))]
+    out, into = " ".join(removed), " ".join(added)
+    if not any(character.isalnum() for character in out + into):
+        parts.append("punctuation")
+    elif out.lower() == into.lower():
+        parts.append("case")
+    elif removed and added:
+        likeness = SequenceMatcher(None, out.lower(), into.lower(), autojunk=False).ratio()
+        few = max(len(removed), len(added)) < 4
+        parts.append("spelling" if likeness > 0.7 and few else "similar" if likeness > 0.6 else "different")
+    return " ".join(parts)
+
+
+def _step(count: int) -> str:
+    """Small numbers as they are, larger ones by the highest of 5, 8, 16 and 32 that they reach."""
+    return str(count) if count < 5 else str(max(step for step in (5, 8, 16, 32) if step <= count))
+
+
 def _pair(_: InputFormat, row: Mapping[str, Any], __: Sequence[str]) -> tuple[str, str | None]:
     return _clean(row["before"]), _clean(row["after"])
 
 
 def _edits(form: InputFormat, row: Mapping[str, Any], _: Sequence[str]) -> tuple[str, str | None]:
-    return mark_edits(row["before"], row["after"], window=form.window, gap=form.gap), None
+    text = mark_edits(row["before"], row["after"], window=form.window, gap=form.gap)
+    if form.summary:
+        text = f"{summarise_edits(row['before'], row['after'])} : {text}"
+    return text, None
 
 
 def _plain(_: InputFormat, row: Mapping[str, Any], labels: Sequence[str]) -> tuple[str, str | None]:

@@ -1,0 +1,159 @@
+"""The figures of a report, as SVG text to put into a page. No figure touches matplotlib's global state."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..errors import LayerSelectError
+
+_STYLE = {
+    "svg.hashsalt": "layerselect",  # the same data gives the same bytes
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#94a3b8",
+    "axes.labelcolor": "#334155",
+    "xtick.color": "#475569",
+    "ytick.color": "#475569",
+}
+_COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2")
+#: More columns than this would be thinner than a pixel: neighbouring steps are then averaged.
+_MAX_COLUMNS = 900
+# One layer's rows in the heat map: its score on top, then whether it was selected, then a gap.
+_SCORE_ROWS, _MARK_ROWS, _GAP_ROWS = 6, 3, 1
+
+
+def heat_map(history: Mapping[str, np.ndarray], layer_names: Sequence[str]) -> str:
+    """Scores by layer and step, the selected layers marked by a black bar under their colours.
+
+    Args:
+        history: ``step`` int64 ``[n]``, ``scores`` float32 ``[n, L]``, ``mask`` bool ``[n, L]``.
+    """
+    steps, scores, mask = history["step"], history["scores"].astype(np.float64), history["mask"]
+    if not len(steps):
+        raise LayerSelectError("there is no step to draw: the history is empty")
+    layers = scores.shape[1]
+    positive = np.where(np.isfinite(scores) & (scores > 0), scores, np.nan)
+    values = _binned(np.log10(positive))
+    share = _binned(mask.astype(np.float64))
+    finite = values[np.isfinite(values)]
+    low, high = (np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0))
+    norm = Normalize(low, max(high, low + 1e-6))
+    image = _rows_of(values, share, norm)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(9.6, 1.3 + layers * (0.34 if layers <= 12 else 0.2)), layout="constrained")
+        axes = figure.add_subplot()
+        first, last = float(steps[0]) - 0.5, float(steps[-1]) + 0.5
+        axes.imshow(
+            image, aspect="auto", origin="lower", interpolation="nearest", extent=(first, last, -0.5, layers - 0.5)
+        )
+        axes.set(xlabel="step", ylabel="layer")
+        every = max(1, -(-layers // 16))
+        axes.set_yticks(range(0, layers, every))
+        axes.spines[:].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        mappable = _mappable(norm)
+        figure.colorbar(mappable, ax=axes, label="log10 of the layer's gradient norm", pad=0.01, aspect=24)
+        return _svg(figure)
+
+
+def frequency_bars(frequency: Sequence[int], steps: int) -> str:
+    """In which share of the selections each layer was chosen."""
+    share = np.asarray(frequency, dtype=float) / max(1, steps)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(9.6, 1.9), layout="constrained")
+        axes = figure.add_subplot()
+        bars = axes.bar(range(len(share)), share, color=_COLOURS[0], width=0.72)
+        if len(share) <= 16:
+            axes.bar_label(bars, [f"{value:.0%}" for value in share], fontsize=8, color="#334155", padding=1)
+        axes.set(ylim=(0, 1.12), xlabel="layer", ylabel="share of steps", xlim=(-0.7, len(share) - 0.3))
+        axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+        axes.set_xticks(range(0, len(share), max(1, -(-len(share) // 32))))
+        return _svg(figure)
+
+
+def curves(losses: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Loss beside quality over the steps: the training loss, and what each evaluation during training found."""
+    evaluations = [row for row in metrics if not row.get("final")]
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(9.6, 2.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot([row["step"] for row in losses], [row["loss"] for row in losses], color=_COLOURS[0], lw=1.2, label="training")
+        if evaluations:
+            left.plot(
+                [row["step"] for row in evaluations], [row["loss"] for row in evaluations],
+                color=_COLOURS[1], marker="o", ms=4, lw=1.2, label=evaluations[0]["split"],
+            )  # fmt: skip
+            for key, name, colour in (
+                ("macro_f1", "macro-F1", _COLOURS[0]),
+                ("macro_auprc", "macro AUPRC", _COLOURS[2]),
+                ("accuracy", "accuracy", _COLOURS[3]),
+            ):
+                right.plot(
+                    [row["step"] for row in evaluations], [row[key] for row in evaluations],
+                    color=colour, marker="o", ms=4, lw=1.2, label=name,
+                )  # fmt: skip
+            right.legend(frameon=False, fontsize=8)
+            right.set_title(f"quality on {evaluations[0]['split']}", fontsize=9, loc="left", color="#334155")
+        else:
+            right.text(0.5, 0.5, "no evaluation during training", ha="center", va="center", color="#64748b")
+        right.set_ylim(0, 1)
+        left.set_ylim(bottom=0)
+        left.set_title("loss", fontsize=9, loc="left", color="#334155")
+        left.legend(frameon=False, fontsize=8)
+        for axes in (left, right):
+            axes.set_xlabel("step")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(axis="y", color="#e2e8f0", lw=0.6)
+        return _svg(figure)
+
+
+def _binned(values: np.ndarray) -> np.ndarray:
+    """``[n, L]`` with neighbouring steps averaged until at most ``_MAX_COLUMNS`` are left; NaN only where all are."""
+    count = len(values)
+    if count <= _MAX_COLUMNS:
+        return values
+    edges = np.linspace(0, count, _MAX_COLUMNS + 1).astype(int)
+    rows = []
+    for start, end in zip(edges[:-1], edges[1:], strict=True):
+        part = values[start:end]
+        known = np.isfinite(part)
+        total = np.where(known, part, 0.0).sum(axis=0)
+        rows.append(np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan))
+    return np.stack(rows)
+
+
+def _rows_of(values: np.ndarray, share: np.ndarray, norm: Normalize) -> np.ndarray:
+    """The picture, RGB uint8: for each layer, from below, a gap, the mark of its selection, its score."""
+    colours = colormaps["viridis"](norm(np.nan_to_num(values, nan=norm.vmin)))[..., :3]
+    colours[~np.isfinite(values)] = 0.85  # never measured
+    marks = np.repeat((1.0 - share)[..., None], 3, axis=2) * 0.95
+    white = np.ones_like(colours)
+    stripes = [*[white] * _GAP_ROWS, *[marks] * _MARK_ROWS, *[colours] * _SCORE_ROWS]
+    picture = np.stack(stripes, axis=2)  # [n, L, stripe, rgb]
+    columns, layers = values.shape
+    return (picture.transpose(1, 2, 0, 3).reshape(layers * len(stripes), columns, 3) * 255).astype(np.uint8)
+
+
+def _mappable(norm: Normalize) -> Any:
+    from matplotlib.cm import ScalarMappable
+
+    return ScalarMappable(norm=norm, cmap="viridis")
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    start = text.index("<svg")
+    # The page gives the width; the drawing keeps its proportions.
+    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text[start:], count=1), count=1)

@@ -1,0 +1,25 @@
+"""Intention prediction (IR-Tuning): what was the writer after with this revision?"""
+
+from .config import IntentConfig
+from .dataset import Collator, EncodedSplit, Encoder, Splits, build_splits
+from .predict import Prediction, Predictor, save_adapter
+from .results import SplitResult
+from .run import RunResult, run_intent
+from .training import ClassificationTrainer, build_trainer
+
+__all__ = [
+    "ClassificationTrainer",
+    "Collator",
+    "EncodedSplit",
+    "Encoder",
+    "IntentConfig",
+    "Prediction",
+    "Predictor",
+    "RunResult",
+    "SplitResult",
+    "Splits",
+    "build_splits",
+    "build_trainer",
+    "run_intent",
+    "save_adapter",
+]

@@ -1,0 +1,215 @@
+"""From a corpus to what the Trainer reads: token ids, targets, splits by role, batches of similar length."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from ...data import Corpus
+from ...data.splits import document_splits
+from ...errors import LayerSelectError
+from ..formats import InputFormat
+
+logger = logging.getLogger(__name__)
+
+TRAIN = "train"
+HOLDOUT = "holdout"
+
+
+@dataclass
+class Encoder:
+    """Writes revisions in a format and turns them into token ids; prediction uses the one that training used.
+
+    Attributes:
+        separator: put between the parts of a pair where the tokenizer separates nothing (``None``: it does).
+        labels: the class names, which the instructions name.
+        truncated: how many of the encoded revisions were longer than ``max_length`` tokens.
+    """
+
+    tokenizer: Any
+    form: InputFormat
+    labels: Sequence[str]
+    max_length: int
+    separator: str | None = None
+    truncated: int = 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, list[int]]]:
+        """Model inputs for each row, not padded."""
+        features = []
+        for row in rows:
+            text, second = self.form.write(row, self.labels)
+            if second is not None and self.separator is not None:
+                text, second = text + self.separator + second, None
+            encoded = self.tokenizer(text, second, truncation=True, max_length=self.max_length)
+            features.append(dict(encoded))
+            if len(encoded["input_ids"]) >= self.max_length:
+                # Exactly as long as allowed: tokenize again to know whether anything was cut.
+                self.truncated += len(self.tokenizer(text, second, verbose=False)["input_ids"]) > self.max_length
+        return features
+
+
+@dataclass
+class EncodedSplit(Dataset):
+    """One split.
+
+    Attributes:
+        rows: the corpus rows, in corpus order.
+        targets: class numbers int64 ``[n]`` or, with several labels, float32 0/1 ``[n, C]``.
+    """
+
+    name: str
+    rows: list[Mapping[str, Any]]
+    features: list[dict[str, list[int]]]
+    targets: np.ndarray
+    lengths: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lengths = [len(feature["input_ids"]) for feature in self.features]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**self.features[index], "labels": self.targets[index]}
+
+
+@dataclass
+class Splits:
+    """The splits by role.
+
+    Attributes:
+        train: what the model is trained on.
+        select: what chooses the checkpoint; ``None`` where nothing does.
+        report: every split that a result is reported for, ``select`` among them.
+    """
+
+    train: EncodedSplit
+    select: EncodedSplit | None
+    report: list[EncodedSplit]
+
+
+def build_splits(corpus: Corpus, encoder: Encoder, *, holdout: float = 0.0, seed: int = 0) -> Splits:
+    """Encodes a corpus.
+
+    Args:
+        holdout: the fraction of the training split to hold out, in whole documents, for choosing the checkpoint.
+
+    Raises:
+        LayerSelectError: an empty or missing training split, fewer than two labels, or too few documents to hold
+            some out.
+    """
+    if len(corpus.labels) < 2:
+        raise LayerSelectError(
+            f"the corpus {corpus.name!r} has only the label {', '.join(corpus.labels)!r}: there is nothing to tell apart"
+        )
+    rows = {name: list(split) for name, split in corpus.splits.items()}
+    if not rows.get(TRAIN):
+        raise LayerSelectError(
+            f"the training split of {corpus.name!r} is empty (splits: {', '.join(rows) or 'none'}): use --splits document "
+            "to split all rows anew"
+        )
+    for name in [name for name, split in rows.items() if not split]:
+        logger.warning("the split %s of %s is empty and is left out", name, corpus.name)
+        del rows[name]
+    if holdout:
+        names = document_splits(
+            [row["doc_id"] for row in rows[TRAIN]],
+            [row["intentions"] for row in rows[TRAIN]],
+            fractions=(1 - holdout, holdout, 0.0),
+            seed=seed,
+        )
+        kept = [row for row, name in zip(rows[TRAIN], names, strict=True) if name == TRAIN]
+        rows[HOLDOUT] = [row for row, name in zip(rows[TRAIN], names, strict=True) if name != TRAIN]
+        rows[TRAIN] = kept
+    encoded = {name: encode_split(name, split, encoder, corpus) for name, split in rows.items()}
+    if encoder.truncated:
+        logger.warning(
+            "%d of %d inputs are longer than %d tokens and were cut: raise --max-length",
+            encoder.truncated, sum(map(len, encoded.values())), encoder.max_length,
+        )  # fmt: skip
+    train = encoded.pop(TRAIN)
+    missing = [label for label, n in zip(corpus.labels, label_counts(train, len(corpus.labels)), strict=True) if not n]
+    if missing:
+        logger.warning("the training split has no example of: %s", ", ".join(missing))
+    select = encoded.get(HOLDOUT) or encoded.get("validation")
+    return Splits(train, select, list(encoded.values()))
+
+
+def encode_split(name: str, rows: Sequence[Mapping[str, Any]], encoder: Encoder, corpus: Corpus) -> EncodedSplit:
+    """Encodes the rows of one split with their targets."""
+    return EncodedSplit(name, list(rows), encoder(rows), make_targets(rows, corpus.labels, corpus.multi_label))
+
+
+def make_targets(rows: Sequence[Mapping[str, Any]], labels: Sequence[str], multi_label: bool) -> np.ndarray:
+    """Class numbers int64 ``[n]`` or, with several labels, float32 0/1 ``[n, C]``.
+
+    Raises:
+        LayerSelectError: a row carries a label that is not in ``labels``.
+    """
+    numbers = {label: i for i, label in enumerate(labels)}
+    targets = np.zeros((len(rows), len(labels)), dtype=np.float32)
+    for i, row in enumerate(rows):
+        for label in row["intentions"]:
+            if label not in numbers:
+                raise LayerSelectError(f"row {row['id']!r} has the unknown label {label!r}; known: {', '.join(labels)}")
+            targets[i, numbers[label]] = 1.0
+    return targets if multi_label else targets.argmax(axis=1).astype(np.int64)
+
+
+def label_counts(split: EncodedSplit, num_labels: int) -> np.ndarray:
+    """How many examples of each label the split has, int64 ``[C]``."""
+    if split.targets.ndim == 2:
+        return split.targets.sum(axis=0).astype(np.int64)
+    return np.bincount(split.targets, minlength=num_labels)
+
+
+class Collator:
+    """Pads a batch to its longest input."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        inputs = [{k: v for k, v in item.items() if k != "labels"} for item in items]
+        batch = dict(self._tokenizer.pad(inputs, return_tensors="pt"))
+        if "labels" in items[0]:
+            batch["labels"] = torch.as_tensor(np.stack([item["labels"] for item in items]))
+        return batch
+
+
+class SimilarLengths(Sampler[int]):
+    """A random order in which the examples of a batch have similar lengths, so that little is padded.
+
+    Shuffles, sorts runs of ``chunk`` batches by length, and shuffles the batches. The order depends on the seed and
+    the epoch alone, so that a resumed run sees the batches that an uninterrupted one would have seen.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, *, seed: int = 0, chunk: int = 16) -> None:
+        self._lengths, self._batch, self._seed, self._run = lengths, batch_size, seed, chunk * batch_size
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng((self._seed, self._epoch))
+        order = generator.permutation(len(self._lengths)).tolist()
+        batches: list[list[int]] = []
+        for start in range(0, len(order), self._run):
+            run = sorted(order[start : start + self._run], key=lambda i: -self._lengths[i])
+            batches += [run[i : i + self._batch] for i in range(0, len(run), self._batch)]
+        # The one batch that is not full stays last: batches are cut from this order by counting.
+        full = [batch for batch in batches if len(batch) == self._batch]
+        rest = [i for batch in batches if len(batch) < self._batch for i in batch]
+        for number in generator.permutation(len(full)):
+            yield from full[number]
+        yield from rest

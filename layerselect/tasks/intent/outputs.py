@@ -1,0 +1,196 @@
+"""The folder of a run: written beside its place, moved there when it is complete, continued after an interruption."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import LayerSelectError
+from ..folders import check_free, move_into_place, partial_folder
+from .config import IntentConfig
+
+logger = logging.getLogger(__name__)
+
+COMMAND = "layerselect intent"
+IMPORTANCE_VERSION = 1
+
+
+class RunFolder:
+    """The files of one run.
+
+    Everything is written to ``OUT.partial``; :meth:`finish` renames it to ``OUT``. An interrupted run leaves
+    ``OUT.partial`` and never touches a folder that stands at ``OUT``.
+
+    Args:
+        config: of the run; ``config.out`` is the place.
+        resume: continue what lies in ``OUT.partial``; begin afresh where nothing does.
+        overwrite: replace an earlier run at ``OUT``, or drop an interrupted one. Folders of other origin are never replaced.
+
+    Raises:
+        LayerSelectError: the place is taken, or the interrupted run has other settings.
+    """
+
+    def __init__(self, config: IntentConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+        self._config, self._resume = config, resume
+        self._target = Path(config.out).expanduser()
+        self.path = partial_folder(self._target)
+        self._check_target(overwrite)
+        if self.path.exists():
+            if resume:
+                self._check_resumable()
+            elif not (overwrite and _is_ours(self.path)):
+                raise LayerSelectError(
+                    f"an interrupted run lies in {str(self.path)!r}: continue it with --resume, or drop it with --overwrite"
+                )
+
+    def open(self) -> None:
+        """Makes the folder, or takes up the interrupted one; until then nothing was written."""
+        if self.path.exists() and not self._resume:
+            shutil.rmtree(self.path)
+        if self._resume and not self.path.exists():
+            logger.info("there is no interrupted run in %s: starting afresh", self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.write_json("config.json", {"command": COMMAND, "settings": self._config.as_dict()})
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Writes a file whole or not at all."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(path.name + ".new")
+        scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        scratch.replace(path)
+
+    def append_line(self, name: str, record: Mapping[str, Any]) -> None:
+        """Adds one JSON object to a JSON Lines file."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def write_lines(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Writes a JSON Lines file whole or not at all."""
+        scratch = self.path / (name + ".new")
+        with scratch.open("w", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        scratch.replace(self.path / name)
+
+    def keep_lines_until(self, name: str, step: int) -> None:
+        """Drops the lines of steps after ``step``: a resumed run writes them again."""
+        if (self.path / name).exists():
+            self.write_lines(name, [record for record in self.read_lines(name) if record["step"] <= step])
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The objects of a JSON Lines file; none if there is no such file. A last line cut by an interruption is dropped."""
+        path = self.path / name
+        if not path.exists():
+            return []
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                logger.warning("%s ends in a broken line, which is dropped", path)
+        return records
+
+    def finish(self) -> Path:
+        """Moves the complete run to its place and returns that."""
+        move_into_place(self.path, self._target)
+        return self._target
+
+    def _check_target(self, overwrite: bool) -> None:
+        if not self._target.is_dir() or not any(self._target.iterdir()):
+            check_free(self._target)
+            return
+        if not _is_ours(self._target):
+            raise LayerSelectError(
+                f"--out {str(self._target)!r} is a folder that no run of layerselect made: choose another place"
+            )
+        if not overwrite:
+            raise LayerSelectError(
+                f"--out {str(self._target)!r} holds an earlier run: choose another place, or replace it with --overwrite"
+            )
+
+    def _check_resumable(self) -> None:
+        saved = _settings(self.path)
+        if saved is None:
+            raise LayerSelectError(f"{str(self.path)!r} is not an interrupted run of layerselect: remove it")
+        self._config.check_same_run(saved)
+
+
+def importance(selector: Any) -> dict[str, Any]:
+    """What ``importance.json`` holds: which layers were selected how often, and when.
+
+    ``selections`` lists runs of steps with the same selection: ``{"first": 1, "last": 20, "layers": [0, 3]}``;
+    ``trained`` likewise lists which layers took gradients (in mode ``freeze``; probes train all).
+    """
+    rows = selector.history.arrays()
+    frequency = selector.frequency.cpu().tolist()
+    return {
+        "schema": IMPORTANCE_VERSION,
+        "layer_names": list(selector.layer_names),
+        "frequency": frequency,
+        "steps": len(rows["step"]),
+        "rule": {"name": selector.rule.name, **selector.rule.config()},
+        "mode": selector.mode,
+        "score": selector.score,
+        "selections": _runs(rows["step"], rows["mask"]),
+        "trained": _runs(rows["step"], rows["trained"]),
+    }
+
+
+def prediction_records(
+    split: str, rows: Sequence[Mapping[str, Any]], scores: np.ndarray, labels: Sequence[str], *, multi_label: bool
+) -> list[dict[str, Any]]:
+    """The lines of ``predictions.jsonl``: ``id, split, labels`` (the truth)``, predicted, scores``."""
+    return [
+        {
+            "id": row["id"],
+            "split": split,
+            "labels": list(row["intentions"]),
+            "predicted": chosen_labels(score, labels, multi_label=multi_label),
+            "scores": score_table(score, labels),
+        }
+        for row, score in zip(rows, scores, strict=True)
+    ]
+
+
+def chosen_labels(score: np.ndarray, labels: Sequence[str], *, multi_label: bool) -> list[str]:
+    """The label with the highest score, or every label that scores at least 0.5."""
+    if multi_label:
+        return [label for label, value in zip(labels, score, strict=True) if value >= 0.5]
+    return [labels[int(score.argmax())]]
+
+
+def score_table(score: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """Each label's score, to six digits."""
+    return {label: round(float(value), 6) for label, value in zip(labels, score, strict=True)}
+
+
+def _runs(steps: np.ndarray, masks: np.ndarray) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = []
+    for step, mask in zip(steps.tolist(), masks, strict=True):
+        layers = np.flatnonzero(mask).tolist()
+        if runs and runs[-1]["layers"] == layers and runs[-1]["last"] == step - 1:
+            runs[-1]["last"] = step
+        else:
+            runs.append({"first": step, "last": step, "layers": layers})
+    return runs
+
+
+def _settings(folder: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+    if not isinstance(content, dict) or content.get("command") != COMMAND:
+        return None
+    return content.get("settings")
+
+
+def _is_ours(folder: Path) -> bool:
+    return _settings(folder) is not None

@@ -1,0 +1,64 @@
+"""The numbers of a finished run: the model beside its two floors, on every split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...metrics import ClassificationReport, classification_report
+from ..floors import MajorityFloor, WordFloor
+from .dataset import EncodedSplit, Splits
+
+MODEL = "trained model"
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """One split: the model's report, the floors' reports, in the order of the table (floors first)."""
+
+    split: str
+    examples: int
+    reports: Mapping[str, ClassificationReport]
+
+    @property
+    def model(self) -> ClassificationReport:
+        return self.reports[MODEL]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"examples": self.examples, "reports": {name: report.as_dict() for name, report in self.reports.items()}}
+
+
+def split_results(
+    splits: Splits, scores: Mapping[str, np.ndarray], labels: Sequence[str], *, multi_label: bool
+) -> list[SplitResult]:
+    """Evaluates the model's scores and both floors on every reported split.
+
+    Args:
+        scores: for each split of ``splits.report``, the model's probabilities ``[n, C]`` in row order.
+    """
+    train = splits.train
+    floors = [
+        MajorityFloor(train.targets, len(labels), multi_label=multi_label),
+        WordFloor(train.rows, train.targets, len(labels), multi_label=multi_label),
+    ]
+    return [_evaluate(split, floors, scores[split.name], labels, multi_label) for split in splits.report]
+
+
+def _evaluate(
+    split: EncodedSplit,
+    floors: Sequence[MajorityFloor | WordFloor],
+    scores: np.ndarray,
+    labels: Sequence[str],
+    multi_label: bool,
+) -> SplitResult:
+    reports: dict[str, ClassificationReport] = {}
+    for floor in floors:
+        floor_scores, predicted = floor.predict(split.rows)
+        reports[floor.name] = classification_report(
+            split.targets, floor_scores, labels, multi_label=multi_label, predicted=predicted
+        )
+    reports[MODEL] = classification_report(split.targets, scores, labels, multi_label=multi_label)
+    return SplitResult(split.name, len(split), reports)

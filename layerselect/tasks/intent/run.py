@@ -1,0 +1,141 @@
+"""One run from a corpus to a trained predictor: load, encode, adapt, train, evaluate, write."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from ...data import Corpus, load_corpus
+from ...errors import LayerSelectError
+from ..adapters import add_adapter
+from ..demo_model import SOURCE as DEMO
+from ..demo_model import build_demo_classifier
+from ..models import LoadedModel, load_classifier
+from .config import IntentConfig
+from .dataset import TRAIN, Encoder, build_splits
+from .finish import final_scores, training_facts, write_files
+from .logs import RunLog
+from .outputs import RunFolder
+from .predict import ADAPTER, BASE, save_adapter
+from .results import SplitResult, split_results
+from .training import CHECKPOINTS, build_trainer
+
+logger = logging.getLogger(__name__)
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        folder: where its files are.
+        splits: the results on every reported split, floors included.
+        training: steps, seconds per step, trained layers, and what else describes the training.
+    """
+
+    folder: Path
+    splits: list[SplitResult]
+    training: dict[str, Any]
+
+
+def run_intent(
+    config: IntentConfig, *, resume: bool = False, overwrite: bool = False, on_event: OnEvent | None = None
+) -> RunResult:
+    """Fine-tunes a model to predict revision intentions and writes the run's folder.
+
+    Args:
+        resume: continue the interrupted run at ``config.out``, if there is one.
+        overwrite: replace an earlier run at ``config.out``.
+        on_event: told of steps, losses and evaluations as they come (see ``RunLog``).
+
+    Raises:
+        LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used. Nothing is then at
+            ``config.out`` that was not there before.
+    """
+    _check_device(config.device)
+    folder = RunFolder(config, resume=resume, overwrite=overwrite)
+    corpus = load(config)
+    set_seed(config.seed)
+    loaded = _model(config, corpus)
+    encoder = Encoder(
+        loaded.tokenizer, config.input_format(), corpus.labels, _max_length(config, loaded), loaded.separator
+    )
+    splits = build_splits(corpus, encoder, holdout=config.holdout, seed=config.seed)
+    # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
+    folder.open()
+    base_model = _keep_base(config, loaded, folder)
+    model = add_adapter(loaded, config.adapter_config())
+    log = RunLog(folder, splits.select.name if splits.select else None, on_event)
+    trainer, callback = build_trainer(
+        model, loaded.tokenizer, splits, corpus.labels, config, folder.path,
+        multi_label=corpus.multi_label, callbacks=[log],
+    )  # fmt: skip
+    checkpoints = folder.path / CHECKPOINTS
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+
+    scores = final_scores(trainer, splits, folder, multi_label=corpus.multi_label)
+    results = split_results(splits, scores, corpus.labels, multi_label=corpus.multi_label)
+    training = training_facts(trainer, callback.selector, log.seconds)
+    save_adapter(
+        folder.path / ADAPTER, model, encoder,
+        base_model=base_model, kind=config.adapter, multi_label=corpus.multi_label,
+    )  # fmt: skip
+    write_files(folder, config, corpus, splits, scores, results, training, callback.selector)
+    shutil.rmtree(checkpoints)
+    return RunResult(folder.finish(), results, training)
+
+
+def load(config: IntentConfig) -> Corpus:
+    """The corpus of a run."""
+    return load_corpus(
+        config.data, splits=config.splits, strict=config.strict, before=config.before, after=config.after,
+        label=config.label, doc_id=config.doc_id, label_delimiter=config.label_delimiter, labels=config.labels,
+        multi=config.multi,
+    )  # fmt: skip
+
+
+def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:
+    if config.model != DEMO:
+        return load_classifier(config.model, corpus.labels, multi_label=corpus.multi_label, dropout=config.dropout)
+    form = config.input_format()
+    rows = corpus.splits[TRAIN] if TRAIN in corpus.splits else []
+    texts = [part for row in rows for part in form.write(row, corpus.labels) if part]
+    return build_demo_classifier(
+        texts, corpus.labels, multi_label=corpus.multi_label, max_length=config.max_length, dropout=config.dropout or 0.0
+    )
+
+
+def _keep_base(config: IntentConfig, loaded: LoadedModel, folder: RunFolder) -> str:
+    """Where prediction finds the model under the adapter: its source, or, made on the spot, a copy in the run."""
+    if config.model != DEMO:
+        path = Path(config.model).expanduser()
+        return str(path.resolve()) if path.is_dir() else config.model
+    if config.adapter != "none":
+        base = folder.path / ADAPTER / BASE
+        loaded.model.save_pretrained(base)
+        loaded.tokenizer.save_pretrained(base)
+    return ""
+
+
+def _max_length(config: IntentConfig, loaded: LoadedModel) -> int:
+    """The option, or less where the model has fewer positions."""
+    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    if positions is not None and positions < config.max_length:
+        logger.warning("%s reads at most %d tokens: --max-length %d is lowered", loaded.source, positions, config.max_length)
+        return positions
+    return config.max_length
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LayerSelectError("--device cuda: this machine has no CUDA device that torch can use; see 'layerselect doctor'")
