@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 
 #include <utility>
@@ -95,13 +96,15 @@ void GradientMonitor::detach(Slot& slot) {
   }
 }
 
-bool GradientMonitor::is_current(const Slot& slot) {
-  const at::Tensor& gradient = slot.parameter.grad();
+GradientMonitor::Match GradientMonitor::match(const Identity& summed, const at::Tensor& gradient) {
   if (!gradient.defined()) {
-    return slot.summed.version == kNoGradient;
+    return summed.version == kNoGradient ? Match::kUnchanged : Match::kOther;
   }
-  return slot.summed.tensor._unsafe_get_target() == gradient.unsafeGetTensorImpl() &&
-         slot.summed.version == version_of(gradient) && slot.summed.data == gradient.const_data_ptr();
+  if (summed.version < 0 || summed.tensor._unsafe_get_target() != gradient.unsafeGetTensorImpl() ||
+      summed.data != gradient.const_data_ptr()) {
+    return Match::kOther;
+  }
+  return summed.version == version_of(gradient) ? Match::kUnchanged : Match::kWritten;
 }
 
 void GradientMonitor::start_round(Group& group) {
@@ -128,10 +131,40 @@ void GradientMonitor::on_gradient(std::size_t index) noexcept {
     return;
   }
   slot.fired = true;
-  if (++group.fired < group.expected) {
+  if (++group.fired >= group.expected) {
+    compute_in_backward(group);
+  } else {
+    call_at_end_of_backward();
+  }
+}
+
+void GradientMonitor::call_at_end_of_backward() noexcept {
+  if (callback_queued_) {
     return;
   }
-  group.fired = 0;
+  try {
+    torch::autograd::Engine::get_default_engine().queue_callback([weak = weak_from_this()] {
+      if (const auto monitor = weak.lock()) {
+        monitor->on_backward_end();
+      }
+    });
+    callback_queued_ = true;
+  } catch (const std::exception&) {
+    // Not inside a backward pass of the engine: finish() computes what is left.
+  }
+}
+
+void GradientMonitor::on_backward_end() noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  callback_queued_ = false;
+  for (Group& group : groups_) {
+    if (group.fired > 0) {
+      compute_in_backward(group);
+    }
+  }
+}
+
+void GradientMonitor::compute_in_backward(Group& group) noexcept {
   try {
     compute(group);
     ++computed_now_;
@@ -142,6 +175,7 @@ void GradientMonitor::on_gradient(std::size_t index) noexcept {
 }
 
 void GradientMonitor::compute(Group& group) {
+  group.fired = 0;
   const std::size_t count = group.slots.size();
   std::vector<TensorView> views(count);
   std::vector<at::Tensor> copies(count);
@@ -177,36 +211,56 @@ void GradientMonitor::compute(Group& group) {
   }
 }
 
+GradientMonitor::Look GradientMonitor::look_at(const Group& group) {
+  Look look;
+  bool fired = false;
+  bool rearmed = false;
+  bool same = true;
+  for (const std::size_t i : group.slots) {
+    Slot& slot = slots_[i];
+    if (std::exchange(slot.fired_in_step, false)) {
+      fired = true;
+    } else if (impl::try_get_grad_accumulator(slot.parameter) != slot.node) {
+      // The hook did not fire because the parameter no longer uses the node that it is on.
+      detach(slot);
+      attach(i);
+      ++rearmed_;
+      rearmed = true;
+    }
+    const at::Tensor& gradient = slot.parameter.grad();
+    const Match found = match(slot.summed, gradient);
+    same = same && found != Match::kOther;
+    look.unchanged = look.unchanged && found == Match::kUnchanged;
+    look.has_gradient = look.has_gradient || gradient.defined();
+    look.trains = look.trains || slot.parameter.requires_grad();
+  }
+  look.summed = group.fired == 0 && same && (look.unchanged || (fired && !rearmed));
+  return look;
+}
+
 std::vector<std::int64_t> GradientMonitor::finish() {
   const std::lock_guard<std::mutex> lock(mutex_);
   LS_CHECK(!closed_, "the gradient monitor is closed; make a new one");
+  callback_queued_ = false;  // a backward pass that ended in an exception never calls back
+  computed_in_backward_ = std::exchange(computed_now_, 0);
+  std::vector<Look> looks;
+  looks.reserve(groups_.size());
+  bool missed = false;
+  for (const Group& group : groups_) {
+    looks.push_back(look_at(group));
+    missed = missed || (looks.back().trains && !looks.back().summed);
+  }
   std::vector<std::int64_t> measured;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    Group& group = groups_[g];
-    bool any_gradient = false;
-    bool any_trained = false;
-    bool current = true;
-    for (const std::size_t i : group.slots) {
-      Slot& slot = slots_[i];
-      // A hook that fired is alive. One that did not may be: ask whether the parameter still uses the node it is on.
-      if (!std::exchange(slot.fired_in_step, false) && impl::try_get_grad_accumulator(slot.parameter) != slot.node) {
-        detach(slot);
-        attach(i);
-        ++rearmed_;
-      }
-      any_gradient = any_gradient || slot.parameter.grad().defined();
-      any_trained = any_trained || slot.parameter.requires_grad();
-      current = current && is_current(slot);
+    const Look& look = looks[g];
+    const bool frozen = !look.trains && !look.has_gradient;
+    if (!frozen && (!look.summed || (missed && !look.unchanged))) {
+      compute(groups_[g]);
     }
-    group.fired = 0;
-    if (!current && (any_gradient || any_trained)) {
-      compute(group);
-    }
-    if (any_gradient) {
+    if (look.has_gradient) {
       measured.push_back(static_cast<std::int64_t>(g));
     }
   }
-  computed_in_backward_ = std::exchange(computed_now_, 0);
   return measured;
 }
 

@@ -1,12 +1,16 @@
 // GradientMonitor: sums of squares of gradients, taken while the backward pass runs.
 //
 // A FunctionPostHook on each parameter's AccumulateGrad node sees the finished gradient, without the GIL and beside any
-// hooks of the user's. When the last gradient of a group (a layer) is in, that group's sums are computed.
+// hooks of the user's. When the last gradient of a group (a layer) is in, that group's sums are computed; groups that
+// stay incomplete (a parameter without a gradient) are computed when the backward pass ends.
 //
-// Hooks are an opportunity, not the truth: for each parameter the monitor remembers which gradient (tensor and
-// version) its sum belongs to, and finish() computes again whatever does not match the gradient that is there then.
-// A hook that never fired, a second backward pass, gradients clipped or scaled in place: none can leave a stale sum.
-// (A write through .data or numpy does not count as a version and is not seen.)
+// Hooks are an opportunity, not the truth: for each parameter the monitor remembers which gradient (tensor, memory,
+// version) its sum belongs to, and finish() computes what the hooks missed: one that died, gradients assigned by hand,
+// a backward pass that broke off.
+//
+// A sum is that of the gradient as the backward pass left it. What happens to gradients in place afterwards (clipping,
+// unscaling) is not followed where the hooks did their work; where they did not, finish() computes all changed groups
+// anew, so that sums of one step always belong to the same moment.
 //
 // Lifetime: an AccumulateGrad node dies with its last graph, and its hooks with it, unless somebody holds it, and a node
 // holds its parameter. So a monitor keeps its parameters alive until close(). The binding closes it when
@@ -39,7 +43,7 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   // float64[P]: the sum of squares of each parameter's gradient. Allocated once, written by hooks and finish().
   at::Tensor sqnorms() const { return sqnorms_; }
 
-  // Closes a step. Afterwards sqnorms is right for every gradient that is there; a parameter without one counts 0,
+  // Closes a step. Afterwards sqnorms holds the sum of every gradient that is there; a parameter without one counts 0,
   // except in a group that is frozen as a whole (nothing in it requires or has a gradient), which keeps its sums.
   // Puts back hooks that have died. Returns the groups in which at least one parameter has a gradient.
   std::vector<std::int64_t> finish();
@@ -50,14 +54,15 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
 
   // Hooks that had died and were put back, since the beginning.
   std::int64_t rearmed() const;
-  // Group sums computed by hooks (not by finish()) in the last step.
+  // Group sums computed while backward passes ran (not by finish()) in the last step.
   std::int64_t computed_in_backward() const;
 
   // Keeps something alive as long as the monitor.
   void keep(std::shared_ptr<void> companion) { companion_ = std::move(companion); }
 
-  // Called by the hooks, on whatever thread autograd runs.
+  // Called by the hooks and by the engine, on whatever thread autograd runs.
   void on_gradient(std::size_t index) noexcept;
+  void on_backward_end() noexcept;
 
  private:
   using Node = decltype(torch::autograd::impl::grad_accumulator(std::declval<const at::Tensor&>()));
@@ -70,6 +75,9 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   };
   static constexpr std::int64_t kUnknown = -2;     // no sum was computed yet, or it failed
   static constexpr std::int64_t kNoGradient = -1;  // the sum is 0 because there is no gradient
+
+  // Whether a gradient is the one that was summed: another one, the same but written to since, or untouched.
+  enum class Match { kOther, kWritten, kUnchanged };
 
   struct Slot {
     at::Tensor parameter;
@@ -88,12 +96,23 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
     Plan plan;                 // one segment for each slot
   };
 
+  // What finish() sees of a group.
+  struct Look {
+    bool has_gradient = false;
+    bool trains = false;    // some parameter requires a gradient
+    bool summed = false;    // the sums belong to the gradients that are there, as a backward pass left them
+    bool unchanged = true;  // and nothing was written to them since
+  };
+
   GradientMonitor() = default;
   void attach(std::size_t index);
-  void start_round(Group& group);
-  void compute(Group& group);
   static void detach(Slot& slot);
-  static bool is_current(const Slot& slot);
+  void start_round(Group& group);
+  void call_at_end_of_backward() noexcept;
+  void compute_in_backward(Group& group) noexcept;
+  void compute(Group& group);
+  Look look_at(const Group& group);
+  static Match match(const Identity& summed, const at::Tensor& gradient);
 
   mutable std::mutex mutex_;
   std::vector<Slot> slots_;
@@ -102,6 +121,7 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   std::int64_t rearmed_ = 0;
   std::int64_t computed_now_ = 0;
   std::int64_t computed_in_backward_ = 0;
+  bool callback_queued_ = false;
   bool closed_ = false;
   std::shared_ptr<void> companion_;
 };
