@@ -141,7 +141,7 @@ def _inconsistent(record: Record) -> str:
     result, end = before, len(before)
     for start, stop, text in sorted(edits, key=lambda edit: edit[:2], reverse=True):  # type: ignore[index]
         if stop > end:
-            return f"two edits overlap at character {start}"
+            return f"two edits overlap at character {end}"
         result, end = result[:start] + text + result[stop:], start
     # The corpus doubles spaces around inserted words, so white space is not compared.
     return "" if fold(result) == fold(after) else "the edits applied by offset do not give after_revision"

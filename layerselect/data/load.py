@@ -166,7 +166,7 @@ def _by_split(raw: RawCorpus) -> dict[str, list[str]]:
 def _leaks(by_split: dict[str, list[str]]) -> dict[tuple[str, str], str]:
     """A sentence for each pair of splits that shares documents."""
     return {
-        (first, second): f"{count} document(s) stand in {first} and {second}"
+        (first, second): f"{count} {'documents stand' if count > 1 else 'document stands'} in {first} and {second}"
         for (first, second), count in shared_documents(by_split).items()
     }
 
