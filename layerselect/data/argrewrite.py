@@ -67,8 +67,9 @@ class _Counts:
 
 
 def dataset_folder(path: Path) -> Path | None:
-    """The folder that holds `annotations`: `path` itself or its subfolder `dataset`; None if neither does."""
-    found = [folder for folder in (path, path / "dataset") if (folder / "annotations").is_dir()]
+    """The folder that holds `annotations`, given that folder, one above it or `annotations` itself; else None."""
+    places = [path, path / "dataset", *([path.parent] if path.name == "annotations" else [])]
+    found = [folder for folder in places if (folder / "annotations").is_dir()]
     return next((folder for folder in found if any(_workbooks(folder))), None)
 
 

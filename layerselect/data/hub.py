@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from layerselect.data._extras import require
 from layerselect.data.schema import CorpusError
 from layerselect.data.splits import split_name
 from layerselect.data.tables import Table
+
+log = logging.getLogger(__name__)
 
 
 def read_hub(name: str) -> list[Table]:
@@ -15,6 +19,7 @@ def read_hub(name: str) -> list[Table]:
         CorpusError: there is no such set, or it cannot be reached from here.
     """
     datasets = require("datasets", f"Reading {name} from the hub")
+    log.info("reading %s from the hub (no file or folder has this name)", name)
     try:
         found = datasets.load_dataset(name)
     # The hub client raises errors of four libraries (HTTP, files, formats, its own), most of them

@@ -260,5 +260,7 @@ def find_files(folder: Path) -> list[Path]:
         if split:
             named[split] = path
     if not files:
-        raise CorpusError(f"{folder} holds no {', '.join(READERS)} file: give a file, or a folder with some")
+        below = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())[:5])
+        hint = f"one of its folders ({below}) may be meant" if below else "give a file, or a folder with some"
+        raise CorpusError(f"{folder} holds no corpus that is known and no {', '.join(READERS)} file: {hint}")
     return list(named.values()) or files

@@ -106,6 +106,7 @@ def test_units_with_several_purposes_can_be_dropped(argrewrite):
 
 def test_the_dataset_folder_is_recognised_too_and_other_folders_are_not(argrewrite, tmp_path):
     assert len(load_corpus(argrewrite / "dataset")) == 7
+    assert len(load_corpus(argrewrite / "dataset" / "annotations")) == 7
     with pytest.raises(CorpusError, match="holds no ArgRewrite V.2 workbooks"):
         load_corpus(f"argrewrite:{tmp_path}")
     with pytest.raises(CorpusError, match="give argrewrite:PATH"):

@@ -127,7 +127,10 @@ def test_files_named_after_splits_win_over_other_files(tmp_path):
 
 
 def test_two_files_for_one_split_and_folders_without_data_are_refused(tmp_path):
-    with pytest.raises(CorpusError, match=r"holds no \.jsonl"):
+    with pytest.raises(CorpusError, match=r"holds no corpus that is known and no \.jsonl.*: give a file"):
+        find_files(tmp_path)
+    (tmp_path / "below").mkdir()
+    with pytest.raises(CorpusError, match=r"one of its folders \(below\) may be meant"):
         find_files(tmp_path)
     for name in ("dev.csv", "valid.csv"):
         (tmp_path / name).write_text("x")
