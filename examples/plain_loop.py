@@ -52,7 +52,7 @@ def train(steps: int = 200, seed: int = 0) -> tuple[list[float], FastSelector]:
         selector.step()  # which layers does this step train?
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
         if step % 20 == 0 or step == steps - 1:
             print(f"step {step:4d}  loss {losses[-1]:.3f}  trained layers {selector.selected()}")
     selector.close()
