@@ -94,7 +94,7 @@ def iterater(tmp_path: Path) -> Path:
                 after,
                 [
                     edit(5, 11, "sleeps", "sleep", "fluency"),
-                    edit(23, 43, "due to the fact that", " because", "clarity"),
+                    edit(23, 43, "due to the fact that", "because", "clarity"),
                 ],
                 sents_char_pos=[0, 12, 53],
                 domain="wiki",
