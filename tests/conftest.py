@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import torch
-
 from layerselect import _backend
 
 # The same examples on every run: a failure that nobody can repeat helps nobody.
@@ -30,7 +29,7 @@ def native_is_built() -> bool:
 
 @pytest.fixture(params=["native", "torch"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Each backend in turn; the compiled one is skipped where it was not built (test_backend.py fails for that)."""
+    """Each backend in turn; the compiled one is skipped where it was not built (test_ops_backend.py fails for that)."""
     if request.param == "native" and not native_is_built():
         pytest.skip("the compiled core layerselect._C is not built")
     return request.param
@@ -40,6 +39,14 @@ def backend(request: pytest.FixtureRequest) -> str:
 def ops_of(backend: str):
     """The backend's module: ``segment_sqnorm``, ``variance_split``, ``GradientMonitor`` and so on."""
     return _backend.load(backend, "cpu")
+
+
+@pytest.fixture
+def native():
+    """The compiled module, for tests that concern it alone."""
+    if not native_is_built():
+        pytest.skip("the compiled core layerselect._C is not built")
+    return _backend.load("native", "cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from .norms import sqnorm
+from .norms import sqnorms
 
 
 class GradientMonitor:
@@ -188,10 +188,13 @@ class GradientMonitor:
                 self._computed_now += 1
 
     def _compute(self, group: int) -> None:
-        for i, parameter in self._alive(group):
-            gradient = parameter.grad
+        members = self._alive(group)
+        gradients = [p.grad for _, p in members]
+        for i, _ in members:
             self._summed[i] = None
-            self.sqnorms[i] = sqnorm(gradient, f"the gradient of parameter {i}").to("cpu", torch.float64)
+        sums = sqnorms(gradients, [f"the gradient of parameter {i}" for i, _ in members])
+        for (i, _), gradient, value in zip(members, gradients, sums.tolist(), strict=True):
+            self.sqnorms[i] = value
             self._summed[i] = (
                 () if gradient is None else (weakref.ref(gradient), gradient.data_ptr(), gradient._version)
             )
