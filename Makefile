@@ -21,7 +21,7 @@ $(VENV)/.installed: $(NATIVE)
 	touch $@
 
 demo: setup
-	$(BIN)/layerselect demo --out runs/demo --overwrite
+	$(BIN)/layerselect demo --out runs/demo
 
 test: setup
 	$(BIN)/python -m pytest
