@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
 import torch
 from layerselect import _backend
+
+from tests.monitored import Stack
 
 # The same examples on every run: a failure that nobody can repeat helps nobody.
 hypothesis.settings.register_profile("layerselect", deadline=None, derandomize=True)
@@ -47,6 +49,16 @@ def native():
     if not native_is_built():
         pytest.skip("the compiled core layerselect._C is not built")
     return _backend.load("native", "cpu")
+
+
+@pytest.fixture
+def watch(ops_of) -> Callable:
+    """Makes a monitor of a ``monitored.Stack``: one group for each block, one for the head."""
+
+    def make(model: Stack, **options):
+        return ops_of.GradientMonitor(list(model.parameters()), model.groups(), 5, **options)
+
+    return make
 
 
 @pytest.fixture(autouse=True)
