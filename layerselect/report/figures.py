@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def heat_map(history: Mapping[str, np.ndarray], layer_names: Sequence[str]) -> s
     values = _binned(np.log10(positive))
     share = _binned(mask.astype(np.float64))
     finite = values[np.isfinite(values)]
-    low, high = (np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0))
+    low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
     norm = Normalize(low, max(high, low + 1e-6))
     image = _rows_of(values, share, norm)
     with rc_context(_STYLE):
@@ -87,7 +88,13 @@ def curves(losses: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, A
     with rc_context(_STYLE):
         figure = Figure(figsize=(9.6, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
-        left.plot([row["step"] for row in losses], [row["loss"] for row in losses], color=_COLOURS[0], lw=1.2, label="training")
+        left.plot(
+            [row["step"] for row in losses],
+            [row["loss"] for row in losses],
+            color=_COLOURS[0],
+            lw=1.2,
+            label="training",
+        )
         if evaluations:
             left.plot(
                 [row["step"] for row in evaluations], [row["loss"] for row in evaluations],
@@ -124,7 +131,7 @@ def _binned(values: np.ndarray) -> np.ndarray:
         return values
     edges = np.linspace(0, count, _MAX_COLUMNS + 1).astype(int)
     rows = []
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges.tolist()):
         part = values[start:end]
         known = np.isfinite(part)
         total = np.where(known, part, 0.0).sum(axis=0)
@@ -156,4 +163,9 @@ def _svg(figure: Figure) -> str:
     text = buffer.getvalue()
     start = text.index("<svg")
     # The page gives the width; the drawing keeps its proportions.
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text[start:], count=1), count=1)
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"',
+        r"\1",
+        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text[start:], count=1),
+        count=1,
+    )

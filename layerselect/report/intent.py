@@ -60,7 +60,11 @@ def render(report: IntentReport) -> str:
     except ImportError as error:
         raise LayerSelectError(f"the report needs {error.name}: pip install 'layerselect[report]'") from error
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["number"] = _number
     environment.filters["shade"] = _shade

@@ -27,12 +27,14 @@ class InputFormat:
         name: ``pair``, ``plain``, ``contextual`` or ``edits``.
         window: ``edits``: words of context kept on each side of an edit.
         gap: ``edits``: edits with at most this many common words between them are shown as one.
+        cap: ``edits``: of a longer removed or added run of words the middle is left out, until this many remain.
         summary: ``edits``: put words in front that say what kind of edit it is (see :func:`summarise_edits`).
     """
 
     name: str = "edits"
     window: int = 4
     gap: int = 1
+    cap: int = 12
     summary: bool = True
 
     def __post_init__(self) -> None:
@@ -40,6 +42,8 @@ class InputFormat:
             raise LayerSelectError(f"there is no input format {self.name!r}; the formats are: {', '.join(_WRITERS)}")
         if self.window < 0 or self.gap < 0:
             raise LayerSelectError(f"window={self.window} and gap={self.gap} of the format must not be negative")
+        if self.cap < 2:
+            raise LayerSelectError(f"cap={self.cap} of the format must be at least 2")
 
     def write(self, row: Mapping[str, Any], labels: Sequence[str] = ()) -> tuple[str, str | None]:
         """The text for one revision, and its second part where the format has two.
@@ -56,10 +60,11 @@ def available_formats() -> list[str]:
     return list(_WRITERS)
 
 
-def mark_edits(before: str, after: str, *, window: int = 4, gap: int = 1) -> str:
+def mark_edits(before: str, after: str, *, window: int = 4, gap: int = 1, cap: int = 12) -> str:
     """The words around the edits of a revision, with ``[ removed ]`` and ``{ added }`` marked.
 
-    Everything more than ``window`` words away from an edit is replaced by ``...``. A revision that
+    Everything more than ``window`` words away from an edit is replaced by ``...``, and so is the middle of a run of
+    more than ``cap`` changed words. A revision that
     changes no word gives the first words of its text, unmarked.
     """
     old, new = split_words(before), split_words(after)
@@ -72,9 +77,9 @@ def mark_edits(before: str, after: str, *, window: int = 4, gap: int = 1) -> str
             common = [*(common[:window] if number else []), "...", *common[len(common) - window :]]
         out += common
         if edit.before_start < edit.before_end:
-            out += [MARKS[0], *old[edit.before_start : edit.before_end], MARKS[1]]
+            out += [MARKS[0], *_shortened(old[edit.before_start : edit.before_end], cap), MARKS[1]]
         if edit.after_start < edit.after_end:
-            out += [MARKS[2], *new[edit.after_start : edit.after_end], MARKS[3]]
+            out += [MARKS[2], *_shortened(new[edit.after_start : edit.after_end], cap), MARKS[3]]
         position = edit.before_end
     rest = old[position:]
     kept = window if edits else 2 * window
@@ -102,6 +107,10 @@ def summarise_edits(before: str, after: str) -> str:
     return " ".join(parts)
 
 
+def _shortened(words: list[str], cap: int) -> list[str]:
+    return words if len(words) <= cap else [*words[: cap - cap // 2], "...", *words[-(cap // 2) :]]
+
+
 def _step(count: int) -> str:
     """Small numbers as they are, larger ones by the highest of 5, 8, 16 and 32 that they reach."""
     return str(count) if count < 5 else str(max(step for step in (5, 8, 16, 32) if step <= count))
@@ -112,7 +121,7 @@ def _pair(_: InputFormat, row: Mapping[str, Any], __: Sequence[str]) -> tuple[st
 
 
 def _edits(form: InputFormat, row: Mapping[str, Any], _: Sequence[str]) -> tuple[str, str | None]:
-    text = mark_edits(row["before"], row["after"], window=form.window, gap=form.gap)
+    text = mark_edits(row["before"], row["after"], window=form.window, gap=form.gap, cap=form.cap)
     if form.summary:
         text = f"{summarise_edits(row['before'], row['after'])} : {text}"
     return text, None

@@ -44,6 +44,33 @@ def fresh_modules(model: nn.Module, missing_keys: Sequence[str], layer_names: Se
     return found
 
 
+def wake(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """Scales the weight matrices of never-trained modules up to entries of about ``1 / sqrt(inputs)``.
+
+    A pooler whose initial values are much smaller gives nearly the same output for every input, and training idles
+    for as long as that lasts. Only matrices at less than half of that size are touched, and only square ones: a
+    classifier starts small on purpose, so that its first predictions are even.
+
+    Args:
+        names: of the fresh modules; matrices without a bias, or with another bias than zero, stay as they are.
+
+    Returns:
+        The names of the matrices that were scaled.
+    """
+    woken = []
+    for name in names:
+        for path, module in model.get_submodule(name).named_modules():
+            if not _zero_bias(module) or module.weight.shape[0] != module.weight.shape[1]:
+                continue
+            size = float(module.weight.detach().square().mean().sqrt())
+            target = module.weight.shape[1] ** -0.5
+            if 0 < size < 0.5 * target:
+                with torch.no_grad():
+                    module.weight.mul_(target / size)
+                woken.append(f"{name}.{path}.weight" if path else f"{name}.weight")
+    return woken
+
+
 def _zero_bias(module: nn.Module) -> bool:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if not isinstance(weight, torch.Tensor) or not isinstance(bias, torch.Tensor) or weight.dim() != 2:

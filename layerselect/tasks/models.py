@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import LayerSelectError
 from ..layers import split_parameters
-from .fresh import fresh_modules
+from .fresh import fresh_modules, wake
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,19 @@ def load_classifier(
     return prepare(model, tokenizer, str(source), missing)
 
 
+def load_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        LayerSelectError: no such folder or hub id.
+    """
+    name = _checked_source(source)
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise LayerSelectError(_reason(name, error)) from error
+
+
 def prepare(model: nn.Module, tokenizer: Any, source: str, missing_keys: Sequence[str]) -> LoadedModel:
     """Settles padding and separators and finds layers and fresh modules of a model however it was made.
 
@@ -102,7 +115,9 @@ def prepare(model: nn.Module, tokenizer: Any, source: str, missing_keys: Sequenc
     """
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
-            raise LayerSelectError(f"the tokenizer of {source!r} has neither a padding nor an end token; set one of them")
+            raise LayerSelectError(
+                f"the tokenizer of {source!r} has neither a padding nor an end token; set one of them"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     # A decoder's head reads the last token that is not padding; without this number it reads the padding.
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -112,14 +127,20 @@ def prepare(model: nn.Module, tokenizer: Any, source: str, missing_keys: Sequenc
     if trained_in_part and len(trained_in_part) < sum(_inside(n, layer_names) for n, _ in model.named_parameters()):
         logger.warning(
             "the checkpoint %s lacks %d weights of the layers (%s, ...): they start at random",
-            source, len(trained_in_part), sorted(trained_in_part)[0],
+            source,
+            len(trained_in_part),
+            sorted(trained_in_part)[0],
         )
+    fresh = fresh_modules(model, missing_keys, layer_names)
+    logger.info("trained whole, because no pretraining reached them: %s", ", ".join(fresh) or "none")
+    if woken := wake(model, fresh):
+        logger.info("scaled up, because their initial values are very small: %s", ", ".join(woken))
     return LoadedModel(
         model=model.eval(),
         tokenizer=tokenizer,
         source=source,
         layer_names=layer_names,
-        fresh=fresh_modules(model, missing_keys, layer_names),
+        fresh=fresh,
         separator=None if separates_pairs(tokenizer) else PAIR_SEPARATOR,
     )
 
@@ -145,7 +166,16 @@ def quiet_transformers() -> None:
 def model_identity(model: nn.Module) -> dict[str, Any]:
     """What tells one architecture from another, to recognise an adapter that belongs to a different model."""
     config = model.config.to_dict()
-    keys = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "d_model", "num_layers", "n_embd", "n_layer")
+    keys = (
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+        "vocab_size",
+        "d_model",
+        "num_layers",
+        "n_embd",
+        "n_layer",
+    )
     return {key: config[key] for key in keys if config.get(key) is not None}
 
 
@@ -156,8 +186,16 @@ def _inside(name: str, layer_names: Sequence[str]) -> bool:
 def _override_dropout(config: Any, dropout: float | None) -> None:
     if dropout is None:
         return
-    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "dropout_rate",
-                "resid_pdrop", "embd_pdrop", "attn_pdrop"):
+    for key in (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "dropout",
+        "attention_dropout",
+        "dropout_rate",
+        "resid_pdrop",
+        "embd_pdrop",
+        "attn_pdrop",
+    ):
         if isinstance(getattr(config, key, None), float):
             setattr(config, key, dropout)
 
@@ -178,7 +216,9 @@ def _checked_source(source: str | Path) -> str:
         raise LayerSelectError(f"{str(source)!r} is a file: pass the folder that holds config.json and the weights")
     text = str(source)
     if isinstance(source, Path) or text.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(text):
-        raise LayerSelectError(f"there is no model folder {text!r}; pass an existing folder or a hub id such as org/name")
+        raise LayerSelectError(
+            f"there is no model folder {text!r}; pass an existing folder or a hub id such as org/name"
+        )
     return text
 
 

@@ -17,6 +17,10 @@ SCHEDULES = ("linear", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda")
 
 
+#: What suits the demo's small model, which starts from random weights: no adapter, and nothing but the edit to read.
+DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "window": 0, "dropout": 0.1, "lr": 7e-4, "epochs": 10.0}
+
+
 @dataclass(frozen=True)
 class IntentConfig:
     """One run. The defaults are the settings measured in the README.
@@ -26,9 +30,11 @@ class IntentConfig:
         model: a model folder, a hub id, or ``demo``.
         out: the folder that the finished run becomes.
         splits, labels, before, after, label, doc_id, label_delimiter, multi, strict: passed to ``load_corpus``.
+        split_seed: of the splits by document and of ``holdout``; apart from ``seed``, so that runs with several seeds
+            are compared on the same splits.
         holdout: this fraction of the training split, in whole documents, is held out to choose the checkpoint
             by; 0 chooses by the validation split.
-        format, window, gap, summary: see ``layerselect.tasks.formats``.
+        format, window, gap, cap, summary: see ``layerselect.tasks.formats``.
         max_length: longer inputs are cut, in tokens.
         adapter, lora_rank, lora_alpha, lora_dropout: see ``layerselect.tasks.adapters``.
         dropout: replaces the model's own dropout; ``None`` keeps it.
@@ -56,12 +62,14 @@ class IntentConfig:
     label_delimiter: str | None = None
     multi: str = "keep"
     strict: bool = False
+    split_seed: int = 0
     holdout: float = 0.0
     format: str = "edits"
     window: int = 4
     gap: int = 1
+    cap: int = 12
     summary: bool = True
-    max_length: int = 128
+    max_length: int = 64
     adapter: str = "lora"
     lora_rank: int = 16
     lora_alpha: int = 32
@@ -100,7 +108,7 @@ class IntentConfig:
         for name in ("max_steps", "patience"):
             value = getattr(self, name)
             _check(value is None or value >= 1, name, value, "must be at least 1")
-        for name in ("warmup", "probe_every", "seed", "weight_decay"):
+        for name in ("warmup", "probe_every", "seed", "split_seed", "weight_decay"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
         for name in ("epochs", "lr", "clip"):
             _check(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
@@ -111,7 +119,7 @@ class IntentConfig:
         self.adapter_config()
 
     def input_format(self) -> InputFormat:
-        return InputFormat(self.format, window=self.window, gap=self.gap, summary=self.summary)
+        return InputFormat(self.format, window=self.window, gap=self.gap, cap=self.cap, summary=self.summary)
 
     def adapter_config(self) -> AdapterConfig:
         return AdapterConfig(self.adapter, rank=self.lora_rank, alpha=self.lora_alpha, dropout=self.lora_dropout)

@@ -56,9 +56,7 @@ def steps_per_epoch(trainer: ClassificationTrainer) -> int:
     return max(1, -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps))
 
 
-def training_facts(
-    trainer: ClassificationTrainer, selector: FastSelector, seconds: Sequence[float]
-) -> dict[str, Any]:
+def training_facts(trainer: ClassificationTrainer, selector: FastSelector, seconds: Sequence[float]) -> dict[str, Any]:
     """What describes the training: steps, time, how much was trained.
 
     ``seconds_per_step`` and ``saved_mb`` are means over the steps of this process (an interrupted run's earlier
@@ -98,7 +96,7 @@ def write_files(
     selector: FastSelector,
 ) -> None:
     """Writes every file of the run that training has not written already."""
-    facts = _corpus_facts(corpus, splits)
+    facts = _corpus_facts(corpus, splits, chooses=config.keep == "best" or config.patience is not None)
     chosen = importance(selector)
     rows = selector.history.arrays()
     folder.write_json(
@@ -110,7 +108,9 @@ def write_files(
         "results.json",
         {"training": dict(training), "splits": {result.split: result.as_dict() for result in results}},
     )
-    save_file({name: np.ascontiguousarray(values) for name, values in rows.items()}, folder.path / "history.safetensors")
+    save_file(
+        {name: np.ascontiguousarray(values) for name, values in rows.items()}, folder.path / "history.safetensors"
+    )
     folder.write_lines(
         "predictions.jsonl",
         (
@@ -152,14 +152,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _corpus_facts(corpus: Corpus, splits: Splits) -> dict[str, Any]:
+def _corpus_facts(corpus: Corpus, splits: Splits, *, chooses: bool) -> dict[str, Any]:
     by_name = {split.name: split for split in (splits.train, *splits.report)}
     return {
         "name": corpus.name,
         "fingerprint": corpus.fingerprint,
         "labels": corpus.labels,
         "multi_label": corpus.multi_label,
-        "chosen_by": splits.select.name if splits.select else None,
+        "chosen_by": splits.select.name if splits.select and chooses else None,
         "splits": {
             name: {
                 "examples": len(split),

@@ -60,7 +60,12 @@ class RunLog(TrainerCallback):
             raise LayerSelectError(
                 f"the loss is {logs['loss']} at step {state.global_step}: the training has diverged, lower --lr"
             )
-        record = {"step": state.global_step, "epoch": state.epoch, "loss": logs["loss"], "lr": logs.get("learning_rate")}
+        record = {
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "loss": logs["loss"],
+            "lr": logs.get("learning_rate"),
+        }
         for key in ("num_trained", "lowest_trained"):
             if f"layerselect/{key}" in logs:
                 record[key] = logs[f"layerselect/{key}"]

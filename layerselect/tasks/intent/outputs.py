@@ -63,7 +63,7 @@ class RunFolder:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(path.name + ".new")
-        scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        scratch.write_text(_json_text(content) + "\n", encoding="utf-8")
         scratch.replace(path)
 
     def append_line(self, name: str, record: Mapping[str, Any]) -> None:
@@ -125,8 +125,8 @@ class RunFolder:
 def importance(selector: Any) -> dict[str, Any]:
     """What ``importance.json`` holds: which layers were selected how often, and when.
 
-    ``selections`` lists runs of steps with the same selection: ``{"first": 1, "last": 20, "layers": [0, 3]}``;
-    ``trained`` likewise lists which layers took gradients (in mode ``freeze``; probes train all).
+    ``selections`` lists runs of steps with the same selection: ``{"first": 1, "last": 20, "layers": [0, 3]}``, the
+    first step of all being 0; ``trained`` likewise lists which layers took gradients (in mode ``freeze``; probes train all).
     """
     rows = selector.history.arrays()
     frequency = selector.frequency.cpu().tolist()
@@ -169,6 +169,20 @@ def chosen_labels(score: np.ndarray, labels: Sequence[str], *, multi_label: bool
 def score_table(score: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
     """Each label's score, to six digits."""
     return {label: round(float(value), 6) for label, value in zip(labels, score, strict=True)}
+
+
+def _json_text(value: Any, indent: int = 0) -> str:
+    """JSON for people too: what fits is on one line, everything else has an item on each line."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not isinstance(value, (dict, list, tuple)) or not value or len(line) + indent <= 100:
+        return line
+    inner = " " * (indent + 1)
+    if isinstance(value, dict):
+        items = [f"{json.dumps(str(key), ensure_ascii=False)}: {_json_text(v, indent + 1)}" for key, v in value.items()]
+    else:
+        items = [_json_text(item, indent + 1) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return opening + "\n" + ",\n".join(inner + item for item in items) + "\n" + " " * indent + closing
 
 
 def _runs(steps: np.ndarray, masks: np.ndarray) -> list[dict[str, Any]]:

@@ -77,9 +77,9 @@ def save_adapter(
 class Predictor:
     """A trained classifier, ready to label revisions::
 
-        predictor = Predictor.load("runs/first")
-        for prediction in predictor.predict([{"id": "1", "before": "He go.", "after": "He goes."}]):
-            print(prediction.labels)
+    predictor = Predictor.load("runs/first")
+    for prediction in predictor.predict([{"id": "1", "before": "He go.", "after": "He goes."}]):
+        print(prediction.labels)
     """
 
     def __init__(self, model: nn.Module, encoder: Encoder, *, multi_label: bool, device: str = "cpu") -> None:
@@ -162,7 +162,9 @@ def _adapter_folder(folder: Path) -> Path:
             return path
     if not folder.is_dir():
         raise LayerSelectError(f"there is no folder {str(folder)!r}: pass the --out folder of a finished run")
-    raise LayerSelectError(f"{str(folder)!r} holds no adapter of layerselect ({META} is missing): pass the --out folder of a run")
+    raise LayerSelectError(
+        f"{str(folder)!r} holds no adapter of layerselect ({META} is missing): pass the --out folder of a run"
+    )
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def run_intent(
     encoder = Encoder(
         loaded.tokenizer, config.input_format(), corpus.labels, _max_length(config, loaded), loaded.separator
     )
-    splits = build_splits(corpus, encoder, holdout=config.holdout, seed=config.seed)
+    splits = build_splits(corpus, encoder, holdout=config.holdout, seed=config.split_seed)
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
     base_model = _keep_base(config, loaded, folder)
@@ -100,7 +100,7 @@ def load(config: IntentConfig) -> Corpus:
     return load_corpus(
         config.data, splits=config.splits, strict=config.strict, before=config.before, after=config.after,
         label=config.label, doc_id=config.doc_id, label_delimiter=config.label_delimiter, labels=config.labels,
-        multi=config.multi,
+        multi=config.multi, seed=config.split_seed,
     )  # fmt: skip
 
 
@@ -108,10 +108,14 @@ def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:
     if config.model != DEMO:
         return load_classifier(config.model, corpus.labels, multi_label=corpus.multi_label, dropout=config.dropout)
     form = config.input_format()
-    rows = corpus.splits[TRAIN] if TRAIN in corpus.splits else []
+    rows = corpus.splits.get(TRAIN, [])
     texts = [part for row in rows for part in form.write(row, corpus.labels) if part]
     return build_demo_classifier(
-        texts, corpus.labels, multi_label=corpus.multi_label, max_length=config.max_length, dropout=config.dropout or 0.0
+        texts,
+        corpus.labels,
+        multi_label=corpus.multi_label,
+        max_length=config.max_length,
+        dropout=config.dropout or 0.0,
     )
 
 
@@ -131,11 +135,15 @@ def _max_length(config: IntentConfig, loaded: LoadedModel) -> int:
     """The option, or less where the model has fewer positions."""
     positions = getattr(loaded.model.config, "max_position_embeddings", None)
     if positions is not None and positions < config.max_length:
-        logger.warning("%s reads at most %d tokens: --max-length %d is lowered", loaded.source, positions, config.max_length)
+        logger.warning(
+            "%s reads at most %d tokens: --max-length %d is lowered", loaded.source, positions, config.max_length
+        )
         return positions
     return config.max_length
 
 
 def _check_device(device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
-        raise LayerSelectError("--device cuda: this machine has no CUDA device that torch can use; see 'layerselect doctor'")
+        raise LayerSelectError(
+            "--device cuda: this machine has no CUDA device that torch can use; see 'layerselect doctor'"
+        )

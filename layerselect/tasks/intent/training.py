@@ -112,7 +112,9 @@ def build_trainer(
     """
     selects = splits.select is not None
     if not selects and config.patience is not None:
-        raise LayerSelectError("--patience needs a split to watch: the corpus has no validation split, so add --holdout 0.1")
+        raise LayerSelectError(
+            "--patience needs a split to watch: the corpus has no validation split, so add --holdout 0.1"
+        )
     keep_best = selects and config.keep == "best"
     steps_per_epoch = -(-len(splits.train) // (config.batch_size * config.accumulate))
     total = config.max_steps or max(1, round(steps_per_epoch * config.epochs))

@@ -1,0 +1,69 @@
+"""``layerselect data describe``: what a corpus holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from .options import add_common_options, add_corpus_options, positive
+
+_EXAMPLE = """\
+examples:
+  layerselect data describe demo
+  layerselect data describe iterater-sent:PATH --splits official
+  layerselect data describe my.csv --before old --after new --label why --json
+"""
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        "data", help="describe a corpus", description="Looks at corpora without training.",
+    )  # fmt: skip
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
+    describe = actions.add_parser(
+        "describe",
+        help="counts, labels, lengths and defects of a corpus",
+        description="Loads a corpus as 'layerselect intent' would and prints what was found: splits and labels, lengths, "
+        "documents that stand in two splits, malformed rows.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    describe.add_argument("source", metavar="CORPUS", help="as --data of 'layerselect intent'")
+    add_corpus_options(describe.add_argument_group("the corpus"))
+    describe.add_argument("--model", default=None, metavar="DIR", help="count tokens with the tokenizer of this model")
+    describe.add_argument(
+        "--max-length",
+        type=positive,
+        default=128,
+        metavar="N",
+        help="of the share of cut pairs, in tokens (default: 128)",
+    )
+    describe.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_common_options(describe)
+    describe.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..data import describe, load_corpus
+
+    own = ("source", "model", "max_length", "json", "verbose", "run", "command", "action", "split_seed")
+    options = {name: value for name, value in vars(args).items() if name not in own}
+    corpus = load_corpus(args.source, seed=vars(args).get("split_seed", 0), **options)
+    count = None
+    if args.model is not None:
+        from ..tasks.models import load_tokenizer
+
+        tokenizer = load_tokenizer(args.model)
+
+        def count(before: str, after: str) -> int:
+            return len(tokenizer(before, after, verbose=False)["input_ids"])
+
+    description = describe(corpus, count_tokens=count, max_length=args.max_length)
+    if args.json:
+        json.dump(description.as_dict(), sys.stdout, indent=1, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        description.render()
+    return 0

@@ -1,0 +1,77 @@
+"""What the training commands show: a progress bar with the latest numbers, and the final table."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..tasks.intent import RunResult
+
+
+class TrainingDisplay:
+    """Shows the events of a run on stderr: a bar on a terminal, a line for each evaluation elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("training"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[facts]}"),
+            console=self._console, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=None, facts="")
+        self._facts: dict[str, str] = {}
+
+    def __enter__(self) -> TrainingDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._progress.stop()
+
+    def __call__(self, kind: str, record: dict[str, Any]) -> None:
+        if kind == "step":
+            self._progress.update(self._task, completed=record["step"], total=record["steps"])
+            return
+        if kind == "train":
+            self._facts["loss"] = f"loss {record['loss']:.3f}"
+            if "num_trained" in record:
+                self._facts["layers"] = f"{record['num_trained']} layers selected"
+        else:
+            self._facts["quality"] = f"macro-F1 {record['macro_f1']:.3f}"
+            self._console.print(
+                f"epoch {record['epoch']:.1f}, step {record['step']}: {record['split']} macro-F1 {record['macro_f1']:.3f}, "
+                f"AUPRC {record['macro_auprc']:.3f}, accuracy {record['accuracy']:.3f}, loss {record['loss']:.3f}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        self._progress.update(self._task, facts="  ".join(self._facts.values()))
+
+
+def print_results(result: RunResult) -> None:
+    """The table of the run: on every split, the trained model under its two floors."""
+    console = Console(file=sys.stdout)
+    table = Table(title="Results", title_justify="left")
+    for name, justify in (
+        ("split", "left"), ("predictor", "left"), ("macro-F1", "right"), ("macro AUPRC", "right"), ("accuracy", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify)
+    for split in result.splits:
+        for number, (name, report) in enumerate(split.reports.items()):
+            own = number == len(split.reports) - 1
+            cells = [f"{v:.3f}" for v in (report.macro_f1, report.macro_auprc, report.accuracy)]
+            table.add_row(
+                split.split if number == 0 else "", name, *cells, style="bold" if own else None, end_section=own
+            )
+    console.print(table)
+    facts = result.training
+    per_step = f", {facts['seconds_per_step']:.3f} s a step" if facts["seconds_per_step"] is not None else ""
+    saved = f", {facts['saved_mb']:.1f} MB saved for the backward pass" if "saved_mb" in facts else ""
+    layers = f"{facts['layers_selected']:.1f} of {facts['num_layers']} layers selected on average"
+    console.print(f"{facts['steps']} steps{per_step}; {layers}{saved}", highlight=False)
+    console.print(f"report: {escape(str(result.folder / 'report.html'))}", highlight=False, soft_wrap=True)

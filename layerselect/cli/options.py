@@ -1,0 +1,104 @@
+"""Options that several commands share, and the way a setting becomes an option."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import LayerSelectError
+
+
+def add_setting(
+    group: argparse._ArgumentGroup,
+    flag: str,
+    text: str,
+    *,
+    default: Any = None,
+    kind: Callable[[str], Any] = str,
+    choices: Sequence[str] | None = None,
+    metavar: str | None = None,
+) -> None:
+    """Adds an option that leaves no trace in the namespace unless it is given, so that presets can tell."""
+    shown = "" if default is None else f" (default: {default})"
+    group.add_argument(
+        flag,
+        type=kind,
+        choices=choices,
+        metavar=metavar,
+        default=argparse.SUPPRESS,
+        help=text.replace("%", "%%") + shown,
+    )
+
+
+def add_flag(group: argparse._ArgumentGroup, flag: str, text: str) -> None:
+    """Adds an option without a value, absent from the namespace unless given."""
+    group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+
+
+def add_corpus_options(group: argparse._ArgumentGroup) -> None:
+    """How a corpus is read; the destinations are those of ``load_corpus`` (``split_seed`` is its ``seed``)."""
+    add_setting(group, "--splits", "'document': split again so that no document stands in two splits; 'official': the "
+                "corpus's own splits", default="document", choices=("document", "official"))  # fmt: skip
+    add_setting(group, "--labels", "label set: 'default', 'all' (IteraTeR with 'others'), 'purpose' or 'surface-content' "
+                "(ArgRewrite)", default="default", metavar="SET")  # fmt: skip
+    add_setting(
+        group, "--multi", "rows with several labels: keep or drop them", default="keep", choices=("keep", "drop")
+    )
+    add_setting(group, "--before", "column with the text before the revision", metavar="COLUMN")
+    add_setting(group, "--after", "column with the text after the revision", metavar="COLUMN")
+    add_setting(group, "--label", "column with the intention", metavar="COLUMN")
+    add_setting(group, "--doc-id", "column that names the document", metavar="COLUMN")
+    add_setting(group, "--label-delimiter", "what separates several intentions in one cell", metavar="TEXT")
+    add_flag(group, "--strict", "stop at the first malformed row instead of skipping and counting it")
+    add_setting(group, "--split-seed", "seed of splits by document", default=0, kind=int, metavar="N")
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command."""
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say what is being done")
+
+
+def add_threads_option(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--threads",
+        type=positive,
+        default=None,
+        metavar="N",
+        help="CPU threads (default: one for each core this process may use)",
+    )
+
+
+def apply_threads(count: int | None) -> None:
+    """Sets torch's threads. Without a number an ``OMP_NUM_THREADS`` of the user is left alone."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)
+    elif "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` is CUDA where there is any."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LayerSelectError(
+            "--device cuda: this machine has no CUDA device that torch can use; see 'layerselect doctor'"
+        )
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

@@ -1,0 +1,79 @@
+"""``layerselect predict``: labels new revisions with a trained adapter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .options import add_common_options, add_threads_option, apply_threads, positive, resolve_device
+
+_EXAMPLE = """\
+examples:
+  layerselect predict --adapter runs/first --input new.jsonl --out labelled.jsonl
+  echo '{"before": "He go home.", "after": "He goes home."}' | layerselect predict --adapter runs/first --input -
+
+Every line of the output is a JSON object: {"id": ..., "labels": [...], "scores": {label: score, ...}}.
+"""
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="label new revisions with a trained adapter",
+        description="Reads revisions (JSON lines, CSV, TSV, Parquet or Excel with the columns before and after) and writes "
+        "their predicted intentions as JSON lines.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--adapter", required=True, metavar="DIR", help="the --out folder of a finished run")
+    parser.add_argument(
+        "--input", required=True, metavar="FILE", help="the revisions; - reads JSON lines or CSV from stdin"
+    )
+    parser.add_argument("--out", default=None, metavar="FILE", help="where to write (default: standard output)")
+    parser.add_argument(
+        "--before", default=None, metavar="COLUMN", help="column with the text before (default: before)"
+    )
+    parser.add_argument("--after", default=None, metavar="COLUMN", help="column with the text after (default: after)")
+    parser.add_argument("--strict", action="store_true", help="stop at a malformed row instead of skipping it")
+    parser.add_argument(
+        "--model", default=None, metavar="MODEL", help="the base model, if it has moved since the training"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="revisions at a time (default: 32)"
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to run (default: auto)"
+    )
+    add_threads_option(parser)
+    add_common_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..data import read_revisions
+    from ..tasks.intent import Predictor
+    from ..tasks.models import quiet_transformers
+
+    apply_threads(args.threads)
+    quiet_transformers()
+    device = resolve_device(args.device)
+    rows = read_revisions(args.input, before=args.before, after=args.after, strict=args.strict)
+    predictor = Predictor.load(args.adapter, model=args.model, device=device)
+    predictions = predictor.predict(rows, batch_size=args.batch_size)
+    if args.out is None:
+        for prediction in predictions:
+            sys.stdout.write(json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n")
+        return 0
+    target = Path(args.out).expanduser()
+    scratch = target.with_name(target.name + ".partial")
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            for prediction in predictions:
+                file.write(json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n")
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return 0
