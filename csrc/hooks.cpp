@@ -110,6 +110,8 @@ GradientMonitor::Match GradientMonitor::match(const Identity& summed, const at::
 void GradientMonitor::start_round(Group& group) {
   group.fired = 0;
   group.expected = 0;
+  group.waiting.clear();
+  group.waiting_bytes = 0;
   for (const std::size_t i : group.slots) {
     slots_[i].fired = false;
     group.expected += slots_[i].parameter.requires_grad() ? 1 : 0;
@@ -133,8 +135,13 @@ void GradientMonitor::on_gradient(std::size_t index) noexcept {
   slot.fired = true;
   if (++group.fired >= group.expected) {
     compute_in_backward(group);
-  } else {
-    call_at_end_of_backward();
+    return;
+  }
+  call_at_end_of_backward();
+  group.waiting.push_back(index);
+  group.waiting_bytes += static_cast<std::int64_t>(slot.parameter.nbytes());
+  if (group.waiting_bytes >= kCacheBytes) {
+    compute_waiting(group);
   }
 }
 
@@ -164,6 +171,16 @@ void GradientMonitor::on_backward_end() noexcept {
   }
 }
 
+void GradientMonitor::compute_waiting(Group& group) noexcept {
+  try {
+    compute(group.waiting, group.plan);
+  } catch (const std::exception&) {
+    // As in compute_in_backward().
+  }
+  group.waiting.clear();
+  group.waiting_bytes = 0;
+}
+
 void GradientMonitor::compute_in_backward(Group& group) noexcept {
   try {
     compute(group);
@@ -176,38 +193,49 @@ void GradientMonitor::compute_in_backward(Group& group) noexcept {
 
 void GradientMonitor::compute(Group& group) {
   group.fired = 0;
-  const std::size_t count = group.slots.size();
+  std::vector<std::size_t> changed;
+  changed.reserve(group.slots.size());
+  for (const std::size_t i : group.slots) {
+    if (match(slots_[i].summed, slots_[i].parameter.grad()) != Match::kUnchanged) {
+      changed.push_back(i);
+    }
+  }
+  compute(changed, group.plan);
+}
+
+void GradientMonitor::compute(const std::vector<std::size_t>& slots, Plan& plan) {
+  const std::size_t count = slots.size();
   std::vector<TensorView> views(count);
   std::vector<at::Tensor> copies(count);
   std::vector<Identity> identities(count);
   for (std::size_t j = 0; j < count; ++j) {
-    Slot& slot = slots_[group.slots[j]];
+    Slot& slot = slots_[slots[j]];
     slot.summed.version = kUnknown;
     const at::Tensor& gradient = slot.parameter.grad();
     if (!gradient.defined()) {
       identities[j].version = kNoGradient;
       continue;
     }
-    views[j] = view_of(gradient, [&] { return c10::str("the gradient of parameter ", group.slots[j]); }, copies[j]);
+    views[j] = view_of(gradient, [&] { return c10::str("the gradient of parameter ", slots[j]); }, copies[j]);
     // Taken before the sum: a gradient that changes meanwhile on another thread will not match.
     identities[j] = {c10::weak_intrusive_ptr<c10::TensorImpl>(gradient.getIntrusivePtr()), gradient.const_data_ptr(),
                      version_of(gradient)};
   }
-  if (!group.plan.fits(views)) {
+  if (!plan.fits(views)) {
     std::vector<std::int64_t> numels(count);
     std::vector<std::int64_t> segments(count);
     for (std::size_t j = 0; j < count; ++j) {
       numels[j] = views[j].numel;
       segments[j] = static_cast<std::int64_t>(j);
     }
-    group.plan = Plan(std::move(numels), segments, static_cast<std::int64_t>(count));
+    plan = Plan(std::move(numels), segments, static_cast<std::int64_t>(count));
   }
   std::vector<double> sums(count);
-  segment_sqnorm_cpu(group.plan, views, sums.data());
+  segment_sqnorm_cpu(plan, views, sums.data());
   double* out = sqnorms_.mutable_data_ptr<double>();
   for (std::size_t j = 0; j < count; ++j) {
-    out[group.slots[j]] = sums[j];
-    slots_[group.slots[j]].summed = std::move(identities[j]);
+    out[slots[j]] = sums[j];
+    slots_[slots[j]].summed = std::move(identities[j]);
   }
 }
 

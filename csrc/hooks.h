@@ -1,8 +1,9 @@
 // GradientMonitor: sums of squares of gradients, taken while the backward pass runs.
 //
 // A FunctionPostHook on each parameter's AccumulateGrad node sees the finished gradient, without the GIL and beside any
-// hooks of the user's. When the last gradient of a group (a layer) is in, that group's sums are computed; groups that
-// stay incomplete (a parameter without a gradient) are computed when the backward pass ends.
+// hooks of the user's. When the last gradient of a group (a layer) is in, that group's sums are computed; of a large group,
+// parts are computed before, while their gradients are still in the cache. Groups that stay incomplete (a parameter
+// without a gradient) are computed when the backward pass ends.
 //
 // Hooks are an opportunity, not the truth: for each parameter the monitor remembers which gradient (tensor, memory,
 // version) its sum belongs to, and finish() computes what the hooks missed: one that died, gradients assigned by hand,
@@ -73,6 +74,8 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
     const void* data = nullptr;
     std::int64_t version = kUnknown;
   };
+  // So many bytes of gradients may wait for the rest of their group: what a core's second-level cache holds.
+  static constexpr std::int64_t kCacheBytes = 1 << 20;
   static constexpr std::int64_t kUnknown = -2;     // no sum was computed yet, or it failed
   static constexpr std::int64_t kNoGradient = -1;  // the sum is 0 because there is no gradient
 
@@ -91,9 +94,11 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
 
   struct Group {
     std::vector<std::size_t> slots;
-    std::size_t fired = 0;     // parameters whose hook fired since the group's sums were last computed
-    std::size_t expected = 0;  // parameters that required a gradient when the first of them fired
-    Plan plan;                 // one segment for each slot
+    std::size_t fired = 0;             // parameters whose hook fired since the group was last computed
+    std::size_t expected = 0;          // parameters that required a gradient when the first of them fired
+    std::vector<std::size_t> waiting;  // those that fired and are not summed yet
+    std::int64_t waiting_bytes = 0;
+    Plan plan;  // of the last sums: each slot a segment of its own
   };
 
   // What finish() sees of a group.
@@ -110,7 +115,9 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   void start_round(Group& group);
   void call_at_end_of_backward() noexcept;
   void compute_in_backward(Group& group) noexcept;
+  void compute_waiting(Group& group) noexcept;
   void compute(Group& group);
+  void compute(const std::vector<std::size_t>& slots, Plan& plan);
   Look look_at(const Group& group);
   static Match match(const Identity& summed, const at::Tensor& gradient);
 

@@ -198,3 +198,17 @@ def test_errors_name_the_argument_and_the_value(ops_of, parameters, groups, num_
 def test_nothing_to_watch(ops_of):
     monitor = ops_of.GradientMonitor([], [], 3)
     assert monitor.finish() == [] and monitor.sqnorms.shape == (0,)
+
+
+def test_a_large_group_is_summed_in_parts(ops_of):
+    # The compiled monitor does not let more than a mebibyte of gradients wait.
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (200_000, 5, 300_000, 70_000, 400_000)]
+    monitor = ops_of.GradientMonitor(parameters, [0] * 5, 1)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        for p in parameters:
+            p.grad = None
+        torch.autograd.backward(parameters, [torch.randn(p.shape, generator=generator) for p in parameters])
+        assert_sums(monitor, parameters)
+        assert monitor.finish() == [0] and monitor.computed_in_backward == 1
+        assert_sums(monitor, parameters)

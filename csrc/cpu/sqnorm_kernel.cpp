@@ -31,8 +31,8 @@ namespace {
 
 using Lanes = float __attribute__((vector_size(32)));          // 8 float32
 using Words = std::uint32_t __attribute__((vector_size(32)));  // the same bytes as 8 words
-using UnalignedLanes = float __attribute__((vector_size(32), aligned(4), may_alias));
-using UnalignedWords = std::uint32_t __attribute__((vector_size(32), aligned(2), may_alias));
+using UnalignedLanes = float __attribute__((vector_size(32), aligned(1), may_alias));
+using UnalignedWords = std::uint32_t __attribute__((vector_size(32), aligned(1), may_alias));
 using WideLanes = double __attribute__((vector_size(64)));     // 8 float64
 
 constexpr std::int64_t kTurn = 64;     // elements per turn of the inner loop
