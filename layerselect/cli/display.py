@@ -73,5 +73,5 @@ def print_results(result: RunResult) -> None:
     per_step = f", {facts['seconds_per_step']:.3f} s a step" if facts["seconds_per_step"] is not None else ""
     saved = f", {facts['saved_mb']:.1f} MB saved for the backward pass" if "saved_mb" in facts else ""
     layers = f"{facts['layers_selected']:.1f} of {facts['num_layers']} layers selected on average"
-    console.print(f"{facts['steps']} steps{per_step}; {layers}{saved}", highlight=False)
+    console.print(f"{facts['steps']} steps{per_step}; {layers}{saved}", highlight=False, soft_wrap=True)
     console.print(f"report: {escape(str(result.folder / 'report.html'))}", highlight=False, soft_wrap=True)

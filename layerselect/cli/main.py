@@ -91,7 +91,13 @@ def _fail(message: str) -> int:
 
 
 def _set_up_messages(verbose: int) -> None:
-    """Our own messages to stderr, from warnings on (``-v``: everything); other packages only when something is wrong."""
+    """Our own messages to stderr, from warnings on (``-v``: everything). Other packages' loggers are left alone."""
     warnings.simplefilter("ignore", FutureWarning)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.ERROR, force=True)
-    logging.getLogger("layerselect").setLevel(logging.INFO if verbose else logging.WARNING)
+    package = logging.getLogger("layerselect")
+    for handler in [handler for handler in package.handlers if handler.get_name() == "cli"]:
+        package.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.set_name("cli")
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package.addHandler(handler)
+    package.setLevel(logging.INFO if verbose else logging.WARNING)

@@ -59,7 +59,6 @@ def add_adapter(loaded: LoadedModel, config: AdapterConfig) -> nn.Module:
             lora_dropout=config.dropout,
             target_modules=linear_maps(loaded.model, loaded.layer_names),
             modules_to_save=loaded.fresh or None,
-            base_model_name_or_path=loaded.source,
         ),
     )
     assert isinstance(model, PeftModel)

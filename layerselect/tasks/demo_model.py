@@ -64,4 +64,5 @@ def _train_tokenizer(texts: Sequence[str], max_length: int) -> PreTrainedTokeniz
         tokenizer_object=tokenizer,
         unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
         model_max_length=max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )  # fmt: skip

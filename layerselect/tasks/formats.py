@@ -96,9 +96,9 @@ def summarise_edits(before: str, after: str) -> str:
     operation = "replace" if removed and added else "delete" if removed else "insert" if added else "same"
     parts = [operation, _step(len(removed)), _step(len(added))]
     out, into = " ".join(removed), " ".join(added)
-    if not any(character.isalnum() for character in out + into):
+    if out + into and not any(character.isalnum() for character in out + into):
         parts.append("punctuation")
-    elif out.lower() == into.lower():
+    elif removed and out.lower() == into.lower():
         parts.append("case")
     elif removed and added:
         likeness = SequenceMatcher(None, out.lower(), into.lower(), autojunk=False).ratio()

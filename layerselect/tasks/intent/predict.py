@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer
 
@@ -58,6 +59,7 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     options = {"save_embedding_layers": False} if kind != "none" else {}
     model.save_pretrained(folder, **options)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's model card is a form that nobody filled in
     encoder.tokenizer.save_pretrained(folder)
     meta = {
         "schema": META_VERSION,
@@ -125,7 +127,7 @@ class Predictor:
                 )
             try:
                 network = PeftModel.from_pretrained(loaded.model, str(path))
-            except (RuntimeError, OSError, ValueError, KeyError, TypeError) as error:
+            except (RuntimeError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 text = " ".join(str(error).split())[:200]
                 raise LayerSelectError(f"the adapter {str(path)!r} does not fit its model: {text}") from error
         form = InputFormat(**meta["format"])
