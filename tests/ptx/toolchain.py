@@ -1,0 +1,104 @@
+"""Builds what the tests execute: the kernels' PTX, and a library of the launchers over a runtime that is not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parents[2]
+CSRC = ROOT / "csrc"
+HERE = Path(__file__).parent
+# What torch passes when it compiles an extension: its kernels may not lean on implicit conversions.
+TORCH_FLAGS = (
+    "-D__CUDA_NO_HALF_OPERATORS__",
+    "-D__CUDA_NO_HALF_CONVERSIONS__",
+    "-D__CUDA_NO_BFLOAT16_CONVERSIONS__",
+    "-D__CUDA_NO_HALF2_OPERATORS__",
+    "--expt-relaxed-constexpr",
+)
+FLAGS = ("-std=c++20", "-O3", "-lineinfo", *TORCH_FLAGS)
+
+
+def find_interpreter() -> ModuleType | str:
+    """The module ``run_ptx``, or why there is none."""
+    folders = [os.environ["LAYERSELECT_PTXEMU"]] if "LAYERSELECT_PTXEMU" in os.environ else []
+    folders.append(str(ROOT.parent / "shared" / "ptxemu"))
+    for folder in folders:
+        if Path(folder, "run_ptx.py").exists():
+            sys.path.insert(0, folder)
+            try:
+                import run_ptx
+            except (ImportError, OSError, subprocess.CalledProcessError) as error:
+                return f"the PTX interpreter in {folder} cannot be used: {error}"
+            finally:
+                sys.path.remove(folder)
+            return run_ptx
+    return f"there is no PTX interpreter in {folders[-1]} (LAYERSELECT_PTXEMU names another folder)"
+
+
+def find_nvcc() -> Path | None:
+    """The CUDA compiler, or None."""
+    candidates = [shutil.which("nvcc"), *(Path(os.environ[v], "bin/nvcc") for v in ("CUDA_HOME",) if v in os.environ)]
+    for candidate in [*candidates, "/usr/local/cuda/bin/nvcc"]:
+        if candidate is not None and Path(candidate).exists():
+            return Path(candidate)
+    return None
+
+
+class Toolchain:
+    """Compiles once for each state of the sources, into ``cache``."""
+
+    def __init__(self, nvcc: Path, cache: Path) -> None:
+        self._nvcc = nvcc
+        self._cache = cache
+        files = sorted(p for p in (*CSRC.rglob("*"), *HERE.glob("*.c*")) if p.suffix in (".h", ".cuh", ".cu", ".cpp"))
+        digest = hashlib.sha256(" ".join(FLAGS).encode())
+        for path in files:
+            digest.update(path.read_bytes())
+        self._key = digest.hexdigest()[:16]
+
+    def ptx(self, arch: str, *flags: str) -> str:
+        """The PTX text of all kernels. ``flags`` go to the compiler."""
+        name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:8] if flags else "plain"
+        target = self._target(f"{name}-{arch}.ptx")
+        if not target.exists():
+            building = target.with_suffix(".part")
+            architecture = f"-arch=compute_{arch.removeprefix('sm_')}"
+            _run(self._nvcc, "-ptx", architecture, *FLAGS, *flags, HERE / "kernels.cu", "-o", building)
+            building.rename(target)
+        return target.read_text()
+
+    def launchers(self) -> Path:
+        """A shared library of the launchers, the plan and the CPU's rules."""
+        target = self._target("launchers.so")
+        if not target.exists():
+            launchers = self._target("launchers.o")
+            virtual = ("-gencode", "arch=compute_90,code=compute_90")  # PTX only: the device code is not used
+            _run(self._nvcc, "-c", *virtual, *FLAGS, "-Xcompiler", "-fPIC", HERE / "kernels.cu", "-o", launchers)
+            sources = [
+                HERE / "shim.cpp",
+                HERE / "fake_cudart.cpp",
+                CSRC / "cuda/plan_cuda.cpp",
+                CSRC / "cpu/select_cpu.cpp",
+            ]
+            options = ("-std=c++20", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", f"-I{CSRC}")
+            building = target.with_suffix(".part")
+            _run(os.environ.get("CXX", "g++"), *options, *sources, launchers, "-o", building)
+            building.rename(target)
+        return target
+
+    def _target(self, name: str) -> Path:
+        folder = self._cache / self._key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+
+def _run(*command: object) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
