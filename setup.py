@@ -14,7 +14,9 @@ from pathlib import Path
 
 from setuptools import setup
 
-SOURCES = sorted(str(path) for path in Path("csrc").rglob("*.cpp"))
+# Commands that build something: a build runs this file several times, and one warning is enough.
+BUILDING = {"bdist_wheel", "editable_wheel", "build", "build_ext", "install", "develop"}
+SOURCES = sorted(str(path) for pattern in ("*.cpp", "cpu/*.cpp") for path in Path("csrc").glob(pattern))
 HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
 # -ffp-contract=off: rounding must not depend on whether the compiler finds a fused multiply-add.
 COMPILE_FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-DAT_PER_OPERATOR_HEADERS"]
@@ -44,10 +46,11 @@ def native_options() -> dict:
     if reason is not None:
         if os.environ.get("LAYERSELECT_NATIVE") == "1":
             sys.exit(f"layerselect: LAYERSELECT_NATIVE=1, but {reason}")
-        sys.stderr.write(
-            f"layerselect: WARNING: no compiled core is built, since {reason}; "
-            'the package will run with backend="torch" only, which is slower\n'
-        )
+        if not BUILDING.isdisjoint(sys.argv):
+            sys.stderr.write(
+                f"layerselect: WARNING: no compiled core is built, since {reason}; "
+                'the package will run with backend="torch" only, which is slower\n'
+            )
         return {}
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 
