@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench cuda-check clean
 
 setup: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-enable
+
+# Every kernel for every architecture, warnings as errors, no spills. Needs nvcc, no GPU and no Python package.
+cuda-check:
+	$(PYTHON) tools/cuda_check.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info layerselect/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks

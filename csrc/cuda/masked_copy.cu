@@ -26,9 +26,21 @@ __device__ __forceinline__ void copy_bytes(const unsigned char* from, unsigned c
   }
   const auto* const from_vectors = reinterpret_cast<const uint4*>(from + head);
   auto* const to_vectors = reinterpret_cast<uint4*>(to + head);
-#pragma unroll 4
-  for (std::int64_t i = threadIdx.x; i < vectors; i += kThreads) {
-    to_vectors[i] = from_vectors[i];
+  constexpr int kVectors = 4;  // loaded before the first is stored, which the compiler may not do by itself
+  for (std::int64_t start = threadIdx.x; start < vectors; start += kVectors * kThreads) {
+    uint4 moved[kVectors];
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const std::int64_t at = start + v * kThreads;
+      moved[v] = at < vectors ? __ldg(from_vectors + at) : make_uint4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const std::int64_t at = start + v * kThreads;
+      if (at < vectors) {
+        to_vectors[at] = moved[v];
+      }
+    }
   }
   for (std::int64_t i = head + vectors * 16 + threadIdx.x; i < bytes; i += kThreads) {
     to[i] = from[i];

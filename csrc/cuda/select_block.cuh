@@ -197,7 +197,7 @@ __device__ __forceinline__ Decision decide(const Rule& rule, const Scratch& scra
     ranked = 0;
     measured = 0;
   }
-  __syncthreads();
+  __syncthreads();  // and every layer's score is in
   for (int layer = static_cast<int>(threadIdx.x); layer < num_layers; layer += kThreads) {
     const int rank = rank_of(scratch.scores, scratch.status, num_layers, layer);
     scratch.rank[layer] = rank;
@@ -263,7 +263,6 @@ __device__ __forceinline__ void select_block(const SelectArgs& args, unsigned ch
   __syncthreads();
   write_total_norm(args, scratch);
   update_scores(args, scratch);
-  __syncthreads();
 
   // 32-bit remainders: 64-bit ones are calls. Nobody trains for four billion steps.
   const auto steps = static_cast<std::uint32_t>(step);
@@ -293,8 +292,7 @@ __device__ __forceinline__ void select_block(const SelectArgs& args, unsigned ch
       args.history_trained[row * num_layers + layer] = has(args.active, layer) ? 1 : 0;
     }
   }
-  __syncthreads();  // every thread has read the step
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == 0) {  // barriers ago, every thread has read the counters
     args.gate[num_layers] = 0.0F;
     args.counters->threshold = decision.threshold;
     args.counters->step = step + 1;

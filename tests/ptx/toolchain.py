@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -67,11 +68,31 @@ class Toolchain:
         name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:8] if flags else "plain"
         target = self._target(f"{name}-{arch}.ptx")
         if not target.exists():
-            building = target.with_suffix(".part")
-            architecture = f"-arch=compute_{arch.removeprefix('sm_')}"
-            _run(self._nvcc, "-ptx", architecture, *FLAGS, *flags, HERE / "kernels.cu", "-o", building)
-            building.rename(target)
+            self._compile_ptx(HERE / "kernels.cu", arch, flags, target)
         return target.read_text()
+
+    def broken_ptx(self, file: str, old: str, new: str, arch: str = "sm_80") -> str:
+        """The PTX of a copy of the sources in which ``old``, found once in ``csrc/<file>``, became ``new``."""
+        target = self._target(f"broken-{hashlib.sha256(repr((file, old, new)).encode()).hexdigest()[:8]}-{arch}.ptx")
+        if not target.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                tree = Path(folder)
+                shutil.copytree(CSRC, tree / "csrc")
+                (tree / "tests/ptx").mkdir(parents=True)
+                shutil.copy(HERE / "kernels.cu", tree / "tests/ptx")
+                source = tree / "csrc" / file
+                text = source.read_text()
+                if text.count(old) != 1:
+                    raise ValueError(f"{file} holds {old!r} {text.count(old)} times; a broken copy needs it once")
+                source.write_text(text.replace(old, new))
+                self._compile_ptx(tree / "tests/ptx/kernels.cu", arch, (), target)
+        return target.read_text()
+
+    def _compile_ptx(self, source: Path, arch: str, flags: tuple[str, ...], target: Path) -> None:
+        building = target.with_suffix(".part")
+        architecture = f"-arch=compute_{arch.removeprefix('sm_')}"
+        _run(self._nvcc, "-ptx", architecture, *FLAGS, *flags, source, "-o", building)
+        building.rename(target)
 
     def launchers(self) -> Path:
         """A shared library of the launchers, the plan and the CPU's rules."""

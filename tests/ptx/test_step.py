@@ -1,0 +1,201 @@
+"""Whole steps: gradients in, mask and everything else out, by one launch or by many."""
+
+from __future__ import annotations
+
+import ctypes as c
+
+import numpy as np
+import pytest
+
+from .device import Gradient, Norms, State, encode
+from .emulator import Emulator
+from .twin import Twin
+
+LAYERS = 6
+# Two matrices, a vector that is not there in every layer, and an outer group; unequal sizes, mixed types.
+NUMELS = [(5000, 300, 17)] * 3 + [(9000, 4097, 0)] * 3
+DTYPES = ("float32", "bfloat16", "float16")
+OUTER = 2345
+
+
+def variance(emulator: Emulator, window=(0.35, 0.65)):
+    def decide(scores: np.ndarray, status: np.ndarray):
+        mask = np.zeros(scores.size, bool)
+        threshold = emulator.lib.shim_variance(
+            scores.ctypes.data_as(c.c_void_p), status.ctypes.data_as(c.c_void_p), c.c_int(scores.size),
+            c.c_double(window[0]), c.c_double(window[1]), c.c_int(1), c.c_int(1), mask.ctypes.data_as(c.c_void_p),
+        )  # fmt: skip
+        return mask, threshold
+
+    return decide
+
+
+def gradients_of(rng: np.random.Generator, scales: np.ndarray) -> list[Gradient]:
+    made = []
+    for layer, sizes in enumerate(NUMELS):
+        for dtype, n in zip(DTYPES, sizes, strict=True):
+            made.append(Gradient(encode(rng.standard_normal(n) * scales[layer], dtype), dtype, int(rng.integers(0, 3))))
+    made.append(Gradient(encode(rng.standard_normal(OUTER), "float32"), "float32"))
+    return made
+
+
+GROUPS = [layer for layer in range(LAYERS) for _ in DTYPES] + [LAYERS]
+NUMELS_OF_LAYER = np.array([sum(sizes) for sizes in NUMELS], np.float64)
+
+
+def raw_scores(gradients: list[Gradient], form: str, scale: float = 1.0) -> np.ndarray:
+    squares = np.array([g.sqnorm() for g in gradients[:-1]]).reshape(LAYERS, 3) * scale**2
+    with np.errstate(invalid="ignore"):
+        if form == "rms":
+            return np.sqrt(squares.sum(1) / NUMELS_OF_LAYER).astype(np.float32)
+        if form == "sqrt_sum":
+            return np.sqrt((squares**0.25).sum(1)).astype(np.float32)
+        return np.sqrt(squares.sum(1)).astype(np.float32)
+
+
+def by_one_launch(norms: Norms, state: State, args) -> int:
+    return len(norms.launch(args, max_blocks=5))
+
+
+def layer_by_layer(norms: Norms, state: State, args) -> int:
+    """As the hooks do: each layer as its gradients come, last layer first; the outer group with the selection."""
+    begin = norms.plan["unit_begin"].tolist()
+    launches = 0
+    for group in reversed(range(LAYERS)):
+        launches += len(norms.launch(units=(begin[group], begin[group + 1]), max_blocks=5))
+    return launches + len(norms.launch(args, units=(begin[LAYERS], begin[LAYERS + 1]), max_blocks=5))
+
+
+def with_a_launch_for_the_selection(norms: Norms, state: State, args) -> int:
+    return len(norms.launch(max_blocks=5)) + len(state.close_step(args))
+
+
+WAYS = {by_one_launch: 1, layer_by_layer: LAYERS + 1, with_a_launch_for_the_selection: 2}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_steps_of_a_run(emulator: Emulator, way):
+    """Warm-up, interval, held scores, gradients that are missing or not finite, a ring of history that wraps."""
+    rng = np.random.default_rng(1)
+    form = {by_one_launch: "l2", layer_by_layer: "rms", with_a_launch_for_the_selection: "sqrt_sum"}[way]
+    twin = Twin(LAYERS, variance(emulator), warmup=2, interval=2)
+    state = State(emulator, LAYERS, history_rows=3, numels=NUMELS_OF_LAYER)
+    norms = Norms(emulator, gradients_of(rng, np.ones(LAYERS)), GROUPS, LAYERS + 1)
+    for step in range(7):
+        emulator.options = {"seed": step, "chaos": True, "resident": 1 + step % 4}
+        gradients = gradients_of(rng, rng.lognormal(0, 1, LAYERS))
+        active = [True] * LAYERS
+        present = [True] * (LAYERS + 1)
+        if step == 3:  # layer 0 is not finite, layer 2 frozen: its old partials must not count
+            gradients[0].bits[77] = np.inf
+            active[2] = present[2] = False
+        if step == 5:  # layer 4 takes gradients, but got none
+            present[4] = False
+            for i in range(12, 15):
+                gradients[i] = Gradient(None, gradients[i].dtype)
+        for i, gradient in enumerate(gradients):
+            norms.set(i, gradient)
+        args = state.arguments(
+            norms, state.rule("variance", window=(0.35, 0.65), inclusive=1, splits=1),
+            form=form, warmup=2, interval=2, present=present, active=active,
+        )  # fmt: skip
+        assert way(norms, state, args) == WAYS[way]
+        raw = raw_scores(gradients, form)
+        device = state.get("scores")
+        known = np.isfinite(raw) & np.asarray(active)
+        np.testing.assert_allclose(device[known], raw[known], rtol=1e-6)
+        # The oracle goes on from the device's own scores: they may differ in the last bit, and the rest may not.
+        twin.close_step(np.where(known, device, raw), active)
+        expect(state, twin)
+        squares = [g.sqnorm() for g, group in zip(gradients, GROUPS, strict=True) if present[group]]
+        np.testing.assert_allclose(state.counters.total_norm, np.sqrt(np.sum(squares)), rtol=1e-6)
+    assert state.counters.tickets == 0
+    assert twin.nonfinite.tolist() == [1, 0, 0, 0, 0, 0]
+
+
+def expect(state: State, twin: Twin) -> None:
+    for name in ("scores", "status", "nonfinite", "decided", "mask", "wanted", "gate", "frequency"):
+        expected = np.asarray(getattr(twin, name))
+        assert state.get(name).tobytes() == expected.astype(state.get(name).dtype).tobytes(), name
+    counters = state.counters
+    assert counters.step == twin.step
+    np.testing.assert_equal(np.float32(counters.threshold), twin.threshold)
+    row = twin.rows[-1]
+    at = int(row["step"]) % state.history_rows
+    for name, expected in row.items():
+        np.testing.assert_equal(state.get(f"history_{name}")[at], expected.astype(state.get(f"history_{name}").dtype))
+
+
+@pytest.mark.parametrize("form", ["l2", "rms", "sqrt_sum"])
+def test_inv_scale_is_read_on_the_device(emulator: Emulator, form: str):
+    rng = np.random.default_rng(2)
+    gradients = gradients_of(rng, np.ones(LAYERS))
+    norms = Norms(emulator, gradients, GROUPS, LAYERS + 1)
+    state = State(emulator, LAYERS, numels=NUMELS_OF_LAYER)
+    norms.launch(state.arguments(norms, state.rule("all"), form=form, inv_scale=2.0**-12))
+    np.testing.assert_allclose(state.get("scores"), raw_scores(gradients, form, 2.0**-12), rtol=1e-6)
+
+
+def test_a_skipped_step_changes_nothing(emulator: Emulator):
+    rng = np.random.default_rng(3)
+    norms = Norms(emulator, gradients_of(rng, np.ones(LAYERS)), GROUPS, LAYERS + 1)
+    state = State(emulator, LAYERS, numels=NUMELS_OF_LAYER)
+    rule = state.rule("top", k=2)
+    norms.launch(state.arguments(norms, rule))
+    before = {name: state.get(name).tobytes() for name in state.buffers if not name.startswith("history")}
+    for i, gradient in enumerate(gradients_of(rng, np.full(LAYERS, 9.0))):
+        norms.set(i, gradient)
+    norms.launch(state.arguments(norms, rule, skip=1.0))
+    assert {name: state.get(name).tobytes() for name in before} == before
+    norms.launch(state.arguments(norms, rule, skip=0.0))
+    assert state.counters.step == 2
+
+
+@pytest.mark.parametrize("large_table", [False, True])
+def test_selection_after_several_launches(emulator: Emulator, large_table: bool):
+    """500 tensors: two launches with the small table; only the last one selects, and it sees the partials of both."""
+    rng = np.random.default_rng(4)
+    gradients = [
+        Gradient(encode(rng.standard_normal(int(n)), "bfloat16"), "bfloat16") for n in rng.integers(1, 60, 500)
+    ]
+    groups = [i // 50 for i in range(500)]
+    norms = Norms(emulator, gradients, groups, 11)
+    state = State(emulator, 10, history_rows=0)
+    emulator.options = {"seed": 1, "chaos": True}
+    launches = norms.launch(state.arguments(norms, state.rule("top", k=3)), large_table=large_table)
+    kernels = [launch.kernel.removeprefix("layerselect_norms_") for launch in launches]
+    assert kernels == (["select_large"] if large_table else ["small", "select_small"])
+    expected = np.sqrt(np.array([g.sqnorm() for g in gradients]).reshape(10, 50).sum(1))
+    np.testing.assert_allclose(state.get("scores"), expected, rtol=1e-6)
+    assert sorted(np.argsort(expected)[-3:]) == np.flatnonzero(state.get("mask")).tolist()
+
+
+def test_same_bits_whatever_the_grid_and_the_order(emulator: Emulator):
+    rng = np.random.default_rng(5)
+    gradients = gradients_of(rng, rng.lognormal(0, 1, LAYERS))
+    seen = set()
+    for seed in range(8):
+        emulator.options = {"seed": seed, "chaos": True, "resident": 1 + seed}
+        norms = Norms(emulator, gradients, GROUPS, LAYERS + 1)
+        state = State(emulator, LAYERS, numels=NUMELS_OF_LAYER)
+        for _ in range(2):  # the ticket resets itself
+            norms.launch(
+                state.arguments(norms, state.rule("variance", window=(0, 1), inclusive=1, splits=1)),
+                max_blocks=1 + seed,
+            )
+        names = ("scores", "mask", "gate", "frequency", "counters", "history_scores")
+        seen.add(
+            b"".join(
+                state.get(name)[:2].tobytes() if "history" in name else state.get(name).tobytes() for name in names
+            )
+        )
+        norms.free()
+    assert len(seen) == 1
+
+
+def test_a_model_without_gradients_at_all(emulator: Emulator):
+    norms = Norms(emulator, [], [], 2)
+    state = State(emulator, 1)
+    norms.launch(state.arguments(norms, state.rule("all"), present=[False, False], active=[True]))
+    assert state.get("scores").tolist() == [0.0]
+    assert state.counters.total_norm == 0.0
