@@ -1,0 +1,119 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from layerselect import LayerSelectError
+from layerselect.tasks.intent import IntentConfig
+from layerselect.tasks.intent.outputs import RunFolder, _json_text, _runs, chosen_labels, prediction_records
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    max_leaves=40,
+)
+
+
+@given(JSON)
+def test_readable_json_says_the_same(value):
+    assert json.loads(_json_text(value)) == value
+
+
+def test_readable_json_puts_what_fits_on_one_line():
+    text = _json_text({"runs": [{"first": i, "layers": [0, 1, 2]} for i in range(20)]})
+    assert text.count("\n") == 23
+
+
+@pytest.fixture
+def config(tmp_path):
+    return IntentConfig(data="demo", model="demo", out=str(tmp_path / "run"))
+
+
+def finished(config):
+    folder = RunFolder(config)
+    folder.open()
+    (folder.path / "mark").write_text("1")
+    return folder.finish()
+
+
+def test_nothing_is_written_before_open_nor_in_place_before_finish(config, tmp_path):
+    folder = RunFolder(config)
+    assert list(tmp_path.iterdir()) == []
+    folder.open()
+    assert not (tmp_path / "run").exists()
+    folder.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_earlier_run_is_replaced_only_on_request(config):
+    done = finished(config)
+    with pytest.raises(LayerSelectError, match="holds an earlier run.*--overwrite"):
+        RunFolder(config)
+    again = RunFolder(config, overwrite=True)
+    again.open()
+    assert (done / "mark").exists()  # it stands until the new one is complete
+    again.finish()
+    assert not (done / "mark").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", "not JSON", '{"command": "other"}', None])
+def test_a_foreign_folder_is_never_replaced(config, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    if content is not None:
+        (tmp_path / "run" / "config.json").write_text(content)
+    with pytest.raises(LayerSelectError, match="no run of layerselect made"):
+        RunFolder(config, overwrite=True)
+    assert (tmp_path / "run" / "thesis.txt").exists()
+
+
+def test_a_file_is_in_the_way(config, tmp_path):
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(LayerSelectError, match="is a file"):
+        RunFolder(config, overwrite=True)
+
+
+def test_an_interrupted_run_is_continued_or_dropped_on_request_only(config):
+    first = RunFolder(config)
+    first.open()
+    (first.path / "mark").write_text("1")
+    with pytest.raises(LayerSelectError, match="--resume, or drop it with --overwrite"):
+        RunFolder(config)
+    with pytest.raises(LayerSelectError, match="has --lr 0.001, not 0.1"):
+        RunFolder(replace(config, lr=0.1), resume=True)
+    RunFolder(config, resume=True).open()
+    assert (first.path / "mark").exists()
+    RunFolder(config, overwrite=True).open()
+    assert not (first.path / "mark").exists()
+
+
+def test_lines_after_the_resumed_step_are_written_again(config):
+    folder = RunFolder(config)
+    folder.open()
+    for step in (10, 20, 30):
+        folder.append_line("metrics.jsonl", {"step": step})
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4')  # the process died here
+    folder.keep_lines_until("metrics.jsonl", 20)
+    assert [line["step"] for line in folder.read_lines("metrics.jsonl")] == [10, 20]
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), max_size=30))
+def test_runs_of_equal_selections_can_be_unrolled(masks):
+    array = np.array(masks, dtype=bool).reshape(len(masks), 3)
+    runs = _runs(np.arange(len(masks)), array)
+    unrolled = [run["layers"] for run in runs for _ in range(run["first"], run["last"] + 1)]
+    assert unrolled == [np.flatnonzero(mask).tolist() for mask in array]
+    assert all(left["layers"] != right["layers"] for left, right in zip(runs, runs[1:], strict=False))
+
+
+def test_records_of_predictions():
+    rows = [{"id": "7", "intentions": ["b"]}]
+    record = prediction_records("test", rows, np.array([[0.7, 0.3]]), ["a", "b"], multi_label=False)[0]
+    assert record == {
+        "id": "7", "split": "test", "labels": ["b"], "predicted": ["a"], "scores": {"a": 0.7, "b": 0.3},
+    }  # fmt: skip
+    assert chosen_labels(np.array([0.5, 0.49]), ["a", "b"], multi_label=True) == ["a"]
+    assert chosen_labels(np.array([0.1, 0.2]), ["a", "b"], multi_label=True) == []

@@ -1,0 +1,92 @@
+import json
+import shutil
+
+import pytest
+from layerselect import LayerSelectError
+from layerselect.tasks.adapters import AdapterConfig, add_adapter
+from layerselect.tasks.formats import InputFormat
+from layerselect.tasks.intent import Encoder, Predictor, save_adapter
+from layerselect.tasks.models import load_classifier
+
+from tests import tiny_intent
+from tests.tiny_intent import LABELS
+
+
+def save(bert_folder, folder, kind="lora", **options):
+    loaded = load_classifier(bert_folder, LABELS, multi_label=False)
+    model = add_adapter(loaded, AdapterConfig(kind, rank=2))
+    encoder = Encoder(loaded.tokenizer, InputFormat("edits", window=1), LABELS, 32, None)
+    save_adapter(folder, model, encoder, base_model=str(bert_folder), kind=kind, multi_label=False)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["lora", "none"])
+def test_what_was_saved_is_what_is_loaded(tmp_path, bert_folder, kind):
+    folder = save(bert_folder, tmp_path / "adapter", kind)
+    for place in (folder, tmp_path):  # the adapter's folder or that of its run
+        predictor = Predictor.load(place)
+        assert predictor.labels == LABELS
+        assert predictor.encoder.form == InputFormat("edits", window=1)
+        assert predictor.encoder.max_length == 32
+    prediction = next(predictor.predict([{"id": 4, "before": "a", "after": "b"}]))
+    assert prediction.id == "4"
+    assert sum(prediction.scores.values()) == pytest.approx(1, abs=1e-5)
+    assert prediction.labels == [max(prediction.scores, key=prediction.scores.get)]
+
+
+def test_the_batch_size_changes_nothing(tmp_path, bert_folder):
+    predictor = Predictor.load(save(bert_folder, tmp_path / "adapter"))
+    rows = tiny_intent.revisions()[:10]
+    one, many = (list(predictor.predict(rows, batch_size=size)) for size in (1, 10))
+    for left, right in zip(one, many, strict=True):
+        assert left.id == right.id
+        assert list(left.scores.values()) == pytest.approx(list(right.scores.values()), abs=1e-5)
+
+
+def test_a_model_that_has_moved_is_found_with_model(tmp_path, bert_folder):
+    base = tmp_path / "base"
+    shutil.copytree(bert_folder, base)
+    folder = save(base, tmp_path / "adapter")
+    base.rename(tmp_path / "moved")
+    with pytest.raises(LayerSelectError, match="give its place with --model"):
+        Predictor.load(folder)
+    assert Predictor.load(folder, model=tmp_path / "moved").labels == LABELS
+
+
+def test_the_wrong_model_is_named(tmp_path, bert_folder, llama_folder):
+    folder = save(bert_folder, tmp_path / "adapter")
+    other = tiny_intent.save_bert(tmp_path / "other", layers=2)
+    with pytest.raises(LayerSelectError, match="trained on another model: num_hidden_layers is 2 here and was 3"):
+        Predictor.load(folder, model=other)
+    with pytest.raises(LayerSelectError, match="trained on another model: model_type is 'llama' here and was 'bert'"):
+        Predictor.load(folder, model=llama_folder)
+
+
+def test_a_whole_model_takes_no_other(tmp_path, bert_folder):
+    folder = save(bert_folder, tmp_path / "adapter", "none")
+    with pytest.raises(LayerSelectError, match="leave --model out"):
+        Predictor.load(folder, model=bert_folder)
+
+
+def _other_schema(folder):
+    meta = json.loads((folder / "layerselect.json").read_text())
+    (folder / "layerselect.json").write_text(json.dumps({**meta, "schema": 99}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (shutil.rmtree, "there is no folder"),
+        (lambda folder: (folder / "layerselect.json").unlink(), "holds no adapter of layerselect"),
+        (lambda folder: (folder / "layerselect.json").write_text("{"), "is damaged"),
+        (_other_schema, "not of an intention adapter of this version"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 64), "does not fit its model"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "does not fit its model"),
+    ],
+)
+def test_a_damaged_adapter_is_one_sentence(tmp_path, bert_folder, damage, words):
+    folder = save(bert_folder, tmp_path / "adapter")
+    damage(folder)
+    with pytest.raises(LayerSelectError, match=words) as caught:
+        Predictor.load(folder)
+    assert "\n" not in str(caught.value)
