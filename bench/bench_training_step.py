@@ -17,7 +17,7 @@ from layerselect import FastSelector
 from layerselect.profiling import saved_activation_bytes
 
 LAYERS = 12
-ROUNDS = 15
+ROUNDS = 9
 SELECTIONS = {
     "all layers": list(range(LAYERS)),
     "top half": list(range(6, 12)),
