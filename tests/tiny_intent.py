@@ -64,9 +64,14 @@ def save_bert(folder: Path, *, layers: int = 3, trained_pooler: bool = False, se
     torch.manual_seed(seed)
     model = BertModel(
         BertConfig(
-            vocab_size=len(words), hidden_size=32, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=64,
-            max_position_embeddings=256, pad_token_id=words.pad_token_id,
-        )  # fmt: skip
+            vocab_size=len(words),
+            hidden_size=32,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=256,
+            pad_token_id=words.pad_token_id,
+        )
     )
     if trained_pooler:
         torch.nn.init.normal_(model.pooler.dense.bias, std=0.1)

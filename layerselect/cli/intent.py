@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "edits: the changed words marked in a window", default="edits", metavar="NAME")  # fmt: skip
     add_setting(text, "--window", "edits: words of context on each side of an edit", default=4, kind=int, metavar="N")
     add_setting(text, "--gap", "edits: edits this close together are shown as one", default=1, kind=int, metavar="N")
+    add_setting(text, "--cap", "edits: words shown of a long run of changed words", default=12, kind=int, metavar="N")
     text.add_argument("--summary", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
                       help="edits: put the kind and size of the edit in front (default: yes)")  # fmt: skip
     add_setting(text, "--max-length", "longer inputs are cut, in tokens", default=64, kind=int, metavar="N")

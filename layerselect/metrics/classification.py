@@ -118,6 +118,12 @@ def _matrix(targets: np.ndarray, predicted: np.ndarray, count: int) -> list[list
 def _per_label_counts(truth: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
     table = []
     for true, guess in zip(truth.T.astype(bool), predicted.T.astype(bool), strict=True):
-        table.append([int((~true & ~guess).sum()), int((~true & guess).sum()),
-                      int((true & ~guess).sum()), int((true & guess).sum())])
+        table.append(
+            [
+                int((~true & ~guess).sum()),
+                int((~true & guess).sum()),
+                int((true & ~guess).sum()),
+                int((true & guess).sum()),
+            ]
+        )
     return table

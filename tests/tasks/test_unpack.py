@@ -59,7 +59,9 @@ def _gguf(path):
         square = ("attn_q", "attn_k", "attn_v", "attn_output")
         shapes.update({f"blk.{i}.{name}": (width, width) for name in square})
         shapes.update({f"blk.{i}.ffn_gate": (inner, width), f"blk.{i}.ffn_up": (inner, width)})
-        shapes.update({f"blk.{i}.ffn_down": (width, inner), f"blk.{i}.attn_norm": (width,), f"blk.{i}.ffn_norm": (width,)})
+        shapes.update(
+            {f"blk.{i}.ffn_down": (width, inner), f"blk.{i}.attn_norm": (width,), f"blk.{i}.ffn_norm": (width,)}
+        )
     generator = torch.Generator().manual_seed(0)
     tensors = {f"{name}.weight": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     for name, tensor in tensors.items():

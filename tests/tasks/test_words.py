@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from layerselect.tasks.words import Edit, changed_words, find_edits, split_words
@@ -30,10 +32,10 @@ def test_the_edits_turn_one_text_into_the_other(before, after, gap):
 def test_edits_are_apart_and_not_empty(before, after):
     edits = find_edits(before, after, gap=1)
     assert all(e.before_end > e.before_start or e.after_end > e.after_start for e in edits)
-    assert all(right.before_start - left.before_end > 1 for left, right in zip(edits, edits[1:], strict=False))
+    assert all(right.before_start - left.before_end > 1 for left, right in pairwise(edits))
 
 
 def test_near_edits_are_joined():
-    before, after = "a x b y c".split(), "a X b Y c".split()
+    before, after = ["a", "x", "b", "y", "c"], ["a", "X", "b", "Y", "c"]
     assert len(find_edits(before, after)) == 2
     assert find_edits(before, after, gap=1) == [Edit(1, 4, 1, 4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from .logs import RunLog
 from .outputs import RunFolder
 from .predict import ADAPTER, BASE, save_adapter
 from .results import SplitResult, split_results
-from .training import CHECKPOINTS, build_trainer
+from .training import CHECKPOINTS, build_trainer, check_selection
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +72,14 @@ def run_intent(
         loaded.tokenizer, config.input_format(), corpus.labels, _max_length(config, loaded), loaded.separator
     )
     splits = build_splits(corpus, encoder, holdout=config.holdout, seed=config.split_seed)
+    base = copy.deepcopy(loaded.model) if config.model == DEMO and config.adapter != "none" else None
+    model = add_adapter(loaded, config.adapter_config())
+    check_selection(model, splits, config)
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
-    base_model = _keep_base(config, loaded, folder)
-    model = add_adapter(loaded, config.adapter_config())
+    if base is not None:
+        base.save_pretrained(folder.path / ADAPTER / BASE)
+        loaded.tokenizer.save_pretrained(folder.path / ADAPTER / BASE)
     log = RunLog(folder, splits.select.name if splits.select else None, on_event)
     trainer, callback = build_trainer(
         model, loaded.tokenizer, splits, corpus.labels, config, folder.path,
@@ -88,7 +93,7 @@ def run_intent(
     training = training_facts(trainer, callback.selector, log.seconds)
     save_adapter(
         folder.path / ADAPTER, model, encoder,
-        base_model=base_model, kind=config.adapter, multi_label=corpus.multi_label,
+        base_model=_base_model(config), kind=config.adapter, multi_label=corpus.multi_label,
     )  # fmt: skip
     write_files(folder, config, corpus, splits, scores, results, training, callback.selector)
     shutil.rmtree(checkpoints)
@@ -119,16 +124,12 @@ def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:
     )
 
 
-def _keep_base(config: IntentConfig, loaded: LoadedModel, folder: RunFolder) -> str:
-    """Where prediction finds the model under the adapter: its source, or, made on the spot, a copy in the run."""
-    if config.model != DEMO:
-        path = Path(config.model).expanduser()
-        return str(path.resolve()) if path.is_dir() else config.model
-    if config.adapter != "none":
-        base = folder.path / ADAPTER / BASE
-        loaded.model.save_pretrained(base)
-        loaded.tokenizer.save_pretrained(base)
-    return ""
+def _base_model(config: IntentConfig) -> str:
+    """Where prediction finds the model under the adapter; "" means in the run itself."""
+    if config.model == DEMO:
+        return ""
+    path = Path(config.model).expanduser()
+    return str(path.resolve()) if path.is_dir() else config.model
 
 
 def _max_length(config: IntentConfig, loaded: LoadedModel) -> int:

@@ -18,6 +18,7 @@ from ...errors import LayerSelectError
 from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
 from ...profiling import SavedActivations
+from ...selector import FastSelector
 from .config import IntentConfig
 from .dataset import Collator, EncodedSplit, SimilarLengths, Splits, label_counts
 
@@ -106,15 +107,8 @@ def build_trainer(
     Args:
         folder: the unfinished run; checkpoints go into its ``checkpoints``.
         callbacks: of the caller (progress, logs).
-
-    Raises:
-        LayerSelectError: the options ask for a choice among checkpoints and no split is there to choose by.
     """
     selects = splits.select is not None
-    if not selects and config.patience is not None:
-        raise LayerSelectError(
-            "--patience needs a split to watch: the corpus has no validation split, so add --holdout 0.1"
-        )
     keep_best = selects and config.keep == "best"
     steps_per_epoch = -(-len(splits.train) // (config.batch_size * config.accumulate))
     total = config.max_steps or max(1, round(steps_per_epoch * config.epochs))
@@ -150,10 +144,7 @@ def build_trainer(
         data_seed=config.seed,
     )
     counts = label_counts(splits.train, len(labels))
-    selector = SelectorCallback(
-        rule=config.rule, mode=config.mode, score=config.score, interval=config.interval, warmup=config.warmup,
-        probe_every=config.probe_every, backend=config.backend, seed=config.seed,
-    )  # fmt: skip
+    selector = SelectorCallback(selector_options(config))
     stopping = [EarlyStoppingCallback(config.patience)] if config.patience is not None else []
     trainer = ClassificationTrainer(
         model,
@@ -171,6 +162,26 @@ def build_trainer(
     # Progress is the caller's to show.
     trainer.remove_callback(PrinterCallback)
     return trainer, selector
+
+
+def selector_options(config: IntentConfig) -> dict[str, Any]:
+    """The arguments of ``FastSelector`` that a run's settings ask for."""
+    names = ("rule", "mode", "score", "interval", "warmup", "probe_every", "backend", "seed")
+    return {name: getattr(config, name) for name in names}
+
+
+def check_selection(model: nn.Module, splits: Splits, config: IntentConfig) -> None:
+    """Finds out before the training begins whether its options fit the model and the corpus.
+
+    Raises:
+        LayerSelectError: the rule or another option of the selector does not fit the model, or a choice among
+            checkpoints is asked for and no split is there to choose by.
+    """
+    if splits.select is None and config.patience is not None:
+        raise LayerSelectError(
+            "--patience needs a split to watch: the corpus has no validation split, so add --holdout 0.1"
+        )
+    FastSelector(model, **selector_options(config)).close()
 
 
 def class_weights(kind: str, counts: np.ndarray, examples: int, *, multi_label: bool) -> Tensor | None:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_runs_of_equal_selections_can_be_unrolled(masks):
     runs = _runs(np.arange(len(masks)), array)
     unrolled = [run["layers"] for run in runs for _ in range(run["first"], run["last"] + 1)]
     assert unrolled == [np.flatnonzero(mask).tolist() for mask in array]
-    assert all(left["layers"] != right["layers"] for left, right in zip(runs, runs[1:], strict=False))
+    assert all(left["layers"] != right["layers"] for left, right in pairwise(runs))
 
 
 def test_records_of_predictions():

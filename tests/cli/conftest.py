@@ -1,0 +1,31 @@
+"""A finished tiny run, made once through the command line itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from layerselect.cli import main
+
+from tests import tiny_intent
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_intent.save_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def corpus_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, corpus_path: Path) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "first"
+    status = main(
+        ["intent", "--data", str(corpus_path), "--model", str(bert_folder), "--out", str(out), "--max-steps", "3",
+         "--batch-size", "8", "--device", "cpu", "--threads", "1"]
+    )  # fmt: skip
+    assert status == 0
+    return out
