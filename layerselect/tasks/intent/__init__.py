@@ -5,7 +5,7 @@ from .dataset import Collator, EncodedSplit, Encoder, Splits, build_splits
 from .predict import Prediction, Predictor, save_adapter
 from .results import SplitResult
 from .run import RunResult, run_intent
-from .training import ClassificationTrainer, build_trainer
+from .training import ClassificationTrainer, build_trainer, probabilities
 
 __all__ = [
     "ClassificationTrainer",
@@ -20,6 +20,7 @@ __all__ = [
     "Splits",
     "build_splits",
     "build_trainer",
+    "probabilities",
     "run_intent",
     "save_adapter",
 ]
