@@ -63,7 +63,7 @@ def heat_map(history: Mapping[str, np.ndarray], layer_names: Sequence[str]) -> s
         axes.spines[:].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         mappable = _mappable(norm)
-        figure.colorbar(mappable, ax=axes, label="log10 of the layer's gradient norm", pad=0.01, aspect=24)
+        figure.colorbar(mappable, ax=axes, label="log10 of the score", pad=0.01, aspect=24)
         return _svg(figure)
 
 
@@ -114,6 +114,9 @@ def curves(losses: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, A
         else:
             right.text(0.5, 0.5, "no evaluation during training", ha="center", va="center", color="#64748b")
         right.set_ylim(0, 1)
+        last = max([row["step"] for row in (*losses, *evaluations)], default=1)
+        for axes in (left, right):
+            axes.set_xlim(0, 1.03 * last)
         left.set_ylim(bottom=0)
         left.set_title("loss", fontsize=9, loc="left", color="#334155")
         left.legend(frameon=False, fontsize=8)
