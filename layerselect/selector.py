@@ -17,6 +17,7 @@ from .history import History
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_mode
 from .rules import EXCLUDED, MEASURED, Rule, Selection, make_rule
+from .schedule import Schedule
 from .scores import SCORE_FORMS, LayerScores
 
 logger = logging.getLogger(__name__)
@@ -82,9 +83,7 @@ class FastSelector:
         seed: int = 0,
     ) -> None:
         _check_choice("score", score, SCORE_FORMS)
-        _check_at_least("interval", interval, 1)
-        _check_at_least("warmup", warmup, 0)
-        _check_at_least("probe_every", probe_every, 0)
+        self.schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
         if lag not in (None, 0):
             raise LayerSelectError(f"lag={lag!r}: on the CPU the selection is known at once, only lag=0 is possible")
         self._model = model
@@ -96,7 +95,6 @@ class FastSelector:
         self.capture: str = resolve_capture(capture, model)
         self.backend: str = _backend.resolve(backend, self._device)
         self.score = score
-        self.interval, self.warmup, self.probe_every = interval, warmup, probe_every
         self._freezer = Freezer([[p for _, p in layer] for layer in self._found.layers])
         self._gates: list[Gate] = []
         self._optimizers: list[torch.optim.Optimizer] = []
@@ -225,16 +223,16 @@ class FastSelector:
             )
         active = torch.tensor(self._freezer.active, device=self._device)
         self._layer_scores.update(self._capture.sqnorms, measured_groups, active)
-        status = self._layer_scores.status
-        if self._step < self.warmup:
+        if self.schedule.warms_up_in(self._step):
             self._decided.fill_(True)
-        elif self._decides_in(self._step):
-            selection = self._ahead_or_now(status)
+        elif self.schedule.selects_in(self._step):
+            selection = self._ahead_or_now()
             self._decided.copy_(selection.mask)
             self._threshold.copy_(selection.threshold)
-            self._frequency += self._decided
         # Between two selections the last one stands, less what is not finite now.
-        torch.logical_and(self._decided, status != EXCLUDED, out=self._mask)
+        torch.logical_and(self._decided, self._layer_scores.status != EXCLUDED, out=self._mask)
+        if self.schedule.selects_in(self._step):
+            self._frequency += self._mask
         self.history.record(
             step=self._step, scores=self.scores, mask=self._mask, trained=active, threshold=self._threshold
         )
@@ -347,14 +345,11 @@ class FastSelector:
         if self._optimizers:
             self.attach(*self._optimizers)
 
-    def _decides_in(self, step: int) -> bool:
-        return step >= self.warmup and (step - self.warmup) % self.interval == 0
-
-    def _ahead_or_now(self, status: Tensor) -> Selection:
+    def _ahead_or_now(self) -> Selection:
         if self._ahead is not None:
             mask, self._ahead = self._ahead, None
-            return Selection(mask & (status != EXCLUDED), torch.full_like(self._threshold, float("nan")))
-        selection = self._rule.select(self.scores, status)
+            return Selection(mask, torch.full_like(self._threshold, float("nan")))
+        selection = self._rule.select(self.scores, self._status_for_rule())
         mask = getattr(selection, "mask", None)
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (self.num_layers,):
             raise LayerSelectError(
@@ -362,29 +357,31 @@ class FastSelector:
             )
         return selection
 
+    def _status_for_rule(self) -> Tensor:
+        """A rule that reads no scores is told that all is well: what is not finite is left out of its choice step by
+        step, also where the choice stands for several steps."""
+        status = self._layer_scores.status
+        return status if self._rule.uses_scores else torch.full_like(status, MEASURED)
+
     def _prepare_backward(self) -> None:
         """Mode ``freeze``: decides which layers take gradients in the next backward pass."""
-        if not self._rule.uses_scores and self._decides_in(self._step):
+        if not self._rule.uses_scores and self.schedule.selects_in(self._step):
             # The rule needs no gradient, so its selection is known before the backward pass: only these
             # layers need gradients, and all of them have one when the optimizer steps.
-            status = torch.full_like(self._layer_scores.status, MEASURED)
-            self._ahead = self._rule.select(self.scores, status).mask
+            self._ahead = self._rule.select(self.scores, self._status_for_rule()).mask
             active = self._ahead
-        elif self._step <= self.warmup or self._probes_in(self._step):
+        elif not self._rule.uses_scores:
+            active = self._decided
+        elif self.schedule.measures_all_in(self._step):
             active = torch.ones_like(self._mask)
         else:
-            active = self._decided
-            if self._rule.uses_scores:
-                # A layer left out because it was not finite, or never measured, must be measured again.
-                active = active | (self._layer_scores.status != MEASURED)
+            # A layer left out because it was not finite, or never measured, must be measured again.
+            active = self._decided | (self._layer_scores.status != MEASURED)
         wanted = active.tolist()
         if not any(wanted) and not self._found.outer:
             # Without a single trained parameter the backward pass could not even start.
             wanted = [True] * self.num_layers
         self._freezer.apply(wanted)
-
-    def _probes_in(self, step: int) -> bool:
-        return bool(self._rule.uses_scores and self.probe_every and (step - self.warmup) % self.probe_every == 0)
 
     def _detach(self) -> None:
         for gate in self._gates:
@@ -430,8 +427,3 @@ def _slots(model: nn.Module, parameters: list[nn.Parameter]) -> list[tuple[dict,
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise LayerSelectError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
-
-
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise LayerSelectError(f"{name}={value!r} is not a whole number of at least {least}")

@@ -209,6 +209,24 @@ def test_a_gradient_that_is_not_finite_leaves_its_layer_out_for_one_step(mode, v
         assert float(selector.scores[3]) != float(before[3])
 
 
+@pytest.mark.parametrize("mode", ["gate", "freeze"])
+def test_a_choice_that_reads_no_scores_outlives_a_gradient_that_is_not_finite(mode):
+    model = plain()
+    with FastSelector(model, "random:k=3", mode=mode, interval=4) as selector:
+        chosen = None
+        for step in range(4):
+            handles = [b[1].weight.register_hook(lambda g: g * math.nan) for b in model.blocks] if step == 1 else []
+            plain_loss(model).backward()
+            selector.step()
+            for handle in handles:
+                handle.remove()
+            model.zero_grad()
+            chosen = chosen or selector.selected()
+            assert selector.selected() == ([] if step == 1 else chosen)
+        assert len(chosen) == 3
+        assert selector.frequency.sum() == 3
+
+
 def test_never_measured_is_not_the_same_as_not_finite(backend):
     model = plain()
     with FastSelector(model, TopK(2), mode="freeze", probe_every=0, backend=backend) as selector:
