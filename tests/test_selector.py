@@ -215,7 +215,8 @@ def test_a_choice_that_reads_no_scores_outlives_a_gradient_that_is_not_finite(mo
     with FastSelector(model, "random:k=3", mode=mode, interval=4) as selector:
         chosen = None
         for step in range(4):
-            handles = [b[1].weight.register_hook(lambda g: g * math.nan) for b in model.blocks] if step == 1 else []
+            broken = [b[1].weight for b in model.blocks if step == 1 and b[1].weight.requires_grad]
+            handles = [weight.register_hook(lambda g: g * math.nan) for weight in broken]
             plain_loss(model).backward()
             selector.step()
             for handle in handles:
