@@ -2,12 +2,18 @@
 
 The extension is optional: without a C++ compiler, or with LAYERSELECT_NATIVE=0, a pure-Python package is built and
 `backend="torch"` does the work. LAYERSELECT_NATIVE=1 turns a missing compiler into an error.
+
+It holds the CUDA kernels where nvcc and a CUDA build of torch are found, whether or not a GPU is in sight.
+LAYERSELECT_CUDA=0 leaves them out, LAYERSELECT_CUDA=1 turns whatever is missing into an error. TORCH_CUDA_ARCH_LIST
+chooses the architectures ("9.0" for an H100 alone).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -16,8 +22,9 @@ from setuptools import setup
 
 # Commands that build something: a build runs this file several times, and one warning is enough.
 BUILDING = {"bdist_wheel", "editable_wheel", "build", "build_ext", "install", "develop"}
-SOURCES = sorted(str(path) for pattern in ("*.cpp", "cpu/*.cpp") for path in Path("csrc").glob(pattern))
-HEADERS = sorted(str(path) for path in Path("csrc").rglob("*.h"))
+SOURCES = sorted(str(path) for pattern in ("*.cpp", "cpu/*.cpp", "cuda/*.cpp") for path in Path("csrc").glob(pattern))
+KERNELS = sorted(str(path) for path in Path("csrc", "cuda").glob("*.cu"))
+HEADERS = sorted(str(path) for pattern in ("*.h", "*.cuh") for path in Path("csrc").rglob(pattern))
 # -ffp-contract=off: rounding must not depend on whether the compiler finds a fused multiply-add.
 COMPILE_FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-DAT_PER_OPERATOR_HEADERS"]
 # torch's own headers leave parameters unused.
@@ -41,6 +48,42 @@ def missing_for_native() -> str | None:
     return None
 
 
+def nvcc_version(nvcc: str) -> tuple[int, int] | None:
+    """(13, 0) for nvcc 13.0; None if the program does not answer."""
+    try:
+        answer = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found = re.search(r"release (\d+)\.(\d+)", answer)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def missing_for_cuda() -> str | None:
+    """What keeps the CUDA kernels from being built, or None."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if os.environ.get("LAYERSELECT_CUDA") == "0":
+        return "LAYERSELECT_CUDA=0 asks for none"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is a build without CUDA (install a CUDA build of torch)"
+    if CUDA_HOME is None:
+        return f"there is no nvcc (install the CUDA {torch.version.cuda} toolkit, or set CUDA_HOME)"
+    version = nvcc_version(os.path.join(CUDA_HOME, "bin", "nvcc"))
+    if version is None:
+        return f"{CUDA_HOME}/bin/nvcc does not run (install the CUDA {torch.version.cuda} toolkit, or set CUDA_HOME)"
+    if version[0] != int(torch.version.cuda.split(".")[0]):
+        return (
+            f"nvcc is of CUDA {version[0]}.{version[1]} and torch of CUDA {torch.version.cuda} (install the toolkit of "
+            f"CUDA {torch.version.cuda}, or point CUDA_HOME at it)"
+        )
+    if "TORCH_CUDA_ARCH_LIST" not in os.environ:
+        # Machine code for each generation from A100 on, and PTX of the newest for those to come.
+        known = "9.0;10.0;12.0+PTX" if version >= (12, 8) else "9.0+PTX"
+        os.environ["TORCH_CUDA_ARCH_LIST"] = f"8.0;8.6;8.9;{known}"
+    return None
+
+
 def native_options() -> dict:
     reason = missing_for_native()
     if reason is not None:
@@ -52,14 +95,17 @@ def native_options() -> dict:
                 'the package will run with backend="torch" only, which is slower\n'
             )
         return {}
-    from torch.utils.cpp_extension import BuildExtension, CppExtension
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
-    extension = CppExtension(
-        "layerselect._C",
-        SOURCES,
-        depends=HEADERS,
-        extra_compile_args={"cxx": COMPILE_FLAGS + WARNING_FLAGS},
-    )
+    without_cuda = missing_for_cuda()
+    if without_cuda is not None and os.environ.get("LAYERSELECT_CUDA") == "1":
+        sys.exit(f"layerselect: LAYERSELECT_CUDA=1, but {without_cuda}")
+    flags = COMPILE_FLAGS + WARNING_FLAGS
+    if without_cuda is None:
+        arguments = {"cxx": [*flags, "-DLAYERSELECT_WITH_CUDA"], "nvcc": ["-std=c++20", "-O3"]}
+        extension = CUDAExtension("layerselect._C", SOURCES + KERNELS, depends=HEADERS, extra_compile_args=arguments)
+    else:
+        extension = CppExtension("layerselect._C", SOURCES, depends=HEADERS, extra_compile_args={"cxx": flags})
     return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildExtension}}
 
 

@@ -1,13 +1,18 @@
 // Registration only: what each function does stands in its own file.
 #include <torch/csrc/utils/pybind.h>
+#include <pybind11/stl.h>
 
 #include "cpu/sqnorm_kernel.h"
+#include "cuda/core.h"
+#include "cuda/keeper.h"
 #include "hooks.h"
 #include "ops.h"
 
 namespace {
 
 using layerselect::GradientMonitor;
+using layerselect::cuda::DeviceCore;
+using layerselect::cuda::Keeper;
 using NoGil = py::call_guard<py::gil_scoped_release>;
 
 // A Python weak reference that closes the monitor when `owner` goes away. It refers to the monitor weakly, too.
@@ -26,12 +31,22 @@ std::shared_ptr<void> close_with(const std::shared_ptr<GradientMonitor>& monitor
 
 std::shared_ptr<GradientMonitor> make_monitor(const std::vector<at::Tensor>& parameters,
                                               const std::vector<std::int64_t>& groups, std::int64_t num_groups,
-                                              const py::object& owner) {
-  auto monitor = GradientMonitor::create(parameters, groups, num_groups);
+                                              const py::object& owner, std::shared_ptr<DeviceCore> core) {
+  auto monitor = GradientMonitor::create(parameters, groups, num_groups, std::move(core));
   if (!owner.is_none()) {
     monitor->keep(close_with(monitor, owner));
   }
   return monitor;
+}
+
+// All of StepOptions by keyword. Tensors it refers to must stay alive until the device has read them: the caller keeps them.
+void close_step(DeviceCore& core, std::vector<std::int64_t> measured, std::vector<bool> active, const std::string& kind,
+                std::pair<double, double> window, bool inclusive, std::int64_t splits, std::int64_t k, double gamma,
+                std::optional<at::Tensor> fixed, std::int64_t warmup, std::int64_t interval,
+                std::optional<at::Tensor> inv_scale, std::optional<at::Tensor> skip) {
+  core.close_step({std::move(measured), std::move(active),
+                   {kind, window.first, window.second, inclusive, splits, k, gamma, std::move(fixed)},
+                   warmup, interval, std::move(inv_scale), std::move(skip)});
 }
 
 }  // namespace
@@ -50,10 +65,29 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   // The monitor's lock is only ever waited for without the GIL: whoever holds it may need the GIL to release a tensor.
   py::class_<GradientMonitor, std::shared_ptr<GradientMonitor>>(m, "GradientMonitor")
       .def(py::init(&make_monitor), py::arg("parameters"), py::arg("groups"), py::arg("num_groups"),
-           py::arg("owner") = py::none())
+           py::arg("owner") = py::none(), py::arg("core") = py::none())
       .def("finish", &GradientMonitor::finish, NoGil())
       .def("close", &GradientMonitor::close, NoGil())
       .def_property_readonly("sqnorms", &GradientMonitor::sqnorms)
       .def_property_readonly("rearmed", py::cpp_function(&GradientMonitor::rearmed, NoGil()))
       .def_property_readonly("computed_in_backward", py::cpp_function(&GradientMonitor::computed_in_backward, NoGil()));
+
+  m.def("has_cuda_kernels", &layerselect::cuda::has_cuda_kernels);
+  py::class_<DeviceCore, std::shared_ptr<DeviceCore>>(m, "DeviceCore")
+      .def(py::init<const std::vector<at::Tensor>&, const std::vector<std::int64_t>&, std::int64_t, const std::string&,
+                    std::int64_t>(),
+           py::arg("parameters"), py::arg("groups"), py::arg("num_layers"), py::arg("form") = "l2",
+           py::arg("history_rows") = 512)
+      .def("hold_all", &DeviceCore::hold_all, py::arg("gradients"), NoGil())
+      .def("close_step", &close_step, py::kw_only(), py::arg("measured"), py::arg("active"), py::arg("kind"),
+           py::arg("window") = std::pair(0.0, 1.0), py::arg("inclusive") = true, py::arg("splits") = 1, py::arg("k") = 0,
+           py::arg("gamma") = 0.0, py::arg("fixed") = py::none(), py::arg("warmup") = 0, py::arg("interval") = 1,
+           py::arg("inv_scale") = py::none(), py::arg("skip") = py::none(), NoGil())
+      .def_property_readonly("state", &DeviceCore::state)
+      .def_property_readonly("launches", &DeviceCore::launches);
+  py::class_<Keeper>(m, "Keeper")
+      .def(py::init<std::vector<at::Tensor>, const std::vector<std::int64_t>&, at::Tensor>(), py::arg("tensors"),
+           py::arg("groups"), py::arg("gate"))
+      .def("keep", &Keeper::keep, NoGil())
+      .def("restore", &Keeper::restore, NoGil());
 }

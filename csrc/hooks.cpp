@@ -46,7 +46,10 @@ std::int64_t version_of(const at::Tensor& tensor) {
 
 std::shared_ptr<GradientMonitor> GradientMonitor::create(const std::vector<at::Tensor>& parameters,
                                                          const std::vector<std::int64_t>& groups,
-                                                         std::int64_t num_groups) {
+                                                         std::int64_t num_groups,
+                                                         std::shared_ptr<cuda::DeviceCore> core) {
+  LS_CHECK(core == nullptr || core->outer_group() == num_groups - 1, "num_groups is ", num_groups,
+           "; with a device core it must be one more than its layers");
   LS_CHECK(groups.size() == parameters.size(), "groups has ", groups.size(), " entries for ", parameters.size(),
            " parameters; give one group for each");
   LS_CHECK(num_groups >= 0, "num_groups is ", num_groups, "; it must not be negative");
@@ -62,7 +65,9 @@ std::shared_ptr<GradientMonitor> GradientMonitor::create(const std::vector<at::T
   std::shared_ptr<GradientMonitor> monitor(new GradientMonitor());
   monitor->groups_.resize(static_cast<std::size_t>(num_groups));
   monitor->slots_.resize(parameters.size());
-  monitor->sqnorms_ = at::zeros({static_cast<std::int64_t>(parameters.size())}, at::kDouble);
+  monitor->sqnorms_ = core != nullptr ? core->state().at("sqnorms")
+                                      : at::zeros({static_cast<std::int64_t>(parameters.size())}, at::kDouble);
+  monitor->core_ = std::move(core);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     monitor->slots_[i].parameter = parameters[i];
     monitor->slots_[i].group = groups[i];
@@ -140,7 +145,7 @@ void GradientMonitor::on_gradient(std::size_t index) noexcept {
   call_at_end_of_backward();
   group.waiting.push_back(index);
   group.waiting_bytes += static_cast<std::int64_t>(slot.parameter.nbytes());
-  if (group.waiting_bytes >= kCacheBytes) {
+  if (core_ == nullptr && group.waiting_bytes >= kCacheBytes) {
     compute_waiting(group);
   }
 }
@@ -191,8 +196,45 @@ void GradientMonitor::compute_in_backward(Group& group) noexcept {
   }
 }
 
+GradientMonitor::Identity GradientMonitor::identity_of(const at::Tensor& gradient) {
+  Identity identity;
+  if (!gradient.defined()) {
+    identity.version = kNoGradient;
+    return identity;
+  }
+  return {c10::weak_intrusive_ptr<c10::TensorImpl>(gradient.getIntrusivePtr()), gradient.const_data_ptr(),
+          version_of(gradient)};
+}
+
+std::vector<at::Tensor> GradientMonitor::gradients_of(const Group& group) const {
+  std::vector<at::Tensor> gradients;
+  gradients.reserve(group.slots.size());
+  for (const std::size_t i : group.slots) {
+    gradients.push_back(slots_[i].parameter.grad());
+  }
+  return gradients;
+}
+
+void GradientMonitor::compute_on_device(Group& group) {
+  const std::int64_t index = &group - groups_.data();
+  const std::vector<at::Tensor> gradients = gradients_of(group);
+  for (const std::size_t i : group.slots) {
+    slots_[i].summed.version = kUnknown;
+  }
+  if (index != core_->outer_group()) {
+    core_->launch_group(index, gradients);
+  }
+  for (std::size_t j = 0; j < gradients.size(); ++j) {
+    slots_[group.slots[j]].summed = identity_of(gradients[j]);
+  }
+}
+
 void GradientMonitor::compute(Group& group) {
   group.fired = 0;
+  if (core_ != nullptr) {
+    compute_on_device(group);
+    return;
+  }
   std::vector<std::size_t> changed;
   changed.reserve(group.slots.size());
   for (const std::size_t i : group.slots) {
@@ -212,14 +254,9 @@ void GradientMonitor::compute(const std::vector<std::size_t>& slots, Plan& plan)
     Slot& slot = slots_[slots[j]];
     slot.summed.version = kUnknown;
     const at::Tensor& gradient = slot.parameter.grad();
-    if (!gradient.defined()) {
-      identities[j].version = kNoGradient;
-      continue;
-    }
     views[j] = view_of(gradient, [&] { return c10::str("the gradient of parameter ", slots[j]); }, copies[j]);
     // Taken before the sum: a gradient that changes meanwhile on another thread will not match.
-    identities[j] = {c10::weak_intrusive_ptr<c10::TensorImpl>(gradient.getIntrusivePtr()), gradient.const_data_ptr(),
-                     version_of(gradient)};
+    identities[j] = identity_of(gradient);
   }
   if (!plan.fits(views)) {
     std::vector<std::int64_t> numels(count);
@@ -288,6 +325,9 @@ std::vector<std::int64_t> GradientMonitor::finish() {
     if (look.has_gradient) {
       measured.push_back(static_cast<std::int64_t>(g));
     }
+  }
+  if (core_ != nullptr) {
+    core_->hold_group(core_->outer_group(), gradients_of(groups_.back()));
   }
   return measured;
 }

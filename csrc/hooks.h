@@ -13,6 +13,10 @@
 // unscaling) is not followed where the hooks did their work; where they did not, finish() computes all changed groups
 // anew, so that sums of one step always belong to the same moment.
 //
+// On a device other than the CPU a DeviceCore stands behind the monitor: a group's sums are launched on the stream that
+// produced its last gradient, and the sums of the last group (the outer parameters) together with the selection, by
+// DeviceCore::close_step() after finish(). What the sums are of is decided in the same way.
+//
 // Lifetime: an AccumulateGrad node dies with its last graph, and its hooks with it, unless somebody holds it, and a node
 // holds its parameter. So a monitor keeps its parameters alive until close(). The binding closes it when
 // the `owner` it was given (the model) goes away.
@@ -28,6 +32,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/core.h"
 #include "plan.h"
 
 namespace layerselect {
@@ -36,12 +41,14 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
  public:
   // parameters[i] (a leaf, floating point) belongs to groups[i], in [0, num_groups). Hooks are attached at once.
   static std::shared_ptr<GradientMonitor> create(const std::vector<at::Tensor>& parameters,
-                                                 const std::vector<std::int64_t>& groups, std::int64_t num_groups);
+                                                 const std::vector<std::int64_t>& groups, std::int64_t num_groups,
+                                                 std::shared_ptr<cuda::DeviceCore> core = nullptr);
   ~GradientMonitor();
   GradientMonitor(const GradientMonitor&) = delete;
   GradientMonitor& operator=(const GradientMonitor&) = delete;
 
-  // float64[P]: the sum of squares of each parameter's gradient. Allocated once, written by hooks and finish().
+  // float64[P]: the sum of squares of each parameter's gradient. Allocated once, written by hooks and finish(). With a
+  // device core: its "sqnorms", in the order of its plan, written by close_step().
   at::Tensor sqnorms() const { return sqnorms_; }
 
   // Closes a step. Afterwards sqnorms holds the sum of every gradient that is there; a parameter without one counts 0,
@@ -118,13 +125,17 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   void compute_waiting(Group& group) noexcept;
   void compute(Group& group);
   void compute(const std::vector<std::size_t>& slots, Plan& plan);
+  void compute_on_device(Group& group);
+  std::vector<at::Tensor> gradients_of(const Group& group) const;
   Look look_at(const Group& group);
+  static Identity identity_of(const at::Tensor& gradient);
   static Match match(const Identity& summed, const at::Tensor& gradient);
 
   mutable std::mutex mutex_;
   std::vector<Slot> slots_;
   std::vector<Group> groups_;
   at::Tensor sqnorms_;
+  std::shared_ptr<cuda::DeviceCore> core_;  // null: the sums are computed here, on the CPU
   std::int64_t rearmed_ = 0;
   std::int64_t computed_now_ = 0;
   std::int64_t computed_in_backward_ = 0;

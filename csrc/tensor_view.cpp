@@ -6,7 +6,6 @@
 #include "checks.h"
 
 namespace layerselect {
-namespace {
 
 DType dtype_of(const at::Tensor& tensor, const std::function<std::string()>& name) {
   switch (tensor.scalar_type()) {
@@ -25,17 +24,16 @@ DType dtype_of(const at::Tensor& tensor, const std::function<std::string()>& nam
   return DType::kFloat32;
 }
 
-}  // namespace
-
-TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive) {
+TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive,
+                   const c10::Device& device) {
   if (!tensor.defined()) {
     return {};
   }
   LS_CHECK(tensor.layout() == at::kStrided && !tensor.is_nested(), name(), " has layout ",
            tensor.is_nested() ? at::kJagged : tensor.layout(),
            "; norms are taken of dense (strided) gradients only: use sparse=False in the embedding it comes from");
-  LS_CHECK(tensor.device().is_cpu(), name(), " is on device ", tensor.device(),
-           ", but this build of layerselect has CPU kernels only; use backend=\"torch\" there");
+  LS_CHECK(tensor.device() == device, name(), " is on device ", tensor.device(), ", but ", device,
+           " was expected here; use backend=\"torch\" for gradients on other devices");
   LS_CHECK(!tensor.key_set().has(c10::DispatchKey::Python), name(),
            " is a tensor subclass (such as DTensor); pass the plain tensor it holds on this process");
   TensorView view{nullptr, tensor.numel(), dtype_of(tensor, name)};

@@ -14,7 +14,11 @@ namespace layerselect {
 // in any order of dimensions are read in place. Others (strided slices, expanded) are copied, and `keep_alive`
 // holds the copy: it must outlive the view. `name` gives what error messages call the tensor.
 // Throws std::invalid_argument for a sparse or nested layout, a tensor subclass without memory of its own (DTensor),
-// a device other than the CPU, and any dtype but float32, float16, bfloat16 and float64.
-TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive);
+// a device other than `device`, and any dtype but float32, float16, bfloat16 and float64.
+TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive,
+                   const c10::Device& device = c10::kCPU);
+
+// The dtype as kernels know it. Throws std::invalid_argument for the others.
+DType dtype_of(const at::Tensor& tensor, const std::function<std::string()>& name);
 
 }  // namespace layerselect

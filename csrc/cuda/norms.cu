@@ -113,3 +113,5 @@ extern "C" int layerselect_cuda_max_blocks(std::int32_t num_layers, std::int32_t
   *blocks = std::max(1, processors * per_processor);
   return error;
 }
+
+extern "C" const char* layerselect_cuda_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }

@@ -177,4 +177,7 @@ int layerselect_cuda_masked_copy(const layerselect::cuda::CopyItem* items, std::
 // Blocks of the norm kernel that the current device holds at once.
 int layerselect_cuda_max_blocks(std::int32_t num_layers, std::int32_t* blocks);
 
+// The text of an error.
+const char* layerselect_cuda_error(int error);
+
 }  // extern "C"

@@ -71,6 +71,8 @@ int cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int,
   return 0;
 }
 
+const char* cudaGetErrorString(int) { return "an error"; }
+
 // Only the launch syntax <<<>>> uses these; the launchers do not.
 int __cudaPopCallConfiguration(void*, void*, void*, void*) { return kInvalidValue; }
 unsigned __cudaPushCallConfiguration(Dim3, Dim3, std::size_t, void*) { return kInvalidValue; }

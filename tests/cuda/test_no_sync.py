@@ -1,0 +1,121 @@
+"""No code path of an ``observe`` or ``gate`` step makes the host wait for the device: proved from the sources."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CUDA_PY = ROOT / "layerselect" / "cuda.py"
+# Methods whose call makes the host wait for a tensor on a device, or may.
+WAITS = {"item", "cpu", "tolist", "numpy", "synchronize", "nonzero", "wait", "all_close", "allclose", "equal", "unique"}
+# What an observe or gate step runs, by class; the other functions belong to construction or to mode freeze.
+STEP_PATHS = {
+    "CudaCore": {"step", "launches"},
+    "FusedGate": {"_set_aside", "_start_momentum"},
+    "KeepingGate": {"_set_aside", "_put_back", "_held", "_has_momentum"},
+    "SelectionMirror": {"push"},
+}
+# Of KeepingGate only: the host gates the step in which the optimizer's state is not there yet, as its docstring says.
+GATED_BY_THE_HOST = "super()._set_aside()"
+
+
+def waiting_calls(function: ast.FunctionDef) -> list[str]:
+    """Calls in ``function`` that wait, as source text."""
+    found = []
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Call):
+            continue
+        text = ast.unparse(node)
+        if isinstance(node.func, ast.Attribute):
+            blocking_copy = node.func.attr in ("to", "copy_") and "non_blocking=True" not in text
+            if node.func.attr in WAITS or blocking_copy:
+                found.append(text)
+        elif isinstance(node.func, ast.Name) and node.func.id in ("bool", "int", "float", "print"):
+            found.append(text)
+    return found
+
+
+def functions(source: str) -> dict[tuple[str, str], ast.FunctionDef]:
+    tree = ast.parse(source)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {(c.name, f.name): f for c in classes for f in c.body if isinstance(f, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("owner", STEP_PATHS)
+def test_python_steps_call_nothing_that_waits(owner: str):
+    known = functions(CUDA_PY.read_text())
+    for name in STEP_PATHS[owner]:
+        assert waiting_calls(known[owner, name]) == [], f"{owner}.{name}"
+
+
+def test_every_method_is_either_a_step_or_known_to_be_none():
+    elsewhere = {
+        ("CudaCore", "__init__"), ("CudaCore", "close"),
+        ("FusedGate", "__init__"), ("KeepingGate", "__init__"), ("KeepingGate", "_warn"),
+        ("SelectionMirror", "__init__"), ("SelectionMirror", "read"),
+    }  # fmt: skip
+    listed = {(owner, name) for owner, names in STEP_PATHS.items() for name in names}
+    assert set(functions(CUDA_PY.read_text())) == listed | elsewhere
+
+
+def test_the_host_gates_in_one_place_only():
+    assert CUDA_PY.read_text().count(GATED_BY_THE_HOST) == 1
+
+
+@pytest.mark.parametrize(
+    "defect", ["x.item()", "x.cpu()", "x.to('cpu')", "y.copy_(x)", "torch.cuda.synchronize()", "bool(x)", "x.tolist()"]
+)
+def test_the_check_can_fail(defect: str):
+    function = ast.parse(f"def step(x, y):\n    {defect}").body[0]
+    assert isinstance(function, ast.FunctionDef)
+    assert waiting_calls(function)
+
+
+NATIVE_WAITS = re.compile(
+    r"\.item(?:<\w+>)?\(|\.cpu\(|ynchronize\b|\bcudaMemcpy\w*\(|\bcudaMalloc|\bcudaFree|\.nonzero\(|\.equal\(|_local_scalar|to_vector"
+)
+NATIVE_ALLOCATIONS = re.compile(r"at::(?:empty|zeros|ones|full)\b|\.to\(|\.clone\(|copy_\(")
+
+
+def code_of(path: Path) -> str:
+    return re.sub(r"//[^\n]*", "", path.read_text())
+
+
+def body_of(code: str, name: str) -> str:
+    """The text of the function ``name``, by its braces."""
+    start = code.index(f"{name}(")
+    at = code.index("{", code.index(")", start))
+    depth = 0
+    for i in range(at, len(code)):
+        depth += {"{": 1, "}": -1}.get(code[i], 0)
+        if depth == 0:
+            return code[at:i]
+    raise AssertionError(name)
+
+
+def test_native_code_of_a_step_waits_for_nothing():
+    files = [p for p in (ROOT / "csrc" / "cuda").iterdir() if p.suffix in (".cpp", ".cu", ".cuh", ".h")]
+    for path in [*files, ROOT / "csrc" / "hooks.cpp"]:
+        assert not NATIVE_WAITS.search(code_of(path)), path.name
+
+
+def test_native_code_of_a_step_allocates_and_copies_nothing():
+    core = code_of(ROOT / "csrc" / "cuda" / "core.cpp")
+    for name in (
+        "launch_group",
+        "hold_group",
+        "hold_all",
+        "close_step",
+        "wait_for_launches",
+        "select_args",
+        "set_pointer",
+    ):
+        assert not NATIVE_ALLOCATIONS.search(body_of(core, f"DeviceCore::{name}")), name
+    keeper = code_of(ROOT / "csrc" / "cuda" / "keeper.cpp")
+    assert not NATIVE_ALLOCATIONS.search(body_of(keeper, "Keeper::run"))
+    # Which also shows that the check can fail:
+    assert NATIVE_ALLOCATIONS.search(body_of(core, "DeviceCore::DeviceCore"))

@@ -1,0 +1,158 @@
+"""What only a GPU can show: no synchronisation, graph capture, launches as the profiler sees them, streams."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from layerselect.cuda import SelectionMirror, make_gate
+
+from tests.cuda.test_core import LAYERS, core_of, loss_on
+from tests.models import plain
+
+pytestmark = pytest.mark.cuda
+VARIANCE = {"kind": "variance", "window": (0.35, 0.65), "inclusive": True, "splits": 1}
+
+
+@pytest.fixture(autouse=True)
+def built(native) -> None:
+    if not native.has_cuda_kernels():
+        pytest.skip("this build has no CUDA kernels")
+
+
+@pytest.fixture
+def no_sync():
+    """Turns every synchronisation into an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_gated_step_never_waits(fused: bool):
+    device = torch.device("cuda")
+    model = plain().to(device)
+    core = core_of(model)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=fused, capturable=not fused, foreach=not fused)
+    make_gate(optimizer, [list(block.parameters()) for block in model.blocks], core.state)
+    for step in range(4):
+        if step == 2:  # the first steps make the optimizer's state and the keeper's room
+            torch.cuda.synchronize()
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            loss_on_device(model, step).backward()
+            core.step(VARIANCE, [True] * LAYERS)
+            optimizer.step()
+            optimizer.zero_grad()
+        finally:
+            if step == 3:
+                torch.cuda.set_sync_debug_mode("default")
+    assert core.state["step"].item() == 4
+
+
+_TOKENS: dict[int, torch.Tensor] = {}
+
+
+def loss_on_device(model, seed: int) -> torch.Tensor:
+    """As ``loss_on`` with tokens that are on the device already."""
+    if seed not in _TOKENS:
+        torch.cuda.set_sync_debug_mode("default")
+        _TOKENS[seed] = torch.randint(0, 64, (4, 8), generator=torch.Generator().manual_seed(seed)).cuda()
+        if seed >= 2:
+            torch.cuda.set_sync_debug_mode("error")
+    tokens = _TOKENS[seed]
+    return torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
+
+
+@pytest.mark.parametrize("capture", ["backward", "step"])
+def test_a_step_in_a_graph(capture: str):
+    device = torch.device("cuda")
+    model = plain().to(device)
+    core = core_of(model, capture=capture)
+    tokens = torch.randint(0, 64, (4, 8), device=device)
+
+    def step() -> None:
+        loss = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
+        loss.backward()
+        core.step(VARIANCE, [True] * LAYERS)
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            model.zero_grad(set_to_none=False)
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    expected = core.state["scores"].clone()
+    graph = torch.cuda.CUDAGraph()
+    model.zero_grad(set_to_none=False)
+    with torch.cuda.graph(graph, stream=side):
+        step()
+        for parameter in model.parameters():
+            parameter.grad.zero_()
+    before = core.state["step"].item()
+    for _ in range(5):
+        graph.replay()
+    torch.cuda.synchronize()
+    assert core.state["step"].item() == before + 5
+    torch.testing.assert_close(core.state["scores"], expected)
+
+
+def test_launches_as_the_profiler_sees_them():
+    device = torch.device("cuda")
+    model = plain().to(device)
+    core = core_of(model)
+    loss_on(model, device, 0).backward()
+    core.step(VARIANCE, [True] * LAYERS)
+    model.zero_grad()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        loss_on(model, device, 1).backward()
+        core.step(VARIANCE, [True] * LAYERS)
+        torch.cuda.synchronize()
+    ours = [event for event in profile.events() if event.name.startswith("layerselect_")]
+    assert len(ours) == LAYERS + 1 == core.launches
+
+
+def test_a_backward_pass_on_another_stream():
+    device = torch.device("cuda")
+    model = plain().to(device)
+    core, check = core_of(model), core_of(model, capture="step")
+    side = torch.cuda.Stream()
+    for seed in range(5):
+        model.zero_grad()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            loss_on(model, device, seed).backward()
+            torch.cuda._sleep(10_000_000)
+        core.step(VARIANCE, [True] * LAYERS)
+        torch.cuda.synchronize()
+        check.step(VARIANCE, [True] * LAYERS)
+        assert torch.equal(core.state["scores"], check.state["scores"])
+
+
+def test_the_same_bits_on_every_run():
+    device = torch.device("cuda")
+    parameters = [torch.nn.Parameter(torch.zeros(n, device=device)) for n in (5, 70_001, 4096, 1_000_003)]
+    for p in parameters:
+        p.grad = torch.randn_like(p)
+    seen = set()
+    for _ in range(20):
+        from layerselect.cuda import CudaCore
+
+        core = CudaCore(parameters, [0, 0, 1, 1], 2, capture="step")
+        core.step(VARIANCE, [True, True])
+        seen.add(core.state["sqnorms"].cpu().numpy().tobytes())
+    assert len(seen) == 1
+
+
+def test_a_late_selection_never_waits_for_the_current_step(no_sync):
+    torch.cuda.set_sync_debug_mode("default")
+    mirror = SelectionMirror(3, 1, torch.device("cuda"))
+    selection = torch.ones(3, dtype=torch.bool, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    mirror.push(selection)
+    assert mirror.read() is None
+    torch.cuda._sleep(1_000_000_000)
+    mirror.push(selection)
+    assert mirror.read() == [True] * 3
+    assert not torch.cuda.current_stream().query()
