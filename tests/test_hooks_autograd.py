@@ -215,18 +215,20 @@ def test_compiled_model(watch):
 
 def test_a_backward_pass_that_breaks_off(watch):
     model = Stack()
+    model.blocks[3].unused = nn.Parameter(torch.ones(3))
     monitor = watch(model)
+    step(monitor, model)
 
     def refuse(_: Tensor) -> None:
         raise RuntimeError("stop here")
 
     handle = model.blocks[1][2].weight.register_hook(refuse)
     with pytest.raises(RuntimeError, match="stop here"):
-        model(inputs()).backward()
+        model(inputs(1)).backward()  # some gradients have been added to, in place
     monitor.finish()
     assert_sums(monitor, model.parameters())
     handle.remove()
-    step(monitor, model, 1)
+    step(monitor, model, 2)
     assert monitor.computed_in_backward == 5
 
 

@@ -58,7 +58,16 @@ def progression(start: float, step: float, count: int) -> list[float]:
     return torch.tensor([start + step * i for i in range(count)], dtype=torch.float32).tolist()
 
 
+def mirrored(gaps: list[int]) -> list[float]:
+    """Values as far apart from below as from above: cuts k and m - k cost the same, but are not rounded alike."""
+    values = [0.0]
+    for gap in gaps + gaps[::-1]:
+        values.append(values[-1] + gap)
+    return values
+
+
 VALUES = st.one_of(
+    st.lists(st.integers(0, 1000), min_size=1, max_size=12).map(mirrored),
     st.lists(float32(min_value=0, max_value=1), min_size=1, max_size=24),
     st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, 3.0]), min_size=1, max_size=24),  # many ties
     st.lists(float32(min_value=0, max_value=2.0**100), min_size=1, max_size=12),
