@@ -76,7 +76,7 @@ def test_the_check_can_fail(defect: str):
 
 
 NATIVE_WAITS = re.compile(
-    r"\.item(?:<\w+>)?\(|\.cpu\(|ynchronize\b|\bcudaMemcpy\w*\(|\bcudaMalloc|\bcudaFree|\.nonzero\(|\.equal\(|_local_scalar|to_vector"
+    r"\.item(?:<\w+>)?\(|\.cpu\(|ynchronize\b|\bcudaMemcpy\w*\(|\bcudaMalloc|\bcudaFree|\.nonzero\(|\.equal\(|_local_scalar"
 )
 NATIVE_ALLOCATIONS = re.compile(r"at::(?:empty|zeros|ones|full)\b|\.to\(|\.clone\(|copy_\(")
 
