@@ -80,9 +80,10 @@ class RunFolder:
         scratch.replace(self.path / name)
 
     def keep_lines_until(self, name: str, step: int) -> None:
-        """Drops the lines of steps after ``step``: a resumed run writes them again."""
+        """Drops the lines of steps after ``step`` and those marked ``final``: a resumed run writes them again."""
         if (self.path / name).exists():
-            self.write_lines(name, [record for record in self.read_lines(name) if record["step"] <= step])
+            kept = [r for r in self.read_lines(name) if r["step"] <= step and not r.get("final")]
+            self.write_lines(name, kept)
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The objects of a JSON Lines file; none if there is no such file. A last line cut by an interruption is dropped."""

@@ -156,6 +156,24 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, corpus_path, bert_fold
     assert outcome(resumed) == whole
 
 
+def test_a_run_that_was_interrupted_while_it_wrote_its_files_can_be_finished(
+    tmp_path, corpus_path, bert_folder, monkeypatch
+):
+    def config(name):
+        return settings(corpus_path, bert_folder, tmp_path / name, epochs=2)
+
+    whole = outcome(run_intent(config("whole")))
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr("layerselect.tasks.intent.run.write_files", full_disk)
+        run_intent(config("broken"))
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "broken.partial"}
+    assert outcome(run_intent(config("broken"), resume=True)) == whole
+
+
 def test_an_interrupted_run_leaves_an_earlier_good_one_alone(tmp_path, corpus_path, bert_folder):
     config = settings(corpus_path, bert_folder, tmp_path / "run", epochs=1)
     before = outcome(run_intent(config))
