@@ -48,6 +48,18 @@ def missing_for_native() -> str | None:
     return None
 
 
+def find_toolkit() -> None:
+    """Sets CUDA_HOME, unless it is set, to the toolkit of the nvcc on the PATH: that may be a link or a script, beside
+    which torch would look for the libraries in vain."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None or "CUDA_HOME" in os.environ or "CUDA_PATH" in os.environ:
+        return
+    said = subprocess.run([nvcc, "--dryrun", "-c", KERNELS[0]], capture_output=True, text=True, check=False).stderr
+    top = re.search(r"^#\$ TOP=(.+)$", said, re.MULTILINE)
+    if top is not None:
+        os.environ["CUDA_HOME"] = os.path.realpath(top[1].strip())
+
+
 def nvcc_version(nvcc: str) -> tuple[int, int] | None:
     """(13, 0) for nvcc 13.0; None if the program does not answer."""
     try:
@@ -95,6 +107,7 @@ def native_options() -> dict:
                 'the package will run with backend="torch" only, which is slower\n'
             )
         return {}
+    find_toolkit()  # before torch looks for it
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     without_cuda = missing_for_cuda()
