@@ -10,7 +10,6 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
-#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -52,27 +51,12 @@ at::Tensor upload(const std::vector<T>& from, const c10::Device& device) {
   return on_host.to(device);
 }
 
-template <class T>
-const T* table(const std::map<std::string, at::Tensor>& tables, const char* name) {
-  return static_cast<const T*>(tables.at(name).const_data_ptr());
-}
-
 c10::Stream current_stream(const c10::Device& device) {
   return c10::impl::VirtualGuardImpl(device.type()).getStream(device);
 }
 
 CUstream_st* native(const c10::Stream& stream) {
   return stream.device_type() == c10::kCPU ? nullptr : static_cast<CUstream_st*>(stream.native_handle());
-}
-
-const float* scalar_pointer(const std::optional<at::Tensor>& tensor, const char* name, const c10::Device& device) {
-  if (!tensor.has_value()) {
-    return nullptr;
-  }
-  LS_CHECK(tensor->device() == device && tensor->scalar_type() == at::kFloat && tensor->numel() == 1, name,
-           " must be one float32 number on ", device, ", not ", tensor->sizes(), " of ", tensor->scalar_type(), " on ",
-           tensor->device());
-  return tensor->const_data_ptr<float>();
 }
 
 }  // namespace
@@ -167,11 +151,6 @@ DeviceCore::DeviceCore(const std::vector<at::Tensor>& parameters, const std::vec
   check(launchers_->max_blocks(static_cast<std::int32_t>(n), &max_blocks_), "asking the device for its size");
 }
 
-template <class T>
-T* DeviceCore::data(const char* name) const {
-  return static_cast<T*>(state_.at(name).mutable_data_ptr());
-}
-
 void DeviceCore::check(int error, const char* what) const {
   TORCH_CHECK(error == 0, "layerselect: ", what, " failed on ", device_, ": ", launchers_->error(error));
 }
@@ -196,7 +175,7 @@ void DeviceCore::set_pointer(std::size_t parameter, const at::Tensor& gradient) 
 void DeviceCore::launch(std::uint32_t first_unit, std::uint32_t last_unit, const SelectArgs* select,
                         const c10::Stream& stream) {
   const NormLaunch norms = {
-      table<Item>(tables_, "items"), table<Unit>(tables_, "units"), data<double>("partials"), first_unit, last_unit,
+      table<Item>("items"), table<Unit>("units"), data<double>("partials"), first_unit, last_unit,
       plan_.unit_tensors.data(),     pointers_.data(),              max_blocks_,              1};
   std::int32_t count = 0;
   check(launchers_->norms(&norms, select, native(stream), &count), "the norm pass");
@@ -257,77 +236,6 @@ void DeviceCore::wait_for_launches(const c10::Stream& stream) {
       launched.second.block(stream);
     }
   }
-}
-
-SelectArgs DeviceCore::select_args(const StepOptions& options) const {
-  SelectArgs args = {};
-  args.partials = data<double>("partials");
-  args.item_begin = table<std::int32_t>(tables_, "item_begin");
-  args.tensor_sums = data<double>("sqnorms");
-  args.group_begin = table<std::int32_t>(tables_, "group_begin");
-  args.group_tensors = table<std::int32_t>(tables_, "group_tensors");
-  args.numels = table<double>(tables_, "numels");
-  args.inv_scale = scalar_pointer(options.inv_scale, "inv_scale", device_);
-  args.skip = scalar_pointer(options.skip, "skip", device_);
-  args.scores = data<float>("scores");
-  args.status = data<std::uint8_t>("status");
-  args.nonfinite = data<std::int64_t>("nonfinite");
-  args.decided = data<std::uint8_t>("decided");
-  args.mask = data<std::uint8_t>("mask");
-  args.wanted = data<std::uint8_t>("wanted");
-  args.gate = data<float>("gate");
-  args.frequency = data<std::int64_t>("frequency");
-  args.counters = data<Counters>("counters");
-  args.history_step = data<std::int64_t>("history_step");
-  args.history_threshold = data<float>("history_threshold");
-  args.history_scores = data<float>("history_scores");
-  args.history_mask = data<std::uint8_t>("history_mask");
-  args.history_trained = data<std::uint8_t>("history_trained");
-  args.history_rows = static_cast<std::int32_t>(state_.at("history_step").numel());
-  args.num_reduced = static_cast<std::int32_t>(pointers_.size());
-  args.num_layers = static_cast<std::int32_t>(num_layers_);
-  args.form = form_;
-
-  const RuleOptions& rule = options.rule;
-  static const std::map<std::string, RuleKind> kinds = {{"variance", RuleKind::kVariance},
-                                                        {"top", RuleKind::kTop},
-                                                        {"threshold", RuleKind::kThreshold},
-                                                        {"all", RuleKind::kAll},
-                                                        {"fixed", RuleKind::kFixed}};
-  const auto kind = kinds.find(rule.kind);
-  LS_CHECK(kind != kinds.end(), "rule \"", rule.kind, "\" is not one that the device knows");
-  LS_CHECK(0.0 <= rule.window_lo && rule.window_lo <= rule.window_hi && rule.window_hi <= 1.0, "window is (",
-           rule.window_lo, ", ", rule.window_hi, "); it must hold 0 <= low <= high <= 1");
-  LS_CHECK(rule.k >= 0 && rule.splits >= 1 && !std::isnan(rule.gamma), "k is ", rule.k, ", splits ", rule.splits,
-           ", gamma ", rule.gamma, "; they must be at least 0, at least 1, and a number");
-  LS_CHECK(options.interval >= 1 && options.warmup >= 0, "interval is ", options.interval, " and warmup ", options.warmup,
-           "; they must be at least 1 and 0");
-  args.rule = {kind->second,
-               rule.inclusive ? 1 : 0,
-               static_cast<std::int32_t>(std::min<std::int64_t>(rule.splits, kMaxLayers)),
-               static_cast<std::int32_t>(std::min<std::int64_t>(rule.k, kMaxLayers)),
-               rule.window_lo,
-               rule.window_hi,
-               nullptr,
-               static_cast<float>(rule.gamma)};
-  if (kind->second == RuleKind::kFixed) {
-    LS_CHECK(rule.fixed.has_value() && rule.fixed->device() == device_ && rule.fixed->scalar_type() == at::kBool &&
-                 rule.fixed->numel() == num_layers_ && rule.fixed->is_contiguous(),
-             "rule \"fixed\" needs a bool mask of ", num_layers_, " layers on ", device_);
-    args.rule.fixed = static_cast<const std::uint8_t*>(rule.fixed->const_data_ptr());
-  }
-  args.warmup = static_cast<std::uint32_t>(options.warmup);
-  args.interval = static_cast<std::uint32_t>(options.interval);
-  for (const std::int64_t group : options.measured) {
-    LS_CHECK(0 <= group && group <= num_layers_, "measured group ", group, " is not in 0..", num_layers_);
-    args.present.words[group / 32] |= 1U << (group % 32);
-  }
-  LS_CHECK(static_cast<std::int64_t>(options.active.size()) == num_layers_, "active has ", options.active.size(),
-           " entries for ", num_layers_, " layers");
-  for (std::size_t l = 0; l < options.active.size(); ++l) {
-    args.active.words[l / 32] |= (options.active[l] ? 1U : 0U) << (l % 32);
-  }
-  return args;
 }
 
 void DeviceCore::close_step(const StepOptions& options) {

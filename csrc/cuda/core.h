@@ -90,7 +90,13 @@ class DeviceCore {
   SelectArgs select_args(const StepOptions& options) const;
   void check(int error, const char* what) const;
   template <class T>
-  T* data(const char* name) const;
+  T* data(const char* name) const {
+    return static_cast<T*>(state_.at(name).mutable_data_ptr());
+  }
+  template <class T>
+  const T* table(const char* name) const {
+    return static_cast<const T*>(tables_.at(name).const_data_ptr());
+  }
 
   c10::Device device_;
   const Launchers* launchers_;

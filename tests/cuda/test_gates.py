@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from layerselect.cuda import FusedGate, KeepingGate, SelectionMirror, make_gate
+from layerselect.cuda import SelectionMirror
+from layerselect.device_gates import FusedGate, KeepingGate, make_gate
 from torch import nn
 
 from tests.cuda.test_core import LAYERS, loss_on

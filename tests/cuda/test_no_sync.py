@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CUDA_PY = ROOT / "layerselect" / "cuda.py"
+SOURCES = [ROOT / "layerselect" / name for name in ("cuda.py", "device_gates.py")]
 # Methods whose call makes the host wait for a tensor on a device, or may.
 WAITS = {"item", "cpu", "tolist", "numpy", "synchronize", "nonzero", "wait", "all_close", "allclose", "equal", "unique"}
 # What an observe or gate step runs, by class; the other functions belong to construction or to mode freeze.
@@ -39,15 +39,15 @@ def waiting_calls(function: ast.FunctionDef) -> list[str]:
     return found
 
 
-def functions(source: str) -> dict[tuple[str, str], ast.FunctionDef]:
-    tree = ast.parse(source)
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+def functions() -> dict[tuple[str, str], ast.FunctionDef]:
+    trees = [ast.parse(path.read_text()) for path in SOURCES]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     return {(c.name, f.name): f for c in classes for f in c.body if isinstance(f, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize("owner", STEP_PATHS)
 def test_python_steps_call_nothing_that_waits(owner: str):
-    known = functions(CUDA_PY.read_text())
+    known = functions()
     for name in STEP_PATHS[owner]:
         assert waiting_calls(known[owner, name]) == [], f"{owner}.{name}"
 
@@ -59,11 +59,11 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("SelectionMirror", "__init__"), ("SelectionMirror", "read"),
     }  # fmt: skip
     listed = {(owner, name) for owner, names in STEP_PATHS.items() for name in names}
-    assert set(functions(CUDA_PY.read_text())) == listed | elsewhere
+    assert set(functions()) == listed | elsewhere
 
 
 def test_the_host_gates_in_one_place_only():
-    assert CUDA_PY.read_text().count(GATED_BY_THE_HOST) == 1
+    assert sum(path.read_text().count(GATED_BY_THE_HOST) for path in SOURCES) == 1
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_native_code_of_a_step_waits_for_nothing():
 
 
 def test_native_code_of_a_step_allocates_and_copies_nothing():
-    core = code_of(ROOT / "csrc" / "cuda" / "core.cpp")
+    core = "".join(code_of(ROOT / "csrc" / "cuda" / name) for name in ("core.cpp", "core_args.cpp"))
     for name in (
         "launch_group",
         "hold_group",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layerselect.cuda import SelectionMirror, make_gate
+from layerselect.cuda import CudaCore, SelectionMirror
+from layerselect.device_gates import make_gate
 
 from tests.cuda.test_core import LAYERS, core_of, loss_on
 from tests.models import plain
@@ -136,8 +137,6 @@ def test_the_same_bits_on_every_run():
         p.grad = torch.randn_like(p)
     seen = set()
     for _ in range(20):
-        from layerselect.cuda import CudaCore
-
         core = CudaCore(parameters, [0, 0, 1, 1], 2, capture="step")
         core.step(VARIANCE, [True, True])
         seen.add(core.state["sqnorms"].cpu().numpy().tobytes())
