@@ -57,6 +57,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("CudaCore", "__init__"), ("CudaCore", "close"),
         ("FusedGate", "__init__"), ("KeepingGate", "__init__"), ("KeepingGate", "_warn"),
         ("SelectionMirror", "__init__"), ("SelectionMirror", "read"),
+        ("SelectionMirror", "state_dict"), ("SelectionMirror", "load_state_dict"),
     }  # fmt: skip
     listed = {(owner, name) for owner, names in STEP_PATHS.items() for name in names}
     assert set(functions()) == listed | elsewhere
