@@ -52,10 +52,15 @@ class StepCapture:
 
 
 def make_capture(
-    kind: str, parameters: Sequence[nn.Parameter], groups: Sequence[int], num_groups: int, backend: str
+    kind: str,
+    parameters: Sequence[nn.Parameter],
+    groups: Sequence[int],
+    num_groups: int,
+    backend: str,
+    owner: nn.Module,
 ) -> Capture:
-    """Builds the capture called ``kind`` (``"backward"`` or ``"step"``)."""
+    """Builds the capture called ``kind`` (``"backward"`` or ``"step"``); it ends with ``owner``, the model."""
     if kind == "step":
         return StepCapture(parameters, groups, backend)
     ops = _backend.load(backend, parameters[0].device)
-    return ops.GradientMonitor(list(parameters), list(groups), num_groups)
+    return ops.GradientMonitor(list(parameters), list(groups), num_groups, owner=owner)

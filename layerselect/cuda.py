@@ -178,9 +178,5 @@ class SelectionMirror:
         return {"rows": self._rows.clone(), "pushed": self._pushed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["rows"].shape != self._rows.shape:
-            raise LayerSelectError(
-                f"the selector state was saved with lag {len(state['rows']) - 1}, this selector has lag {self._lag}"
-            )
         self._rows.copy_(state["rows"])
         self._pushed = int(state["pushed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,35 +26,44 @@ class History:
     took gradients in the step (bool [L]) and the threshold (float32).
     """
 
-    def __init__(self, layer_names: list[str], device: torch.device, capacity: int = 512) -> None:
+    def __init__(
+        self,
+        layer_names: list[str],
+        device: torch.device,
+        ring: dict[str, Tensor] | None = None,
+        written: Callable[[], int] | None = None,
+    ) -> None:
+        """
+        Args:
+            ring: the ring, if someone else writes its rows; then row = step modulo the number of rows.
+            written: says how many rows that one has written since the beginning.
+        """
         self._layer_names = layer_names
-        num_layers = len(layer_names)
-        self._capacity = capacity
-        self._ring = {
-            name: torch.zeros(
-                (capacity,) if name in ("step", "threshold") else (capacity, num_layers),
-                dtype=dtype,
-                device=device,
-            )
-            for name, dtype in _COLUMNS.items()
-        }
-        self._filled = 0
+        self._ring = _new_ring(len(layer_names), device) if ring is None else ring
+        self._capacity = len(self._ring["step"])
+        self._written = written
         self._drained: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
+        self._on_host = 0  # rows that have left the ring
+        self._in_ring = 0  # rows that have not, at most
 
     def __len__(self) -> int:
-        """The number of recorded steps."""
-        return sum(len(block) for block in self._drained["step"]) + self._filled
+        """The number of recorded steps. Where a device records them, this waits for it."""
+        return self._on_host + self._in_ring if self._written is None else self._written()
 
     def record(self, *, step: int, scores: Tensor, mask: Tensor, trained: Tensor, threshold: Tensor) -> None:
-        if self._filled == self._capacity:
-            self._drain()
-        row = self._filled
+        self.expect()
+        row = (self._on_host + self._in_ring - 1) % self._capacity
         self._ring["step"][row] = step
         self._ring["scores"][row] = scores
         self._ring["mask"][row] = mask
         self._ring["trained"][row] = trained
         self._ring["threshold"][row] = threshold
-        self._filled += 1
+
+    def expect(self) -> None:
+        """Makes room for a row that is about to be written."""
+        if self._in_ring == self._capacity:
+            self._drain()
+        self._in_ring += 1
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Host copies of all rows (the call waits for the device).
@@ -114,14 +124,24 @@ class History:
         return {name: self._joined(name) for name in _COLUMNS}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._filled = 0
         self._drained = {name: [state[name].cpu().to(dtype).clone()] for name, dtype in _COLUMNS.items()}
+        self._on_host, self._in_ring = len(state["step"]), 0
 
     def _drain(self) -> None:
-        if self._filled:
+        count = self._in_ring if self._written is None else self._written() - self._on_host
+        if count:
+            rows = [(self._on_host + i) % self._capacity for i in range(count)]
             for name, column in self._ring.items():
-                self._drained[name].append(column[: self._filled].to("cpu", copy=True))
-            self._filled = 0
+                self._drained[name].append(column[rows].to("cpu", copy=True))
+        self._on_host += count
+        self._in_ring = 0
 
     def _joined(self, name: str) -> Tensor:
         return torch.cat([self._ring[name][:0].cpu(), *self._drained[name]])
+
+
+def _new_ring(num_layers: int, device: torch.device, rows: int = 512) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros((rows,) if name in ("step", "threshold") else (rows, num_layers), dtype=dtype, device=device)
+        for name, dtype in _COLUMNS.items()
+    }

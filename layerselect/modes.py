@@ -39,6 +39,15 @@ def resolve_capture(capture: str, model: nn.Module) -> str:
     return "step" if _is_distributed(model) else "backward"
 
 
+def resolve_lag(lag: int | None, device: torch.device) -> int:
+    """``None`` is 0 where the host knows a selection at once, and 1 where it would have to wait."""
+    if lag is None:
+        return 0 if device.type == "cpu" else 1
+    if not isinstance(lag, int) or isinstance(lag, bool) or lag < 0:
+        raise LayerSelectError(f"lag={lag!r} is not a whole number of at least 0")
+    return lag
+
+
 def _why_not_freeze(model: nn.Module) -> str | None:
     if _is_distributed(model):
         return "the gradients are reduced across processes"

@@ -29,6 +29,7 @@ class LayerScores:
         numels: the trainable elements of each layer.
 
     Attributes:
+        tensors: the following by name, ``values`` as ``scores``.
         values: float32 [L], the last finite score of each layer; NaN where there is none.
         status: uint8 [L], see :mod:`layerselect.rules.base`.
         nonfinite: int64 [L], in how many steps the layer's gradient was not finite.
@@ -45,6 +46,12 @@ class LayerScores:
         self.status = torch.full((length,), NEVER_MEASURED, dtype=torch.uint8, device=device)
         self.nonfinite = torch.zeros(length, dtype=torch.int64, device=device)
         self.total_norm = torch.zeros((), dtype=torch.float64, device=device)
+        self.tensors = {
+            "scores": self.values,
+            "status": self.status,
+            "nonfinite": self.nonfinite,
+            "total_norm": self.total_norm,
+        }
 
     def update(self, sqnorms: Tensor, measured_groups: Sequence[int], active: Tensor) -> None:
         """Takes in one step.
@@ -77,10 +84,3 @@ class LayerScores:
 
     def _sum_by_group(self, values: Tensor) -> Tensor:
         return self._sums.zero_().index_add_(0, self._groups, values)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name).cpu().clone() for name in ("values", "status", "nonfinite", "total_norm")}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name in ("values", "status", "nonfinite", "total_norm"):
-            getattr(self, name).copy_(state[name])

@@ -9,20 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from . import _backend
-from .capture import Capture, make_capture
+from .core import CoreSettings, check_mask, make_core
+from .cuda import SelectionMirror
+from .device_gates import make_gate
 from .errors import LayerSelectError
 from .freezing import Freezer
 from .gating import Gate, check_parameters, unwrap_optimizer
 from .history import History
 from .layers import LayeredParameters, LayerSpec, split_parameters
-from .modes import resolve_capture, resolve_mode
-from .rules import EXCLUDED, MEASURED, Rule, Selection, make_rule
+from .modes import resolve_capture, resolve_lag, resolve_mode
+from .rules import MEASURED, Rule, make_rule
 from .schedule import Schedule
-from .scores import SCORE_FORMS, LayerScores
+from .scores import SCORE_FORMS
 
 logger = logging.getLogger(__name__)
 
 STATE_VERSION = 1
+
+#: Tensors of the core that a saved state holds.
+_SAVED = (
+    "scores", "status", "nonfinite", "total_norm", "step", "decided", "mask", "wanted", "threshold", "frequency",
+)  # fmt: skip
 
 
 class FastSelector:
@@ -55,8 +62,9 @@ class FastSelector:
         warmup: so many steps train all layers before the first selection.
         probe_every: in ``"freeze"``, every so many steps all layers get gradients for one step, which refreshes the
             scores of frozen layers; 0 never does.
-        lag: in ``"freeze"``, how many steps old the selection may be that decides which gradients are computed.
-            On the CPU the host knows the selection at once: only 0 (or ``None``) is meaningful.
+        lag: in ``"freeze"``, how many steps old the selection is that decides which gradients are computed. ``None``
+            is 0 on the CPU, where the host knows the selection at once, and 1 on a device, so that the host
+            never waits for the step it has just launched.
         capture: ``"backward"`` measures a layer as soon as its last gradient is in, ``"step"`` all of them in
             :meth:`step`; ``"auto"`` picks.
         backend: ``"native"`` (the compiled core), ``"torch"`` (plain PyTorch), ``"auto"``.
@@ -84,8 +92,6 @@ class FastSelector:
     ) -> None:
         _check_choice("score", score, SCORE_FORMS)
         self.schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
-        if lag not in (None, 0):
-            raise LayerSelectError(f"lag={lag!r}: on the CPU the selection is known at once, only lag=0 is possible")
         self._model = model
         self._found: LayeredParameters = split_parameters(model, layers)
         self._device = self._found.layers[0][0][1].device
@@ -94,6 +100,7 @@ class FastSelector:
         self.mode: str = resolve_mode(mode, model)
         self.capture: str = resolve_capture(capture, model)
         self.backend: str = _backend.resolve(backend, self._device)
+        self.lag: int = resolve_lag(lag, self._device)
         self.score = score
         self._freezer = Freezer([[p for _, p in layer] for layer in self._found.layers])
         self._gates: list[Gate] = []
@@ -101,22 +108,16 @@ class FastSelector:
         self._closed = False
         self._warned_without_optimizer = False
         self._step = 0
-        length = self.num_layers
-        self._layer_scores: LayerScores
-        self._capture: Capture
-        self._start_capture()
-        self._decided = torch.ones(length, dtype=torch.bool, device=self._device)
-        self._mask = torch.ones(length, dtype=torch.bool, device=self._device)
-        self._threshold = torch.full((), float("nan"), dtype=torch.float32, device=self._device)
-        self._frequency = torch.zeros(length, dtype=torch.int64, device=self._device)
         self._ahead: Tensor | None = None
-        self.history = History(self.layer_names, self._device)
-        self._rule: Rule
+        self._mirror = SelectionMirror(self.num_layers, self.lag, self._device)
+        self._rule = self._bound(rule if isinstance(rule, Rule) else make_rule(rule, seed=seed))
         self._seed = seed
-        self.rule = make_rule(rule, seed=seed)
+        self._build_core()
+        if self.mode == "freeze":
+            self._prepare_backward()
         logger.info(
             "%d layers, %d outer parameters, mode %s, capture %s, backend %s, rule %s",
-            length, len(self._found.outer), self.mode, self.capture, self.backend, self._rule.name,
+            self.num_layers, len(self._found.outer), self.mode, self.capture, self.backend, self._rule.name,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ what it knows
@@ -125,33 +126,33 @@ class FastSelector:
     def scores(self) -> Tensor:
         """float32 [L], live, on the device: each layer's last finite score; NaN where it was never measured.
         Reading values from it is the caller's synchronisation."""
-        return self._layer_scores.values
+        return self._core.state["scores"]
 
     @property
     def mask(self) -> Tensor:
         """bool [L], live, on the device: the current selection; all layers before the first one."""
-        return self._mask
+        return self._core.state["mask"]
 
     @property
     def threshold(self) -> Tensor:
         """float32 [], live, on the device: where the rule cut the scores; NaN where it cuts none."""
-        return self._threshold
+        return self._core.state["threshold"]
 
     @property
     def frequency(self) -> Tensor:
         """int64 [L], live, on the device: in how many selections each layer was chosen (G_l)."""
-        return self._frequency
+        return self._core.state["frequency"]
 
     @property
     def total_norm(self) -> Tensor:
         """float64 [], live, on the device: the L2 norm of the gradients that the last step captured, those
         of outer parameters included."""
-        return self._layer_scores.total_norm
+        return self._core.state["total_norm"]
 
     @property
     def nonfinite(self) -> Tensor:
         """int64 [L], live, on the device: in how many steps each layer's gradient was not finite."""
-        return self._layer_scores.nonfinite
+        return self._core.state["nonfinite"]
 
     @property
     def steps(self) -> int:
@@ -165,12 +166,15 @@ class FastSelector:
 
     @rule.setter
     def rule(self, rule: str | Rule) -> None:
-        rule = make_rule(rule, seed=self._seed)
-        rule.bind(self.layer_names, self.backend)
-        self._rule = rule
+        self._rule = self._bound(make_rule(rule, seed=self._seed))
         self._ahead = None
         if self.mode == "freeze":
             self._prepare_backward()
+
+    @property
+    def history(self) -> History:
+        """What was measured and chosen in every step."""
+        return self._core.history
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Every parameter that may train in any step, outer ones included: what an optimizer must be given."""
@@ -178,7 +182,7 @@ class FastSelector:
 
     def selected(self) -> list[int]:
         """The indices of the selected layers, ascending. A host copy: this call may wait for the device."""
-        return self._mask.nonzero().flatten().tolist()
+        return self.mask.nonzero().flatten().tolist()
 
     def trained(self) -> list[int]:
         """The indices of the layers whose parameters take gradients in the next backward pass."""
@@ -202,9 +206,12 @@ class FastSelector:
         check_parameters(plain, self._all_parameters())
         self._detach()
         self._optimizers = plain
-        if self.mode == "gate":
-            layers = [[p for _, p in layer] for layer in self._found.layers]
-            self._gates = [Gate(optimizer, layers, self._mask.tolist) for optimizer in plain]
+        layers = [[p for _, p in layer] for layer in self._found.layers]
+        if self.mode != "observe" and self._core.decides_on_device:
+            # In mode "freeze" too: the host learns too late which of the computed gradients are not to be used.
+            self._gates = [make_gate(optimizer, layers, self._core.state) for optimizer in plain]
+        elif self.mode == "gate":
+            self._gates = [Gate(optimizer, layers, lambda: self.mask.tolist()) for optimizer in plain]
 
     def step(self) -> None:
         """Closes the step: finishes the scores, applies the rule, updates mask, frequency and history.
@@ -215,41 +222,29 @@ class FastSelector:
         """
         self._check_open()
         self._follow_replaced_parameters()
-        measured_groups = self._capture.finish()
-        if not measured_groups:
+        if not self._core.step(self._rule, self._drawn(), self._freezer.active):
             raise LayerSelectError(
                 "no trainable parameter has a gradient: call selector.step() after loss.backward() and before "
                 "optimizer.zero_grad()"
             )
-        active = torch.tensor(self._freezer.active, device=self._device)
-        self._layer_scores.update(self._capture.sqnorms, measured_groups, active)
-        if self.schedule.warms_up_in(self._step):
-            self._decided.fill_(True)
-        elif self.schedule.selects_in(self._step):
-            selection = self._ahead_or_now()
-            self._decided.copy_(selection.mask)
-            self._threshold.copy_(selection.threshold)
-        # Between two selections the last one stands, less what is not finite now.
-        torch.logical_and(self._decided, self._layer_scores.status != EXCLUDED, out=self._mask)
-        if self.schedule.selects_in(self._step):
-            self._frequency += self._mask
-        self.history.record(
-            step=self._step, scores=self.scores, mask=self._mask, trained=active, threshold=self._threshold
-        )
+        self._ahead = None
         self._step += 1
         if self.mode == "freeze":
-            self._freezer.drop_gradients(self._mask.tolist())
+            if not self._core.decides_on_device:
+                self._freezer.drop_gradients(self.mask.tolist())
+            self._mirror.push(self._core.state["wanted"])
             self._prepare_backward()
-        elif self.mode == "gate" and not self._gates and not self._warned_without_optimizer:
+        needs_gates = self.mode == "gate" or (self.mode == "freeze" and self._core.decides_on_device)
+        if needs_gates and not self._gates and not self._warned_without_optimizer:
             self._warned_without_optimizer = True
-            logger.warning("mode 'gate' holds no optimizer, so it changes nothing yet: call selector.attach(optimizer)")
+            logger.warning("the selector holds no optimizer, so it changes no step: call selector.attach(optimizer)")
 
     def close(self) -> None:
         """Removes every hook and restores every ``requires_grad`` it changed. May be called twice."""
         if not self._closed:
             self._closed = True
             self._detach()
-            self._capture.close()
+            self._core.close()
             self._freezer.restore()
 
     def __enter__(self) -> FastSelector:
@@ -264,6 +259,7 @@ class FastSelector:
             "version": STATE_VERSION,
             "layer_names": list(self.layer_names),
             "score": self.score,
+            "lag": self.lag,
             "step": self._step,
             "rule": {
                 "name": self._rule.name,
@@ -271,14 +267,9 @@ class FastSelector:
                 "state": self._rule.state_dict(),
             },
             "active": self._freezer.active,
-            "scores": self._layer_scores.state_dict(),
-            "selection": {
-                "decided": self._decided.cpu().clone(),
-                "mask": self._mask.cpu().clone(),
-                "threshold": self._threshold.cpu().clone(),
-                "frequency": self._frequency.cpu().clone(),
-                **({} if self._ahead is None else {"ahead": self._ahead.cpu().clone()}),
-            },
+            "core": {name: self._core.state[name].cpu().clone() for name in _SAVED},
+            "mirror": self._mirror.state_dict(),
+            **({} if self._ahead is None else {"ahead": {"mask": self._ahead.clone()}}),
             "history": self.history.state_dict(),
         }
 
@@ -293,13 +284,10 @@ class FastSelector:
         self._check_state(state)
         self._rule.load_state_dict(state["rule"]["state"])
         self._step = int(state["step"])
-        self._layer_scores.load_state_dict(state["scores"])
-        selection = state["selection"]
-        self._decided.copy_(selection["decided"])
-        self._mask.copy_(selection["mask"])
-        self._threshold.copy_(selection["threshold"])
-        self._frequency.copy_(selection["frequency"])
-        self._ahead = selection["ahead"].to(self._device) if "ahead" in selection else None
+        for name in _SAVED:
+            self._core.state[name].copy_(state["core"][name])
+        self._mirror.load_state_dict(state["mirror"])
+        self._ahead = state["ahead"]["mask"].clone() if "ahead" in state else None
         self.history.load_state_dict(state["history"])
         if self.mode == "freeze":
             self._freezer.apply(state["active"])
@@ -309,15 +297,30 @@ class FastSelector:
     def _all_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [pair for layer in self._found.layers for pair in layer] + self._found.outer
 
-    def _start_capture(self) -> None:
+    def _bound(self, rule: Rule) -> Rule:
+        rule.bind(self.layer_names, self.backend)
+        return rule
+
+    def _build_core(self) -> None:
         """Hooks the parameters, one group per layer and a last one for the outer parameters."""
         groups = [i for i, layer in enumerate(self._found.layers) for _ in layer]
         groups += [self.num_layers] * len(self._found.outer)
         parameters = self.trainable_parameters()
-        if not hasattr(self, "_layer_scores"):
-            numels = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
-            self._layer_scores = LayerScores(self.score, groups, numels, self._device)
-        self._capture = make_capture(self.capture, parameters, groups, self.num_layers + 1, self.backend)
+        self._core = make_core(
+            CoreSettings(
+                parameters=parameters,
+                groups=groups,
+                layer_names=self.layer_names,
+                numels=[sum(p.numel() for _, p in layer) for layer in self._found.layers],
+                device=self._device,
+                score=self.score,
+                capture=self.capture,
+                backend=self.backend,
+                schedule=self.schedule,
+                owner=self._model,
+            ),
+            self._rule,
+        )
         self._slots = _slots(self._model, parameters)
 
     def _follow_replaced_parameters(self) -> None:
@@ -337,47 +340,44 @@ class FastSelector:
         if self._optimizers:
             check_parameters(self._optimizers, [pair for layer in found.layers for pair in layer] + found.outer)
         logger.warning("parameters of the model were replaced; the selector follows the new ones")
-        self._capture.close()
+        state, optimizers = self.state_dict(), self._optimizers
+        self._detach()
+        self._core.close()
         # The new parameters are frozen where the old ones were.
         self._freezer = Freezer([[p for _, p in layer] for layer in found.layers], self._freezer.active)
         self._found = found
-        self._start_capture()
-        if self._optimizers:
-            self.attach(*self._optimizers)
+        self._build_core()
+        self.load_state_dict(state)
+        if optimizers:
+            self.attach(*optimizers)
 
-    def _ahead_or_now(self) -> Selection:
-        if self._ahead is not None:
-            mask, self._ahead = self._ahead, None
-            return Selection(mask, torch.full_like(self._threshold, float("nan")))
-        selection = self._rule.select(self.scores, self._status_for_rule())
-        mask = getattr(selection, "mask", None)
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (self.num_layers,):
-            raise LayerSelectError(
-                f"rule {self._rule.name!r} returned no bool mask of {self.num_layers} layers: {mask!r}"
-            )
-        return selection
-
-    def _status_for_rule(self) -> Tensor:
-        """A rule that reads no scores is told that all is well: what is not finite is left out of its choice step by
-        step, also where the choice stands for several steps."""
-        status = self._layer_scores.status
-        return status if self._rule.uses_scores else torch.full_like(status, MEASURED)
+    def _drawn(self) -> Tensor | None:
+        """bool [L] on the host: the selection of this step, where the rule makes it without looking at scores."""
+        if self._rule.uses_scores or not self.schedule.selects_in(self._step):
+            return None
+        if self._ahead is None:
+            # It is told that all is well: what is not finite is left out of its choice step by step, also where the
+            # choice stands for several steps.
+            scores = torch.full((self.num_layers,), float("nan"))
+            status = torch.full((self.num_layers,), MEASURED, dtype=torch.uint8)
+            mask = getattr(self._rule.select(scores, status), "mask", None)
+            check_mask(self._rule, mask, self.num_layers)
+            self._ahead = mask
+        return self._ahead
 
     def _prepare_backward(self) -> None:
         """Mode ``freeze``: decides which layers take gradients in the next backward pass."""
-        if not self._rule.uses_scores and self.schedule.selects_in(self._step):
-            # The rule needs no gradient, so its selection is known before the backward pass: only these
-            # layers need gradients, and all of them have one when the optimizer steps.
-            self._ahead = self._rule.select(self.scores, self._status_for_rule()).mask
-            active = self._ahead
+        drawn = self._drawn()
+        if drawn is not None:
+            # The selection is known before the backward pass: only these layers need gradients, and all of them
+            # have one when the optimizer steps.
+            wanted = drawn.tolist()
         elif not self._rule.uses_scores:
-            active = self._decided
+            wanted = self._freezer.active if self._step > self.schedule.warmup else [True] * self.num_layers
         elif self.schedule.measures_all_in(self._step):
-            active = torch.ones_like(self._mask)
+            wanted = [True] * self.num_layers
         else:
-            # A layer left out because it was not finite, or never measured, must be measured again.
-            active = self._decided | (self._layer_scores.status != MEASURED)
-        wanted = active.tolist()
+            wanted = self._mirror.read() or [True] * self.num_layers
         if not any(wanted) and not self._found.outer:
             # Without a single trained parameter the backward pass could not even start.
             wanted = [True] * self.num_layers
@@ -406,6 +406,7 @@ class FastSelector:
         for what, theirs, ours in (
             ("rule", state["rule"]["name"], self._rule.name),
             ("score", state["score"], self.score),
+            ("lag", state["lag"], self.lag),
         ):
             if theirs != ours:
                 raise LayerSelectError(

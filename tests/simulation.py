@@ -48,11 +48,13 @@ class Simulation:
         probe_every: int,
         warmup: int = 0,
         interval: int = 1,
+        lag: int = 0,
         pick: Callable[[list[float]], set[int]] = variance_split,
         make_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = lambda p: torch.optim.AdamW(p, lr=1e-2),
     ) -> None:
         self.model, self.layers, self.mode = model, layers, mode
         self.probe_every, self.warmup, self.interval, self.pick = probe_every, warmup, interval, pick
+        self.past: list[set[int]] = [set(range(len(layers)))] * (lag + 1)
         self.optimizers = [make_optimizer(layer) for layer in layers]
         self.outer_optimizer = make_optimizer(outer)
         self.scores = [math.nan] * len(layers)
@@ -64,10 +66,8 @@ class Simulation:
         loss.backward()
         everything = set(range(len(self.layers)))
         probe = self.probe_every and (self.step_index - self.warmup) % self.probe_every == 0
-        if self.mode == "gate" or probe or self.step_index <= self.warmup:
-            active = everything
-        else:
-            active = self.selection
+        measures_all = self.mode == "gate" or probe or self.step_index <= self.warmup
+        active = everything if measures_all else self.past[0]
         for index in active:
             self.scores[index] = math.sqrt(
                 math.fsum(float((p.grad.double() ** 2).sum()) for p in self.layers[index] if p.grad is not None)
@@ -78,6 +78,7 @@ class Simulation:
             self.selection = self.pick(self.scores)
             for index in self.selection:
                 self.frequency[index] += 1
+        self.past = [*self.past[1:], self.selection]
         for index in self.selection & active:
             self.optimizers[index].step()
         self.outer_optimizer.step()

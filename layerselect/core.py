@@ -1,0 +1,200 @@
+"""What a step of the selector computes: scores, selection, counters, history; on the host's terms or on a device's.
+
+Both cores offer the same: ``state``, live tensors by name (``scores``, ``status``, ``nonfinite``, ``total_norm``, ``decided``,
+``mask``, ``wanted``, ``threshold``, ``frequency``), ``history``, ``step()`` and ``close()``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .capture import make_capture
+from .cuda import CudaCore, device_rule
+from .errors import LayerSelectError
+from .history import History
+from .rules import EXCLUDED, MEASURED, Rule
+from .schedule import Schedule
+from .scores import LayerScores
+
+logger = logging.getLogger(__name__)
+
+
+class Core(Protocol):
+    """Measures and decides."""
+
+    state: dict[str, Tensor]
+    history: History
+    decides_on_device: bool  #: whether the host would have to wait to know the selection
+
+    def step(self, rule: Rule, drawn: Tensor | None, active: Sequence[bool]) -> bool:
+        """Closes a step.
+
+        Args:
+            rule: the rule in force.
+            drawn: bool [L] on the host: the selection, if the rule made one without looking at scores.
+            active: which layers took gradients; the others' scores are held.
+
+        Returns:
+            False, and nothing was done, if no parameter has a gradient.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class CoreSettings:
+    """What a core is built for."""
+
+    parameters: list[nn.Parameter]
+    groups: list[int]  #: the layer of each parameter; L for outer parameters
+    layer_names: list[str]
+    numels: list[int]
+    device: torch.device
+    score: str
+    capture: str
+    backend: str
+    schedule: Schedule
+    owner: nn.Module
+
+
+def make_core(settings: CoreSettings, rule: Rule) -> Core:
+    """The core for the parameters' device. A rule that reads scores and that the kernels do not know is applied by PyTorch
+    on the device, with more launches."""
+    if _has_kernels(settings):
+        if not rule.uses_scores or device_rule(rule, len(settings.layer_names), settings.device) is not None:
+            return DeviceCore(settings)
+        logger.info("the kernels do not know rule %r: PyTorch applies it, with more launches", rule.name)
+    return HostCore(settings)
+
+
+def _has_kernels(settings: CoreSettings) -> bool:
+    return settings.backend == "native" and settings.device.type == "cuda"
+
+
+class HostCore:
+    """The step in plain PyTorch around the backend's norm pass and rules: the core of the CPU."""
+
+    decides_on_device = False
+
+    def __init__(self, settings: CoreSettings) -> None:
+        device, length = settings.device, len(settings.layer_names)
+        self._schedule = settings.schedule
+        backend = settings.backend if device.type == "cpu" else "torch"
+        self._capture = make_capture(
+            settings.capture, settings.parameters, settings.groups, length + 1, backend, settings.owner
+        )
+        self._scores = LayerScores(settings.score, settings.groups, settings.numels, device)
+        self.history = History(settings.layer_names, device)
+        self._step = torch.zeros((), dtype=torch.int64)
+        self.state = {
+            **self._scores.tensors,
+            "step": self._step,
+            "decided": torch.ones(length, dtype=torch.bool, device=device),
+            "mask": torch.ones(length, dtype=torch.bool, device=device),
+            "wanted": torch.ones(length, dtype=torch.bool, device=device),
+            "threshold": torch.full((), float("nan"), dtype=torch.float32, device=device),
+            "frequency": torch.zeros(length, dtype=torch.int64, device=device),
+        }
+
+    def step(self, rule: Rule, drawn: Tensor | None, active: Sequence[bool]) -> bool:
+        measured_groups = self._capture.finish()
+        if not measured_groups:
+            return False
+        state, step = self.state, int(self._step)  # counted on the host
+        trained = torch.tensor(active, device=state["mask"].device)
+        self._scores.update(self._capture.sqnorms, measured_groups, trained)
+        if self._schedule.warms_up_in(step):
+            state["decided"].fill_(True)
+        elif self._schedule.selects_in(step):
+            self._decide(rule, drawn)
+        # Between two selections the last one stands, less what is not finite now.
+        torch.logical_and(state["decided"], state["status"] != EXCLUDED, out=state["mask"])
+        # A layer left out because it was not finite, or never measured, must be measured again.
+        torch.logical_or(state["decided"], state["status"] != MEASURED, out=state["wanted"])
+        if self._schedule.selects_in(step):
+            state["frequency"] += state["mask"]
+        self.history.record(
+            step=step, scores=state["scores"], mask=state["mask"], trained=trained, threshold=state["threshold"]
+        )
+        self._step += 1
+        return True
+
+    def close(self) -> None:
+        self._capture.close()
+
+    def _decide(self, rule: Rule, drawn: Tensor | None) -> None:
+        if drawn is not None:
+            self.state["decided"].copy_(drawn)
+            self.state["threshold"].fill_(float("nan"))
+            return
+        selection = rule.select(self.state["scores"], self.state["status"])
+        check_mask(rule, getattr(selection, "mask", None), self.state["mask"].numel())
+        self.state["decided"].copy_(selection.mask)
+        self.state["threshold"].copy_(selection.threshold)
+
+
+class DeviceCore:
+    """The step in compiled kernels: measured, decided and recorded on the device, and nothing waits for it."""
+
+    decides_on_device = True
+
+    def __init__(self, settings: CoreSettings) -> None:
+        self._device, self._length = settings.device, len(settings.layer_names)
+        self._schedule = settings.schedule
+        self._core = CudaCore(
+            settings.parameters,
+            settings.groups,
+            self._length,
+            score=settings.score,
+            capture=settings.capture,
+            warmup=settings.schedule.warmup,
+            interval=settings.schedule.interval,
+            owner=settings.owner,
+        )
+        self.state = self._core.state
+        ring = {name.removeprefix("history_"): t for name, t in self.state.items() if name.startswith("history_")}
+        # Waits for the device; called when the history is read or its ring is full.
+        self.history = History(settings.layer_names, self._device, ring, lambda: int(self.state["step"]))
+        self._rule: Rule | None = None
+        self._options: dict[str, Any] | None = None
+
+    @property
+    def launches(self) -> int:
+        """Kernel launches of the last step."""
+        return self._core.launches
+
+    def step(self, rule: Rule, drawn: Tensor | None, active: Sequence[bool]) -> bool:
+        if rule is not self._rule:
+            self._rule, self._options = rule, device_rule(rule, self._length, self._device)
+        options = self._options
+        if options is None:
+            if rule.uses_scores:
+                raise LayerSelectError(
+                    f"the kernels do not know rule {rule.name!r}: build the selector with it, or with backend='torch'"
+                )
+            # Between two selections the kernel keeps the last one and does not look.
+            mask = drawn if drawn is not None else torch.ones(self._length, dtype=torch.bool)
+            options = {"kind": "fixed", "fixed": _to_device(mask, self._device)}
+        self.history.expect()
+        return self._core.step(options, active)
+
+    def close(self) -> None:
+        self._core.close()
+
+
+def check_mask(rule: Rule, mask: Any, length: int) -> None:
+    """Raises LayerSelectError unless ``mask`` is bool [length]."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (length,):
+        raise LayerSelectError(f"rule {rule.name!r} returned no bool mask of {length} layers: {mask!r}")
+
+
+def _to_device(mask: Tensor, device: torch.device) -> Tensor:
+    """A copy that the host does not wait for."""
+    return mask.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else mask

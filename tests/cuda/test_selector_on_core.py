@@ -1,0 +1,104 @@
+"""FastSelector over the device core. Without a GPU the core runs on the launchers' twins: hooks, state, gates, schedule and
+history are those of a device, the kernels are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from layerselect import FastSelector, LayerSelectError, Rule, Selection
+from layerselect import core as core_module
+from torch import nn
+
+from tests.models import plain, plain_loss
+
+
+@pytest.fixture(autouse=True)
+def device_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "_has_kernels", lambda settings: True)
+
+
+def train(selector: FastSelector, model: nn.Module, steps: int, fused: bool) -> list[list[int]]:
+    optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-2, fused=fused)
+    selector.attach(optimizer)
+    chosen = []
+    for step in range(steps):
+        plain_loss(model, step).backward()
+        selector.step()
+        optimizer.step()
+        optimizer.zero_grad()
+        chosen.append(selector.selected())
+    return chosen
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "kept-and-restored"])
+@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("mode", ["observe", "gate", "freeze"])
+@pytest.mark.parametrize("rule", ["variance", "topk:k=2", "fixed:layers=[1,4]", "random:k=2", "all"])
+def test_training_is_that_of_the_host(rule, mode, lag, fused, monkeypatch):
+    settings = {"mode": mode, "lag": lag, "probe_every": 5, "warmup": 2, "seed": 3}
+    model = plain()
+    selector = FastSelector(model, rule, **settings)
+    assert selector._core.decides_on_device
+    on_device = train(selector, model, 16, fused)
+
+    monkeypatch.setattr(core_module, "_has_kernels", lambda settings: False)
+    twin = plain()
+    expected = FastSelector(twin, rule, **settings)
+    assert not expected._core.decides_on_device
+    on_host = train(expected, twin, 16, fused)
+
+    assert on_device == on_host
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(a, b)
+    torch.testing.assert_close(selector.scores, expected.scores, rtol=1e-6, atol=0, equal_nan=True)
+    assert selector.frequency.tolist() == expected.frequency.tolist()
+    rows, others = selector.history.arrays(), expected.history.arrays()
+    for name in ("step", "mask", "trained"):
+        assert (rows[name] == others[name]).all(), name
+
+
+def test_history_outlasts_the_ring():
+    model = plain(layers=3)
+    with FastSelector(model, mode="observe") as selector:
+        plain_loss(model).backward()
+        for _ in range(700):
+            selector.step()
+        assert len(selector.history) == 700
+        for _ in range(500):
+            selector.step()
+        assert selector.history.arrays()["step"].tolist() == list(range(1200))
+
+
+def test_state_moves_between_host_and_device(monkeypatch):
+    model = plain()
+    selector = FastSelector(model, mode="gate")
+    train(selector, model, 5, fused=True)
+    state = selector.state_dict()
+    monkeypatch.setattr(core_module, "_has_kernels", lambda settings: False)
+    other = FastSelector(plain(), mode="gate")
+    other.load_state_dict(state)
+    assert torch.equal(other.frequency, selector.frequency)
+    assert torch.equal(other.scores, selector.scores)
+    assert len(other.history) == 5
+
+
+def test_a_rule_that_the_kernels_do_not_know_runs_in_pytorch():
+    class AboveMean(Rule):
+        name = "above-mean"
+
+        def select(self, scores, status):
+            return Selection(scores >= scores.mean(), scores.mean())
+
+        def config(self):
+            return {}
+
+    model = plain()
+    with FastSelector(model, AboveMean(), mode="observe") as selector:
+        assert not selector._core.decides_on_device
+        plain_loss(model).backward()
+        selector.step()
+        assert selector.selected() == [i for i, s in enumerate(selector.scores.tolist()) if s >= selector.scores.mean()]
+    with FastSelector(model, "variance", mode="observe") as selector:
+        selector.rule = AboveMean()
+        with pytest.raises(LayerSelectError, match="kernels do not know rule 'above-mean'"):
+            selector.step()
