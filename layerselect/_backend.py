@@ -48,7 +48,12 @@ def resolve(backend: str = "auto", device: torch.device | str = "cpu") -> Litera
     module = _native()
     if isinstance(module, str):
         problem = f"layerselect's compiled core cannot be loaded ({module}); {_REBUILD}"
-    elif kind != "cpu":
+    elif kind == "cuda" and not module.has_cuda_kernels():
+        problem = (
+            "layerselect was built without CUDA kernels; reinstall it where nvcc and a CUDA build of torch are "
+            "('layerselect doctor' shows both)"
+        )
+    elif kind not in ("cpu", "cuda"):
         problem = f"layerselect's compiled core has no kernels for device {kind!r}"
     else:
         return "native"

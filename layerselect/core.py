@@ -65,9 +65,11 @@ class CoreSettings:
 
 
 def make_core(settings: CoreSettings, rule: Rule) -> Core:
-    """The core for the parameters' device. A rule that reads scores and that the kernels do not know is applied by PyTorch
-    on the device, with more launches."""
-    if _has_kernels(settings):
+    """The core for the parameters' device. PyTorch does the work, with more launches and waiting for the device, where the
+    kernels cannot: for rules of one's own that read scores, and for layers on several devices."""
+    if len({parameter.device for parameter in settings.parameters}) > 1:
+        logger.info("the layers are on several devices: PyTorch measures them, and the host waits for each")
+    elif _has_kernels(settings):
         if not rule.uses_scores or device_rule(rule, len(settings.layer_names), settings.device) is not None:
             return DeviceCore(settings)
         logger.info("the kernels do not know rule %r: PyTorch applies it, with more launches", rule.name)
@@ -134,7 +136,8 @@ class HostCore:
             self.state["decided"].copy_(drawn)
             self.state["threshold"].fill_(float("nan"))
             return
-        selection = rule.select(self.state["scores"], self.state["status"])
+        # No copy on the CPU. On a device without kernels of ours the host decides, and waits.
+        selection = rule.select(self.state["scores"].cpu(), self.state["status"].cpu())
         check_mask(rule, getattr(selection, "mask", None), self.state["mask"].numel())
         self.state["decided"].copy_(selection.mask)
         self.state["threshold"].copy_(selection.threshold)
@@ -160,8 +163,7 @@ class DeviceCore:
         )
         self.state = self._core.state
         ring = {name.removeprefix("history_"): t for name, t in self.state.items() if name.startswith("history_")}
-        # Waits for the device; called when the history is read or its ring is full.
-        self.history = History(settings.layer_names, self._device, ring, lambda: int(self.state["step"]))
+        self.history = History(settings.layer_names, self._device, ring)
         self._rule: Rule | None = None
         self._options: dict[str, Any] | None = None
 

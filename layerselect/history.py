@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,40 +18,36 @@ _COLUMNS = {
 
 
 class History:
-    """A ring of rows on the device, emptied to the host only when it is full or asked for.
+    """A ring of rows on the device, copied to the host now and then without waiting.
 
-    Recording a row writes device memory that was allocated once. One row holds, for L layers: the step
-    (int64), the scores (float32 [L], a frozen layer's last one), the mask (bool [L]), which layers
-    took gradients in the step (bool [L]) and the threshold (float32).
+    Row = step modulo the number of rows. Recording writes device memory that was allocated once. When half of the ring is
+    new, a copy of all of it starts towards pinned memory; it is looked at when the next one is due, hundreds of
+    steps later. One row holds, for L layers: the step (int64), the scores (float32 [L], a frozen layer's last one),
+    the mask (bool [L]), which layers took gradients in the step (bool [L]) and the threshold (float32).
+
+    Args:
+        layer_names: the L layers.
+        device: of the ring.
+        ring: the ring, if someone else writes its rows, by column.
     """
 
-    def __init__(
-        self,
-        layer_names: list[str],
-        device: torch.device,
-        ring: dict[str, Tensor] | None = None,
-        written: Callable[[], int] | None = None,
-    ) -> None:
-        """
-        Args:
-            ring: the ring, if someone else writes its rows; then row = step modulo the number of rows.
-            written: says how many rows that one has written since the beginning.
-        """
+    def __init__(self, layer_names: list[str], device: torch.device, ring: dict[str, Tensor] | None = None) -> None:
         self._layer_names = layer_names
         self._ring = _new_ring(len(layer_names), device) if ring is None else ring
+        self._ring["step"].fill_(-1)  # no row is written
         self._capacity = len(self._ring["step"])
-        self._written = written
-        self._drained: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
-        self._on_host = 0  # rows that have left the ring
-        self._in_ring = 0  # rows that have not, at most
+        self._blocks: dict[str, list[Tensor]] = {name: [] for name in _COLUMNS}
+        self._last = -1  # the last step that is on the host
+        self._unseen = 0  # rows since the last copy was started
+        self._copy: _Copy | None = None
 
     def __len__(self) -> int:
-        """The number of recorded steps. Where a device records them, this waits for it."""
-        return self._on_host + self._in_ring if self._written is None else self._written()
+        """The number of recorded steps; this waits for the device."""
+        return len(self.state_dict()["step"])
 
     def record(self, *, step: int, scores: Tensor, mask: Tensor, trained: Tensor, threshold: Tensor) -> None:
         self.expect()
-        row = (self._on_host + self._in_ring - 1) % self._capacity
+        row = step % self._capacity
         self._ring["step"][row] = step
         self._ring["scores"][row] = scores
         self._ring["mask"][row] = mask
@@ -61,9 +56,11 @@ class History:
 
     def expect(self) -> None:
         """Makes room for a row that is about to be written."""
-        if self._in_ring == self._capacity:
-            self._drain()
-        self._in_ring += 1
+        if self._unseen == self._capacity // 2:
+            self._absorb(self._copy)
+            self._copy = _Copy(self._ring)
+            self._unseen = 0
+        self._unseen += 1
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Host copies of all rows (the call waits for the device).
@@ -72,8 +69,7 @@ class History:
             ``step`` int64 [n], ``scores`` float32 [n, L], ``mask`` bool [n, L], ``trained`` bool [n, L] (which
             layers took gradients), ``threshold`` float32 [n].
         """
-        self._drain()
-        return {name: self._joined(name).numpy() for name in _COLUMNS}
+        return {name: column.numpy() for name, column in self.state_dict().items()}
 
     def to_pandas(self) -> Any:
         """One row per step and layer: ``step, layer, name, score, selected, trained, threshold``.
@@ -120,24 +116,53 @@ class History:
         return ax
 
     def state_dict(self) -> dict[str, Tensor]:
-        self._drain()
-        return {name: self._joined(name) for name in _COLUMNS}
+        """All rows by column, on the host; this waits for the device."""
+        self._absorb(self._copy)
+        self._absorb(_Copy(self._ring))
+        self._copy = None
+        self._unseen = 0
+        empty = {name: column[:0].cpu() for name, column in self._ring.items()}
+        return {name: torch.cat([empty[name], *self._blocks[name]]) for name in _COLUMNS}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._drained = {name: [state[name].cpu().to(dtype).clone()] for name, dtype in _COLUMNS.items()}
-        self._on_host, self._in_ring = len(state["step"]), 0
+        self._blocks = {name: [state[name].cpu().to(dtype).clone()] for name, dtype in _COLUMNS.items()}
+        self._last = int(state["step"][-1]) if len(state["step"]) else -1
+        self._ring["step"].fill_(-1)
+        self._copy, self._unseen = None, 0
 
-    def _drain(self) -> None:
-        count = self._in_ring if self._written is None else self._written() - self._on_host
-        if count:
-            rows = [(self._on_host + i) % self._capacity for i in range(count)]
-            for name, column in self._ring.items():
-                self._drained[name].append(column[rows].to("cpu", copy=True))
-        self._on_host += count
-        self._in_ring = 0
+    def _absorb(self, copy: _Copy | None) -> None:
+        """Takes the rows of a copy that are new here."""
+        if copy is None:
+            return
+        columns = copy.columns()
+        order = columns["step"].argsort()
+        new = order[columns["step"][order] > self._last]
+        if len(new):
+            for name, column in columns.items():
+                self._blocks[name].append(column[new])
+            self._last = int(columns["step"][new[-1]])
 
-    def _joined(self, name: str) -> Tensor:
-        return torch.cat([self._ring[name][:0].cpu(), *self._drained[name]])
+
+class _Copy:
+    """A copy of a ring that is on its way to the host."""
+
+    def __init__(self, ring: dict[str, Tensor]) -> None:
+        device = ring["step"].device
+        self._columns = {
+            name: torch.empty_like(column, device="cpu", pin_memory=device.type == "cuda").copy_(
+                column, non_blocking=True
+            )
+            for name, column in ring.items()
+        }
+        self._arrived = torch.cuda.Event() if device.type == "cuda" else None
+        if self._arrived is not None:
+            self._arrived.record(torch.cuda.current_stream(device))
+
+    def columns(self) -> dict[str, Tensor]:
+        """The copy; waits until it has arrived."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._columns
 
 
 def _new_ring(num_layers: int, device: torch.device, rows: int = 512) -> dict[str, Tensor]:

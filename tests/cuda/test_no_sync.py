@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [ROOT / "layerselect" / name for name in ("cuda.py", "device_gates.py")]
+SOURCES = [ROOT / "layerselect" / name for name in ("core.py", "cuda.py", "device_gates.py", "history.py")]
 # Methods whose call makes the host wait for a tensor on a device, or may.
 WAITS = {"item", "cpu", "tolist", "numpy", "synchronize", "nonzero", "wait", "all_close", "allclose", "equal", "unique"}
 # What an observe or gate step runs, by class; the other functions belong to construction or to mode freeze.
@@ -18,6 +18,9 @@ STEP_PATHS = {
     "FusedGate": {"_set_aside", "_start_momentum"},
     "KeepingGate": {"_set_aside", "_put_back", "_held", "_has_momentum"},
     "SelectionMirror": {"push"},
+    "DeviceCore": {"step", "launches"},
+    "History": {"expect"},
+    "_Copy": {"__init__"},
 }
 # Of KeepingGate only: the host gates the step in which the optimizer's state is not there yet, as its docstring says.
 GATED_BY_THE_HOST = "super()._set_aside()"
@@ -58,6 +61,14 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("FusedGate", "__init__"), ("KeepingGate", "__init__"), ("KeepingGate", "_warn"),
         ("SelectionMirror", "__init__"), ("SelectionMirror", "read"),
         ("SelectionMirror", "state_dict"), ("SelectionMirror", "load_state_dict"),
+        ("DeviceCore", "__init__"), ("DeviceCore", "close"),
+        # The protocol, and the core that is not a device's.
+        ("Core", "step"), ("Core", "close"), ("HostCore", "__init__"), ("HostCore", "step"), ("HostCore", "close"),
+        ("HostCore", "_decide"),
+        # Reading is the caller's wait; _absorb looks at a copy that was started half a ring ago.
+        *(("History", name) for name in ("__init__", "__len__", "record", "arrays", "to_pandas", "plot", "state_dict",
+                                         "load_state_dict", "_absorb")),
+        ("_Copy", "columns"),
     }  # fmt: skip
     listed = {(owner, name) for owner, names in STEP_PATHS.items() for name in names}
     assert set(functions()) == listed | elsewhere
