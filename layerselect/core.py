@@ -21,6 +21,7 @@ from .history import History
 from .rules import EXCLUDED, MEASURED, Rule
 from .schedule import Schedule
 from .scores import LayerScores
+from .several_devices import SeveralDevicesCore
 
 logger = logging.getLogger(__name__)
 
@@ -65,19 +66,33 @@ class CoreSettings:
 
 
 def make_core(settings: CoreSettings, rule: Rule) -> Core:
-    """The core for the parameters' device. PyTorch does the work, with more launches and waiting for the device, where the
-    kernels cannot: for rules of one's own that read scores, and for layers on several devices."""
-    if len({parameter.device for parameter in settings.parameters}) > 1:
-        logger.info("the layers are on several devices: PyTorch measures them, and the host waits for each")
-    elif _has_kernels(settings):
-        if not rule.uses_scores or device_rule(rule, len(settings.layer_names), settings.device) is not None:
+    """The core for the parameters' devices. PyTorch does the work, with more launches and waiting for the device, where the
+    kernels cannot: for rules of one's own that read scores, and for a layer that is spread over devices."""
+    if _has_kernels(settings):
+        if _spread_layers(settings):
+            logger.info("a layer is spread over devices: PyTorch measures it, and the host waits")
+        elif rule.uses_scores and device_rule(rule, len(settings.layer_names), settings.device) is None:
+            logger.info("the kernels do not know rule %r: PyTorch applies it, with more launches", rule.name)
+        else:
             return DeviceCore(settings)
-        logger.info("the kernels do not know rule %r: PyTorch applies it, with more launches", rule.name)
     return HostCore(settings)
 
 
+def _spread_layers(settings: CoreSettings) -> bool:
+    places = {
+        (group, parameter.device)
+        for group, parameter in zip(settings.groups, settings.parameters, strict=True)
+        if group < len(settings.layer_names)
+    }
+    return len(places) > len({group for group, _ in places})
+
+
 def _has_kernels(settings: CoreSettings) -> bool:
-    return settings.backend == "native" and settings.device.type == "cuda"
+    return settings.backend == "native" and all(p.device.type == "cuda" for p in settings.parameters)
+
+
+def _device_of(parameter: Tensor) -> object:
+    return parameter.device
 
 
 class HostCore:
@@ -151,7 +166,9 @@ class DeviceCore:
     def __init__(self, settings: CoreSettings) -> None:
         self._device, self._length = settings.device, len(settings.layer_names)
         self._schedule = settings.schedule
-        self._core = CudaCore(
+        several = len({_device_of(parameter) for parameter in settings.parameters}) > 1
+        options = {"device_of": _device_of} if several else {}
+        self._core = (SeveralDevicesCore if several else CudaCore)(
             settings.parameters,
             settings.groups,
             self._length,
@@ -160,6 +177,7 @@ class DeviceCore:
             warmup=settings.schedule.warmup,
             interval=settings.schedule.interval,
             owner=settings.owner,
+            **options,
         )
         self.state = self._core.state
         ring = {name.removeprefix("history_"): t for name, t in self.state.items() if name.startswith("history_")}

@@ -29,6 +29,9 @@ def make_gate(
     """
     if takes_found_inf(optimizer):
         return FusedGate(optimizer, layers, state["gate"])
+    if len({parameter.device for parameters in layers for parameter in parameters}) > 1:
+        logger.warning("the layers are on several devices, so every gated step waits for them: use fused=True")
+        return Gate(optimizer, layers, lambda: state["mask"].tolist())
     return KeepingGate(optimizer, layers, state["gate"], state["mask"])
 
 

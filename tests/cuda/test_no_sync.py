@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [ROOT / "layerselect" / name for name in ("core.py", "cuda.py", "device_gates.py", "history.py")]
+SOURCES = [
+    ROOT / "layerselect" / name
+    for name in ("core.py", "cuda.py", "device_gates.py", "history.py", "several_devices.py")
+]
 # Methods whose call makes the host wait for a tensor on a device, or may.
 WAITS = {"item", "cpu", "tolist", "numpy", "synchronize", "nonzero", "wait", "all_close", "allclose", "equal", "unique"}
 # What an observe or gate step runs, by class; the other functions belong to construction or to mode freeze.
@@ -21,6 +24,7 @@ STEP_PATHS = {
     "DeviceCore": {"step", "launches"},
     "History": {"expect"},
     "_Copy": {"__init__"},
+    "SeveralDevicesCore": {"step", "launches"},
 }
 # Of KeepingGate only: the host gates the step in which the optimizer's state is not there yet, as its docstring says.
 GATED_BY_THE_HOST = "super()._set_aside()"
@@ -69,6 +73,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         *(("History", name) for name in ("__init__", "__len__", "record", "arrays", "to_pandas", "plot", "state_dict",
                                          "load_state_dict", "_absorb")),
         ("_Copy", "columns"),
+        ("SeveralDevicesCore", "__init__"), ("SeveralDevicesCore", "close"),
     }  # fmt: skip
     listed = {(owner, name) for owner, names in STEP_PATHS.items() for name in names}
     assert set(functions()) == listed | elsewhere

@@ -7,6 +7,7 @@ import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError, Rule, Selection
 from layerselect import core as core_module
+from layerselect.several_devices import SeveralDevicesCore
 from torch import nn
 
 from tests.models import plain, plain_loss
@@ -55,6 +56,38 @@ def test_training_is_that_of_the_host(rule, mode, lag, fused, monkeypatch):
     rows, others = selector.history.arrays(), expected.history.arrays()
     for name in ("step", "mask", "trained"):
         assert (rows[name] == others[name]).all(), name
+
+
+@pytest.mark.parametrize("score", ["l2", "rms", "sqrt_sum"])
+@pytest.mark.parametrize("capture", ["backward", "step"])
+@pytest.mark.parametrize("mode", ["gate", "freeze"])
+def test_layers_on_several_devices(mode, capture, score, monkeypatch):
+    """One device divided in three: blocks 0 and 1 with the embedding, blocks 2 to 4, block 5 with the head."""
+    settings = {"mode": mode, "capture": capture, "score": score, "probe_every": 5, "warmup": 2, "lag": 1}
+    model, twin = plain(), plain()
+    places = {id(p): 0 if n < 2 else 1 if n < 5 else 2 for n, b in enumerate(model.blocks) for p in b.parameters()}
+    places |= {id(p): 2 for p in model.head.parameters()}
+    with monkeypatch.context() as patch:
+        patch.setattr(core_module, "_device_of", lambda parameter: places.get(id(parameter), 0))
+        selector = FastSelector(model, "topk:k=3", **settings)
+    assert isinstance(selector._core._core, SeveralDevicesCore)
+    expected = FastSelector(twin, "topk:k=3", **settings)
+    assert train(selector, model, 14, fused=True) == train(expected, twin, 14, fused=True)
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(selector.scores, expected.scores)
+    assert torch.equal(selector.frequency, expected.frequency)
+    torch.testing.assert_close(selector.total_norm, expected.total_norm, rtol=1e-12, atol=0)
+    assert (selector.history.arrays()["mask"] == expected.history.arrays()["mask"]).all()
+    # Not finite on one device: left out, counted, and the score held.
+    before = selector.scores.clone()
+    handle = model.blocks[5][1].weight.register_hook(lambda g: g * float("inf")) if 5 in selector.trained() else None
+    plain_loss(model).backward()
+    selector.step()
+    if handle is not None:
+        assert 5 not in selector.selected()
+        assert selector.nonfinite.tolist() == [0, 0, 0, 0, 0, 1]
+        assert selector.scores[5] == before[5]
 
 
 def test_history_outlasts_the_ring():

@@ -1,0 +1,103 @@
+"""Layers on several devices: each device measures its own, one small copy brings the scores together, one device decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .cuda import CudaCore
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one device measures."""
+
+    core: CudaCore
+    there: Tensor  #: int64, the layers on it, on that device
+    here: Tensor  #: the same on the deciding device
+
+
+class SeveralDevicesCore:
+    """Does what :class:`~layerselect.cuda.CudaCore` does, for parameters on several devices. No wait for any of them.
+
+    The deciding device is that of the first parameter. Its core sees one number per layer, the score, as a gradient of one
+    element: the norm of which is the score again, to the last bit. Launches: those of each device, and one more.
+
+    Args:
+        parameters, groups, num_layers, score, capture, warmup, interval, owner: as for ``CudaCore``; the parameters of one
+            layer are on one device.
+        device_of: says where a parameter is; tests divide a single device with it.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        groups: Sequence[int],
+        num_layers: int,
+        *,
+        score: str = "l2",
+        capture: str = "backward",
+        warmup: int = 0,
+        interval: int = 1,
+        owner: object = None,
+        device_of: Callable[[Tensor], object] = lambda parameter: parameter.device,
+    ) -> None:
+        main = parameters[0].device
+        members: dict[object, list[tuple[Tensor, int]]] = {}
+        for parameter, group in zip(parameters, groups, strict=True):
+            members.setdefault(device_of(parameter), []).append((parameter, group))
+        self._parts = []
+        for pairs in members.values():
+            own, own_groups = [p for p, _ in pairs], [g for _, g in pairs]
+            layers = sorted({g for g in own_groups if g < num_layers})
+            self._parts.append(
+                _Part(
+                    CudaCore(own, own_groups, num_layers, score=score, capture=capture, history_rows=1, owner=owner),
+                    torch.tensor(layers, dtype=torch.int64, device=own[0].device),
+                    torch.tensor(layers, dtype=torch.int64, device=main),
+                )
+            )
+        self._scores = torch.zeros(num_layers + 1, dtype=torch.float32, device=main)
+        carriers = [nn.Parameter(torch.zeros(1, device=main)) for _ in range(num_layers + 1)]
+        for index, carrier in enumerate(carriers):
+            carrier.grad = self._scores[index : index + 1]
+        self._decision = CudaCore(
+            carriers, list(range(num_layers + 1)), num_layers, capture="step", warmup=warmup, interval=interval
+        )
+        self._total_norm = torch.zeros((), dtype=torch.float64, device=main)
+        self.state: dict[str, Tensor] = {**self._decision.state, "total_norm": self._total_norm}
+
+    @property
+    def launches(self) -> int:
+        """Kernel launches of the last step on all devices, those of the copies left out."""
+        return sum(part.core.launches for part in self._parts) + self._decision.launches
+
+    def step(self, rule: dict[str, Any], active: Sequence[bool]) -> bool:
+        """Closes the step, as ``CudaCore.step``."""
+        squares = torch.zeros_like(self._total_norm)
+        measured = False
+        for part in self._parts:
+            if not part.core.step({"kind": "all"}, active):
+                self._scores.index_fill_(0, part.here, 0.0)
+                continue
+            measured = True
+            state = part.core.state
+            # Status 0: not finite in this step, which the deciding core must see for itself.
+            fresh = state["scores"].masked_fill(state["status"] == 0, math.nan).index_select(0, part.there)
+            self._scores.index_copy_(0, part.here, fresh.to(self._scores.device, non_blocking=True))
+            squares = squares + state["total_norm"].to(squares.device, non_blocking=True).square()
+        if not measured:
+            return False
+        torch.sqrt(squares, out=self._total_norm)
+        return self._decision.step(rule, active)
+
+    def close(self) -> None:
+        """Removes the hooks; ``state`` keeps its values."""
+        for part in self._parts:
+            part.core.close()
+        self._decision.close()
