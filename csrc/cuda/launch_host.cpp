@@ -76,7 +76,7 @@ float decide(const SelectArgs& args, bool* mask) {
       break;
   }
   for (int l = 0; l < args.num_layers; ++l) {
-    mask[l] = args.status[l] != kExcluded && (rule.kind == RuleKind::kAll || rule.fixed[l] != 0);
+    mask[l] = rule.kind == RuleKind::kAll || rule.fixed[l] != 0;
   }
   return std::numeric_limits<float>::quiet_NaN();
 }
@@ -118,20 +118,21 @@ int layerselect_host_select(const SelectArgs* select, CUstream_st* /*stream*/) {
   args.counters->total_norm = std::sqrt(total);
   update_scores(args, raw);
   const auto step = static_cast<std::uint32_t>(args.counters->step);
+  const bool decides = step >= args.warmup && (step - args.warmup) % args.interval == 0;
   if (step < args.warmup) {
     std::fill_n(args.decided, n, std::uint8_t{1});
-  } else if ((step - args.warmup) % args.interval == 0) {
+  } else if (decides) {
     const auto mask = std::make_unique<bool[]>(n);
     args.counters->threshold = decide(args, mask.get());
     for (int l = 0; l < n; ++l) {
       args.decided[l] = mask[l] ? 1 : 0;
-      args.frequency[l] += mask[l] ? 1 : 0;
     }
   }
   const std::int64_t row = args.history_rows > 0 ? step % static_cast<std::uint32_t>(args.history_rows) : 0;
   for (int l = 0; l < n; ++l) {
     const bool selected = args.decided[l] != 0 && args.status[l] != layerselect::kExcluded;
     args.mask[l] = selected ? 1 : 0;
+    args.frequency[l] += decides && selected ? 1 : 0;
     args.wanted[l] = args.decided[l] != 0 || args.status[l] != layerselect::kMeasured ? 1 : 0;
     args.gate[l] = selected ? 0.0F : 1.0F;
     if (args.history_rows > 0) {

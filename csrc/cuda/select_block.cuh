@@ -225,12 +225,13 @@ __device__ __forceinline__ bool chosen(const Rule& rule, const Decision& decisio
       return status != kExcluded && scratch.rank[layer] >= decision.first_rank;
     case RuleKind::kThreshold:
       return status == kNeverMeasured || (status == kMeasured && scratch.scores[layer] >= rule.gamma);
+    // These choose without scores. What is not finite is left out step by step, also where a choice stands for several.
     case RuleKind::kFixed:
-      return status != kExcluded && rule.fixed[layer] != 0;
+      return rule.fixed[layer] != 0;
     case RuleKind::kAll:
       break;
   }
-  return status != kExcluded;
+  return true;
 }
 
 // The norm of all gradients, by the first warp: lanes take every 32nd group, then a tree.
@@ -277,11 +278,13 @@ __device__ __forceinline__ void select_block(const SelectArgs& args, unsigned ch
     bool decided = warming_up;
     if (decides) {
       decided = chosen(args.rule, decision, scratch, layer);
-      args.frequency[layer] += decided ? 1 : 0;
     } else if (!warming_up) {
       decided = args.decided[layer] != 0;
     }
     const bool selected = decided && scratch.status[layer] != kExcluded;
+    if (decides && selected) {
+      args.frequency[layer] += 1;
+    }
     args.decided[layer] = decided ? 1 : 0;
     args.mask[layer] = selected ? 1 : 0;
     args.wanted[layer] = decided || scratch.status[layer] != kMeasured ? 1 : 0;

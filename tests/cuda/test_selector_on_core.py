@@ -102,6 +102,23 @@ def test_history_outlasts_the_ring():
         assert selector.history.arrays()["step"].tolist() == list(range(1200))
 
 
+@pytest.mark.parametrize("rule", ["fixed:layers=[1,2]", "random:k=2", "all"])
+def test_a_choice_without_scores_outlives_a_gradient_that_is_not_finite(rule):
+    model = plain()
+    with FastSelector(model, rule, mode="observe", interval=3) as selector:
+        chosen = []
+        for step in range(3):
+            handles = [b[1].weight.register_hook(lambda g: g * float("nan")) for b in model.blocks] if step == 0 else []
+            plain_loss(model).backward()
+            selector.step()
+            for handle in handles:
+                handle.remove()
+            model.zero_grad()
+            chosen.append(selector.selected())
+        assert chosen[0] == [] and chosen[1] == chosen[2] != []
+        assert selector.frequency.sum() == 0
+
+
 def test_state_moves_between_host_and_device(monkeypatch):
     model = plain()
     selector = FastSelector(model, mode="gate")

@@ -32,13 +32,15 @@ class Twin:
         self.nonfinite += taken & ~finite
         self.status = np.where(np.isfinite(self.scores), 1, 2).astype(np.uint8)
         self.status[taken & ~finite] = 0
+        decides = self.step >= self.warmup and (self.step - self.warmup) % self.interval == 0
         if self.step < self.warmup:
             self.decided[:] = True
-        elif (self.step - self.warmup) % self.interval == 0:
+        elif decides:
             self.decided, threshold = self.decide(self.scores, self.status)
             self.threshold = np.float32(threshold)
-            self.frequency += self.decided
         self.mask = self.decided & (self.status != 0)
+        if decides:
+            self.frequency += self.mask
         self.wanted = self.decided | (self.status != 1)
         self.gate = np.append(1.0 - self.mask, 0.0).astype(np.float32)
         row = {
