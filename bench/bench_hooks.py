@@ -67,14 +67,7 @@ def test_hooks(benchmark, name, dtype, threads):
             "Python monitor": backward_pass(layout, monitor(reference)),
         }
     )
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        turns()
-        turns.forget()
-        benchmark.pedantic(turns, rounds=ROUNDS)
-    finally:
-        torch.set_num_threads(before)
+    turns.measure(benchmark, ROUNDS, threads)
 
     print(f"\n{name} {dtype}, {len(layout.tensors)} parameters, {threads} thread(s)")
     print(f"{'':24s}      ms   added ms   of Python hooks with .item()")

@@ -33,14 +33,7 @@ def test_norm_pass(benchmark, name, dtype, threads):
             ".norm() each": lambda: [t.norm() for t in tensors],
         }
     )
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        turns()
-        turns.forget()
-        benchmark.pedantic(turns, rounds=ROUNDS)
-    finally:
-        torch.set_num_threads(before)
+    turns.measure(benchmark, ROUNDS, threads)
 
     read = min(("read (sum)", "read (dot)"), key=turns.median)
     print(f"\n{name} {dtype}, {layout.num_bytes / 1e6:.0f} MB in {len(tensors)} tensors, {threads} thread(s)")

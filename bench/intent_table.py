@@ -60,7 +60,7 @@ def table(runs: dict[str, list[dict]], split: str) -> str:
 
 
 def main() -> int:
-    arguments, _, options = _split(sys.argv[1:])
+    arguments, options = _split(sys.argv[1:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rules", nargs="+", default=["all", "variance"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -83,11 +83,11 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     if "--" in arguments:
         at = arguments.index("--")
-        return arguments[:at], "--", arguments[at + 1 :]
-    return arguments, "", []
+        return arguments[:at], arguments[at + 1 :]
+    return arguments, []
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,10 +85,17 @@ class Turns:
             self._contenders[name]()
             self.seconds[name].append(time.perf_counter() - start)
 
-    def forget(self) -> None:
-        """Drops what was timed so far (the warm-up)."""
-        for times in self.seconds.values():
-            times.clear()
+    def measure(self, benchmark: Any, rounds: int, threads: int) -> None:
+        """One round to warm up, which does not count, then ``rounds`` of them on ``threads`` threads."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            self()
+            for times in self.seconds.values():
+                times.clear()
+            benchmark.pedantic(self, rounds=rounds)
+        finally:
+            torch.set_num_threads(before)
 
     def median(self, name: str) -> float:
         return statistics.median(self.seconds[name])

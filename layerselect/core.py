@@ -127,15 +127,16 @@ class HostCore:
         state, step = self.state, int(self._step)  # counted on the host
         trained = torch.tensor(active, device=state["mask"].device)
         self._scores.update(self._capture.sqnorms, measured_groups, trained)
+        selects = self._schedule.selects_in(step)
         if self._schedule.warms_up_in(step):
             state["decided"].fill_(True)
-        elif self._schedule.selects_in(step):
+        elif selects:
             self._decide(rule, drawn)
         # Between two selections the last one stands, less what is not finite now.
         torch.logical_and(state["decided"], state["status"] != EXCLUDED, out=state["mask"])
         # A layer left out because it was not finite, or never measured, must be measured again.
         torch.logical_or(state["decided"], state["status"] != MEASURED, out=state["wanted"])
-        if self._schedule.selects_in(step):
+        if selects:
             state["frequency"] += state["mask"]
         self.history.record(
             step=step, scores=state["scores"], mask=state["mask"], trained=trained, threshold=state["threshold"]
@@ -165,7 +166,6 @@ class DeviceCore:
 
     def __init__(self, settings: CoreSettings) -> None:
         self._device, self._length = settings.device, len(settings.layer_names)
-        self._schedule = settings.schedule
         several = len({_device_of(parameter) for parameter in settings.parameters}) > 1
         options = {"device_of": _device_of} if several else {}
         self._core = (SeveralDevicesCore if several else CudaCore)(

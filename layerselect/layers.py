@@ -37,7 +37,6 @@ class LayeredParameters:
     """
 
     names: list[str]
-    modules: list[nn.Module]
     layers: list[list[tuple[str, nn.Parameter]]]
     outer: list[tuple[str, nn.Parameter]]
 
@@ -81,7 +80,6 @@ def split_parameters(model: nn.Module, layers: LayerSpec = None) -> LayeredParam
         )
     return LayeredParameters(
         names=[found[i][0] for i in kept],
-        modules=[found[i][1] for i in kept],
         layers=[sorted_layers[i] for i in kept],
         outer=outer,
     )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .rules.base import EXCLUDED, MEASURED, NEVER_MEASURED
+from .status import EXCLUDED, MEASURED, NEVER_MEASURED
 
 SCORE_FORMS = ("l2", "rms", "sqrt_sum")
 
@@ -31,7 +31,7 @@ class LayerScores:
     Attributes:
         tensors: the following by name, ``values`` as ``scores``.
         values: float32 [L], the last finite score of each layer; NaN where there is none.
-        status: uint8 [L], see :mod:`layerselect.rules.base`.
+        status: uint8 [L], see :mod:`layerselect.status`.
         nonfinite: int64 [L], in how many steps the layer's gradient was not finite.
         total_norm: float64 [], the norm of all gradients of the last step.
     """

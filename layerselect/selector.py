@@ -110,7 +110,7 @@ class FastSelector:
         self._step = 0
         self._ahead: Tensor | None = None
         self._mirror = SelectionMirror(self.num_layers, self.lag, self._device)
-        self._rule = self._bound(rule if isinstance(rule, Rule) else make_rule(rule, seed=seed))
+        self._rule = self._bound(make_rule(rule, seed=seed))
         self._seed = seed
         self._build_core()
         if self.mode == "freeze":
@@ -333,7 +333,6 @@ class FastSelector:
             raise LayerSelectError("parameters were removed from the model: build a new selector for the changed model")
         found = LayeredParameters(
             names=self._found.names,
-            modules=self._found.modules,
             layers=[[(name, replaced[id(old)]) for name, old in layer] for layer in self._found.layers],
             outer=[(name, replaced[id(old)]) for name, old in self._found.outer],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -75,3 +76,17 @@ def repeatable() -> Iterator[None]:
 def environment() -> dict[str, str]:
     """A copy of the environment for tests that start another Python."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests import tiny_intent  # transformers, for those who need it
+
+    return tiny_intent.save_bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def corpus_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests import tiny_intent  # transformers, for those who need it
+
+    return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-EXCLUDED, MEASURED, NEVER_MEASURED = 0, 1, 2
+from ..status import EXCLUDED, MEASURED, NEVER_MEASURED
+
 MAX_LAYERS = 1024
 TIE_TOLERANCE = 1e-12
 

@@ -1,6 +1,7 @@
 """Rules: how scores become a selection. One file per kind; a new rule touches nothing but the registry."""
 
-from .base import EXCLUDED, MEASURED, NEVER_MEASURED, Rule, Selection
+from ..status import EXCLUDED, MEASURED, NEVER_MEASURED
+from .base import Rule, Selection
 from .random_layers import RandomLayers
 from .ranked import Fraction, Threshold, TopK
 from .registry import available, make_rule

@@ -12,12 +12,6 @@ from torch import Tensor
 from .._backend import load as load_backend
 from ..errors import LayerSelectError
 
-# The three states of a layer's score. One value never means two things: "never measured" asks for a
-# measurement, "not finite" asks to be left out.
-EXCLUDED = 0  #: its gradient was not finite in this step; it may not be selected
-MEASURED = 1  #: its score is a finite number, from this step or held from an earlier one
-NEVER_MEASURED = 2  #: it ranks above every measured layer, so that it gets measured
-
 
 @dataclass(frozen=True)
 class Selection:

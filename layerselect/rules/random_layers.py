@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
-from .base import EXCLUDED, Rule, Selection, check_count, no_threshold
+from ..status import EXCLUDED
+from .base import Rule, Selection, check_count, no_threshold
 
 
 @dataclass(eq=False)

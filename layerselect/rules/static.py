@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
-from .base import EXCLUDED, Rule, Selection, no_threshold
+from ..status import EXCLUDED
+from .base import Rule, Selection, no_threshold
 
 
 @dataclass(eq=False)

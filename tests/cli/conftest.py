@@ -7,18 +7,6 @@ from pathlib import Path
 import pytest
 from layerselect.cli import main
 
-from tests import tiny_intent
-
-
-@pytest.fixture(scope="session")
-def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_intent.save_bert(tmp_path_factory.mktemp("bert"))
-
-
-@pytest.fixture(scope="session")
-def corpus_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))
-
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, corpus_path: Path) -> Path:

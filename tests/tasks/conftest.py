@@ -10,15 +10,5 @@ from tests import tiny_intent
 
 
 @pytest.fixture(scope="session")
-def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_intent.save_bert(tmp_path_factory.mktemp("bert"))
-
-
-@pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_intent.save_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="session")
-def corpus_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))
