@@ -21,7 +21,7 @@ report.html and cells/.
 """
 
 _OWN = (
-    "run", "command", "verbose", "threads", "overwrite", "interrupted_hint", "methods", "adapters", "seeds", "jobs",
+    "run", "command", "verbose", "threads", "overwrite", "interrupted_hint", "methods", "adapters", "adapter_lr", "seeds", "jobs",
     "reference", "split", "bootstrap", "out",
 )  # fmt: skip
 
@@ -51,6 +51,8 @@ def add_command(commands: Any) -> None:
         metavar="LIST",
         help="every method is run with each of these (default: lora; of the demo model: none)",
     )
+    job.add_argument("--adapter-lr", type=_rate_of, action="append", default=[], metavar="NAME=X",
+                     help="learning rate of the rows with this adapter, instead of --lr; may be repeated")  # fmt: skip
     job.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
     job.add_argument("--reference", metavar="METHOD", help="what the others are tested against (default: all)")
     job.add_argument("--split", metavar="NAME", help="the split in the table (default: test, or validation)")
@@ -64,6 +66,15 @@ def add_command(commands: Any) -> None:
     add_common_options(parser)
     add_settings(parser, leave_out=("--rule", "--adapter"))
     parser.set_defaults(run=run)
+
+
+def _rate_of(text: str) -> tuple[str, float]:
+    """``none=2e-4`` as a pair."""
+    name, equals, value = text.partition("=")
+    try:
+        return name, float(value if equals else "")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=NUMBER, as in none=2e-4") from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         base={**presets, **settings},
         methods=tuple(split_list(args.methods)),
         adapters=tuple(split_list(args.adapters or adapter)),
+        adapter_lr=dict(args.adapter_lr),
         seeds=args.seeds,
         jobs=args.jobs,
         threads=args.threads,

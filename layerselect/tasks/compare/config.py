@@ -19,6 +19,7 @@ class CompareConfig:
         out: the folder of the comparison; what is finished in it is kept.
         base: the settings that all cells share, as for :class:`~layerselect.tasks.intent.IntentConfig`.
         methods, adapters: see :func:`~layerselect.tasks.compare.methods.parse_variants`.
+        adapter_lr: learning rates of adapters that need another one than ``base`` gives, by the adapter's name.
         seeds: every variant is trained with the seeds 0 .. seeds - 1.
         jobs: cells that run at the same time.
         threads: of each cell; ``None`` shares the cores among the jobs.
@@ -34,6 +35,7 @@ class CompareConfig:
     base: Mapping[str, Any]
     methods: tuple[str, ...]
     adapters: tuple[str, ...] = ("lora",)
+    adapter_lr: Mapping[str, float] = field(default_factory=dict)
     seeds: int = 3
     jobs: int = 1
     threads: int | None = None
@@ -52,6 +54,11 @@ class CompareConfig:
         object.__setattr__(self, "variants", parse_variants(self.methods, self.adapters))
         if self.reference is not None and self.reference_variant is None:
             raise LayerSelectError(f"--reference {self.reference} is none of the compared methods")
+        unused = sorted(set(self.adapter_lr) - {variant.adapter for variant in self.variants})
+        if unused:
+            raise LayerSelectError(
+                f"--adapter-lr {unused[0]}={self.adapter_lr[unused[0]]}: no compared row has this adapter"
+            )
         # Every cell's settings are checked before the first one runs.
         for variant in self.variants:
             self.settings(variant, 0, self.out)
@@ -66,10 +73,12 @@ class CompareConfig:
 
     def settings(self, variant: Variant, seed: int, out: str) -> IntentConfig:
         """The settings of one cell."""
-        return IntentConfig(
-            **{**self.base, "rule": variant.method.rule, "adapter": variant.adapter, "seed": seed, "out": out}
-        )
+        own = {"rule": variant.method.rule, "adapter": variant.adapter, "seed": seed, "out": out}
+        if variant.adapter in self.adapter_lr:
+            own["lr"] = self.adapter_lr[variant.adapter]
+        return IntentConfig(**{**self.base, **own})
 
     def fixed(self) -> dict[str, Any]:
         """What must be the same when a comparison is taken up again; methods and seeds may be added."""
-        return {name: value for name, value in sorted(self.base.items()) if name != "device"}
+        settings = {**self.base, **({"adapter_lr": dict(self.adapter_lr)} if self.adapter_lr else {})}
+        return {name: value for name, value in sorted(settings.items()) if name != "device"}

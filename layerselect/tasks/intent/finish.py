@@ -18,7 +18,7 @@ from ...report import IntentReport, write_intent_report
 from ...selector import FastSelector
 from .config import IntentConfig
 from .dataset import Splits, label_counts
-from .logs import METRICS, TRAINING_LOG
+from .logs import METRICS, TRAINING_LOG, RunLog
 from .outputs import COMMAND, HISTORY, IMPORTANCE, PREDICTIONS, RESULTS, RunFolder, importance, prediction_records
 from .results import SplitResult
 from .training import ClassificationTrainer, probabilities
@@ -58,11 +58,11 @@ def steps_per_epoch(trainer: ClassificationTrainer) -> int:
     return max(1, -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps))
 
 
-def training_facts(trainer: ClassificationTrainer, selector: FastSelector, seconds: Sequence[float]) -> dict[str, Any]:
+def training_facts(trainer: ClassificationTrainer, selector: FastSelector, log: RunLog) -> dict[str, Any]:
     """What describes the training: steps, time, how much was trained.
 
-    ``seconds_per_step`` and ``saved_mb`` are means over the steps of this process (an interrupted run's earlier
-    steps are not in them), ``peak_memory_mb`` is the most that this process held, on the device if it trained on one;
+    ``seconds_per_step``, ``processor_seconds_per_step`` and ``saved_mb`` are means over the steps of this process (an
+    interrupted run's earlier steps are not in them), ``peak_memory_mb`` is the most that this process held, on the device if it trained on one;
     ``layers_selected``, ``layers_with_gradient`` and ``trained_parameters`` (of selected layers, and outside the layers) are means
     over all steps.
     """
@@ -71,9 +71,10 @@ def training_facts(trainer: ClassificationTrainer, selector: FastSelector, secon
     facts = {
         "steps": trainer.state.global_step,
         "kept_step": kept_step(trainer),
-        "seconds": round(sum(seconds), 3),
-        "seconds_per_step": round(float(np.mean(seconds)), 5) if seconds else None,
-        "median_seconds_per_step": round(float(np.median(seconds)), 5) if seconds else None,
+        "seconds": round(sum(log.seconds), 3),
+        "seconds_per_step": _mean(log.seconds),
+        "processor_seconds_per_step": _mean(log.processor_seconds),
+        "median_seconds_per_step": round(float(np.median(log.seconds)), 5) if log.seconds else None,
         "num_layers": selector.num_layers,
         "layers_selected": float(rows["mask"].sum(axis=1).mean()) if len(rows["mask"]) else None,
         "layers_with_gradient": float(rows["trained"].sum(axis=1).mean()) if len(rows["trained"]) else None,
@@ -89,6 +90,10 @@ def training_facts(trainer: ClassificationTrainer, selector: FastSelector, secon
     if trainer.saved_bytes:
         facts["saved_mb"] = round(float(np.mean(trainer.saved_bytes)) / 1e6, 3)
     return facts
+
+
+def _mean(seconds: Sequence[float]) -> float | None:
+    return round(float(np.mean(seconds)), 5) if seconds else None
 
 
 def _trained_parameters(selector: FastSelector, masks: np.ndarray) -> float | None:

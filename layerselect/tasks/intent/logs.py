@@ -26,6 +26,8 @@ class RunLog(TrainerCallback):
 
     Attributes:
         seconds: time of each step of this process, without evaluation and data loading.
+        processor_seconds: likewise, the time that the processor worked for this process: what other programs take from the
+            machine is not in it, unless they take it by way of the memory.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class RunLog(TrainerCallback):
     ) -> None:
         self._folder, self._split = folder, split
         self._on_event = on_event or (lambda kind, record: None)
-        self._started = 0.0
+        self._started = (0.0, 0.0)
         self.seconds: list[float] = []
+        self.processor_seconds: list[float] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -46,10 +49,11 @@ class RunLog(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._started = time.perf_counter()
+        self._started = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._started)
+        self.seconds.append(time.perf_counter() - self._started[0])
+        self.processor_seconds.append(time.process_time() - self._started[1])
         self._on_event("step", {"step": state.global_step, "steps": state.max_steps})
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -98,7 +98,7 @@ def run_intent(
     scores = final_scores(trainer, splits, folder, multi_label=corpus.multi_label)
     # The floors are the same whatever the rule holds out.
     results = split_results(whole, scores, corpus.labels, multi_label=corpus.multi_label)
-    training = training_facts(trainer, callback.selector, log.seconds)
+    training = training_facts(trainer, callback.selector, log)
     save_adapter(
         folder.path / ADAPTER, model, encoder,
         base_model=_base_model(config), kind=config.adapter, multi_label=corpus.multi_label,
