@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import LayerSelectError
-
 
 def add_setting(
     group: argparse._ArgumentGroup,
@@ -95,10 +93,9 @@ def resolve_device(device: str) -> str:
     """``auto`` is CUDA where there is any."""
     import torch
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise LayerSelectError(
-            "--device cuda: this machine has no CUDA device that torch can use; see 'layerselect doctor'"
-        )
+    from ..tasks.settings import check_device
+
+    check_device(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device

@@ -15,8 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..intent.logs import METRICS, TRAINING_LOG
-from ..intent.outputs import HISTORY, IMPORTANCE, PREDICTIONS, RESULTS
+from ..run_folder import HISTORY, IMPORTANCE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
 from .methods import Variant
 
 _REASON = 200  # characters of a reason that go into a table

@@ -1,15 +1,15 @@
-"""From a corpus to what the Trainer reads: token ids, targets, splits by role, batches of similar length."""
+"""From a corpus to what the Trainer reads: token ids, targets, splits by role."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from ...data import Corpus
 from ...data.splits import document_splits
@@ -221,35 +221,3 @@ class Collator:
                 answers = [self._words.tokens_of(as_answer(item["labels"])) for item in items]
                 batch["answer_ids"], batch["answer_mask"] = pad_answers(answers)
         return batch
-
-
-class SimilarLengths(Sampler[int]):
-    """A random order in which the examples of a batch have similar lengths, so that little is padded.
-
-    Shuffles, sorts runs of ``chunk`` batches by length, and shuffles the batches. The order depends on the seed and
-    the epoch alone, so that a resumed run sees the batches that an uninterrupted one would have seen.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, *, seed: int = 0, chunk: int = 16) -> None:
-        self._lengths, self._batch, self._seed, self._run = lengths, batch_size, seed, chunk * batch_size
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng((self._seed, self._epoch))
-        order = generator.permutation(len(self._lengths)).tolist()
-        batches: list[list[int]] = []
-        for start in range(0, len(order), self._run):
-            run = sorted(order[start : start + self._run], key=lambda i: -self._lengths[i])
-            batches += [run[i : i + self._batch] for i in range(0, len(run), self._batch)]
-        # The one batch that is not full stays last: batches are cut from this order by counting.
-        full = [batch for batch in batches if len(batch) == self._batch]
-        rest = [i for batch in batches if len(batch) < self._batch for i in batch]
-        for number in generator.permutation(len(full)):
-            yield from full[number]
-        yield from rest

@@ -9,26 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import set_seed
 
-from ...data import Corpus, load_corpus
-from ...errors import LayerSelectError
+from ...data import Corpus
 from ...integrations.transformers import last_checkpoint
 from ..adapters import add_adapter
 from ..demo_model import SOURCE as DEMO
 from ..demo_model import build_demo_classifier, build_demo_writer
+from ..facts import training_facts
 from ..label_words import LabelWords, label_sets
 from ..models import LoadedModel, load_classifier, load_writer
+from ..run_folder import CHECKPOINTS, RunFolder
+from ..run_log import RunLog
+from ..saved_adapter import ADAPTER, BASE
+from ..settings import check_device
 from .config import IntentConfig
 from .dataset import TRAIN, Encoder, build_splits, make_targets
-from .finish import final_scores, training_facts, write_files
-from .logs import RunLog
-from .outputs import CHECKPOINTS, RunFolder
-from .predict import ADAPTER, BASE, save_adapter
+from .finish import COMMAND, final_scores, write_files
+from .predict import save_adapter
 from .probe import reserve_for_probe
 from .results import SplitResult, split_results
-from .training import build_trainer, check_selection
+from .training import EVALUATED, build_trainer, check_selection
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +66,12 @@ def run_intent(
         LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used. Nothing is then at
             ``config.out`` that was not there before.
     """
-    _check_device(config.device)
-    folder = RunFolder(config, resume=resume, overwrite=overwrite)
+    check_device(config.device)
+    folder = RunFolder(COMMAND, config, resume=resume, overwrite=overwrite)
     if folder.finished:
         logger.info("the run in %s is finished", folder.path)
         return _finished(folder)
-    corpus = load(config)
+    corpus = config.load_corpus()
     set_seed(config.seed)
     loaded = _model(config, corpus)
     words = _words(corpus, loaded)
@@ -88,7 +89,7 @@ def run_intent(
     if base is not None:
         base.save_pretrained(folder.path / ADAPTER / BASE)
         loaded.tokenizer.save_pretrained(folder.path / ADAPTER / BASE)
-    log = RunLog(folder, splits.select.name if splits.select else None, on_event)
+    log = RunLog(folder, splits.select.name if splits.select else None, EVALUATED, on_event)
     trainer, callback = build_trainer(
         model, loaded.tokenizer, splits, corpus.labels, config, folder.path,
         multi_label=corpus.multi_label, callbacks=[log], words=words,
@@ -112,15 +113,6 @@ def _finished(folder: RunFolder) -> RunResult:
     saved = folder.read_json("results.json")
     splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
     return RunResult(folder.path, splits, saved["training"])
-
-
-def load(config: IntentConfig) -> Corpus:
-    """The corpus of a run."""
-    return load_corpus(
-        config.data, splits=config.splits, strict=config.strict, before=config.before, after=config.after,
-        label=config.label, doc_id=config.doc_id, label_delimiter=config.label_delimiter, labels=config.labels,
-        multi=config.multi, seed=config.split_seed,
-    )  # fmt: skip
 
 
 def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:
@@ -171,10 +163,3 @@ def _max_length(config: IntentConfig, loaded: LoadedModel, words: LabelWords | N
         )
         return positions
     return config.max_length
-
-
-def _check_device(device: str) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise LayerSelectError(
-            "--device cuda: this machine has no CUDA device that torch can use; see 'layerselect doctor'"
-        )

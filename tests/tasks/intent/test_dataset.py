@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from layerselect import LayerSelectError
 from layerselect.data import load_corpus
 from layerselect.tasks.formats import InputFormat
-from layerselect.tasks.intent.dataset import Collator, Encoder, SimilarLengths, build_splits, make_targets
+from layerselect.tasks.intent.dataset import Collator, Encoder, build_splits, make_targets
 from layerselect.tasks.models import load_tokenizer
+from layerselect.tasks.training import SimilarLengths
 
 from tests import tiny_intent
 from tests.tiny_intent import LABELS

@@ -79,7 +79,7 @@ def _other_schema(folder):
         (shutil.rmtree, "there is no folder"),
         (lambda folder: (folder / "layerselect.json").unlink(), "holds no adapter of layerselect"),
         (lambda folder: (folder / "layerselect.json").write_text("{"), "is damaged"),
-        (_other_schema, "not of an intention adapter of this version"),
+        (_other_schema, "is of another version of layerselect"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 64), "does not fit its model"),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "does not fit its model"),
     ],

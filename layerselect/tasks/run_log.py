@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ...errors import LayerSelectError
-from .outputs import RunFolder
-
-METRICS = "metrics.jsonl"
-TRAINING_LOG = "training.jsonl"
+from ..errors import LayerSelectError
+from .run_folder import METRICS, TRAINING_LOG, RunFolder
 
 
 class RunLog(TrainerCallback):
@@ -21,6 +18,7 @@ class RunLog(TrainerCallback):
 
     Args:
         split: the name of the split that is evaluated while training.
+        evaluated: what is kept of an evaluation.
         on_event: told of every record as it is written, as ``("train" | "eval" | "step", record)``; the command line draws
             its progress bar from it.
 
@@ -31,9 +29,13 @@ class RunLog(TrainerCallback):
     """
 
     def __init__(
-        self, folder: RunFolder, split: str | None, on_event: Callable[[str, dict[str, Any]], None] | None = None
+        self,
+        folder: RunFolder,
+        split: str | None,
+        evaluated: Sequence[str],
+        on_event: Callable[[str, dict[str, Any]], None] | None = None,
     ) -> None:
-        self._folder, self._split = folder, split
+        self._folder, self._split, self._evaluated = folder, split, evaluated
         self._on_event = on_event or (lambda kind, record: None)
         self._started = (0.0, 0.0)
         self.seconds: list[float] = []
@@ -82,7 +84,7 @@ class RunLog(TrainerCallback):
             "split": self._split,
             "step": state.global_step,
             "epoch": state.epoch,
-            **{key: metrics[f"eval_{key}"] for key in ("macro_f1", "macro_auprc", "accuracy", "loss")},
+            **{key: metrics[f"eval_{key}"] for key in self._evaluated},
         }
         self._folder.append_line(METRICS, record)
         self._on_event("eval", record)

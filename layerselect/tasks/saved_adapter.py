@@ -1,0 +1,139 @@
+"""The ``adapter`` folder of a run: weights, tokenizer, and what using them again needs to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch import nn
+
+from ..errors import LayerSelectError
+from .models import LoadedModel, model_identity
+
+ADAPTER = "adapter"
+META = "layerselect.json"
+META_VERSION = 1
+#: Inside the adapter's folder: the model it was trained on, where that exists nowhere else.
+BASE = "base"
+
+
+def save_adapted(
+    folder: Path, model: nn.Module, tokenizer: Any, *, task: str, base_model: str, kind: str, fingerprint: str,
+    more: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Writes weights (safetensors), tokenizer and ``layerselect.json``.
+
+    Args:
+        task: what the adapter does, ``intent`` or ``revise``.
+        base_model: the folder or hub id of the model under the adapter; ``""`` if it lies in ``folder/base``.
+        kind: of the adapter; ``none``: the weights are those of the whole model.
+        fingerprint: of the base model's layers, see :func:`layerselect.transfer.base_fingerprint`.
+        more: what the task adds to ``layerselect.json``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {"save_embedding_layers": False} if kind != "none" else {}
+    model.save_pretrained(folder, **options)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's model card is a form that nobody filled in
+    tokenizer.save_pretrained(folder)
+    meta = {
+        "schema": META_VERSION,
+        "task": task,
+        "adapter": kind,
+        "base_model": base_model,
+        "identity": model_identity(base_of(model)),
+        "fingerprint": fingerprint,
+        **more,
+    }
+    (folder / META).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def find_adapter(folder: str | Path) -> Path:
+    """The adapter's folder, given itself or the folder of its run.
+
+    Raises:
+        LayerSelectError: there is none.
+    """
+    place = Path(folder).expanduser()
+    for path in (place, place / ADAPTER):
+        if (path / META).is_file():
+            return path
+    if not place.is_dir():
+        raise LayerSelectError(f"there is no folder {str(place)!r}: pass the --out folder of a finished run")
+    raise LayerSelectError(
+        f"{str(place)!r} holds no adapter of layerselect ({META} is missing): pass the --out folder of a run"
+    )
+
+
+def read_meta(path: Path, task: str, *, command: str) -> dict[str, Any]:
+    """The content of an adapter's ``layerselect.json``.
+
+    Args:
+        task: what the adapter must do.
+        command: what makes such adapters, for the message.
+
+    Raises:
+        LayerSelectError: it is damaged, or the adapter is of another task or version.
+    """
+    try:
+        meta = json.loads((path / META).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LayerSelectError(f"{str(path / META)!r} is damaged ({error}): train again") from error
+    if not isinstance(meta, dict) or meta.get("schema") != META_VERSION:
+        raise LayerSelectError(f"{str(path / META)!r} is of another version of layerselect: train again")
+    if meta.get("task") != task:
+        raise LayerSelectError(
+            f"the adapter {str(path)!r} was trained for the task {meta.get('task')!r}, not {task!r}: pass one that "
+            f"'{command}' made"
+        )
+    return meta
+
+
+def load_adapted(
+    path: Path, meta: Mapping[str, Any], load: Callable[[str | Path], LoadedModel], *, model: str | Path | None = None
+) -> nn.Module:
+    """The trained model: the base model with its adapter, or the whole model that was saved.
+
+    Args:
+        load: loads a base model from a folder or a hub id.
+        model: where the base model lies now, if it has moved.
+
+    Raises:
+        LayerSelectError: the base model is missing or another one, or the adapter is damaged.
+    """
+    if meta["adapter"] == "none":
+        if model is not None:
+            raise LayerSelectError(f"{str(path)!r} holds a whole model and takes no other: leave --model out")
+        return load(path).model
+    base = model if model is not None else (meta["base_model"] or path / BASE)
+    try:
+        loaded = load(base)
+    except LayerSelectError as error:
+        raise LayerSelectError(
+            f"the model under the adapter {str(path)!r} cannot be loaded ({error}): give its place with --model"
+        ) from error
+    if (identity := model_identity(loaded.model)) != meta["identity"]:
+        raise LayerSelectError(
+            f"the adapter {str(path)!r} was trained on another model: {_difference(meta['identity'], identity)}; "
+            "give the right one with --model"
+        )
+    try:
+        return PeftModel.from_pretrained(loaded.model, str(path))
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise LayerSelectError(f"the adapter {str(path)!r} does not fit its model: {text}") from error
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The model under a ``peft`` adapter, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    for key in expected:
+        if expected[key] != found.get(key):
+            return f"{key} is {found.get(key)!r} here and was {expected[key]!r}"
+    return f"its configuration has {sorted(set(found) - set(expected))} besides"
