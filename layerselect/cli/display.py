@@ -20,11 +20,11 @@ class TrainingDisplay:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("training"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[doing]}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[facts]}"),
             console=self._console, disable=not self._console.is_terminal,
         )  # fmt: skip
-        self._task = self._progress.add_task("", total=None, facts="")
+        self._task = self._progress.add_task("", total=None, facts="", doing="training")
         self._facts: dict[str, str] = {}
 
     def __enter__(self) -> TrainingDisplay:
@@ -38,19 +38,38 @@ class TrainingDisplay:
         if kind == "step":
             self._progress.update(self._task, completed=record["step"], total=record["steps"])
             return
+        if kind == "phase":
+            self._begin(record["name"])
+            return
+        if kind == "revise":
+            self._progress.update(
+                self._task, doing=f"revising {record['split']}", completed=record["done"], total=record["examples"]
+            )
+            return
         if kind == "train":
             self._facts["loss"] = f"loss {record['loss']:.3f}"
             if "num_trained" in record:
                 self._facts["layers"] = f"{record['num_trained']} layers selected"
         else:
-            self._facts["quality"] = f"macro-F1 {record['macro_f1']:.3f}"
+            self._facts["quality"] = f"{record['split']} " + _quality(record)[0]
             self._console.print(
-                f"epoch {record['epoch']:.1f}, step {record['step']}: {record['split']} macro-F1 {record['macro_f1']:.3f}, "
-                f"AUPRC {record['macro_auprc']:.3f}, accuracy {record['accuracy']:.3f}, loss {record['loss']:.3f}",
+                f"epoch {record['epoch']:.1f}, step {record['step']}: {record['split']} {', '.join(_quality(record))}",
                 highlight=False,
                 soft_wrap=True,
             )
         self._progress.update(self._task, facts="  ".join(self._facts.values()))
+
+    def _begin(self, name: str) -> None:
+        """Another part of the job: the bar starts anew."""
+        self._facts = {}
+        self._console.print(name, highlight=False, style="bold")
+        self._progress.reset(self._task, total=None, facts="", doing=name)
+
+
+def _quality(record: dict[str, Any]) -> list[str]:
+    """What an evaluation says, in words; the most important first."""
+    names = (("macro_f1", "macro-F1"), ("macro_auprc", "AUPRC"), ("accuracy", "accuracy"), ("loss", "loss"))
+    return [f"{name} {record[key]:.3f}" for key, name in names if key in record]
 
 
 def print_results(result: RunResult) -> None:

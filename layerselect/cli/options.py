@@ -17,6 +17,7 @@ def add_setting(
     kind: Callable[[str], Any] = str,
     choices: Sequence[str] | None = None,
     metavar: str | None = None,
+    dest: str | None = None,
 ) -> None:
     """Adds an option that leaves no trace in the namespace unless it is given, so that presets can tell."""
     shown = "" if default is None else f" (default: {default})"
@@ -27,6 +28,7 @@ def add_setting(
         metavar=metavar,
         default=argparse.SUPPRESS,
         help=text.replace("%", "%%") + shown,
+        **({} if dest is None else {"dest": dest}),
     )
 
 

@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import LayerSelectError
+from .completions import base_of
+from .demo_model import SOURCE as DEMO
 from .models import LoadedModel, model_identity
 
 ADAPTER = "adapter"
@@ -127,9 +129,13 @@ def load_adapted(
         raise LayerSelectError(f"the adapter {str(path)!r} does not fit its model: {text}") from error
 
 
-def base_of(model: nn.Module) -> nn.Module:
-    """The model under a ``peft`` adapter, or the model itself."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+def base_reference(model: str) -> str:
+    """How an adapter names its base model, given the run's setting: the whole path of a folder, a hub id, or "" for the demo's
+    model, which lies in the adapter's own folder."""
+    if model == DEMO:
+        return ""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.is_dir() else model
 
 
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:

@@ -12,15 +12,12 @@ import torch
 from torch.utils.data import Dataset
 
 from ...data import Corpus
-from ...data.splits import document_splits
 from ...errors import LayerSelectError
 from ..formats import InputFormat
 from ..label_words import LabelWords, as_answer, pad_answers
+from ..rows import TRAIN, split_rows, watched_split
 
 logger = logging.getLogger(__name__)
-
-TRAIN = "train"
-HOLDOUT = "holdout"
 
 
 @dataclass
@@ -134,25 +131,7 @@ def build_splits(corpus: Corpus, encoder: Encoder, *, holdout: float = 0.0, seed
         raise LayerSelectError(
             f"the corpus {corpus.name!r} has only the label {', '.join(corpus.labels)!r}: there is nothing to tell apart"
         )
-    rows = {name: list(split) for name, split in corpus.splits.items()}
-    if not rows.get(TRAIN):
-        raise LayerSelectError(
-            f"the training split of {corpus.name!r} is empty (splits: {', '.join(rows) or 'none'}): use --splits document "
-            "to split all rows anew"
-        )
-    for name in [name for name, split in rows.items() if not split]:
-        logger.warning("the split %s of %s is empty and is left out", name, corpus.name)
-        del rows[name]
-    if holdout:
-        names = document_splits(
-            [row["doc_id"] for row in rows[TRAIN]],
-            [row["intentions"] for row in rows[TRAIN]],
-            fractions=(1 - holdout, holdout, 0.0),
-            seed=seed,
-        )
-        kept = [row for row, name in zip(rows[TRAIN], names, strict=True) if name == TRAIN]
-        rows[HOLDOUT] = [row for row, name in zip(rows[TRAIN], names, strict=True) if name != TRAIN]
-        rows[TRAIN] = kept
+    rows = split_rows(corpus, holdout=holdout, seed=seed)
     if encoder.form.name == "contextual" and not _has_context(rows):
         logger.warning("no row of %s has the text around it: --format contextual reads the same as plain", corpus.name)
     encoded = {name: encode_split(name, split, encoder, corpus) for name, split in rows.items()}
@@ -165,8 +144,7 @@ def build_splits(corpus: Corpus, encoder: Encoder, *, holdout: float = 0.0, seed
     missing = [label for label, n in zip(corpus.labels, label_counts(train, len(corpus.labels)), strict=True) if not n]
     if missing:
         logger.warning("the training split has no example of: %s", ", ".join(missing))
-    select = encoded.get(HOLDOUT) or encoded.get("validation")
-    return Splits(train, select, list(encoded.values()))
+    return Splits(train, encoded.get(watched_split(encoded) or ""), list(encoded.values()))
 
 
 def _has_context(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:

@@ -13,18 +13,20 @@ from transformers import set_seed
 
 from ...data import Corpus
 from ...integrations.transformers import last_checkpoint
+from ...transfer import base_fingerprint
 from ..adapters import add_adapter
 from ..demo_model import SOURCE as DEMO
 from ..demo_model import build_demo_classifier, build_demo_writer
 from ..facts import training_facts
 from ..label_words import LabelWords, label_sets
 from ..models import LoadedModel, load_classifier, load_writer
+from ..rows import TRAIN
 from ..run_folder import CHECKPOINTS, RunFolder
 from ..run_log import RunLog
-from ..saved_adapter import ADAPTER, BASE
+from ..saved_adapter import ADAPTER, BASE, base_reference
 from ..settings import check_device
 from .config import IntentConfig
-from .dataset import TRAIN, Encoder, build_splits, make_targets
+from .dataset import Encoder, build_splits, make_targets
 from .finish import COMMAND, final_scores, write_files
 from .predict import save_adapter
 from .probe import reserve_for_probe
@@ -74,6 +76,7 @@ def run_intent(
     corpus = config.load_corpus()
     set_seed(config.seed)
     loaded = _model(config, corpus)
+    fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
     words = _words(corpus, loaded)
     encoder = Encoder(
         loaded.tokenizer, config.input_format(), corpus.labels, _max_length(config, loaded, words), loaded.separator,
@@ -102,7 +105,8 @@ def run_intent(
     training = training_facts(trainer, callback.selector, log)
     save_adapter(
         folder.path / ADAPTER, model, encoder,
-        base_model=_base_model(config), kind=config.adapter, multi_label=corpus.multi_label,
+        base_model=base_reference(config.model), kind=config.adapter, multi_label=corpus.multi_label,
+        fingerprint=fingerprint,
         answers=words.answers if words else None,
     )  # fmt: skip
     write_files(folder, config, corpus, splits, scores, results, training, callback.selector)
@@ -142,14 +146,6 @@ def _words(corpus: Corpus, loaded: LoadedModel) -> LabelWords | None:
         return None
     targets = make_targets(list(corpus.splits.get(TRAIN, [])), corpus.labels, corpus.multi_label)
     return LabelWords(loaded.tokenizer, corpus.labels, label_sets(targets, len(corpus.labels)))
-
-
-def _base_model(config: IntentConfig) -> str:
-    """Where prediction finds the model under the adapter; "" means in the run itself."""
-    if config.model == DEMO:
-        return ""
-    path = Path(config.model).expanduser()
-    return str(path.resolve()) if path.is_dir() else config.model
 
 
 def _max_length(config: IntentConfig, loaded: LoadedModel, words: LabelWords | None) -> int:

@@ -1,0 +1,90 @@
+"""``layerselect rewrite``: revises new text with a trained generator."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import LayerSelectError
+from .options import add_common_options, add_threads_option, apply_threads, positive, resolve_device
+from .revise import add_generation_options
+
+_EXAMPLE = """\
+examples:
+  layerselect rewrite --adapter runs/revise --intent clarity < draft.txt > revised.txt
+  echo "He go home." | layerselect rewrite --adapter runs/revise --intent fluency --intent clarity
+
+The whole input is one text, unless --lines is given. A text that is longer than the generator was trained for is revised piece by
+piece, cut at sentence borders; the white space between the pieces stays as it is.
+"""
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        "rewrite",
+        help="revise new text with a trained generator",
+        description="Reads text from the standard input (or a file), revises it for the given intentions, and writes it.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--adapter", required=True, metavar="DIR", help="the --out folder of a finished 'layerselect revise'"
+    )
+    parser.add_argument(
+        "--intent", action="append", default=[], metavar="NAME", help="what the revision is for; may be repeated"
+    )
+    parser.add_argument("--input", default=None, metavar="FILE", help="the text, in UTF-8 (default: standard input)")
+    parser.add_argument("--out", default=None, metavar="FILE", help="where to write (default: standard output)")
+    parser.add_argument("--lines", action="store_true", help="each line is a text of its own")
+    parser.add_argument(
+        "--model", default=None, metavar="MODEL", help="the base model, if it has moved since the training"
+    )
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="texts at a time (default: 8)")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to run (default: auto)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    add_generation_options(parser.add_argument_group("how it writes"))
+    add_threads_option(parser)
+    add_common_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..tasks.models import quiet_transformers
+    from ..tasks.revise import GenerationConfig, Rewriter
+
+    names = ("beams", "sample", "temperature", "top_p", "max_new_tokens", "seed")
+    generation = GenerationConfig(**{name: vars(args)[name] for name in names if name in args})
+    apply_threads(args.threads)
+    quiet_transformers()
+    text = _read(args.input)
+    device = resolve_device(args.device)
+    rewriter = Rewriter.load(args.adapter, model=args.model, device=device)
+    texts = text.splitlines(keepends=True) if args.lines else [text]
+    revised = "".join(rewriter.rewrite(texts, args.intent, generation=generation, batch_size=args.batch_size))
+    if args.out is None:
+        sys.stdout.write(revised)
+        return 0
+    target = Path(args.out).expanduser()
+    scratch = target.with_name(target.name + ".partial")
+    try:
+        scratch.write_text(revised, encoding="utf-8")
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return 0
+
+
+def _read(source: str | None) -> str:
+    name = "the standard input" if source is None else repr(source)
+    content = sys.stdin.buffer.read() if source is None else Path(source).expanduser().read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LayerSelectError(f"{name} is not text in UTF-8 (byte {error.start}): convert it first") from error
+    if not text.strip():
+        raise LayerSelectError(f"{name} holds no text to revise")
+    return text

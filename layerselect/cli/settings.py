@@ -1,0 +1,118 @@
+"""The options of training commands: a job, and the settings that every task has (``TrainingSettings``)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from .options import add_common_options, add_corpus_options, add_flag, add_setting, add_threads_option
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """What to train on what, where it goes, and how the command itself behaves."""
+    job = parser.add_argument_group("the job")
+    job.add_argument(
+        "--data",
+        required=True,
+        metavar="CORPUS",
+        help="demo, iterater-sent, iterater-doc, a file or folder, a hub id, or NAME:PATH with one of the names iterater-sent, "
+        "iterater-doc, argrewrite, argrevision, arxivedits, generic",
+    )
+    job.add_argument("--model", required=True, metavar="MODEL", help="a model folder, a hub id, or 'demo' (a small model made "
+                     "on the spot, with its own defaults)")  # fmt: skip
+    job.add_argument("--out", required=True, metavar="DIR", help="the folder that the finished run becomes")
+    job.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the interrupted run of this --out, if there is one; a finished one is left as it is",
+    )
+    job.add_argument("--overwrite", action="store_true", help="replace an earlier run of this --out (no other folder)")
+    add_setting(job, "--seed", "of everything random in the training", default=0, kind=int, metavar="N")
+    add_setting(job, "--device", "where to train", default="auto", choices=("auto", "cpu", "cuda"))
+    add_threads_option(job)
+    add_common_options(parser)
+
+
+class SettingGroups:
+    """Groups of options for the settings that tasks share. No option has a default here: those of the task's configuration
+    fill in.
+
+    Args:
+        leave_out: options that the command itself decides.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
+        self._parser, self._leave_out = parser, leave_out
+
+    def add(self, group: argparse._ArgumentGroup, flag: str, text: str, **options: Any) -> None:
+        """Adds an option, unless it is left out (see :func:`~layerselect.cli.options.add_setting`)."""
+        if flag not in self._leave_out:
+            add_setting(group, flag, text, **options)
+
+    def corpus(self) -> argparse._ArgumentGroup:
+        group = self._parser.add_argument_group("the corpus")
+        add_corpus_options(group)
+        self.add(group, "--holdout", "fraction of the training split, in whole documents, held out to choose the checkpoint "
+                 "by; 0: the validation split chooses", default=0, kind=float, metavar="F")  # fmt: skip
+        return group
+
+    def trained(self, *, rule: str) -> argparse._ArgumentGroup:
+        """What trains, and when.
+
+        Args:
+            rule: the help text of ``--rule``.
+        """
+        group = self._parser.add_argument_group("what trains")
+        self.add(
+            group,
+            "--adapter",
+            "lora; dora; bottleneck (behind) or bottleneck-parallel (beside what a layer adds to the stream); none: "
+            "the layers' own weights",
+            default="lora",
+            metavar="NAME",
+        )
+        self.add(group, "--lora-rank", "rank of LoRA and DoRA", default=16, kind=int, metavar="N")
+        self.add(group, "--lora-alpha", "its update is scaled by alpha / rank", default=32, kind=int, metavar="N")
+        self.add(group, "--lora-dropout", "dropout in front of the adapter", default=0.05, kind=float, metavar="P")
+        self.add(group, "--bottleneck-size", "hidden units of a bottleneck", default=64, kind=int, metavar="N")
+        self.add(group, "--dropout", "replaces the model's own dropout", kind=float, metavar="P")
+        self.add(group, "--rule", rule, default="variance")
+        self.add(group, "--mode", "freeze: compute the selected layers' gradients only; gate: compute all, update the "
+                 "selected; observe: select and train all", default="auto", choices=("auto", "freeze", "gate", "observe"))  # fmt: skip
+        self.add(group, "--score", "score of a layer", default="l2", choices=("l2", "rms", "sqrt_sum"))
+        self.add(group, "--interval", "a new selection every N steps", default=1, kind=int, metavar="N")
+        self.add(group, "--warmup", "so many steps train all layers first", default=0, kind=int, metavar="N")
+        self.add(group, "--probe-every", "freeze: every N steps all layers are measured again; 0: never", default=20,
+                 kind=int, metavar="N")  # fmt: skip
+        self.add(group, "--backend", "who measures the gradients", default="auto", choices=("auto", "native", "torch"))
+        return group
+
+    def training(self, *, lr: float, batch_size: int, best: str) -> argparse._ArgumentGroup:
+        """The training itself.
+
+        Args:
+            lr, batch_size: the task's defaults.
+            best: which checkpoint is the best one.
+        """
+        group = self._parser.add_argument_group("training")
+        self.add(group, "--epochs", "passes over the training split", default=3, kind=float, metavar="N")
+        self.add(group, "--max-steps", "stop after so many steps, whatever --epochs says", kind=int, metavar="N")
+        self.add(group, "--batch-size", "examples at a time", default=batch_size, kind=int, metavar="N")
+        self.add(group, "--accumulate", "batches in one step", default=1, kind=int, metavar="N")
+        self.add(group, "--lr", "learning rate of AdamW", default=lr, kind=float, metavar="X")
+        self.add(
+            group, "--schedule", "of the learning rate", default="linear", choices=("linear", "cosine", "constant")
+        )
+        self.add(group, "--lr-warmup", "fraction of the steps in which it rises", default=0.06, kind=float, metavar="F")
+        self.add(group, "--weight-decay", "of AdamW", default=0.01, kind=float, metavar="X")
+        self.add(group, "--clip", "largest norm of the gradient", default=1.0, kind=float, metavar="X")
+        self.add(group, "--keep", f"the checkpoint {best}, or the last one", default="best", choices=("best", "last"))
+        self.add(group, "--eval-steps", "evaluate every N steps instead of after every epoch", kind=int, metavar="N")
+        self.add(group, "--patience", "stop after N evaluations that are no better", kind=int, metavar="N")
+        self.add(group, "--save-steps", "a checkpoint every N steps, besides the one after each epoch; 0: only there. A run "
+                 "killed at any moment continues at its last checkpoint and ends as if it had not been", default=0, kind=int,
+                 metavar="N")  # fmt: skip
+        if "--measure-memory" not in self._leave_out:
+            add_flag(group, "--measure-memory", "also count the bytes kept for the backward pass")
+        return group

@@ -1,0 +1,91 @@
+"""The numbers of a finished run: the trained model beside the copied source and, if asked, the untrained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...metrics import RevisionScores, example_scores, revision_scores
+from ..completions import CompletionSplit
+
+COPIED = "source copied"
+UNTRAINED = "untrained model"
+MODEL = "trained model"
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """One split.
+
+    Attributes:
+        examples: how many it has.
+        scored: how many of them were revised and scored.
+        loss: of the trained model, mean over the tokens of the scored examples' completions.
+        reports: the scores of each row of the table, the trained model's last.
+    """
+
+    split: str
+    examples: int
+    scored: int
+    loss: float
+    reports: Mapping[str, RevisionScores]
+
+    @property
+    def model(self) -> RevisionScores:
+        return self.reports[MODEL]
+
+    def as_dict(self) -> dict[str, Any]:
+        reports = {name: report.as_dict() for name, report in self.reports.items()}
+        return {"examples": self.examples, "scored": self.scored, "loss": self.loss, "reports": reports}
+
+    @classmethod
+    def from_dict(cls, split: str, values: Mapping[str, Any]) -> SplitResult:
+        """The result that :meth:`as_dict` wrote."""
+        reports = {name: RevisionScores.from_dict(report) for name, report in values["reports"].items()}
+        return cls(split, values["examples"], values["scored"], values["loss"], reports)
+
+
+def scored_part(split: CompletionSplit, limit: int | None, seed: int) -> CompletionSplit:
+    """The examples that are revised: all, or ``limit`` of them drawn by ``seed`` alone, in their order."""
+    if limit is None or limit >= len(split):
+        return split
+    chosen = np.random.default_rng((seed, len(split))).permutation(len(split))[:limit]
+    return split.subset(sorted(chosen.tolist()))
+
+
+def split_result(
+    split: CompletionSplit, examples: int, loss: float, predictions: Sequence[str], untrained: Sequence[str] | None
+) -> SplitResult:
+    """Scores the texts that were written for the examples of ``split``.
+
+    Args:
+        examples: how many the whole split has.
+        untrained: what the untrained model wrote, if it was asked.
+    """
+    sources = [row["source"] for row in split.rows]
+    references = [row["references"] for row in split.rows]
+    texts = {COPIED: sources, **({UNTRAINED: untrained} if untrained is not None else {}), MODEL: predictions}
+    reports = {name: revision_scores(sources, list(written), references) for name, written in texts.items()}
+    return SplitResult(split.name, examples, len(split), loss, reports)
+
+
+def prediction_records(split: CompletionSplit, predictions: Sequence[str]) -> list[dict[str, Any]]:
+    """The lines of ``predictions.jsonl``: ``id, split, intentions, source, references, prediction, scores``."""
+    return [
+        {
+            "id": row["id"],
+            "split": split.name,
+            "intentions": row["intentions"],
+            "source": row["source"],
+            "references": row["references"],
+            "prediction": written,
+            "scores": {
+                name: value if value is None else round(value, 4)
+                for name, value in example_scores(row["source"], written, row["references"]).items()
+            },
+        }
+        for row, written in zip(split.rows, predictions, strict=True)
+    ]

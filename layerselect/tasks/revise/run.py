@@ -1,0 +1,218 @@
+"""One run from a corpus to a trained generator: predictor, transfer, training, revisions, scores, files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import set_seed
+
+from ...data import Corpus
+from ...integrations.transformers import last_checkpoint
+from ...selector import FastSelector
+from ...transfer import base_fingerprint
+from ..adapters import add_adapter
+from ..completions import CompletionSplit
+from ..demo_model import SOURCE as DEMO
+from ..demo_model import build_demo_writer
+from ..facts import kept_step, steps_per_epoch, training_facts
+from ..intent import run_intent
+from ..models import LoadedModel, load_writer
+from ..rows import TRAIN
+from ..run_folder import CHECKPOINTS, METRICS, RunFolder
+from ..run_log import RunLog
+from ..saved_adapter import ADAPTER, base_reference, save_adapted
+from ..settings import check_device
+from ..training import check_training, selector_options
+from .config import ReviseConfig
+from .examples import RevisionSplits, build_revision_splits, check_room, token_budget, token_counter
+from .finish import COMMAND, write_files
+from .generate import generate
+from .handover import Handover, check_rule, generator_rule, hand_over, measure_alignment
+from .prompts import read_completion, write_completion, write_prompt
+from .results import SplitResult, scored_part, split_result
+from .training import EVALUATED, RevisionTrainer, build_trainer
+
+logger = logging.getLogger(__name__)
+
+#: In the folder of a run: the predictor that it trained, and the demo's model.
+PREDICTOR = "predictor"
+DEMO_MODEL = "model"
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class ReviseResult:
+    """A finished run.
+
+    Attributes:
+        folder: where its files are.
+        splits: the scores on every reported split.
+        training: steps, seconds per step, losses, and what else describes the training.
+        handover: what was transferred; ``None`` where nothing was.
+    """
+
+    folder: Path
+    splits: list[SplitResult]
+    training: dict[str, Any]
+    handover: Handover | None
+
+
+def run_revise(
+    config: ReviseConfig, *, resume: bool = False, overwrite: bool = False, on_event: OnEvent | None = None
+) -> ReviseResult:
+    """Fine-tunes a decoder to write revisions (Intention-Tuning, arXiv 2602.00477) and writes the run's folder.
+
+    Args:
+        resume: continue the interrupted run at ``config.out``, if there is one; a finished one is read and returned.
+        overwrite: replace an earlier run at ``config.out``.
+        on_event: told of what is being done: ``("phase", {"name"})``, the events of ``RunLog``, and ``("revise", {"split",
+            "done", "examples"})``.
+
+    Raises:
+        LayerSelectError: whatever in the corpus, the model, the predictor, the options or the place cannot be used. Nothing is
+            then at ``config.out`` that was not there before.
+    """
+    notify = on_event or (lambda kind, record: None)
+    check_device(config.device)
+    folder = RunFolder(COMMAND, config, resume=resume, overwrite=overwrite)
+    if folder.finished:
+        logger.info("the run in %s is finished", folder.path)
+        return _finished(folder)
+    corpus = config.load_corpus()
+    loaded, splits = _prepare(config, corpus)
+    fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
+    check_rule(config, len(loaded.layer_names))
+    model = add_adapter(loaded, config.adapter_config())
+    check_training(model, config, evaluates=splits.watch is not None)
+    FastSelector(model, **selector_options(config)).close()  # its options fit the model, or it says so
+    handover = None
+    if config.predictor is not None:
+        handover = _hand_over(model, loaded, config.predictor, config, splits, fingerprint)
+    # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
+    folder.open()
+    if config.trains_predictor:
+        del model, loaded  # two models need not be in memory
+        notify("phase", {"name": "predictor"})
+        _train_predictor(config, corpus, folder, notify)
+        loaded, splits = _prepare(config, corpus)
+        model = add_adapter(loaded, config.adapter_config())
+        handover = _hand_over(model, loaded, folder.path / PREDICTOR, config, splits, fingerprint)
+    notify("phase", {"name": "generator"})
+    log = RunLog(folder, splits.watch.name if splits.watch else None, EVALUATED, on_event)
+    trainer, callback = build_trainer(
+        model, loaded.tokenizer, splits, config, folder.path, rule=generator_rule(config, handover), callbacks=[log]
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
+    training = {**training_facts(trainer, callback.selector, log), **_losses(trainer)}
+    if handover is not None:
+        measure_alignment(handover, callback.selector, config)
+    parts = [scored_part(split, config.eval_limit, config.split_seed) for split in splits.report]
+    written = {part.name: _revise(trainer.model, loaded, part, config, notify) for part in parts}
+    losses = {part.name: _final_loss(trainer, part, folder) for part in parts}
+    save_adapted(
+        folder.path / ADAPTER, model, loaded.tokenizer, task="revise", base_model=base_reference(config.model),
+        kind=config.adapter, fingerprint=fingerprint,
+        more={"labels": list(corpus.labels), "max_length": config.max_length},
+    )  # fmt: skip
+    untrained = _untrained(config, corpus, parts, notify) if config.untrained else {}
+    results = [
+        split_result(part, len(split), losses[part.name], written[part.name], untrained.get(part.name))
+        for part, split in zip(parts, splits.report, strict=True)
+    ]
+    write_files(folder, config, corpus, splits, parts, written, results, training, handover, callback.selector)
+    return ReviseResult(folder.finish(), results, training, handover)
+
+
+def _finished(folder: RunFolder) -> ReviseResult:
+    saved = folder.read_json("results.json")
+    splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
+    handover = Handover(**saved["transfer"]) if saved["transfer"] else None
+    return ReviseResult(folder.path, splits, saved["training"], handover)
+
+
+def _prepare(config: ReviseConfig, corpus: Corpus) -> tuple[LoadedModel, RevisionSplits]:
+    """The base model and the encoded corpus; whatever is random afterwards starts from the run's seed."""
+    set_seed(config.seed)
+    loaded = _demo_model(config, corpus) if config.model == DEMO else load_writer(config.model, dropout=config.dropout)
+    splits = build_revision_splits(
+        corpus, loaded.tokenizer, max_length=config.max_length, holdout=config.holdout, seed=config.split_seed
+    )
+    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    check_room(splits, positions, loaded.source, config.max_length)
+    return loaded, splits
+
+
+def _demo_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
+    rows = corpus.splits.get(TRAIN, [])
+    texts = [write_prompt(row["before"], row["intentions"]) for row in rows] + [
+        write_completion(row["after"]) for row in rows
+    ]
+    return build_demo_writer(texts, corpus.labels, max_length=4 * config.max_length, dropout=config.dropout or 0.0)
+
+
+def _train_predictor(config: ReviseConfig, corpus: Corpus, folder: RunFolder, notify: OnEvent) -> None:
+    base = None
+    if config.model == DEMO:
+        # Both steps need one base model, so the generator's is the predictor's.
+        base = folder.path / DEMO_MODEL
+        if not (base / "config.json").is_file():
+            loaded, _ = _prepare(config, corpus)
+            loaded.model.save_pretrained(base)
+            loaded.tokenizer.save_pretrained(base)
+    run_intent(
+        config.predictor_config(str(folder.path / PREDICTOR), str(base) if base else None), resume=True, on_event=notify
+    )
+
+
+def _hand_over(
+    model: nn.Module,
+    loaded: LoadedModel,
+    predictor: str | Path,
+    config: ReviseConfig,
+    splits: RevisionSplits,
+    fingerprint: str,
+) -> Handover:
+    return hand_over(model, predictor, config, splits.train, tokenizer=loaded.tokenizer, fingerprint=fingerprint)
+
+
+def _revise(
+    model: nn.Module, loaded: LoadedModel, part: CompletionSplit, config: ReviseConfig, notify: OnEvent
+) -> list[str]:
+    """What the model writes for the examples of ``part``."""
+    count = token_counter(loaded.tokenizer)
+    written = generate(
+        model, loaded.tokenizer, part.prompts, config.generation(), batch_size=2 * config.batch_size,
+        budgets=[token_budget(count(row["source"])) for row in part.rows],
+        device=next(model.parameters()).device,
+        on_batch=lambda done, total: notify("revise", {"split": part.name, "done": done, "examples": total}),
+    )  # fmt: skip
+    return [read_completion(text) for text in written]
+
+
+def _untrained(
+    config: ReviseConfig, corpus: Corpus, parts: list[CompletionSplit], notify: OnEvent
+) -> dict[str, list[str]]:
+    notify("phase", {"name": "untrained model"})
+    loaded, _ = _prepare(config, corpus)
+    return {part.name: _revise(loaded.model, loaded, part, config, notify) for part in parts}
+
+
+def _final_loss(trainer: RevisionTrainer, part: CompletionSplit, folder: RunFolder) -> float:
+    """The trained model's loss on a split, also as a line of ``metrics.jsonl``."""
+    loss = trainer.predict(part, metric_key_prefix="final").metrics["final_loss"]
+    kept = kept_step(trainer)
+    line = {"split": part.name, "step": kept, "epoch": kept / steps_per_epoch(trainer), "loss": loss, "final": True}
+    folder.append_line(METRICS, line)
+    return loss
+
+
+def _losses(trainer: RevisionTrainer) -> dict[str, float]:
+    """The first and the last training loss in the log."""
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return {"first_logged_loss": losses[0], "last_logged_loss": losses[-1]} if losses else {}

@@ -1,0 +1,81 @@
+"""Fine-tunes a decoder to write revisions, through ``transformers.Trainer`` with the selector as a callback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import EvalPrediction, TrainerCallback
+
+from ...integrations.transformers import SelectorCallback
+from ...rules import Rule
+from ..completions import CompletionCollator, completion_loss, nll
+from ..training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
+from .config import ReviseConfig
+from .examples import RevisionSplits
+
+#: Of an evaluation while training, what goes into ``metrics.jsonl``.
+EVALUATED = ("loss",)
+
+
+class RevisionTrainer(MeasuredTrainer):
+    """A Trainer whose loss is the mean over the tokens of the completions.
+
+    An evaluation's loss is the mean over all tokens of the split, however they fall into batches.
+    """
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
+    ) -> Tensor:
+        with self.counted(model):
+            return completion_loss(model, inputs)[0]
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[None, Tensor, Tensor]:
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            losses = nll(model, inputs, inputs["answer_ids"], inputs["answer_mask"])
+        return None, losses, inputs["answer_mask"].sum(dim=1)
+
+
+def build_trainer(
+    model: nn.Module,
+    tokenizer: Any,
+    splits: RevisionSplits,
+    config: ReviseConfig,
+    folder: Path,
+    *,
+    rule: Rule,
+    callbacks: list[TrainerCallback],
+) -> tuple[RevisionTrainer, SelectorCallback]:
+    """The Trainer of one run, and the callback that holds its selector.
+
+    Args:
+        folder: the unfinished run; checkpoints go into its ``checkpoints``.
+        rule: how layers are selected.
+        callbacks: of the caller (progress, logs).
+    """
+    selector = SelectorCallback({**selector_options(config), "rule": rule})
+    trainer = RevisionTrainer(
+        model,
+        training_arguments(
+            config, folder, examples=len(splits.train), evaluates=splits.watch is not None, metric="loss",
+            greater_is_better=False,
+        ),
+        measure_memory=config.measure_memory,
+        train_dataset=splits.train,
+        eval_dataset=splits.watch,
+        data_collator=CompletionCollator(tokenizer.pad_token_id),
+        compute_metrics=_token_loss,
+        callbacks=own_callbacks(config, selector, *callbacks),
+    )  # fmt: skip
+    return trainer, selector
+
+
+def _token_loss(prediction: EvalPrediction) -> dict[str, float]:
+    """Sums of losses over numbers of tokens."""
+    return {"loss": float(np.sum(prediction.predictions, dtype=np.float64) / np.sum(prediction.label_ids))}
