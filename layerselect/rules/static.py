@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,9 +64,13 @@ class Fixed(Rule):
 
     Args:
         layers: indices into ``selector.layer_names`` (negative ones count from the end) or names in it.
+        probe: the rule counts as one that reads scores. The layers are the same, but in mode ``freeze`` all layers take
+            gradients in the first step and every ``probe_every`` steps (the others' are dropped before the optimizer's step),
+            so that the history tells what another rule would have chosen.
     """
 
     layers: list[int | str]
+    probe: bool = False
 
     name = "fixed"
     uses_scores = False
@@ -74,6 +79,9 @@ class Fixed(Rule):
         self.layers = list(self.layers)
         if not self.layers:
             raise LayerSelectError("rule 'fixed': layers=[] selects nothing; name at least one layer")
+        if not isinstance(self.probe, bool):
+            raise LayerSelectError(f"rule 'fixed': probe={self.probe!r} is neither true nor false")
+        self.uses_scores = self.probe
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
@@ -85,6 +93,13 @@ class Fixed(Rule):
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         self._mask = self._mask.to(scores.device)
         return Selection(self._mask & (status != EXCLUDED), no_threshold(scores))
+
+    def config(self) -> dict[str, Any]:
+        """As of any rule; without ``probe`` where it is off, as in runs that were saved before there was one."""
+        values = super().config()
+        if not self.probe:
+            del values["probe"]
+        return values
 
     @staticmethod
     def _index(layer: int | str, names: list[str]) -> int:
