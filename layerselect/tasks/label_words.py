@@ -13,18 +13,17 @@ write something else; they are normalised over the answers.
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from .completions import completion_tokens, forward_padded, nll
+from .completions import pad_answers as pad_answers  # found here by those who pad label words
 from .formats import CUE
 
 MAX_SETS = 64
@@ -76,13 +75,7 @@ class LabelWords:
     def tokens_of(self, answer: Answer) -> list[int]:
         """What the model is to write after the prompt for this answer, the end token included."""
         if answer not in self._known:
-            # Tokenized together with the words in front: some tokenizers join a space with the word behind it,
-            # some put a mark of their own in front of a text.
-            before = self._tokenizer(CUE, add_special_tokens=False)["input_ids"]
-            whole = self._tokenizer(f"{CUE} {self.text(answer)}", add_special_tokens=False)["input_ids"]
-            if whole[: len(before)] != before or len(whole) == len(before):
-                before, whole = [], self._tokenizer(f" {self.text(answer)}", add_special_tokens=False)["input_ids"]
-            self._known[answer] = [*whole[len(before) :], self._tokenizer.eos_token_id]
+            self._known[answer] = completion_tokens(self._tokenizer, CUE, self.text(answer))
         return self._known[answer]
 
     def membership(self) -> Tensor:
@@ -112,32 +105,6 @@ def as_answer(target: np.ndarray | Tensor | int) -> Answer:
     return (int(row),) if row.ndim == 0 else tuple(np.flatnonzero(row > 0.5).tolist())
 
 
-def pad_answers(answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Tokens and their mask, int64 ``[B, T]``, padded on the right with zeros."""
-    longest = max(map(len, answers))
-    tokens = torch.tensor([[*answer, *[0] * (longest - len(answer))] for answer in answers])
-    mask = torch.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers])
-    return tokens, mask
-
-
-def nll(model: nn.Module, prompts: Mapping[str, Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
-    """Minus the log-probability of one answer for each prompt, float32 ``[B]``, with gradients.
-
-    Args:
-        prompts: ``input_ids`` and ``attention_mask``, int64 ``[B, P]``, padded on the left.
-        tokens, mask: each prompt's answer, from :func:`pad_answers`, on the device of the prompts.
-    """
-    longest = tokens.shape[1]
-    logits = _forward(
-        model,
-        torch.cat([prompts["input_ids"], tokens], dim=1),
-        torch.cat([prompts["attention_mask"], mask], dim=1),
-        keep=longest + 1,
-    ).logits[:, -longest - 1 : -1]
-    losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens, reduction="none")
-    return (losses * mask).sum(dim=1)
-
-
 @torch.no_grad()
 def score(model: nn.Module, prompts: Mapping[str, Tensor], answers: Sequence[Sequence[int]]) -> Tensor:
     """The log-probability of every answer after every prompt, float32 ``[B, K]``.
@@ -146,7 +113,7 @@ def score(model: nn.Module, prompts: Mapping[str, Tensor], answers: Sequence[Seq
     that remembers nothing reads prompt and answer again for each answer.
     """
     ids, mask = prompts["input_ids"], prompts["attention_mask"]
-    output = _forward(model, ids, mask, keep=1, use_cache=True)
+    output = forward_padded(model, ids, mask, keep=1, use_cache=True)
     memory = getattr(output, "past_key_values", None)
     if memory is None:
         alike = [torch.tensor([answer] * len(ids), device=ids.device) for answer in answers]
@@ -158,7 +125,7 @@ def score(model: nn.Module, prompts: Mapping[str, Tensor], answers: Sequence[Seq
         if len(answer) > 1:
             tokens = torch.tensor([answer] * len(ids), device=ids.device)
             read = tokens[:, :-1]
-            logits = _forward(
+            logits = forward_padded(
                 model,
                 read,
                 torch.cat([mask, torch.ones_like(read)], dim=1),
@@ -199,24 +166,3 @@ def reads_ahead(model: nn.Module) -> bool:
     one, other = model(input_ids=ids.to(next(model.parameters()).device)).logits
     change = (one - other).abs()
     return bool(change[:-1].max() > 1e-4 * change[-1].max())
-
-
-def _forward(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **options: Any) -> Any:
-    """Runs the model; padding takes no positions, and only the last ``keep`` positions need logits (0: all).
-
-    Both only where the architecture lets itself be told: without the second it gives the logits of all positions.
-    """
-    base = model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
-    base = base.get_base_model() if isinstance(base, PeftModel) else base
-    known = _parameters(type(base))
-    if "position_ids" in known:
-        options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    if keep and "logits_to_keep" in known:
-        options["logits_to_keep"] = keep
-    return model(input_ids=ids, attention_mask=mask, **options)
-
-
-@functools.cache
-def _parameters(architecture: type[nn.Module]) -> frozenset[str]:
-    """What the architecture's ``forward`` can be told."""
-    return frozenset(inspect.signature(architecture.forward).parameters)

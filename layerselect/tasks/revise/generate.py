@@ -1,0 +1,210 @@
+"""Writing: batches of prompts to texts, through ``generate`` of ``transformers``.
+
+The settings are ours alone: what the checkpoint's ``generation_config`` says (sampling, penalties, other end tokens) is
+set aside for the call. Each example has a budget of new tokens; at its end the end token is the only choice, so that an
+example's text does not depend on the budgets of the others in its batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from ...errors import LayerSelectError
+from ..completions import base_of, pad_prompts, unwrapped
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How texts are chosen.
+
+    Attributes:
+        beams: how many candidates are followed; 1 is greedy.
+        sample: draw each token instead of taking the most likely.
+        temperature, top_p: of the draws.
+        max_new_tokens: a limit on every example's budget.
+        seed: of the draws, which depend on the batch size too.
+    """
+
+    beams: int = 1
+    sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise LayerSelectError(f"beams={self.beams} must be at least 1")
+        if self.beams > 1 and self.sample:
+            raise LayerSelectError(f"beams={self.beams} and sampling exclude each other: choose one of them")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise LayerSelectError(f"temperature={self.temperature} must be a number above 0")
+        if not 0 < self.top_p <= 1:
+            raise LayerSelectError(f"top_p={self.top_p} must be above 0 and at most 1")
+        if not self.sample and (self.temperature != 1 or self.top_p != 1):
+            raise LayerSelectError(
+                f"temperature={self.temperature} and top_p={self.top_p} change nothing without sampling: turn it on"
+            )
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise LayerSelectError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+        if self.seed < 0:
+            raise LayerSelectError(f"seed={self.seed} must not be negative")
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    config: GenerationConfig,
+    *,
+    batch_size: int,
+    budgets: Sequence[int],
+    device: str | torch.device,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """What the model writes after each prompt, in their order, without white space around it.
+
+    The model is in evaluation mode meanwhile. The global random generators are left as they were.
+
+    Args:
+        model: a decoder with a language-model head, on ``device``; a ``peft`` adapter may be around it.
+        prompts: token ids.
+        batch_size: how many are written at a time. Prompts of similar lengths go together, the longest first.
+        budgets: for each prompt, how many tokens may be written at most.
+        on_batch: is told after each batch how many are written, and how many there are.
+
+    Raises:
+        LayerSelectError: the tokenizer has no end token, a budget below 1, an empty prompt, or one that leaves the model
+            no position to write at.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise LayerSelectError("the tokenizer has no end token, at which writing stops: use another model")
+    base = base_of(model)
+    limits = _limits(prompts, budgets, config.max_new_tokens, getattr(base.config, "max_position_embeddings", None))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), -limits[i], i))
+    texts = [""] * len(prompts)
+    with _evaluating(model), _drawing(config, torch.device(device)), torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = {k: v.to(device) for k, v in pad_prompts([prompts[i] for i in chosen], pad).items()}
+            allowed = [limits[i] for i in chosen]
+            with _settings(base, config, max(allowed) + 1, end, pad):
+                written = unwrapped(model).generate(
+                    **batch, logits_processor=LogitsProcessorList([_EndAtBudget(allowed, batch["input_ids"], end)])
+                )
+            for i, row in zip(chosen, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+                texts[i] = _text(tokenizer, row, end)
+            if on_batch is not None:
+                on_batch(start + len(chosen), len(order))
+    return texts
+
+
+def _limits(
+    prompts: Sequence[Sequence[int]], budgets: Sequence[int], most: int | None, positions: int | None
+) -> list[int]:
+    """The budgets under the general limit and the model's positions."""
+    if len(budgets) != len(prompts):
+        raise LayerSelectError(f"there are {len(prompts)} prompts and {len(budgets)} budgets of new tokens")
+    limits, shortened = [], 0
+    for number, (prompt, budget) in enumerate(zip(prompts, budgets, strict=True)):
+        if not prompt or budget < 1:
+            raise LayerSelectError(
+                f"prompt {number} has {len(prompt)} tokens and a budget of {budget}: both must be at least 1"
+            )
+        limit = budget if most is None else min(budget, most)
+        room = math.inf if positions is None else positions - len(prompt) - 1  # the end token takes one
+        if limit > room:
+            if room < 1:
+                raise LayerSelectError(
+                    f"prompt {number} has {len(prompt)} tokens and the model {positions} positions: shorten the text"
+                )
+            limit, shortened = int(room), shortened + 1
+        limits.append(limit)
+    if shortened:
+        logger.warning(
+            "%d of %d texts may end early: prompt and text have no room in the model's %d positions",
+            shortened, len(prompts), positions,
+        )  # fmt: skip
+    return limits
+
+
+class _EndAtBudget(LogitsProcessor):
+    """Leaves an example whose budget is used up no choice but the end token."""
+
+    def __init__(self, budgets: Sequence[int], prompts: Tensor, end: int) -> None:
+        self._budgets = torch.tensor(budgets, device=prompts.device)
+        self._start, self._end = prompts.shape[1], end
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        beams = input_ids.shape[0] // len(self._budgets)
+        used_up = (input_ids.shape[1] - self._start >= self._budgets).repeat_interleave(beams)
+        only_end = torch.full_like(scores[:1], -torch.inf)
+        only_end[:, self._end] = 0.0
+        return torch.where(used_up[:, None], only_end, scores)
+
+
+def _text(tokenizer: Any, tokens: list[int], end: int) -> str:
+    if end in tokens:
+        tokens = tokens[: tokens.index(end)]
+    return tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+
+
+@contextmanager
+def _settings(base: nn.Module, config: GenerationConfig, longest: int, end: int, pad: int) -> Iterator[None]:
+    """The model's own ``generation_config`` is replaced, since it fills whatever a call's leaves open."""
+    draws = {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0} if config.sample else {}
+    theirs = base.generation_config
+    base.generation_config = transformers.GenerationConfig(
+        max_new_tokens=longest,
+        do_sample=config.sample,
+        num_beams=config.beams,
+        use_cache=True,
+        eos_token_id=end,
+        pad_token_id=pad,
+        bos_token_id=None,
+        **draws,
+    )
+    try:
+        yield
+    finally:
+        base.generation_config = theirs
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _drawing(config: GenerationConfig, device: torch.device) -> Iterator[None]:
+    """``transformers`` draws from the global generators: they are seeded, and then put back."""
+    if not config.sample:
+        yield
+        return
+    devices = list(range(torch.cuda.device_count())) if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(config.seed)
+        if devices:
+            torch.cuda.manual_seed_all(config.seed)
+        yield
