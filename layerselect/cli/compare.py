@@ -8,20 +8,29 @@ from typing import Any
 
 from .intent import add_settings
 from .options import add_common_options, positive
+from .revise import add_own_settings as add_revise_settings
+from .settings import SettingGroups
 
 _EXAMPLE = """\
 examples:
   layerselect compare --data demo --model demo --methods all,ir,random --seeds 2 --out runs/compare
+  layerselect compare --task revise --data iterater-sent:PATH --splits official --model PATH --max-steps 60 \\
+      --methods all,ir,transfer-all,intention-tuning,intention-tuning/dora --seeds 1 --out runs/revise
   layerselect compare --data iterater-sent:PATH --splits official --model PATH --max-steps 150 --eval-steps 15 \\
       --methods all,ir,lisa,top-half,head,ir/dora,ir/bottleneck --seeds 3 --jobs 2 --out runs/iterater
 
 Each cell is a run of 'layerselect intent' in a process of its own. What is finished in --out is kept when the command is
 repeated, also with more methods or seeds; what failed is tried again. The folder then holds table.md, table.csv,
 report.html and cells/.
+
+With --task revise each cell is a run of 'layerselect revise', whose --help tells its defaults; rows that start from a predictor
+share one for each adapter and seed.
 """
 
+_METHODS = {"intent": "all,ir,random,top-half,head", "revise": "all,ir,transfer-all,intention-tuning"}
+
 _OWN = (
-    "run", "command", "verbose", "threads", "overwrite", "interrupted_hint", "methods", "adapters", "adapter_lr", "seeds", "jobs",
+    "run", "command", "verbose", "threads", "overwrite", "interrupted_hint", "task", "methods", "adapters", "adapter_lr", "seeds", "jobs",
     "reference", "split", "bootstrap", "out",
 )  # fmt: skip
 
@@ -36,15 +45,18 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     job = parser.add_argument_group("the comparison")
+    job.add_argument("--task", choices=("intent", "revise"), default="intent", help="what is trained: predictors of intentions, or "
+                     "writers of revisions (default: intent)")  # fmt: skip
     job.add_argument("--data", required=True, metavar="CORPUS", help="as for 'layerselect intent'")
     job.add_argument("--model", required=True, metavar="MODEL", help="a model folder, a hub id, or 'demo'")
     job.add_argument(
         "--out", required=True, metavar="DIR", help="the folder of the comparison; what is finished in it is kept"
     )
     job.add_argument(
-        "--methods", default="all,ir,random,top-half,head", metavar="LIST",
-        help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head, or rules as "
-        "for 'layerselect intent --rule'; METHOD/ADAPTER for one with another adapter (default: %(default)s)",
+        "--methods", metavar="LIST",
+        help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head (intent), "
+        "intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; METHOD/ADAPTER for one with another "
+        f"adapter (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
     )  # fmt: skip
     job.add_argument(
         "--adapters",
@@ -65,6 +77,7 @@ def add_command(commands: Any) -> None:
     job.add_argument("--overwrite", action="store_true", help="drop a comparison with other settings in --out")
     add_common_options(parser)
     add_settings(parser, leave_out=("--rule", "--adapter"))
+    add_revise_settings(SettingGroups(parser, leave_out=("--from", "--transfer", "--untrained")))
     parser.set_defaults(run=run)
 
 
@@ -81,18 +94,21 @@ def run(args: argparse.Namespace) -> int:
     from ..report.compare import write_compare_report
     from ..tasks.compare import CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
     from ..tasks.compare.methods import split_list
-    from ..tasks.intent.config import DEMO_DEFAULTS
+    from ..tasks.intent.config import DEMO_DEFAULTS as INTENT_DEMO
+    from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
     from .compare_display import CellDisplay, print_comparison
 
-    presets = dict(DEMO_DEFAULTS) if args.model == "demo" else {}
+    demo = {"intent": INTENT_DEMO, "revise": REVISE_DEMO}
+    presets = dict(demo[args.task]) if args.model == "demo" else {}
     adapter = presets.pop("adapter", "lora")
     settings = {name: value for name, value in vars(args).items() if name not in _OWN}
     config = CompareConfig(
         out=args.out,
         base={**presets, **settings},
-        methods=tuple(split_list(args.methods)),
+        methods=tuple(split_list(args.methods or _METHODS[args.task])),
         adapters=tuple(split_list(args.adapters or adapter)),
         adapter_lr=dict(args.adapter_lr),
+        task=args.task,
         seeds=args.seeds,
         jobs=args.jobs,
         threads=args.threads,
@@ -105,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         comparison = run_compare(config, overwrite=args.overwrite, on_event=display)
     rows = comparison_rows(comparison)
     folder = Path(comparison.folder)
-    for name, text in (("table.md", markdown_table(comparison, rows)), ("table.csv", csv_table(rows))):
+    for name, text in (("table.md", markdown_table(comparison, rows)), ("table.csv", csv_table(config.kind, rows))):
         aside = folder / f"{name}.new"
         aside.write_text(text, encoding="utf-8")
         aside.replace(folder / name)

@@ -53,15 +53,16 @@ class CellDisplay:
 
 def print_comparison(comparison: Comparison, rows: list[Row]) -> None:
     """The table, what failed, and where the files are."""
-    from ..tasks.compare.table import COLUMNS, QUALITY
+    from ..tasks.compare import used_columns
 
     console = Console(file=sys.stdout)
     reference = comparison.config.reference_variant
     name = reference.name if reference else ""
-    used = [column for column in COLUMNS if any(column[0] in row.values for row in rows)]
+    task = comparison.config.kind
+    used = used_columns(task, rows)
     # Two narrow tables: one line for each row even on 80 columns.
     for title, quality in ((f"Quality on {comparison.split}", True), ("Cost", False)):
-        columns = [column for column in used if (column[0] in QUALITY) == quality]
+        columns = [column for column in used if (column[0] in task.is_quality) == quality]
         table = Table(title=escape(title), title_justify="left")
         table.add_column("method", no_wrap=True)
         for _, heading, _ in columns:
@@ -77,7 +78,7 @@ def print_comparison(comparison: Comparison, rows: list[Row]) -> None:
         console.print(table)
     for row in rows:
         if row.difference is not None:
-            console.print(escape(f"{row.name}: {row.verdict(name)}"), highlight=False, soft_wrap=True)
+            console.print(escape(f"{row.name}: {row.verdict(name, task.tested[2])}"), highlight=False, soft_wrap=True)
         for reason in row.failures:
             console.print(escape(f"{row.name} failed, {reason}"), highlight=False, soft_wrap=True, style="red")
     console.print(escape(f"report: {comparison.folder / 'report.html'}"), highlight=False, soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .intent import RULES
 from .options import add_flag, add_setting, apply_threads
 from .settings import SettingGroups, add_job
 
@@ -37,21 +36,19 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_job(parser)
-    add_settings(parser)
-    parser.set_defaults(run=run)
-
-
-def add_settings(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = ()) -> None:
-    """The settings of a run that are not about the job.
-
-    Args:
-        leave_out: options that the command itself decides.
-    """
-    groups = SettingGroups(parser, leave_out)
+    groups = SettingGroups(parser)
     corpus = groups.corpus()
     groups.add(corpus, "--max-length", "texts that are longer, in tokens, before or after their revision, are cut at sentence "
                "borders; how many is said", default=256, kind=int, metavar="N")  # fmt: skip
-    first = parser.add_argument_group("the predictor")
+    add_own_settings(groups)
+    groups.trained(rule=_RULE)
+    groups.training(lr=0.0005, batch_size=8, best="with the lowest loss")
+    parser.set_defaults(run=run)
+
+
+def add_own_settings(groups: SettingGroups) -> None:
+    """The settings that no other task has."""
+    first = groups.group("the predictor")
     groups.add(first, "--from", "a finished run of 'layerselect intent' on the same model; without it a predictor is trained first",
                dest="predictor", metavar="DIR")  # fmt: skip
     groups.add(first, "--transfer", "shared: the layers that matter start from the predictor's adapters and train, the others stay as "
@@ -64,9 +61,7 @@ def add_settings(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = (
     groups.add(first, "--predictor-batch-size", "its examples at a time", default=16, kind=int, metavar="N")
     groups.add(first, "--predictor-max-length", "its inputs are cut, in tokens (default: as 'layerselect intent')", kind=int,
                metavar="N")  # fmt: skip
-    groups.trained(rule=_RULE if "--rule" not in leave_out else RULES)
-    groups.training(lr=0.0005, batch_size=8, best="with the lowest loss")
-    writing = parser.add_argument_group("revisions")
+    writing = groups.group("revisions")
     groups.add(
         writing,
         "--eval-limit",
@@ -74,7 +69,7 @@ def add_settings(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = (
         kind=int,
         metavar="N",
     )
-    add_flag(writing, "--untrained", "also score what the untrained model writes")
+    groups.flag(writing, "--untrained", "also score what the untrained model writes")
     add_generation_options(writing)
 
 

@@ -45,13 +45,21 @@ class SettingGroups:
     def __init__(self, parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
         self._parser, self._leave_out = parser, leave_out
 
+    def group(self, title: str) -> argparse._ArgumentGroup:
+        return self._parser.add_argument_group(title)
+
     def add(self, group: argparse._ArgumentGroup, flag: str, text: str, **options: Any) -> None:
         """Adds an option, unless it is left out (see :func:`~layerselect.cli.options.add_setting`)."""
         if flag not in self._leave_out:
             add_setting(group, flag, text, **options)
 
+    def flag(self, group: argparse._ArgumentGroup, flag: str, text: str) -> None:
+        """Likewise, one without a value."""
+        if flag not in self._leave_out:
+            add_flag(group, flag, text)
+
     def corpus(self) -> argparse._ArgumentGroup:
-        group = self._parser.add_argument_group("the corpus")
+        group = self.group("the corpus")
         add_corpus_options(group)
         self.add(group, "--holdout", "fraction of the training split, in whole documents, held out to choose the checkpoint "
                  "by; 0: the validation split chooses", default=0, kind=float, metavar="F")  # fmt: skip
@@ -63,7 +71,7 @@ class SettingGroups:
         Args:
             rule: the help text of ``--rule``.
         """
-        group = self._parser.add_argument_group("what trains")
+        group = self.group("what trains")
         self.add(
             group,
             "--adapter",
@@ -95,7 +103,7 @@ class SettingGroups:
             lr, batch_size: the task's defaults.
             best: which checkpoint is the best one.
         """
-        group = self._parser.add_argument_group("training")
+        group = self.group("training")
         self.add(group, "--epochs", "passes over the training split", default=3, kind=float, metavar="N")
         self.add(group, "--max-steps", "stop after so many steps, whatever --epochs says", kind=int, metavar="N")
         self.add(group, "--batch-size", "examples at a time", default=batch_size, kind=int, metavar="N")
@@ -113,6 +121,5 @@ class SettingGroups:
         self.add(group, "--save-steps", "a checkpoint every N steps, besides the one after each epoch; 0: only there. A run "
                  "killed at any moment continues at its last checkpoint and ends as if it had not been", default=0, kind=int,
                  metavar="N")  # fmt: skip
-        if "--measure-memory" not in self._leave_out:
-            add_flag(group, "--measure-memory", "also count the bytes kept for the backward pass")
+        self.flag(group, "--measure-memory", "also count the bytes kept for the backward pass")
         return group

@@ -45,15 +45,37 @@ def sari(sources: Sequence[str], predictions: Sequence[str], references: Sequenc
     Raises:
         LayerSelectError: the lengths differ or a source has no reference.
     """
+    add, keep, delete = sari_parts(sari_counts(sources, predictions, references).sum(axis=0)).tolist()
+    return SariScore((add + keep + delete) / 3, add, keep, delete)
+
+
+def sari_counts(
+    sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> np.ndarray:
+    """What SARI sums over the corpus, for each example: float64 ``[n, 4, 3, 3]``.
+
+    The axes are: example; order of the n-grams; add, keep, delete; how many were right, done by the prediction, done by the
+    references.
+
+    Raises:
+        LayerSelectError: as for :func:`sari`.
+    """
     check_texts(predictions, references, sources)
-    parts = np.zeros((len(_ORDERS), 3, 3))  # order; add, keep, delete; right, of the prediction, of the references
-    for source, prediction, several in zip(sources, predictions, references, strict=True):
+    counts = np.zeros((len(predictions), len(_ORDERS), 3, 3))
+    for number, (source, prediction, several) in enumerate(zip(sources, predictions, references, strict=True)):
         tokens = [tokenize_13a(text.lower()) for text in (source, prediction, *several)]
         for row, order in enumerate(_ORDERS):
             before, after, *wanted = (count_ngrams(each, order) for each in tokens)
-            parts[row] += _edit_counts(before, after, wanted)
-    add, keep, delete = (100.0 * float(np.mean([_f1(*counts[part]) for counts in parts])) for part in range(3))
-    return SariScore((add + keep + delete) / 3, add, keep, delete)
+            counts[number, row] = _edit_counts(before, after, wanted)
+    return counts
+
+
+def sari_parts(counts: np.ndarray) -> np.ndarray:
+    """add, keep and delete in [0, 100], float64 ``[..., 3]``, of summed counts ``[..., 4, 3, 3]`` (:func:`sari_counts`); SARI
+    is their mean. Where nothing is right, the F1 is 0."""
+    right, done, wanted = counts[..., 0], counts[..., 1], counts[..., 2]
+    f1 = np.where(right > 0, 2 * right / np.maximum(done + wanted, 1e-300), 0.0)
+    return 100.0 * f1.mean(axis=-2)
 
 
 def gleu(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -163,11 +185,6 @@ def _edit_counts(before: Ngrams, after: Ngrams, wanted: Sequence[Ngrams]) -> np.
         ],
         dtype=np.float64,
     )
-
-
-def _f1(right: float, done: float, wanted: float) -> float:
-    """The harmonic mean of precision ``right / done`` and recall ``right / wanted``; 0 where nothing is right."""
-    return 2 * right / (done + wanted) if right else 0.0
 
 
 def _gleu_counts(source: Sequence[str], prediction: Sequence[str], reference: Sequence[str]) -> np.ndarray:

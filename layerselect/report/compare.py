@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..tasks.compare import Comparison, Row
+from ..tasks.compare import Comparison, Row, used_columns
 from ..tasks.compare.cells import CellResult
-from ..tasks.compare.table import COLUMNS, QUALITY, notes
+from ..tasks.compare.table import notes
 from .page import page_environment, svg
 
 
@@ -29,25 +29,29 @@ def render(comparison: Comparison, rows: list[Row]) -> str:
 
     reference = comparison.config.reference_variant
     name = reference.name if reference else ""
-    curves = _curves(comparison)
+    task = comparison.config.kind
+    tested, heading, digits = task.tested
+    curves = _curves(comparison, task.curve[0])
     points = {
-        row.name: tuple(v for key in ("seconds_per_step", "macro_f1") for v in _pair(row, key))
+        row.name: tuple(v for key in ("seconds_per_step", tested) for v in _pair(row, key))
         for row in rows
-        if {"seconds_per_step", "macro_f1"} <= set(row.values)
+        if {"seconds_per_step", tested} <= set(row.values)
     }
-    floors = {row.name: row.values["macro_f1"].mean for row in rows if row.what == "floor"}
-    used = [column for column in COLUMNS if any(column[0] in row.values for row in rows)]
+    floors = {row.name: row.values[tested].mean for row in rows if row.what == "floor"}
     return environment.get_template("compare.html.j2").render(
         settings=comparison.config.fixed(),
         split=comparison.split,
         seeds=comparison.config.seeds,
         reference=name,
-        columns=used,
+        columns=used_columns(task, rows),
+        digits=digits,
+        curve=task.curve[1],
+        about_floors=task.floors,
         rows=rows,
-        best={key: _best(rows, key) for key in QUALITY},
+        best={key: _best(rows, key) for key, _, _ in task.quality},
         notes=notes(comparison, rows),
-        curves=svg(learning_curves(curves, name if name in curves else None)) if curves else "",
-        quality=svg(quality_against_time(points, floors)) if points else "",
+        curves=svg(learning_curves(curves, name if name in curves else None, task.curve[1])) if curves else "",
+        quality=svg(quality_against_time(points, floors, heading)) if points else "",
         maps=_maps(comparison),
     )
 
@@ -62,13 +66,13 @@ def _best(rows: list[Row], key: str) -> str | None:
     return max(known, key=lambda row: row.values[key].mean).name if known else None
 
 
-def _curves(comparison: Comparison) -> dict[str, list[tuple[list[float], list[float]]]]:
+def _curves(comparison: Comparison, key: str) -> dict[str, list[tuple[list[float], list[float]]]]:
     curves: dict[str, list[tuple[list[float], list[float]]]] = {}
     for result in comparison.results:
         evaluations = [line for line in result.metrics if not line.get("final")]
         if evaluations:
             steps = [line["step"] for line in evaluations]
-            curves.setdefault(result.cell.variant.name, []).append((steps, [e["macro_f1"] for e in evaluations]))
+            curves.setdefault(result.cell.variant.name, []).append((steps, [e[key] for e in evaluations]))
     return curves
 
 

@@ -17,39 +17,43 @@ _COLUMNS = 4
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
-def learning_curves(curves: Mapping[str, Sequence[Curve]], reference: str | None) -> str:
-    """Macro-F1 over the steps, one panel for each method, the reference in grey behind it.
+def learning_curves(curves: Mapping[str, Sequence[Curve]], reference: str | None, name: str) -> str:
+    """What was evaluated over the steps, one panel for each method, the reference in grey behind it.
 
     Args:
-        curves: for each method, the ``(steps, macro-F1)`` of each seed.
+        curves: for each method, the ``(steps, values)`` of each seed.
         reference: the method that is drawn in every panel.
+        name: of the values.
     """
     names = list(curves)
     rows = max(1, -(-len(names) // _COLUMNS))
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 0.5 + 1.75 * rows), layout="constrained")
         panels = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
-        for panel, name in zip(panels, names, strict=False):
-            if reference is not None and reference != name:
+        for panel, method in zip(panels, names, strict=False):
+            if reference is not None and reference != method:
                 _draw(panel, curves[reference], _GREY, 0.8)
-            _draw(panel, curves[name], COLOURS[0], 1.3)
-            panel.set_title(name, fontsize=8.5, loc="left", color="#334155")
+            _draw(panel, curves[method], COLOURS[0], 1.3)
+            panel.set_title(method, fontsize=8.5, loc="left", color="#334155")
             panel.grid(axis="y", color="#e2e8f0", lw=0.6)
             panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         for panel in panels[len(names) :]:
             panel.set_axis_off()
         panels[0].set_ylim(bottom=0)
         figure.supxlabel("step", fontsize=9, color="#334155")
-        figure.supylabel("macro-F1", fontsize=9, color="#334155")
+        figure.supylabel(name, fontsize=9, color="#334155")
         return svg_text(figure)
 
 
-def quality_against_time(points: Mapping[str, tuple[float, float, float, float]], floors: Mapping[str, float]) -> str:
-    """Macro-F1 over seconds per step, with spreads; the floors as lines.
+def quality_against_time(
+    points: Mapping[str, tuple[float, float, float, float]], floors: Mapping[str, float], heading: str
+) -> str:
+    """Quality over seconds per step, with spreads; the floors as lines.
 
     Args:
-        points: for each method, seconds and their deviation, macro-F1 and its deviation.
-        floors: macro-F1 of each floor.
+        points: for each method, seconds and their deviation, quality and its deviation.
+        floors: quality of each floor.
+        heading: what the quality is.
     """
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.0), layout="constrained")
@@ -74,7 +78,7 @@ def quality_against_time(points: Mapping[str, tuple[float, float, float, float]]
                 name, (1.0, quality), xycoords=("axes fraction", "data"), xytext=(-4, 3), textcoords="offset points",
                 ha="right", fontsize=8, color="#64748b",
             )  # fmt: skip
-        axes.set(xlabel="seconds per step", ylabel="macro-F1")
+        axes.set(xlabel="seconds per step", ylabel=heading)
         axes.set_xlim(left=0)
         axes.grid(color="#e2e8f0", lw=0.6)
         return svg_text(figure)

@@ -1,14 +1,16 @@
-"""Methods x seeds on one corpus: each cell a run of the intention task in a process of its own, one table at the end."""
+"""Methods x seeds on one corpus: each cell a run of a task in a process of its own, one table at the end."""
 
 from .cells import Cell, CellResult, read_cell
 from .config import CompareConfig
 from .methods import METHODS, Method, Variant, parse_variants
 from .run import Comparison, run_compare
 from .significance import Difference, holm, paired_bootstrap
-from .table import Row, comparison_rows, csv_table, markdown_table
+from .table import Row, comparison_rows, csv_table, markdown_table, used_columns
+from .tasks import TASKS, Task
 
 __all__ = [
     "METHODS",
+    "TASKS",
     "Cell",
     "CellResult",
     "CompareConfig",
@@ -16,6 +18,7 @@ __all__ = [
     "Difference",
     "Method",
     "Row",
+    "Task",
     "Variant",
     "comparison_rows",
     "csv_table",
@@ -25,4 +28,5 @@ __all__ = [
     "parse_variants",
     "read_cell",
     "run_compare",
+    "used_columns",
 ]

@@ -1,4 +1,4 @@
-"""One cell of a comparison: a run of the intention task in a process of its own, and what is read back from it."""
+"""One cell of a comparison: a run of a task in a process of its own, and what is read back from it."""
 
 from __future__ import annotations
 
@@ -63,11 +63,14 @@ def is_finished(folder: Path) -> bool:
     return (folder / RESULTS).is_file()
 
 
-def train_cell(settings: dict[str, Any], log: Path, threads: int, running: set[subprocess.Popen]) -> str | None:
+def train_cell(
+    task: str, settings: dict[str, Any], log: Path, threads: int, running: set[subprocess.Popen]
+) -> str | None:
     """Trains one cell and waits for it.
 
     Args:
-        settings: of :class:`~layerselect.tasks.intent.IntentConfig`.
+        task: what the run is of.
+        settings: of the task's configuration.
         log: takes all output of the process.
         running: holds the process while it runs, for whoever must stop it.
 
@@ -82,7 +85,7 @@ def train_cell(settings: dict[str, Any], log: Path, threads: int, running: set[s
         )  # fmt: skip
         running.add(process)
         try:
-            process.communicate(json.dumps(settings))
+            process.communicate(json.dumps({"task": task, "settings": settings}))
         finally:
             running.discard(process)
     if process.returncode == 0:

@@ -7,8 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import LayerSelectError
-from ..intent.config import IntentConfig
-from .methods import Variant, parse_variants
+from ..intent import IntentConfig
+from ..revise import ReviseConfig
+from ..settings import TrainingSettings, option
+from .methods import Method, Variant, parse_variants
+from .tasks import TASKS, Task
+
+_VARIED = ("rule", "adapter", "seed", "out")
+
+#: The name of the rows whose runs others start from; they are in no table.
+PREDICTOR = "predictor"
 
 
 @dataclass(frozen=True)
@@ -17,8 +25,10 @@ class CompareConfig:
 
     Attributes:
         out: the folder of the comparison; what is finished in it is kept.
-        base: the settings that all cells share, as for :class:`~layerselect.tasks.intent.IntentConfig`.
+        base: the settings that all cells share, as for :class:`~layerselect.tasks.intent.IntentConfig` or
+            :class:`~layerselect.tasks.revise.ReviseConfig`.
         methods, adapters: see :func:`~layerselect.tasks.compare.methods.parse_variants`.
+        task: ``intent`` or ``revise``.
         adapter_lr: learning rates of adapters that need another one than ``base`` gives, by the adapter's name.
         seeds: every variant is trained with the seeds 0 .. seeds - 1.
         jobs: cells that run at the same time.
@@ -28,13 +38,15 @@ class CompareConfig:
         bootstrap: samples of the paired test.
 
     Raises:
-        LayerSelectError: a value out of range, a setting that the comparison itself makes, or an unknown method.
+        LayerSelectError: a value out of range, a setting that the task does not have or that the comparison itself makes, or
+            an unknown method.
     """
 
     out: str
     base: Mapping[str, Any]
     methods: tuple[str, ...]
     adapters: tuple[str, ...] = ("lora",)
+    task: str = "intent"
     adapter_lr: Mapping[str, float] = field(default_factory=dict)
     seeds: int = 3
     jobs: int = 1
@@ -45,13 +57,17 @@ class CompareConfig:
     variants: list[Variant] = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise LayerSelectError(f"--task {self.task} is none of {', '.join(TASKS)}")
         for name in ("seeds", "jobs", "bootstrap"):
             if getattr(self, name) < 1:
                 raise LayerSelectError(f"--{name} {getattr(self, name)} must be at least 1")
-        for name in ("rule", "adapter", "seed", "out"):
-            if name in self.base:
-                raise LayerSelectError(f"--{name} is what a comparison varies: leave it out")
-        object.__setattr__(self, "variants", parse_variants(self.methods, self.adapters))
+        for name in self.base:
+            if name in (*_VARIED, *self.kind.varied):
+                raise LayerSelectError(f"{option(name)} is what a comparison varies: leave it out")
+            if not self.kind.has_setting(name):
+                raise LayerSelectError(f"{option(name)} is no option of --task {self.task}: leave it out")
+        object.__setattr__(self, "variants", parse_variants(self.methods, self.adapters, self.kind.methods))
         if self.reference is not None and self.reference_variant is None:
             raise LayerSelectError(f"--reference {self.reference} is none of the compared methods")
         unused = sorted(set(self.adapter_lr) - {variant.adapter for variant in self.variants})
@@ -64,6 +80,11 @@ class CompareConfig:
             self.settings(variant, 0, self.out)
 
     @property
+    def kind(self) -> Task:
+        """What is known of the task."""
+        return TASKS[self.task]
+
+    @property
     def reference_variant(self) -> Variant | None:
         """The row that the others are tested against."""
         if self.reference is None:
@@ -71,14 +92,39 @@ class CompareConfig:
         names = (self.reference, f"{self.reference}/{self.adapters[0]}")
         return next((v for v in self.variants if v.name in names), None)
 
-    def settings(self, variant: Variant, seed: int, out: str) -> IntentConfig:
-        """The settings of one cell."""
-        own = {"rule": variant.method.rule, "adapter": variant.adapter, "seed": seed, "out": out}
+    def settings(self, variant: Variant, seed: int, out: str, predictor: str | None = None) -> TrainingSettings:
+        """The settings of one cell.
+
+        Args:
+            predictor: the folder of the predictor's run, for methods that start from one.
+        """
+        own = {**self.kind.defaults, **variant.method.settings, "adapter": variant.adapter, "seed": seed, "out": out}
         if variant.adapter in self.adapter_lr:
             own["lr"] = self.adapter_lr[variant.adapter]
-        return IntentConfig(**{**self.base, **own})
+        if variant.method.transfers:
+            own["predictor"] = predictor
+        if "untrained" in self.kind.varied:
+            # The untrained model is the same in all cells.
+            own["untrained"] = (variant, seed) == (self.variants[0], 0)
+        return self.kind.config(**{**self.base, **own})
+
+    def predictors(self) -> list[Variant]:
+        """The predictors that some rows start from, one for each of their adapters."""
+        adapters = dict.fromkeys(variant.adapter for variant in self.variants if variant.method.transfers)
+        return [
+            Variant(Method(PREDICTOR, {}, "trained once for the rows that start from it"), each) for each in adapters
+        ]
+
+    def predictor_settings(self, predictor: Variant, seed: int, out: str) -> IntentConfig:
+        """The settings of a predictor's cell: those that a run which trains its own would give it."""
+        row = next(v for v in self.variants if v.method.transfers and v.adapter == predictor.adapter)
+        settings = self.settings(row, seed, out)
+        assert isinstance(settings, ReviseConfig)
+        return settings.predictor_config(out)
 
     def fixed(self) -> dict[str, Any]:
         """What must be the same when a comparison is taken up again; methods and seeds may be added."""
         settings = {**self.base, **({"adapter_lr": dict(self.adapter_lr)} if self.adapter_lr else {})}
+        if self.task != "intent":
+            settings["task"] = self.task
         return {name: value for name, value in sorted(settings.items()) if name != "device"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ...errors import LayerSelectError
 from ...rules import make_rule
@@ -13,36 +14,57 @@ from ..adapters import ADAPTERS
 
 @dataclass(frozen=True)
 class Method:
-    """A way to choose the layers.
+    """A row of the table, before it is combined with an adapter.
 
     Attributes:
         name: in tables and on the command line.
-        rule: what ``FastSelector`` is given.
+        settings: of the task's configuration, what makes the method.
         what: one line for the reader of a table.
+        transfers: it starts from a predictor's adapters, which must be trained first.
     """
 
     name: str
-    rule: str
+    settings: Mapping[str, Any] = field(hash=False)  # methods are told apart by their names
     what: str
+    transfers: bool = False
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("all", "all", "every layer in every step: plain fine-tuning"),
-        Method("ir", "variance", "IR-Tuning: split the gradient norms by their variance (arXiv 2510.00268)"),
-        Method("lisa", "lisa", "LISA: two layers drawn every 20 steps (arXiv 2403.17919)"),
-        Method("ist", "ist", "IST: layers drawn by an importance that suppressed adapters reveal (arXiv 2410.11772)"),
-        Method("random", "random", "half of the layers, drawn in every step"),
-        Method("block-cyclic", "block-cyclic", "BAdam: one layer after the other (arXiv 2404.02827)"),
-        Method("cosine", "cosine", "IR-Tuning's ablation: layers that change their input most"),
-        Method("weight-norm", "weight-norm", "IR-Tuning's ablation: layers by the norm of their weights"),
-        Method("probe-once", "probe-once", "Aletheia: measure for a few steps, then keep (arXiv 2604.15351)"),
-        Method("cost-aware", "cost-aware", "IR-Tuning's choice, cut to 0.7 of the cost of a step"),
-        Method("top-half", "upper", "the upper half of the layers in every step"),
-        Method("head", "none", "no layer: only the new parameters outside them"),
-    )
-}
+def _by_name(*methods: Method) -> dict[str, Method]:
+    return {method.name: method for method in methods}
+
+
+def _rule(name: str, rule: str, what: str) -> Method:
+    return Method(name, {"rule": rule}, what)
+
+
+#: Ways to choose the layers.
+METHODS: dict[str, Method] = _by_name(
+    _rule("all", "all", "every layer in every step: plain fine-tuning"),
+    _rule("ir", "variance", "IR-Tuning: split the gradient norms by their variance (arXiv 2510.00268)"),
+    _rule("lisa", "lisa", "LISA: two layers drawn every 20 steps (arXiv 2403.17919)"),
+    _rule("ist", "ist", "IST: layers drawn by an importance that suppressed adapters reveal (arXiv 2410.11772)"),
+    _rule("random", "random", "half of the layers, drawn in every step"),
+    _rule("block-cyclic", "block-cyclic", "BAdam: one layer after the other (arXiv 2404.02827)"),
+    _rule("cosine", "cosine", "IR-Tuning's ablation: layers that change their input most"),
+    _rule("weight-norm", "weight-norm", "IR-Tuning's ablation: layers by the norm of their weights"),
+    _rule("probe-once", "probe-once", "Aletheia: measure for a few steps, then keep (arXiv 2604.15351)"),
+    _rule("cost-aware", "cost-aware", "IR-Tuning's choice, cut to 0.7 of the cost of a step"),
+    _rule("top-half", "upper", "the upper half of the layers in every step"),
+    _rule("head", "none", "no layer: only the new parameters outside them"),
+)
+
+#: Ways to hand a predictor's adapters over to a generator.
+TRANSFERS: dict[str, Method] = _by_name(
+    Method(
+        "intention-tuning", {"transfer": "shared", "rule": "variance"},
+        "Intention-Tuning: the predictor's adapters in the layers that mattered to it, the others frozen (arXiv 2602.00477)",
+        transfers=True,
+    ),
+    Method(
+        "transfer-all", {"transfer": "all", "rule": "all"},
+        "every layer starts from the predictor's adapter and trains", transfers=True,
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,13 +84,16 @@ class Variant:
         return re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-")
 
 
-def parse_variants(methods: Sequence[str], adapters: Sequence[str]) -> list[Variant]:
+def parse_variants(
+    methods: Sequence[str], adapters: Sequence[str], known: Mapping[str, Method] = METHODS
+) -> list[Variant]:
     """The rows that ``--methods`` and ``--adapters`` ask for, in their order.
 
     Args:
-        methods: names of :data:`METHODS`, or rules (``"topk:k=3"``), each with every adapter of ``adapters``; or
+        methods: names of ``known``, or rules (``"topk:k=3"``), each with every adapter of ``adapters``; or
             ``METHOD/ADAPTER`` for one more row.
         adapters: names of adapters.
+        known: the methods that have a name in the task.
 
     Raises:
         LayerSelectError: an unknown name, or the same row twice.
@@ -77,9 +102,9 @@ def parse_variants(methods: Sequence[str], adapters: Sequence[str]) -> list[Vari
     for text in methods:
         name, slash, adapter = text.rpartition("/")
         if slash and adapter in ADAPTERS:
-            variants.append(Variant(_method(name), adapter))
+            variants.append(Variant(_method(name, known), adapter))
         else:
-            variants += [Variant(_method(text), _adapter(each)) for each in adapters]
+            variants += [Variant(_method(text, known), _adapter(each)) for each in adapters]
     folders = [variant.folder for variant in variants]
     for variant in variants:
         if folders.count(variant.folder) > 1:
@@ -100,16 +125,16 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in (*parts, text[start:]) if part.strip()]
 
 
-def _method(name: str) -> Method:
-    if name in METHODS:
-        return METHODS[name]
+def _method(name: str, known: Mapping[str, Method]) -> Method:
+    if name in known:
+        return known[name]
     try:
         make_rule(name)
     except LayerSelectError as error:
         raise LayerSelectError(
-            f"--methods: {name!r} is neither a method ({', '.join(METHODS)}) nor a rule ({error})"
+            f"--methods: {name!r} is neither a method ({', '.join(known)}) nor a rule ({error})"
         ) from error
-    return Method(name, name, f"rule {name}")
+    return _rule(name, name, f"rule {name}")
 
 
 def _adapter(name: str) -> str:

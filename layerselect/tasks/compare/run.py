@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from ...errors import LayerSelectError
 from ..folders import partial_folder
 from .cells import Cell, CellResult, is_finished, read_cell, train_cell
 from .config import CompareConfig
+from .methods import Variant
 
 logger = logging.getLogger(__name__)
 
@@ -67,60 +68,91 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
     notify = on_event or (lambda kind, record: None)
     folder = Path(config.out).expanduser()
     _open(folder, config, overwrite)
-    cells = [Cell(variant, seed) for seed in range(config.seeds) for variant in config.variants]
-    reasons = _train_all(config, folder, cells, notify)
+    seeds = range(config.seeds)
+    predictors = [Cell(variant, seed) for seed in seeds for variant in config.predictors()]
+    cells = [Cell(variant, seed) for seed in seeds for variant in config.variants]
+    with _Workshop(config, folder, notify, len(predictors) + len(cells)) as workshop:
+        # First what others start from.
+        lost = workshop.train({cell: ("intent", _predictor_settings(config, folder, cell)) for cell in predictors})
+        tasks, reasons = {}, {}
+        for cell in cells:
+            source = Cell(_predictor_of(config, cell), cell.seed) if cell.variant.method.transfers else None
+            if source in lost:
+                reasons[cell] = f"its predictor failed: {lost[source]}"
+            else:
+                place = str(folder / CELLS / source.name) if source else None
+                own = config.settings(cell.variant, cell.seed, str(folder / CELLS / cell.name), place)
+                tasks[cell] = (config.task, own.as_dict())
+        reasons |= workshop.train(tasks)
     results = []
     for variant in config.variants:
-        for seed in range(config.seeds):
+        for seed in seeds:
             cell = Cell(variant, seed)
-            reason = reasons.get(cell.name)
+            reason = reasons.get(cell)
             results.append(CellResult(cell, reason=reason) if reason else read_cell(cell, folder / CELLS / cell.name))
     return Comparison(config, folder, results)
 
 
-def _train_all(config: CompareConfig, folder: Path, cells: list[Cell], notify: OnEvent) -> dict[str, str]:
-    """Trains what is missing; returns the reasons of the cells that failed."""
-    reasons: dict[str, str] = {}
-    threads = config.threads or max(1, _cores() // config.jobs)
-    running: set[subprocess.Popen] = set()
-    done = 0
+def _predictor_of(config: CompareConfig, cell: Cell) -> Variant:
+    return next(each for each in config.predictors() if each.adapter == cell.variant.adapter)
 
-    def train(cell: Cell) -> tuple[str | None, float]:
-        notify("cell", {"name": cell.name, "state": "started", "done": done, "cells": len(cells)})
-        settings = config.settings(cell.variant, cell.seed, str(folder / CELLS / cell.name)).as_dict()
-        started = time.perf_counter()
-        reason = train_cell(settings, folder / CELLS / f"{cell.name}.log", threads, running)
-        return reason, time.perf_counter() - started
 
-    pool = ThreadPoolExecutor(config.jobs)
-    futures: dict[Future, Cell] = {}
-    try:
-        for cell in cells:
-            if is_finished(folder / CELLS / cell.name):
-                done += 1
-                notify("cell", {"name": cell.name, "state": "kept", "done": done, "cells": len(cells)})
+def _predictor_settings(config: CompareConfig, folder: Path, cell: Cell) -> dict[str, Any]:
+    return config.predictor_settings(cell.variant, cell.seed, str(folder / CELLS / cell.name)).as_dict()
+
+
+class _Workshop:
+    """Trains cells, several at a time; what runs is stopped when it is left."""
+
+    def __init__(self, config: CompareConfig, folder: Path, notify: OnEvent, cells: int) -> None:
+        self._folder, self._notify, self._cells = folder, notify, cells
+        self._threads = config.threads or max(1, _cores() // config.jobs)
+        self._pool = ThreadPoolExecutor(config.jobs)
+        self._running: set[subprocess.Popen] = set()
+        self._done = 0
+
+    def __enter__(self) -> _Workshop:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # After an interruption nothing new starts, and what runs is stopped; it is resumed next time.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._running):
+            process.terminate()
+        self._pool.shutdown(wait=True)
+
+    def train(self, tasks: Mapping[Cell, tuple[str, dict[str, Any]]]) -> dict[Cell, str]:
+        """Trains what is missing; returns the reasons of the cells that failed.
+
+        Args:
+            tasks: for each cell, the task and its settings.
+        """
+        reasons: dict[Cell, str] = {}
+        futures: dict[Future, Cell] = {}
+        for cell, (task, settings) in tasks.items():
+            if is_finished(self._folder / CELLS / cell.name):
+                self._tell(cell, "kept", done=1)
             else:
-                futures[pool.submit(train, cell)] = cell
+                futures[self._pool.submit(self._train_one, cell, task, settings)] = cell
         while futures:
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
                 cell = futures.pop(future)
                 reason, seconds = future.result()
-                done += 1
                 if reason is not None:
-                    reasons[cell.name] = reason
-                state = "finished" if reason is None else "failed"
-                notify(
-                    "cell",
-                    {"name": cell.name, "state": state, "reason": reason, "seconds": seconds, "done": done,
-                     "cells": len(cells)},
-                )  # fmt: skip
-    finally:
-        # After an interruption nothing new starts, and what runs is stopped; it is resumed next time.
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(running):
-            process.terminate()
-        pool.shutdown(wait=True)
-    return reasons
+                    reasons[cell] = reason
+                self._tell(cell, "finished" if reason is None else "failed", done=1, reason=reason, seconds=seconds)
+        return reasons
+
+    def _train_one(self, cell: Cell, task: str, settings: dict[str, Any]) -> tuple[str | None, float]:
+        self._tell(cell, "started")
+        log = self._folder / CELLS / f"{cell.name}.log"
+        started = time.perf_counter()
+        reason = train_cell(task, settings, log, self._threads, self._running)
+        return reason, time.perf_counter() - started
+
+    def _tell(self, cell: Cell, state: str, *, done: int = 0, **more: Any) -> None:
+        self._done += done
+        self._notify("cell", {"name": cell.name, "state": state, "done": self._done, "cells": self._cells, **more})
 
 
 def _open(folder: Path, config: CompareConfig, overwrite: bool) -> None:

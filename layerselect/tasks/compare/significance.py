@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Difference:
-    """Macro-F1 of one method minus that of another.
+    """The quality of one method minus that of another.
 
     Attributes:
         mean: over the common seeds, on all examples.
@@ -26,17 +26,21 @@ class Difference:
     seeds: int
 
 
+#: A run's quality for each weighting of the examples: float64 ``[B, n]`` (how often each counts) to float64 ``[B]``.
+Quality = Callable[[np.ndarray], np.ndarray]
+
+
 def paired_bootstrap(
-    truth: np.ndarray, ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], *, samples: int = 2000, seed: int = 0
+    examples: int, ours: Sequence[Quality], theirs: Sequence[Quality], *, samples: int = 2000, seed: int = 0
 ) -> Difference:
-    """Draws seeds and examples with replacement, the same ones for both methods, and compares macro-F1.
+    """Draws seeds and examples with replacement, the same ones for both methods, and compares their quality.
 
     Two runs with the same seed are a pair: they saw the same order of the data. With few seeds the spread over seeds is
     known badly, so an interval is rather too narrow than too wide.
 
     Args:
-        truth: bool ``[n, C]``, the labels of each example.
-        ours, theirs: for each seed, the predicted labels, bool ``[n, C]``.
+        examples: n, how many there are.
+        ours, theirs: for each seed, the quality of the run.
         samples: of the bootstrap.
         seed: of its generator.
 
@@ -46,17 +50,12 @@ def paired_bootstrap(
     if not ours or len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} and {len(theirs)} runs cannot be paired")
     generator = np.random.default_rng(seed)
-    count = len(truth)
-    weights = generator.multinomial(count, np.full(count, 1.0 / count), size=samples).astype(np.float64)
+    weights = generator.multinomial(examples, np.full(examples, 1.0 / examples), size=samples).astype(np.float64)
     drawn = generator.integers(len(ours), size=(samples, len(ours)))
-    by_seed = np.stack(
-        [macro_f1(weights, truth, a) - macro_f1(weights, truth, b) for a, b in zip(ours, theirs, strict=True)]
-    )
+    by_seed = np.stack([a(weights) - b(weights) for a, b in zip(ours, theirs, strict=True)])
     differences = np.take_along_axis(by_seed.T, drawn, axis=1).mean(axis=1)
-    whole = np.ones((1, count))
-    mean = float(
-        np.mean([macro_f1(whole, truth, a) - macro_f1(whole, truth, b) for a, b in zip(ours, theirs, strict=True)])
-    )
+    whole = np.ones((1, examples))
+    mean = float(np.mean([a(whole) - b(whole) for a, b in zip(ours, theirs, strict=True)]))
     beyond = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     low, high = np.percentile(differences, [2.5, 97.5])
     return Difference(mean, float(low), float(high), min(1.0, 2 * (beyond + 1) / (samples + 1)), len(ours))

@@ -1,4 +1,4 @@
-"""Runs one cell: reads its settings as JSON from the standard input, trains, and ends with one line if it cannot."""
+"""Runs one cell: reads its task and settings as JSON from the standard input, trains, and ends with one line if it cannot."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 import sys
 
 from ...errors import LayerSelectError
-from ..intent import IntentConfig, run_intent
 from ..models import quiet_transformers
+from .tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +17,9 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     quiet_transformers()
     try:
-        config = IntentConfig(**json.load(sys.stdin))
-        run_intent(config, resume=True)
+        asked = json.load(sys.stdin)
+        task = TASKS[asked["task"]]
+        task.run(task.config(**asked["settings"]), resume=True)
     except (LayerSelectError, OSError) as error:
         logger.error("%s", " ".join(str(error).split()))
         return 2

@@ -86,11 +86,9 @@ def hand_over(
     known = read_importance(predictor)
     layers = pick_layers(known.frequency, picking_rule(config), seed=config.seed)
     given = layers if config.transfer == "shared" else list(range(len(known.frequency)))
-    looked_at = examples.subset(range(min(_LOOKED_AT, len(examples))))
-    collate = CompletionCollator(tokenizer.pad_token_id)
-    before = mean_loss(model, looked_at, collate, config.batch_size)
+    before = look_at(model, examples, tokenizer, config)
     copied = transfer_adapter(model, predictor, given, base_fingerprint=fingerprint)
-    after = mean_loss(model, looked_at, collate, config.batch_size)
+    after = look_at(model, examples, tokenizer, config)
     found = Handover(
         config.transfer, list(known.frequency), known.steps, layers, given, copied.parameters, before, after
     )
@@ -134,6 +132,12 @@ def measure_alignment(handover: Handover, selector: FastSelector, config: Revise
             f"the alignment ratio is {handover.ratio:.2f}: of the layers {handover.own} that the generator's own gradients choose, "
             f"the predictor's choice {handover.layers} holds less than half"
         )
+
+
+def look_at(model: nn.Module, examples: CompletionSplit, tokenizer: Any, config: ReviseConfig) -> float:
+    """The loss on the first training examples, before the first step."""
+    part = examples.subset(range(min(_LOOKED_AT, len(examples))))
+    return mean_loss(model, part, CompletionCollator(tokenizer.pad_token_id), config.batch_size)
 
 
 @torch.no_grad()

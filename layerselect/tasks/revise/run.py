@@ -32,7 +32,7 @@ from .config import ReviseConfig
 from .examples import RevisionSplits, build_revision_splits, check_room, token_budget, token_counter
 from .finish import COMMAND, write_files
 from .generate import generate
-from .handover import Handover, check_rule, generator_rule, hand_over, measure_alignment
+from .handover import Handover, check_rule, generator_rule, hand_over, look_at, measure_alignment
 from .prompts import read_completion, write_completion, write_prompt
 from .results import SplitResult, scored_part, split_result
 from .training import EVALUATED, RevisionTrainer, build_trainer
@@ -104,14 +104,20 @@ def run_revise(
         model = add_adapter(loaded, config.adapter_config())
         handover = _hand_over(model, loaded, folder.path / PREDICTOR, config, splits, fingerprint)
     notify("phase", {"name": "generator"})
+    start_loss = handover.first_loss if handover else look_at(model, splits.train, loaded.tokenizer, config)
     log = RunLog(folder, splits.watch.name if splits.watch else None, EVALUATED, on_event)
     trainer, callback = build_trainer(
         model, loaded.tokenizer, splits, config, folder.path, rule=generator_rule(config, handover), callbacks=[log]
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
-    training = {**training_facts(trainer, callback.selector, log), **_losses(trainer)}
+    training = {
+        **training_facts(trainer, callback.selector, log),
+        "start_loss": start_loss,
+        "end_loss": _end_loss(trainer),
+    }
     if handover is not None:
         measure_alignment(handover, callback.selector, config)
+        training["alignment_ratio"] = handover.ratio
     parts = [scored_part(split, config.eval_limit, config.split_seed) for split in splits.report]
     written = {part.name: _revise(trainer.model, loaded, part, config, notify) for part in parts}
     losses = {part.name: _final_loss(trainer, part, folder) for part in parts}
@@ -212,7 +218,8 @@ def _final_loss(trainer: RevisionTrainer, part: CompletionSplit, folder: RunFold
     return loss
 
 
-def _losses(trainer: RevisionTrainer) -> dict[str, float]:
-    """The first and the last training loss in the log."""
+def _end_loss(trainer: RevisionTrainer) -> float | None:
+    """The mean of the last tenth of the logged training losses."""
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    return {"first_logged_loss": losses[0], "last_logged_loss": losses[-1]} if losses else {}
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last) if last else None

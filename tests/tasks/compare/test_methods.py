@@ -9,7 +9,7 @@ BASE = {"data": "demo", "model": "demo"}
 
 def test_every_method_has_a_rule_that_can_be_built():
     for method in METHODS.values():
-        assert make_rule(method.rule).name == method.rule.partition(":")[0]
+        assert make_rule(method.settings["rule"]).name == method.settings["rule"].partition(":")[0]
 
 
 def test_lists_are_split_outside_brackets():
@@ -51,6 +51,13 @@ def test_bad_lists(methods, adapters, message):
         ({"base": {**BASE, "rule": "all"}}, "--rule is what a comparison varies"),
         ({"base": {**BASE, "epochs": -1}}, "--epochs -1"),
         ({"reference": "lisa"}, "--reference lisa is none"),
+        ({"task": "translate"}, "--task translate is none of intent, revise"),
+        ({"base": {**BASE, "beams": 2}}, "--beams is no option of --task intent"),
+        ({"task": "revise", "base": {**BASE, "window": 2}}, "--window is no option of --task revise"),
+        ({"task": "revise", "base": {**BASE, "transfer": "all"}}, "--transfer is what a comparison varies"),
+        ({"task": "revise", "methods": ("head",)}, "neither a method .*nor a rule"),
+        ({"adapter_lr": {"dora": 1e-3}}, "--adapter-lr dora=0.001: no compared row"),
+        ({"adapter_lr": {"lora": -1.0}}, "--lr -1.0"),
     ],
 )
 def test_bad_settings_are_found_before_anything_runs(changes, message, tmp_path):

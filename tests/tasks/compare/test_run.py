@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 from layerselect import LayerSelectError
 from layerselect.report.compare import render, write_compare_report
-from layerselect.tasks.compare import CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
+from layerselect.tasks.compare import TASKS, CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
 from layerselect.tasks.compare import cells as cells_module
 from layerselect.tasks.compare import run as run_module
-from layerselect.tasks.intent import IntentConfig, run_intent
 
 from tests import tiny_intent
 
@@ -33,10 +32,10 @@ def config(corpus, bert_folder, tmp_path_factory):
     )  # fmt: skip
 
 
-def in_this_process(settings, log, threads, running):
+def in_this_process(task, settings, log, threads, running):
     """Trains a cell here: without the seconds that a new process takes to import everything."""
     try:
-        run_intent(IntentConfig(**settings), resume=True)
+        TASKS[task].run(TASKS[task].config(**settings), resume=True)
     except LayerSelectError as error:
         return str(error)
     return None
@@ -85,7 +84,7 @@ def test_tables(done):
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     assert "no difference shown to all/lora" in text or " than all/lora" in text
-    table = list(csv.DictReader(csv_table(rows).splitlines()))
+    table = list(csv.DictReader(csv_table(comparison.config.kind, rows).splitlines()))
     assert [line["row"] for line in table] == [row.name for row in rows]
     assert float(table[2]["macro_f1"]) == pytest.approx(rows[2].values["macro_f1"].mean)
     assert table[2]["p"] == "" and 0 < float(table[3]["p"]) <= 1
@@ -111,11 +110,11 @@ def test_names_are_escaped(done):
 def test_what_is_finished_is_kept_and_a_failed_cell_leaves_the_rest(done, config, monkeypatch):
     started = []
 
-    def train_cell(settings, log, threads, running):
+    def train_cell(task, settings, log, threads, running):
         started.append(settings["rule"])
         if settings["rule"] == "topk:k=1":
             return "killed by SIGKILL (out of memory?)"
-        return in_this_process(settings, log, threads, running)
+        return in_this_process(task, settings, log, threads, running)
 
     monkeypatch.setattr(run_module, "train_cell", train_cell)
     methods = (*config.methods, "topk:k=1", "fixed:layers=[9]")
@@ -163,7 +162,7 @@ def test_a_killed_process_names_its_signal(tmp_path, monkeypatch):
             json.loads(text)
 
     monkeypatch.setattr(cells_module.subprocess, "Popen", Killed)
-    assert cells_module.train_cell({}, tmp_path / "log", 1, set()) == "killed by SIGKILL (out of memory?)"
+    assert cells_module.train_cell("intent", {}, tmp_path / "log", 1, set()) == "killed by SIGKILL (out of memory?)"
 
 
 def test_damaged_results_are_a_failure(done, tmp_path):

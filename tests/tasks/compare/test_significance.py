@@ -4,13 +4,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layerselect.tasks.compare import holm, paired_bootstrap
+from layerselect.metrics import sari
+from layerselect.tasks.compare import TASKS, holm
+from layerselect.tasks.compare import paired_bootstrap as bootstrap
 from layerselect.tasks.compare.significance import macro_f1
 from sklearn.metrics import f1_score
 
 
 def one_hot(classes, count):
     return np.eye(count, dtype=bool)[classes]
+
+
+def paired_bootstrap(truth, ours, theirs, **options):
+    def quality(predicted):
+        return lambda weights: macro_f1(weights, truth, predicted)
+
+    return bootstrap(len(truth), list(map(quality, ours)), list(map(quality, theirs)), **options)
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,3 +95,31 @@ def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+TEXTS = ["he go home now", "we sees it", "all is well here", "the the cat sat", "it rain", "a fox runs"]
+
+
+def test_a_revision_run_is_compared_by_its_sari_over_the_drawn_examples():
+    random = np.random.default_rng(0)
+    rows = [
+        {"source": TEXTS[i], "prediction": TEXTS[j], "references": [TEXTS[k], TEXTS[m]]}
+        for i, j, k, m in random.integers(len(TEXTS), size=(12, 4))
+    ]
+    quality = TASKS["revise"].compared(rows)
+    draws = random.integers(12, size=(5, 12))
+    ours = quality(np.stack([np.bincount(draw, minlength=12) for draw in draws]).astype(float))
+    for value, draw in zip(ours, draws, strict=True):
+        drawn = [rows[i] for i in draw]
+        theirs = sari(*([row[key] for row in drawn] for key in ("source", "prediction", "references")))
+        assert value == pytest.approx(theirs.sari, abs=1e-9)
+
+
+def test_an_intention_run_is_compared_by_its_macro_f1():
+    rows = [
+        {"labels": ["a"], "predicted": ["a"]},
+        {"labels": ["b"], "predicted": ["a"]},
+        {"labels": ["b"], "predicted": ["b"]},
+    ]
+    value = TASKS["intent"].compared(rows)(np.ones((1, 3)))[0]
+    assert value == pytest.approx(f1_score([0, 1, 1], [0, 0, 1], average="macro"))

@@ -1,0 +1,137 @@
+"""What a comparison must know of the task whose runs it compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ...metrics import sari_counts, sari_parts
+from ..intent import IntentConfig, run_intent
+from ..intent.results import MODEL
+from ..revise import ReviseConfig, run_revise
+from ..settings import TrainingSettings
+from .methods import METHODS, TRANSFERS, Method
+from .significance import Quality, macro_f1
+
+#: Key, heading, digits.
+Column = tuple[str, str, int]
+Records = Sequence[Mapping[str, Any]]
+
+#: What every task's runs cost.
+COSTS: tuple[Column, ...] = (
+    ("seconds_per_step", "s per step", 3),
+    ("processor_seconds_per_step", "CPU s per step", 3),
+    ("seconds", "s in all", 0),
+    ("peak_memory_mb", "peak MB", 0),
+    ("saved_mb", "saved MB", 1),
+    ("trained_parameters", "trained parameters", 0),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of runs.
+
+    Attributes:
+        name: on the command line.
+        config: their settings.
+        run: trains one, given its settings.
+        methods: those that have a name.
+        quality: the columns of quality, by the keys of a split's reports; the first is the one that is tested.
+        facts: more columns, by the keys of a run's ``training`` facts, or ``steps_to_95``.
+        curve: key and name of what is evaluated while training.
+        compared: from the predictions of one run, its quality for any weighting of the examples.
+        floors: what the first rows of the table are for.
+        defaults: settings of methods that say nothing else.
+        varied: settings that the comparison makes, besides the rule, the adapter, the seed and the place.
+    """
+
+    name: str
+    config: type[TrainingSettings]
+    run: Callable[..., Any]
+    methods: Mapping[str, Method]
+    quality: tuple[Column, ...]
+    facts: tuple[Column, ...]
+    curve: tuple[str, str]
+    compared: Callable[[Records], Quality]
+    floors: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    varied: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return (*self.quality, *self.facts)
+
+    @property
+    def is_quality(self) -> frozenset[str]:
+        return frozenset(key for key, _, _ in self.quality)
+
+    @property
+    def tested(self) -> Column:
+        return self.quality[0]
+
+    def has_setting(self, name: str) -> bool:
+        return name in {each.name for each in fields(self.config)}
+
+
+def _macro_f1(records: Records) -> Quality:
+    labels = sorted({label for record in records for label in record["labels"]})
+    truth, predicted = (
+        np.array([[label in record[key] for label in labels] for record in records]) for key in ("labels", "predicted")
+    )
+    return lambda weights: macro_f1(weights, truth, predicted)
+
+
+def _sari(records: Records) -> Quality:
+    counts = sari_counts(*([record[key] for record in records] for key in ("source", "prediction", "references")))
+    flat = counts.reshape(len(records), -1)
+    return lambda weights: sari_parts((weights @ flat).reshape(-1, *counts.shape[1:])).mean(axis=-1)
+
+
+INTENT = Task(
+    "intent",
+    IntentConfig,
+    run_intent,
+    METHODS,
+    quality=(("macro_f1", "macro-F1", 3), ("macro_auprc", "macro AUPRC", 3), ("accuracy", "accuracy", 3)),
+    facts=(*COSTS, ("steps_to_95", "steps to 95 %", 0)),
+    curve=("macro_f1", "macro-F1"),
+    compared=_macro_f1,
+    floors="A fine-tuned model below the logistic regression on removed and added words has not learned the task.",
+)
+
+REVISE = Task(
+    "revise",
+    ReviseConfig,
+    run_revise,
+    {**TRANSFERS, **{name: method for name, method in METHODS.items() if name != "head"}},
+    quality=(
+        ("sari", "SARI", 1),
+        ("add", "add", 1),
+        ("keep", "keep", 1),
+        ("delete", "delete", 1),
+        ("gleu", "GLEU", 3),
+        ("update_rouge", "Update-ROUGE", 3),
+        ("exact_match", "exact match", 3),
+        ("copy_rate", "copies", 3),
+    ),
+    facts=(
+        ("start_loss", "first loss", 3),
+        ("end_loss", "last loss", 3),
+        ("alignment_ratio", "r", 2),
+        ("layers_with_gradient", "layers with gradients", 1),
+        *COSTS,
+    ),
+    curve=("loss", "loss"),
+    compared=_sari,
+    defaults={"transfer": "none"},
+    varied=("transfer", "predictor", "untrained"),
+    floors="A model that does not beat the copied source has learned nothing that the metric sees.",
+)
+
+TASKS = {task.name: task for task in (INTENT, REVISE)}
+
+__all__ = ["COSTS", "INTENT", "MODEL", "REVISE", "TASKS", "Task"]
