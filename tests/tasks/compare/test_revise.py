@@ -1,0 +1,74 @@
+"""A comparison of generators: the predictor they share, the floors, the tested SARI, and a predictor that fails."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from layerselect.report.compare import render
+from layerselect.tasks.compare import CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
+from layerselect.tasks.compare import run as run_module
+
+from tests import tiny_intent
+from tests.tasks.compare.test_run import in_this_process
+
+
+@pytest.fixture(scope="module")
+def config(llama_folder, tmp_path_factory):
+    corpus = tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))
+    base = {
+        "data": str(corpus), "model": str(llama_folder), "max_steps": 2, "predictor_max_steps": 3, "batch_size": 4,
+        "predictor_batch_size": 4, "predictor_rule": "topk:k=1", "probe_every": 1, "max_length": 64, "eval_limit": 4,
+        "lora_rank": 2, "device": "cpu", "keep": "last",
+    }  # fmt: skip
+    return CompareConfig(
+        out=str(tmp_path_factory.mktemp("out") / "c"), base=base, task="revise", seeds=1, bootstrap=50, threads=1,
+        methods=("all", "intention-tuning", "transfer-all"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(config):
+    events = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "train_cell", in_this_process)
+        return run_compare(config, on_event=lambda kind, record: events.append(record)), events
+
+
+def test_rows_that_start_from_a_predictor_share_one(done):
+    comparison, events = done
+    assert comparison.failed == []
+    finished = [event["name"] for event in events if event["state"] == "finished"]
+    assert finished[0] == "predictor-lora-seed0"
+    assert sorted(finished[1:]) == ["all-lora-seed0", "intention-tuning-lora-seed0", "transfer-all-lora-seed0"]
+    assert events[-1]["done"] == events[-1]["cells"] == 4
+    cells = comparison.folder / "cells"
+    settings = json.loads((cells / "transfer-all-lora-seed0" / "config.json").read_text())["settings"]
+    assert settings["predictor"] == str(cells / "predictor-lora-seed0")
+    assert not (cells / "transfer-all-lora-seed0" / "predictor").exists()
+
+
+def test_floors_and_the_test_against_all(done):
+    comparison, _ = done
+    rows = comparison_rows(comparison)
+    assert [row.name for row in rows] == [
+        "source copied", "untrained model", "all/lora", "intention-tuning/lora", "transfer-all/lora",
+    ]  # fmt: skip
+    copied, _, everything, tuned, _ = rows
+    assert copied.values["copy_rate"].mean == 1.0
+    assert everything.difference is None
+    assert tuned.difference.mean == pytest.approx(tuned.values["sari"].mean - everything.values["sari"].mean, abs=1e-9)
+    assert "alignment_ratio" in tuned.values and "alignment_ratio" not in everything.values
+    text = markdown_table(comparison, rows)
+    assert "alignment ratio" in text and "macro-F1" not in text and "steps to 95" not in text.lower()
+    assert csv_table(comparison.config.kind, rows).startswith("row,seeds,sari,")
+    page = render(comparison, rows)
+    assert "copied source has learned nothing" in page and "macro-F1" not in page
+
+
+def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(config, tmp_path, monkeypatch):
+    def train_cell(task, settings, log, threads, running):
+        return "killed by SIGKILL" if task == "intent" else in_this_process(task, settings, log, threads, running)
+
+    monkeypatch.setattr(run_module, "train_cell", train_cell)
+    comparison = run_compare(replace(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning")))
+    assert [result.reason for result in comparison.results] == [None, "its predictor failed: killed by SIGKILL"]
