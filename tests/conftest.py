@@ -79,6 +79,14 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny decoder saved as a folder."""
+    from tests import tiny_intent
+
+    return tiny_intent.save_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import tiny_intent  # transformers, for those who need it
 

@@ -24,9 +24,15 @@ examples:
 _EXTRAS = {
     "data": ("transformers", "peft", "accelerate", "datasets", "scikit-learn", "pandas", "openpyxl", "safetensors"),
     "report": ("jinja2", "matplotlib"),
+    "revise": ("rouge-score",),
     "gguf": ("gguf",),
 }
-_WHAT_FOR = {"data": "corpora and training", "report": "report.html", "gguf": "doctor --unpack"}
+_WHAT_FOR = {
+    "data": "corpora and training",
+    "report": "report.html",
+    "revise": "Update-ROUGE",
+    "gguf": "doctor --unpack",
+}
 
 
 @dataclass(frozen=True)

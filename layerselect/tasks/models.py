@@ -81,7 +81,7 @@ def load_classifier(
 
 
 def load_writer(source: str | Path, *, dropout: float | None = None) -> LoadedModel:
-    """Loads a pretrained decoder with its language-model head, to write label words.
+    """Loads a pretrained decoder with its language-model head, to write label words or revisions.
 
     As :func:`load_classifier`; nothing is added to the model.
 
@@ -93,13 +93,16 @@ def load_writer(source: str | Path, *, dropout: float | None = None) -> LoadedMo
     model, tokenizer, missing = _load(name, AutoModelForCausalLM, dropout, {})
     if reads_ahead(model):
         raise LayerSelectError(
-            f"{str(source)!r} reads its input in both directions and so cannot write label words: use --head classifier, or "
-            "a decoder"
+            f"{str(source)!r} reads its input in both directions and so cannot write: use a decoder (to predict intentions, "
+            "--head classifier)"
         )
     head = model.get_output_embeddings()
     lacks = [f"{path}.weight" for path, module in model.named_modules() if head is not None and module is head]
     if head is None or set(lacks) & set(missing):
-        raise LayerSelectError(f"the checkpoint {str(source)!r} has no language-model head: use --head classifier")
+        raise LayerSelectError(
+            f"the checkpoint {str(source)!r} has no language-model head and so cannot write: use another one (to "
+            "predict intentions, --head classifier)"
+        )
     return prepare(model, tokenizer, str(source), missing, writes=True)
 
 
@@ -143,7 +146,7 @@ def prepare(
 
     Args:
         missing_keys: qualified names of the parameters that no checkpoint filled.
-        writes: the model is to write label words.
+        writes: the model is to write.
 
     Raises:
         LayerSelectError: the model has no stack of layers, or its tokenizer no token to pad with.
@@ -285,7 +288,9 @@ def _reason(name: str, error: Exception) -> str:
     if "trust_remote_code" in text:
         return f"the model {name!r} needs code from its repository, which is never run here; choose another model"
     if "AutoModelForCausalLM" in text:
-        return f"the model {name!r} is no decoder and so cannot write label words: use --head classifier"
+        return (
+            f"the model {name!r} is no decoder and so cannot write: use one (to predict intentions, --head classifier)"
+        )
     if "AutoModelForSequenceClassification" in text or "model type" in text or "Unrecognized model" in text:
         return f"the model {name!r} cannot classify sequences with this version of transformers: {text[:200]}"
     if not is_folder and "connect" in text:

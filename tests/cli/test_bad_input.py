@@ -45,7 +45,7 @@ CASES = {
     "no such model": (lambda d: {"model": "./nowhere"}, "there is no model folder './nowhere'"),
     "a folder that is no model": (lambda d: {"model": d}, "holds no config.json"),
     "a model without layers": (lambda d: {"model": _no_layers(d)}, "no stack of repeated blocks"),
-    "an encoder that is to write": (lambda d: {"head": "generate"}, "cannot write label words"),
+    "an encoder that is to write": (lambda d: {"head": "generate"}, "so cannot write: use a decoder"),
     "unknown rule": (lambda d: {"rule": "best"}, "no rule 'best'"),
     "rule option": (lambda d: {"rule": "topk:n=3"}, "'n'"),
     "a rule that does not fit": (lambda d: {"rule": "fixed:layers=[7]"}, "7"),

@@ -66,14 +66,14 @@ def _headless(folder):
     ("make", "words"),
     [
         (tiny_intent.save_bert, "reads its input in both directions"),
-        (_t5, "is no decoder and so cannot write label words"),
+        (_t5, "is no decoder and so cannot write: use one"),
         (_headless, "has no language-model head"),
     ],
 )
 def test_what_cannot_write_is_refused_in_one_sentence(tmp_path, make, words):
     with pytest.raises(LayerSelectError, match=words) as caught:
         load_writer(make(tmp_path))
-    assert "use --head classifier" in str(caught.value)
+    assert "--head classifier" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
