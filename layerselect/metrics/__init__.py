@@ -1,17 +1,33 @@
 """Metrics of the tasks: of classifiers, and of revised texts."""
 
 from .classification import ClassificationReport, LabelRow, classification_report
-from .generation import SariScore, copy_rate, exact_match, gleu, sari, sentence_gleu, update_rouge
+from .generation import (
+    SariScore,
+    copy_rate,
+    exact_match,
+    gleu,
+    sari,
+    sari_counts,
+    sari_parts,
+    sentence_gleu,
+    update_rouge,
+)
+from .revisions import RevisionScores, example_scores, revision_scores
 
 __all__ = [
     "ClassificationReport",
     "LabelRow",
+    "RevisionScores",
     "SariScore",
     "classification_report",
     "copy_rate",
     "exact_match",
+    "example_scores",
     "gleu",
+    "revision_scores",
     "sari",
+    "sari_counts",
+    "sari_parts",
     "sentence_gleu",
     "update_rouge",
 ]

@@ -27,6 +27,8 @@ STYLE = {
     "ytick.color": "#475569",
 }
 COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2")
+#: What the evaluations of a classifier measure.
+CLASSIFICATION = (("macro_f1", "macro-F1"), ("macro_auprc", "macro AUPRC"), ("accuracy", "accuracy"))
 #: More columns than this would be thinner than a pixel: neighbouring steps are then averaged.
 _MAX_COLUMNS = 900
 # One layer's rows in the heat map: its score on top, then whether it was selected, then a gap.
@@ -82,9 +84,57 @@ def frequency_bars(frequency: Sequence[int], steps: int) -> str:
         return svg_text(figure)
 
 
-def curves(losses: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Loss beside quality over the steps: the training loss, and what each evaluation during training found."""
+def transfer_bars(
+    frequency: Sequence[int],
+    shared: Sequence[int],
+    own_frequency: Sequence[int],
+    own: Sequence[int],
+    own_steps: int | None = None,
+) -> str:
+    """How often each layer was chosen: by the predictor above, by the generator below; the layers of both on a light band.
+
+    Args:
+        frequency, shared: the predictor's counts, and the layers whose adapters were taken over.
+        own_frequency, own: the generator's counts and its own choice of layers.
+        own_steps: the generator's counts become shares of these steps.
+    """
+    counts = np.asarray(own_frequency, dtype=float)
+    rows = [
+        (np.asarray(frequency, dtype=float), shared, COLOURS[0], "predictor", "selections"),
+        (100 * counts / own_steps if own_steps else counts, own, COLOURS[1], "generator", "% of steps" if own_steps else "selections"),
+    ]  # fmt: skip
+    rows = [row for row in rows if len(row[0])]
+    layers = max([len(counts) for counts, *_ in rows] + [layer + 1 for layer in (*shared, *own)])
+    with rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 0.5 + 1.35 * len(rows)), layout="constrained")
+        panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False).ravel()
+        for panel, (counts, chosen, colour, name, unit) in zip(panels, rows, strict=True):
+            for layer in set(shared) & set(own):
+                panel.axvspan(layer - 0.5, layer + 0.5, color="#ede9fe", lw=0, zorder=0)
+            colours = [colour if layer in set(chosen) else "#cbd5e1" for layer in range(len(counts))]
+            panel.bar(range(len(counts)), counts, color=colours, width=0.72, zorder=2)
+            panel.set(ylabel=unit, xlim=(-0.7, layers - 0.3))
+            panel.set_title(name, fontsize=9, loc="left", color="#334155")
+            panel.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        panels[-1].set_xlabel("layer")
+        panels[-1].set_xticks(range(0, layers, max(1, -(-layers // 32))))
+        return svg_text(figure)
+
+
+def curves(
+    losses: Sequence[Mapping[str, Any]],
+    metrics: Sequence[Mapping[str, Any]],
+    quality: Sequence[tuple[str, str]] = CLASSIFICATION,
+    top: float = 1.0,
+) -> str:
+    """Loss beside quality over the steps: the training loss, and what each evaluation during training found.
+
+    Args:
+        quality: up to four keys of the evaluations to draw, with their names; one that no evaluation has is left out.
+        top: the end of the quality's scale.
+    """
     evaluations = [row for row in metrics if not row.get("final")]
+    measured = [pair for pair in quality if any(pair[0] in row for row in evaluations)]
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -100,20 +150,19 @@ def curves(losses: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, A
                 [row["step"] for row in evaluations], [row["loss"] for row in evaluations],
                 color=COLOURS[1], marker="o", ms=4, lw=1.2, label=evaluations[0]["split"],
             )  # fmt: skip
-            for key, name, colour in (
-                ("macro_f1", "macro-F1", COLOURS[0]),
-                ("macro_auprc", "macro AUPRC", COLOURS[2]),
-                ("accuracy", "accuracy", COLOURS[3]),
-            ):
+        if measured:
+            for (key, name), colour in zip(measured, [COLOURS[number] for number in (0, 2, 3, 1)], strict=False):
+                known = [row for row in evaluations if key in row]
                 right.plot(
-                    [row["step"] for row in evaluations], [row[key] for row in evaluations],
+                    [row["step"] for row in known], [row[key] for row in known],
                     color=colour, marker="o", ms=4, lw=1.2, label=name,
                 )  # fmt: skip
             right.legend(frameon=False, fontsize=8)
             right.set_title(f"quality on {evaluations[0]['split']}", fontsize=9, loc="left", color="#334155")
         else:
-            right.text(0.5, 0.5, "no evaluation during training", ha="center", va="center", color="#64748b")
-        right.set_ylim(0, 1)
+            nothing = "no quality measured during training" if evaluations else "no evaluation during training"
+            right.text(0.5, 0.5, nothing, ha="center", va="center", color="#64748b", transform=right.transAxes)
+        right.set_ylim(0, top)
         last = max([row["step"] for row in (*losses, *evaluations)], default=1)
         for axes in (left, right):
             axes.set_xlim(0, 1.03 * last)
