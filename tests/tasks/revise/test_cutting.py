@@ -40,6 +40,8 @@ def at_most(number):
         ["A title\n", "The text. ", "1. The first\n\n", "2. The second"],
         ["  It costs 3.5 dollars.Really.\n ", "Yes. . . and no.  "],
         ["In 1999. ", "Then."],
+        ["\n\nHe came.\n", "She left. \n"],
+        ["... he came. ", "So."],
         ["no end"],
         [" "],
         [],
