@@ -65,7 +65,7 @@ def add_own_settings(groups: SettingGroups) -> None:
     groups.add(
         writing,
         "--eval-limit",
-        "revise and score at most so many examples of a split (default: all)",
+        "evaluate, revise and score at most so many examples of a split, drawn by --split-seed (default: all)",
         kind=int,
         metavar="N",
     )

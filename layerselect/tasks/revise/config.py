@@ -44,7 +44,7 @@ class ReviseConfig(TrainingSettings):
         rule: with ``shared``, how layers are picked from G, once. Otherwise, as everywhere, how they are selected by their
             gradients in each step.
         max_length: a text before or after its revision that is longer, in tokens, is cut at sentence borders.
-        eval_limit: revise at most so many examples of a split for its scores; ``None`` revises all.
+        eval_limit: evaluate, revise and score at most so many examples of a split, drawn by ``split_seed``; ``None``: all.
         untrained: also score what the untrained model writes.
         beams, sample, temperature, top_p, max_new_tokens: see :class:`~layerselect.tasks.revise.generate.GenerationConfig`.
         predictor_rule, predictor_epochs, predictor_max_steps, predictor_lr, predictor_batch_size, predictor_max_length: of the predictor

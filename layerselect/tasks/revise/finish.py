@@ -41,7 +41,7 @@ def write_files(
         parts: the examples that were revised, by split.
         written: what the trained model wrote for them, by the split's name.
     """
-    facts = _corpus_facts(corpus, splits)
+    facts = _corpus_facts(corpus, splits, chooses=config.keep == "best" or config.patience is not None)
     chosen = importance(selector)
     rows = selector.history.arrays()
     transfer = handover.as_dict() if handover else None
@@ -80,13 +80,13 @@ def write_files(
     )
 
 
-def _corpus_facts(corpus: Corpus, splits: RevisionSplits) -> dict[str, Any]:
+def _corpus_facts(corpus: Corpus, splits: RevisionSplits, *, chooses: bool) -> dict[str, Any]:
     return {
         "name": corpus.name,
         "fingerprint": corpus.fingerprint,
         "labels": corpus.labels,
         "multi_label": corpus.multi_label,
-        "chosen_by": splits.watch.name if splits.watch else None,
+        "chosen_by": splits.watch.name if splits.watch and chooses else None,
         "splits": {split.name: _split_facts(split, splits) for split in (splits.train, *splits.report)},
         "notes": list(corpus.notes),
         "defects": [str(defect) for defect in corpus.defects[:20]],

@@ -91,6 +91,8 @@ def run_revise(
     model = add_adapter(loaded, config.adapter_config())
     check_training(model, config, evaluates=splits.watch is not None)
     FastSelector(model, **selector_options(config)).close()  # its options fit the model, or it says so
+    parts = {split.name: scored_part(split, config.eval_limit, config.split_seed) for split in splits.report}
+    watch = parts[splits.watch.name] if splits.watch else None
     handover = None
     if config.predictor is not None:
         handover = _hand_over(model, loaded, config.predictor, config, splits, fingerprint)
@@ -105,9 +107,16 @@ def run_revise(
         handover = _hand_over(model, loaded, folder.path / PREDICTOR, config, splits, fingerprint)
     notify("phase", {"name": "generator"})
     start_loss = handover.first_loss if handover else look_at(model, splits.train, loaded.tokenizer, config)
-    log = RunLog(folder, splits.watch.name if splits.watch else None, EVALUATED, on_event)
+    log = RunLog(folder, watch.name if watch else None, EVALUATED, on_event)
     trainer, callback = build_trainer(
-        model, loaded.tokenizer, splits, config, folder.path, rule=generator_rule(config, handover), callbacks=[log]
+        model,
+        loaded.tokenizer,
+        splits.train,
+        watch,
+        config,
+        folder.path,
+        rule=generator_rule(config, handover),
+        callbacks=[log],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
     training = {
@@ -118,20 +127,21 @@ def run_revise(
     if handover is not None:
         measure_alignment(handover, callback.selector, config)
         training["alignment_ratio"] = handover.ratio
-    parts = [scored_part(split, config.eval_limit, config.split_seed) for split in splits.report]
-    written = {part.name: _revise(trainer.model, loaded, part, config, notify) for part in parts}
-    losses = {part.name: _final_loss(trainer, part, folder) for part in parts}
+    written = {part.name: _revise(trainer.model, loaded, part, config, notify) for part in parts.values()}
+    losses = {part.name: _final_loss(trainer, part, folder) for part in parts.values()}
     save_adapted(
         folder.path / ADAPTER, model, loaded.tokenizer, task="revise", base_model=base_reference(config.model),
         kind=config.adapter, fingerprint=fingerprint,
         more={"labels": list(corpus.labels), "max_length": config.max_length},
     )  # fmt: skip
-    untrained = _untrained(config, corpus, parts, notify) if config.untrained else {}
+    untrained = _untrained(config, corpus, list(parts.values()), notify) if config.untrained else {}
     results = [
-        split_result(part, len(split), losses[part.name], written[part.name], untrained.get(part.name))
-        for part, split in zip(parts, splits.report, strict=True)
+        split_result(parts[split.name], len(split), losses[split.name], written[split.name], untrained.get(split.name))
+        for split in splits.report
     ]
-    write_files(folder, config, corpus, splits, parts, written, results, training, handover, callback.selector)
+    write_files(
+        folder, config, corpus, splits, list(parts.values()), written, results, training, handover, callback.selector
+    )
     return ReviseResult(folder.finish(), results, training, handover)
 
 

@@ -12,10 +12,9 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
-from ..completions import CompletionCollator, completion_loss, nll
+from ..completions import CompletionCollator, CompletionSplit, completion_loss, nll
 from ..training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
 from .config import ReviseConfig
-from .examples import RevisionSplits
 
 #: Of an evaluation while training, what goes into ``metrics.jsonl``.
 EVALUATED = ("loss",)
@@ -45,7 +44,8 @@ class RevisionTrainer(MeasuredTrainer):
 def build_trainer(
     model: nn.Module,
     tokenizer: Any,
-    splits: RevisionSplits,
+    train: CompletionSplit,
+    watch: CompletionSplit | None,
     config: ReviseConfig,
     folder: Path,
     *,
@@ -55,6 +55,7 @@ def build_trainer(
     """The Trainer of one run, and the callback that holds its selector.
 
     Args:
+        watch: what is evaluated while training; ``None`` where nothing is.
         folder: the unfinished run; checkpoints go into its ``checkpoints``.
         rule: how layers are selected.
         callbacks: of the caller (progress, logs).
@@ -63,12 +64,12 @@ def build_trainer(
     trainer = RevisionTrainer(
         model,
         training_arguments(
-            config, folder, examples=len(splits.train), evaluates=splits.watch is not None, metric="loss",
+            config, folder, examples=len(train), evaluates=watch is not None, metric="loss",
             greater_is_better=False,
         ),
         measure_memory=config.measure_memory,
-        train_dataset=splits.train,
-        eval_dataset=splits.watch,
+        train_dataset=train,
+        eval_dataset=watch,
         data_collator=CompletionCollator(tokenizer.pad_token_id),
         compute_metrics=_token_loss,
         callbacks=own_callbacks(config, selector, *callbacks),
