@@ -1,0 +1,66 @@
+"""A model as a card needs it: nothing trains, nothing is dropped out, and the maps to watch take gradients all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ..freezing import Freezer, asking_gradient
+
+if TYPE_CHECKING:
+    from .maps import LinearMap
+
+
+@contextmanager
+def all_trainable(model: nn.Module) -> Iterator[None]:
+    """Every parameter takes gradients inside the block; behind it, those that did before."""
+    with _gradients(model, True):
+        yield
+
+
+@contextmanager
+def all_frozen(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """No parameter takes a gradient inside the block and every module is in evaluation mode, or in that of training; behind
+    it all is as before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        with _gradients(model, False):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
+    """In a frozen model, autograd begins at the outputs of ``maps``.
+
+    An output that needs no gradient yet becomes a leaf that does. So the graph begins at the lowest watched map, and
+    no weight gradient is computed anywhere.
+    """
+    handles = [linear.module.register_forward_hook(_begin_here) for linear in maps]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _begin_here(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return output if output.requires_grad else asking_gradient(output)
+
+
+@contextmanager
+def _gradients(model: nn.Module, wanted: bool) -> Iterator[None]:
+    freezer = Freezer([])
+    freezer.follow([[parameter] for parameter in model.parameters() if parameter.is_floating_point()])
+    before = freezer.active
+    freezer.apply([wanted] * len(before))
+    try:
+        yield
+    finally:
+        freezer.apply(before)

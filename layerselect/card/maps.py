@@ -1,0 +1,124 @@
+"""Which linear maps of which layer are watched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..errors import LayerSelectError
+from ..layers import LayerSpec, clean_name, split_parameters
+from .frozen import all_trainable
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """A linear map inside a layer: x -> W'x + b, with ``inputs`` numbers in x and ``outputs`` numbers out.
+
+    Attributes:
+        layer: the index of its layer.
+        name: qualified name in the model.
+    """
+
+    layer: int
+    name: str
+    module: nn.Module
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class WatchedLayers:
+    """The layers of a model, in forward order, and the linear maps of each."""
+
+    names: list[str]
+    modules: list[nn.Module]
+    maps: list[list[LinearMap]]
+
+
+def find_maps(model: nn.Module, layers: LayerSpec = None, targets: str | None = None) -> WatchedLayers:
+    """The layers of ``model`` and the linear maps in them that an adapter could be put on.
+
+    Nothing needs to be trainable. In a model that ``peft`` has wrapped, the maps under its adapters count, the adapters do
+    not.
+
+    Args:
+        layers: as for :class:`~layerselect.FastSelector`.
+        targets: a regular expression for the names of the maps inside their layer (``"self_attn\\.(q|v)_proj"``); ``None`` takes
+            all of them.
+
+    Raises:
+        LayerSelectError: no layers are found, ``targets`` is no regular expression, or a layer holds no map that it names.
+    """
+    with all_trainable(model):
+        found = split_parameters(model, layers)
+    pattern = _pattern(targets)
+    names = {id(module): clean_name(name) for name, module in model.named_modules()}
+    seen: set[int] = set()
+    maps: list[list[LinearMap]] = []
+    for layer, block in enumerate(found.modules):
+        own = []
+        for name, module in _linear_maps(block):
+            if id(module) in seen or (pattern is not None and not pattern.fullmatch(name)):
+                continue  # a map that two layers share belongs to the first
+            seen.add(id(module))
+            inputs, outputs = _sizes(module)
+            own.append(LinearMap(layer, names[id(module)], module, inputs, outputs))
+        if not own:
+            wanted = "linear map" if targets is None else f"linear map that targets={targets!r} names"
+            inside = ", ".join(name for name, _ in _linear_maps(block)) or "none"
+            raise LayerSelectError(
+                f"the layer {found.names[layer]!r} holds no {wanted}; its linear maps are: {inside}. Choose other layers or "
+                "targets"
+            )
+        maps.append(own)
+    return WatchedLayers(found.names, found.modules, maps)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear map: ``nn.Linear``, or the ``Conv1D`` of ``transformers``, which is one with the weight
+    transposed."""
+    return isinstance(module, (nn.Linear, *_conv1d()))
+
+
+def _conv1d() -> tuple[type, ...]:
+    try:
+        from transformers.pytorch_utils import Conv1D
+    except ImportError:
+        return ()
+    return (Conv1D,)
+
+
+def _linear_maps(block: nn.Module) -> Sequence[tuple[str, nn.Module]]:
+    """Names inside the block and modules. Of what is wrapped by an adapter, only what the adapter wraps."""
+    found: list[tuple[str, nn.Module]] = []
+
+    def walk(name: str, module: nn.Module) -> None:
+        if is_linear(module):
+            found.append((name, module))
+            return
+        wrapped = getattr(module, "base_layer", None)
+        children = [("", wrapped)] if isinstance(wrapped, nn.Module) else list(module.named_children())
+        for key, child in children:
+            walk(".".join(part for part in (name, key) if part), child)
+
+    walk("", block)
+    return found
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    inputs, outputs = module.weight.shape  # Conv1D
+    return inputs, outputs
+
+
+def _pattern(targets: str | None) -> re.Pattern[str] | None:
+    if targets is None:
+        return None
+    try:
+        return re.compile(targets)
+    except re.error as error:
+        raise LayerSelectError(f"targets={targets!r} is not a regular expression: {error}") from error
