@@ -1,0 +1,19 @@
+"""The Layer Card: where should the adapters go, measured on a sample of the task before any fine-tuning is paid for."""
+
+from .card import CostFigures, LayerCard, LayerFigures, MapFigures
+from .compare import CardDifference, diff
+from .measure import MeasureSettings, measure
+from .place import Placement, Placer
+
+__all__ = [
+    "CardDifference",
+    "CostFigures",
+    "LayerCard",
+    "LayerFigures",
+    "MapFigures",
+    "MeasureSettings",
+    "Placement",
+    "Placer",
+    "diff",
+    "measure",
+]

@@ -1,0 +1,278 @@
+"""The Layer Card: what was measured of every layer of a model on a task, saved as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import LayerSelectError
+
+if TYPE_CHECKING:
+    from ..costs import LayerCosts
+    from .place import Placement, Placer
+
+SCHEMA = "layerselect.layer-card"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class MapFigures:
+    """One linear map (definitions in :mod:`layerselect.card.resnorm`).
+
+    Attributes:
+        inputs, outputs: d and m.
+        rows: the rows it was measured on, padding left out.
+        condition: ``None`` where all inputs were zero.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    rows: int
+    resnorm: float
+    gradient_norm: float
+    energy: float
+    condition: float | None
+
+
+@dataclass(frozen=True)
+class CostFigures:
+    """What a layer costs, for the batch that ``LayerCard.data["cost_batch"]`` describes.
+
+    Attributes:
+        forward_ms, backward_ms: measured, without adapters; ``None`` where they were not, or could not be.
+        flops: of the forward pass of its linear maps, counted; the backward pass through them takes as many again.
+        saved_bytes: what autograd keeps for its backward pass; ``None`` where it was not measured.
+        adapter_parameters: of a LoRA on its maps, of the rank in ``LayerCard.settings["rank"]``.
+    """
+
+    forward_ms: float | None
+    backward_ms: float | None
+    flops: int
+    saved_bytes: int | None
+    adapter_parameters: int
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """One layer.
+
+    Attributes:
+        resnorm: square root of the sum of its maps' resnorm^2, on the batches that the changes were fitted to.
+        fresh: the same on batches that were not fitted to, where there were any (``LayerCard.held_out``): the norm of the loss's
+            gradient along the fitted change. Negative where the change does not carry over. Layers are ranked by it.
+        low, high: its 95 % interval over batches; ``None`` where there were too few.
+        gradient_norm: of the mean loss in the weights of all its maps.
+        energy: mean over its maps, each weighted by its inputs.
+        condition: the largest of its maps.
+        performance: by how much adapting this layer alone lowered the validation loss; ``None`` where it was not tried.
+    """
+
+    name: str
+    resnorm: float
+    fresh: float
+    low: float | None
+    high: float | None
+    gradient_norm: float
+    energy: float
+    condition: float | None
+    performance: float | None
+    cost: CostFigures
+    maps: list[MapFigures] = field(default_factory=list)
+
+    @property
+    def gain(self) -> float:
+        """The loss that adapting this layer alone is predicted to remove: half the square of ``fresh``, 0 if that is negative."""
+        return max(0.0, self.fresh) ** 2 / 2
+
+
+@dataclass(frozen=True)
+class LayerCard:
+    """A card.
+
+    Attributes:
+        model, data: what was measured, with fingerprints.
+        settings: how.
+        layers: the figures, in forward order.
+        coupling: [L][L], see :mod:`layerselect.card.coupling`; ``None`` where it was not measured.
+        held_out: whether ``fresh`` and the coupling come from batches that no change was fitted to.
+        stability: rank correlation of the layers' order with that on batches drawn anew; ``None`` where there were too few.
+        step_costs: the parts of a training step's cost with adapters (:class:`~layerselect.costs.LayerCosts` as a dict).
+        versions: of the packages.
+    """
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    layers: list[LayerFigures]
+    coupling: list[list[float]] | None
+    held_out: bool
+    stability: float | None
+    step_costs: dict[str, Any]
+    versions: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """Qualified names of the layers, in forward order."""
+        return [layer.name for layer in self.layers]
+
+    @property
+    def fresh(self) -> np.ndarray:
+        """float64 [L]: what layers are ranked by."""
+        return np.array([layer.fresh for layer in self.layers])
+
+    @property
+    def costs(self) -> LayerCosts:
+        from ..costs import LayerCosts
+
+        return LayerCosts.from_dict(self.step_costs)
+
+    def placer(self) -> Placer:
+        """The placements that this card can tell apart, with their gains and costs."""
+        from .place import Placer
+
+        pairs = np.eye(len(self.layers)) if self.coupling is None else np.array(self.coupling)
+        return Placer(self.fresh, pairs, self.costs)
+
+    def propose(
+        self, k: int | None = None, *, budget: float | None = None, objective: str = "performance"
+    ) -> Placement:
+        """Where to put adapters, with the gain and the cost of that (see :meth:`layerselect.card.place.Placer.place`)."""
+        return self.placer().place(k, budget=budget, objective=objective)
+
+    def place(self, k: int | None = None, *, budget: float | None = None, objective: str = "performance") -> list[int]:
+        """The layers to adapt, ascending, for ``peft.LoraConfig(layers_to_transform=...)``.
+
+        They are indices into :attr:`names`, which are those that ``peft`` means where the model has one stack.
+
+        Args:
+            k: at most so many layers.
+            budget: at most this fraction of the step that trains all layers.
+            objective: ``performance``, ``cost`` or ``balanced``; see :meth:`layerselect.card.place.Placer.place`.
+
+        Raises:
+            LayerSelectError: no layer fits, or an argument has no meaning.
+        """
+        return self.propose(k, budget=budget, objective=objective).layers
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"schema": SCHEMA, "version": VERSION, **asdict(self)}
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the card, whole or not at all; into ``card.json`` where ``path`` is a folder."""
+        path = Path(path)
+        path = path / "card.json" if path.is_dir() else path
+        aside = path.with_name(path.name + ".new")
+        with aside.open("w", encoding="utf-8") as file:
+            json.dump(self.to_dict(), file, indent=1, allow_nan=False, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> LayerCard:
+        """Reads a card from a file, or from ``card.json`` in a folder.
+
+        Raises:
+            LayerSelectError: it is not there, is no card, is of a newer version, or is damaged.
+        """
+        path = Path(path)
+        path = path / "card.json" if path.is_dir() else path
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        except OSError as error:
+            raise LayerSelectError(
+                f"the card {str(path)!r} cannot be read ({error.strerror}): make one with 'layerselect card'"
+            ) from error
+        except ValueError as error:
+            raise LayerSelectError(f"{str(path)!r} is not a card: {error}; measure it again") from error
+        return cls.from_dict(values, str(path))
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str = "the card") -> LayerCard:
+        """Checks JSON values and makes a card of them.
+
+        Raises:
+            LayerSelectError: they are not those of a card.
+        """
+        if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
+            raise LayerSelectError(f"{where!r} is not a Layer Card: make one with 'layerselect card'")
+        if values.get("version") != VERSION:
+            raise LayerSelectError(
+                f"{where!r} is a Layer Card of version {values.get('version')!r}, and this package reads {VERSION}: measure it again "
+                "or install the version that wrote it"
+            )
+        own = {name: value for name, value in values.items() if name not in ("schema", "version")}
+        layers = own.get("layers")
+        if not isinstance(layers, list) or not layers:
+            raise LayerSelectError(f"{where!r} is damaged: it has no layers; measure it again")
+        own["layers"] = [_layer(layer, f"{where!r}, layer {number}") for number, layer in enumerate(layers)]
+        card = _build(cls, own, repr(where))
+        _check_coupling(card, where)
+        if card.costs.num_layers != len(layers):
+            raise LayerSelectError(f"{where!r} is damaged: it has costs of another number of layers; measure it again")
+        return card
+
+
+def _layer(values: Any, where: str) -> LayerFigures:
+    if not isinstance(values, Mapping) or not isinstance(values.get("maps"), list):
+        raise LayerSelectError(f"{where} is damaged: it holds no figures of linear maps; measure it again")
+    maps = [_build(MapFigures, linear, where) for linear in values["maps"]]
+    return _build(LayerFigures, {**values, "maps": maps, "cost": _build(CostFigures, values.get("cost"), where)}, where)
+
+
+def _build(kind: type, values: Any, where: str) -> Any:
+    """A dataclass from JSON values: exactly its fields, each of its type."""
+    expected = {f.name: str(f.type) for f in fields(kind)}
+    if not isinstance(values, Mapping) or set(values) != set(expected):
+        found = sorted(values) if isinstance(values, Mapping) else values
+        raise LayerSelectError(f"{where} is damaged: {found!r} is not {sorted(expected)}; measure it again")
+    for name, wanted in expected.items():
+        if not _fits(values[name], wanted):
+            raise LayerSelectError(f"{where} is damaged: {name}={values[name]!r} is no {wanted}; measure it again")
+    return kind(**values)
+
+
+def _fits(value: Any, wanted: str) -> bool:
+    if value is None:
+        return wanted.endswith("| None")
+    kinds = {
+        "float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "dict": (dict,), "list": (list,),
+    }  # fmt: skip
+    kind = wanted.partition("[")[0].partition(" ")[0]
+    if isinstance(value, bool) != (kind == "bool"):
+        return False
+    return kind not in kinds or isinstance(value, kinds[kind])
+
+
+def _check_coupling(card: LayerCard, where: str) -> None:
+    if card.coupling is None:
+        return
+    try:
+        pairs = np.array(card.coupling, dtype=float)
+    except (TypeError, ValueError):
+        pairs = np.empty(0)
+    size = len(card.layers)
+    if pairs.shape != (size, size) or not np.isfinite(pairs).all() or not np.allclose(pairs, pairs.T):
+        raise LayerSelectError(
+            f"{where!r} is damaged: its coupling is no symmetric matrix of {size} layers; measure it again"
+        )
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"it holds {text}, which is no number")
+
+
+def finite(value: float) -> float | None:
+    """A number, or ``None`` where JSON has none for it."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,82 @@
+"""Cards on disk, and cards side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from layerselect import LayerSelectError
+from layerselect.card import LayerCard, diff
+
+from tests.card.made import made
+
+
+def test_a_card_comes_back_as_it_was(tmp_path):
+    card = made([3.0, 0.1, 2.0])
+    path = card.save(tmp_path)
+    assert path == tmp_path / "card.json" and list(tmp_path.iterdir()) == [path]
+    assert LayerCard.load(path) == LayerCard.load(tmp_path) == card
+    assert LayerCard.load(path).to_dict() == card.to_dict()
+    assert json.loads(path.read_text())["schema"] == "layerselect.layer-card"
+
+
+def test_a_card_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = made([1.0, 2.0]).save(tmp_path / "card.json")
+    before = path.read_bytes()
+    with pytest.raises(ValueError):
+        made([math.nan, 2.0]).save(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop("schema"), "is not a Layer Card"),
+        (lambda v: v.update(version=2), "of version 2, and this package reads 1"),
+        (lambda v: v.update(layers=[]), "has no layers"),
+        (lambda v: v["layers"][1].pop("fresh"), "layer 1 is damaged"),
+        (lambda v: v["layers"][0].update(fresh="high"), "fresh='high' is no float"),
+        (lambda v: v["layers"][0].update(fresh=True), "fresh=True is no float"),
+        (lambda v: v["layers"][0]["cost"].update(flops=1.5), "flops=1.5 is no int"),
+        (lambda v: v["layers"][0]["maps"][0].update(rows=None), "rows=None is no int"),
+        (lambda v: v["coupling"].pop(), "no symmetric matrix of 3 layers"),
+        (lambda v: v["coupling"][0].__setitem__(1, 0.9), "no symmetric matrix"),
+        (lambda v: v["step_costs"]["forward"].pop(), "costs"),
+        (lambda v: v.update(more=1), "is damaged"),
+    ],
+)
+def test_a_damaged_card_is_refused(tmp_path, change, message):
+    path = made([3.0, 0.1, 2.0]).save(tmp_path)
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(LayerSelectError, match=message):
+        LayerCard.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": NaN}', "[]", "\x00"])
+def test_what_is_no_card_is_refused(tmp_path, text):
+    path = tmp_path / "card.json"
+    path.write_text(text)
+    with pytest.raises(LayerSelectError, match="not a card|not a Layer Card"):
+        LayerCard.load(path)
+
+
+def test_a_missing_card_is_said(tmp_path):
+    with pytest.raises(LayerSelectError, match="cannot be read .*No such file.*layerselect card"):
+        LayerCard.load(tmp_path / "none.json")
+
+
+def test_diff_compares_orders():
+    one, other = made([4.0, 3.0, 2.0, 1.0]), made([4.0, 3.0, 1.0, 2.0], data="other")
+    difference = diff(one, other)
+    # Ranks 4 3 2 1 and 4 3 1 2: 1 - 6 * 2 / (4 * 15).
+    assert difference.rank_correlation == pytest.approx(0.8)
+    assert difference.top == {1: 1.0, 2: 1.0, 3: pytest.approx(2 / 3)}
+    assert difference.coupling_difference == 0.0
+    assert difference.same_model and not difference.same_data
+    assert difference.rows[2] == ("layers.2", 2.0, 1.0)
+    assert diff(one, one).rank_correlation == pytest.approx(1.0)
+    with pytest.raises(LayerSelectError, match="different layers"):
+        diff(one, made([1.0]))

@@ -1,0 +1,239 @@
+"""Cards of tiny models of Hugging Face: what is watched, padding, labels, and that the model is left as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from layerselect import LayerSelectError
+from layerselect.card import measure
+from layerselect.card.maps import find_maps
+from torch import Tensor, nn
+
+from tests.models import VOCABULARY, hugging_face, plain, with_lora
+
+
+def texts(count: int = 6, examples: int = 4, length: int = 9, seed: int = 0, *, padded: bool = False) -> list[dict]:
+    """Batches of token ids with their own labels."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
+    for _ in range(count):
+        ids = torch.randint(3, VOCABULARY, (examples, length), generator=generator)
+        mask = torch.ones_like(ids)
+        if padded:
+            for row in range(1, examples):
+                mask[row, length - row :] = 0
+        labels = ids.masked_fill(mask == 0, -100)
+        batches.append({"input_ids": ids * mask, "attention_mask": mask, "labels": labels})
+    return batches
+
+
+def classifier(problem: str | None = None, classes: int = 3) -> nn.Module:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    return BertForSequenceClassification(
+        BertConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, vocab_size=VOCABULARY,
+            num_labels=classes, problem_type=problem,
+        )
+    )  # fmt: skip
+
+
+def classified(count: int = 6, *, multi: bool = False) -> list[dict]:
+    batches = texts(count, padded=True)
+    for number, batch in enumerate(batches):
+        generator = torch.Generator().manual_seed(number)
+        labels = torch.randint(0, 3, (4,), generator=generator)
+        batch["labels"] = nn.functional.one_hot(labels, 3).float() if multi else labels
+    return batches
+
+
+def figures(card, name: str) -> np.ndarray:
+    return np.array([getattr(layer, name) for layer in card.layers])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gemma3", "bert", "t5"])
+def test_every_family_has_a_card(name):
+    card = measure(hugging_face(name), texts(), timed=False)
+    assert len(card.layers) == 4
+    assert card.data["unit"] == "tokens"
+    for layer in card.layers:
+        assert layer.resnorm > 0 and layer.gradient_norm > 0 and layer.energy > 0 and layer.condition >= 1
+        assert layer.low < layer.fresh < layer.high
+    pairs = np.array(card.coupling)
+    assert (np.abs(pairs) <= 1).all() and (pairs.diagonal() == 1).all() and np.array_equal(pairs, pairs.T)
+    assert np.abs(pairs[~np.eye(4, dtype=bool)]).min() > 0
+
+
+@pytest.mark.parametrize(("problem", "multi"), [(None, False), ("multi_label_classification", True)])
+def test_classifiers(problem, multi):
+    card = measure(classifier(problem), classified(multi=multi), timed=False, probes=3)
+    assert card.data["unit"] == "examples"
+    assert card.data["fit_units"] == 16 and card.data["check_units"] == 8 and card.held_out
+    assert card.data["coupling_samples"] == 8 * 3
+    assert [m.name.removeprefix("bert.encoder.layer.0.") for m in card.layers[0].maps] == [
+        "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+        "intermediate.dense", "output.dense",
+    ]  # fmt: skip
+    # Two of three batches are fitted to; tokens are counted, padding is not: 9 + 8 + 7 + 6.
+    assert {m.rows for m in card.layers[0].maps} == {4 * 30}
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_statistics_are_those_of_autograd(name):
+    """Sigma and C by hand, from the inputs and the weight gradients that autograd itself computes."""
+    model, batches = hugging_face(name).double(), texts(3)
+    card = measure(model, batches, ridge=0.01, check=0.0, timed=False, dtype=torch.float64)
+    watched = find_maps(model)
+    seen: dict[int, list[Tensor]] = {}
+    flat = [linear for maps in watched.maps for linear in maps]
+    for linear in flat:
+        linear.module.register_forward_hook(
+            lambda module, args, output: seen.setdefault(id(module), []).append(args[0].detach().flatten(0, 1))
+        )
+    count = sum(
+        int((b["labels"] != -100)[:, 1:].sum() if name == "llama" else (b["labels"] != -100).sum()) for b in batches
+    )
+    model.eval()
+    for batch in batches:
+        (model(**batch).loss * batch["labels"][:, 1 if name == "llama" else 0 :].numel()).backward()
+    for layer, maps in zip(card.layers, watched.maps, strict=True):
+        for one, linear in zip(layer.maps, maps, strict=True):
+            x = torch.cat(seen[id(linear.module)])
+            cross = linear.module.weight.grad.T  # X'D over all batches
+            sigma = x.T @ x / len(x)
+            eps = 0.01 * sigma.trace() / len(sigma)
+            resolved = torch.linalg.solve(sigma + eps * torch.eye(len(sigma), dtype=torch.float64), cross / len(x))
+            assert one.resnorm**2 == pytest.approx(float((cross * resolved).sum() / count), rel=1e-8), one.name
+            assert one.gradient_norm == pytest.approx(float(cross.norm() / count), rel=1e-8)
+            assert one.rows == len(x)
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "opt"])
+def test_padding_does_not_count(name):
+    model = hugging_face(name).double()
+    short = texts(2, length=6)
+    longer = []
+    for batch in short:
+        filled = {"input_ids": 5, "attention_mask": 0, "labels": -100}
+        longer.append({key: nn.functional.pad(value, (0, 4), value=filled[key]) for key, value in batch.items()})
+    options = {"check": 0.0, "timed": False, "dtype": torch.float64, "probes": 1}
+    one, other = measure(model, short, **options), measure(model, longer, **options)
+    for key in ("resnorm", "fresh", "gradient_norm", "energy", "condition"):
+        assert figures(other, key) == pytest.approx(figures(one, key), rel=1e-8), key
+    assert [m.rows for layer in other.layers for m in layer.maps] == [
+        m.rows for layer in one.layers for m in layer.maps
+    ]
+
+
+def test_coupling_of_padded_classifiers_is_the_same():
+    # Enumerated, so that nothing is drawn: coupling must not see the padding either.
+    model = classifier().double()
+    short = classified(2)
+    longer = [
+        {**b, "input_ids": nn.functional.pad(b["input_ids"], (0, 3), value=7), "attention_mask": nn.functional.pad(b["attention_mask"], (0, 3))}
+        for b in short
+    ]  # fmt: skip
+    options = {"check": 0.0, "timed": False, "dtype": torch.float64, "probes": 3}
+    one, other = measure(model, short, **options), measure(model, longer, **options)
+    assert np.array(other.coupling) == pytest.approx(np.array(one.coupling), abs=1e-9)
+
+
+def test_the_model_is_left_as_it_was():
+    model = with_lora(hugging_face("llama"))
+    model.train()
+    model.get_submodule("base_model.model.model.norm").eval()
+    before = copy.deepcopy(model.state_dict())
+    flags = [p.requires_grad for p in model.parameters()]
+    modes = [m.training for m in model.modules()]
+    state = torch.random.get_rng_state()
+    card = measure(model, texts(4), adapt_steps=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    # Adapters are not watched, what is under them is.
+    assert not any("lora" in m.name for layer in card.layers for m in layer.maps)
+    assert len(card.layers[0].maps) == 7
+    assert card.names[0].endswith("layers.0")
+
+
+def test_hooks_and_flags_are_gone_after_an_error_too():
+    model = hugging_face("llama").train()
+    with pytest.raises(LayerSelectError, match="no label that counts"):
+        batch = texts(1)[0]
+        measure(model, [batch, {**batch, "labels": torch.full_like(batch["labels"], -100)}], check=0.0)
+    assert all(p.requires_grad for p in model.parameters()) and model.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_costs_are_measured_layer_by_layer():
+    model = hugging_face("llama")
+    card = measure(model, texts(4), rank=2)
+    for layer in card.layers:
+        assert layer.cost.forward_ms > 0 and layer.cost.backward_ms > 0 and layer.cost.saved_bytes > 0
+        weights = sum(m.inputs * m.outputs for m in layer.maps)
+        assert layer.cost.flops == 2 * 36 * weights  # 4 examples of 9 tokens
+        assert layer.cost.adapter_parameters == 2 * sum(m.inputs + m.outputs for m in layer.maps)
+    costs = card.costs
+    assert costs.step_cost([False, False, False, True]) < costs.step_cost([True, False, False, False]) < 1
+    # What is not measured is counted, the same every time.
+    once, twice = (measure(model, texts(4), timed=False) for _ in range(2))
+    assert once.to_dict() == twice.to_dict()
+    assert once.layers[0].cost.forward_ms is None
+
+
+def test_performance_is_what_adapting_a_layer_alone_does():
+    card = measure(hugging_face("llama"), texts(8), timed=False, adapt_steps=20, adapt_lr=1e-2, rank=2)
+    falls = figures(card, "performance")
+    assert np.isfinite(falls).all() and len(set(falls)) == 4
+    assert measure(hugging_face("llama"), texts(4), timed=False).layers[0].performance is None
+
+
+def test_plain_models_with_a_loss_of_ones_own():
+    model = plain(3)
+
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        logits = model(batch)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), batch.roll(-1, 1).flatten(), reduction="none")
+
+    batches = [torch.randint(0, VOCABULARY, (4, 8), generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    card = measure(model, batches, loss=loss, timed=False, likelihood="categorical")
+    assert len(card.layers) == 3 and card.data["fit_units"] == 96
+    assert measure(model, batches, loss=loss, timed=False, likelihood="none").coupling is None
+
+
+def test_targets_choose_the_maps():
+    model = hugging_face("llama")
+    card = measure(model, texts(4), timed=False, targets=r"self_attn\.(q|v)_proj")
+    assert [m.name.rpartition(".")[2] for m in card.layers[1].maps] == ["q_proj", "v_proj"]
+    with pytest.raises(LayerSelectError, match="its linear maps are: self_attn.q_proj, .*down_proj"):
+        measure(model, texts(4), targets="query")
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "message"),
+    [
+        ([], {}, "no batches"),
+        (None, {"max_memory": "many"}, "max_memory='many' is no size"),
+        (None, {"max_memory": "1KB"}, "max_memory=1 KB is less than the .* KB that layer 'model.layers.0' alone needs"),
+        (None, {"ridge": -1.0}, "ridge=-1.0 must not be negative"),
+        (None, {"colour": 1}, "unexpected keyword argument 'colour'"),
+        (None, {"likelihood": "poisson"}, "is not one of categorical"),
+        (None, {"dtype": torch.bfloat16}, "too coarse"),
+        ([{"input_ids": torch.zeros(2, 3, dtype=torch.long)}], {}, "returned no loss for a batch with input_ids"),
+        ([torch.zeros(2, 3, dtype=torch.long)], {}, "a batch is a Tensor, not a mapping"),
+        (None, {"ridge": 0.0}, "do not span its 16 dimensions|do not span its 32 dimensions"),
+        (None, {"loss": lambda model, batch: model(**batch).loss * float("nan")}, "the loss of a batch is nan"),
+        (None, {"layers": "model.blocks"}, "matches no module"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(batches, options, message):
+    batches = texts(1, examples=1, length=4) if batches is None else batches
+    with pytest.raises(LayerSelectError, match=message):
+        measure(hugging_face("llama"), batches, **options)

@@ -1,0 +1,157 @@
+"""Placements against brute force."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from layerselect import LayerSelectError
+from layerselect.card.place import Placer
+from layerselect.costs import LayerCosts
+
+from tests.card.made import made
+
+
+def value(strengths: np.ndarray, coupling: np.ndarray, chosen: tuple[int, ...]) -> float:
+    """The gain of a set by looking at every choice of the scales that are above 0: the best one solves rho alpha = r."""
+    best = 0.0
+    for count in range(1, len(chosen) + 1):
+        for positive in combinations(chosen, count):
+            rows = list(positive)
+            alpha = np.linalg.lstsq(coupling[np.ix_(rows, rows)], strengths[rows], rcond=None)[0]
+            if (alpha >= -1e-12).all():
+                best = max(best, alpha @ strengths[rows] - alpha @ coupling[np.ix_(rows, rows)] @ alpha / 2)
+    return best
+
+
+def drawn(seed: int, layers: int = 6) -> tuple[np.ndarray, np.ndarray, LayerCosts]:
+    """Strengths, couplings that are those of vectors with no negative products, and costs."""
+    generator = np.random.default_rng(seed)
+    vectors = generator.random((layers, 4)) ** 3
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    # Strengths as they come from one error vector, as r_l = <error, direction>.
+    strengths = vectors @ generator.random(4)
+    ones = tuple(generator.uniform(0.5, 1.5, layers))
+    return strengths, vectors @ vectors.T, LayerCosts(ones, ones, tuple(generator.uniform(0.01, 0.2, layers)), 1.0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gain_is_the_best_choice_of_scales(seed):
+    strengths, coupling, costs = drawn(seed)
+    placer, whole = Placer(strengths, coupling, costs), value(strengths, coupling, tuple(range(6)))
+    for chosen in [(0,), (1, 4), (0, 2, 3), (0, 1, 2, 3, 4, 5)]:
+        assert placer.gain(chosen) * whole == pytest.approx(value(strengths, coupling, chosen), rel=1e-6)
+
+
+def test_performance_comes_near_the_best_set():
+    shares = []
+    for seed in range(30):
+        strengths, coupling, costs = drawn(seed)
+        placer, whole = Placer(strengths, coupling, costs), value(strengths, coupling, tuple(range(6)))
+        for k in (1, 2, 3):
+            best = max(value(strengths, coupling, chosen) for chosen in combinations(range(6), k)) / whole
+            placement = placer.place(k)
+            assert len(placement.layers) <= k
+            assert placement.gain == pytest.approx(placer.gain(placement.layers), rel=1e-6)
+            shares.append(placement.gain / best)
+            assert k > 1 or shares[-1] == pytest.approx(1.0)
+    # Greedy is not the best of all sets, but near it.
+    assert min(shares) > 0.95 and np.mean(shares) > 0.998
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_performance_within_a_budget_comes_near_the_best_set(seed):
+    strengths, coupling, costs = drawn(seed)
+    placer, whole = Placer(strengths, coupling, costs), value(strengths, coupling, tuple(range(6)))
+    sets = [chosen for k in range(1, 7) for chosen in combinations(range(6), k)]
+    for budget in (0.7, 0.8, 0.9, 1.0):
+        best = max(value(strengths, coupling, s) for s in sets if placer.cost(s) <= budget) / whole
+        placement = placer.place(budget=budget)
+        assert placement.cost <= budget + 1e-12
+        assert placement.cost == pytest.approx(costs.step_cost([i in placement.layers for i in range(6)]))
+        assert placement.gain >= 0.97 * best
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_where_nothing_is_coupled_every_placement_is_the_best_one(seed):
+    strengths, _, costs = drawn(seed)
+    placer = Placer(strengths, np.eye(6), costs)
+    for k in range(1, 7):
+        assert placer.place(k).layers == sorted(np.argsort(-strengths)[:k].tolist())
+    sets = [chosen for k in range(1, 7) for chosen in combinations(range(6), k)]
+    gains = {s: float((strengths[list(s)] ** 2).sum() / (strengths**2).sum()) for s in sets}
+    for k in (2, 4):
+        best = max(gains[s] for s in sets if len(s) <= k)
+        cheapest = min(placer.cost(s) for s in sets if len(s) <= k and gains[s] >= 0.9 * best)
+        assert placer.place(k, objective="cost").cost == pytest.approx(cheapest, abs=0.02)
+        worth = max(gains[s] - placer.added_cost(s) for s in sets if len(s) <= k)
+        balanced = placer.place(k, objective="balanced")
+        assert balanced.gain - placer.added_cost(balanced.layers) == pytest.approx(worth, abs=0.01)
+
+
+def test_strongly_coupled_layers_are_not_paid_for_twice():
+    coupling = np.array([[1.0, 0.99, 0.0], [0.99, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    card = made([3.0, 2.95, 1.0], coupling)
+    assert card.place(k=2) == [0, 2]
+    assert made([3.0, 2.95, 1.0]).place(k=2) == [0, 1]
+
+
+def test_objectives_pull_apart():
+    # The bottom layer is best, the top ones nearly as good together, and a step that stops above costs less.
+    card = made([3.0, 0.1, 0.1, 2.0, 2.1])
+    assert card.place(k=1) == [0]
+    assert card.place(k=2) == [0, 4]
+    assert card.place(k=3) == [0, 3, 4]
+    assert card.place(budget=0.75) == [3, 4]
+    assert card.place(k=2, objective="balanced") == [3, 4]
+    cheap = card.propose(objective="cost")
+    assert cheap.gain >= 0.9 and cheap.cost <= card.propose(5).cost
+
+
+def test_negative_figures_give_nothing():
+    placement = made([-1.0, -2.0]).propose(1)
+    assert len(placement.layers) == 1 and placement.gain == 0.0
+    assert made([-1.0, 0.5, -3.0]).place(k=3) == [1]
+
+
+def test_the_front_rises():
+    strengths, coupling, costs = drawn(3)
+    placer = Placer(strengths, coupling, costs)
+    front = placer.front()
+    assert all(a.cost < b.cost and a.gain < b.gain for a, b in pairwise(front))
+    assert front[-1].gain == max(p.gain for p in placer._family(None))
+    for one in placer._family(None):
+        assert any(p.cost <= one.cost and p.gain >= one.gain * (1 - 1e-8) for p in front)
+
+
+def test_eighty_layers_are_placed_in_seconds():
+    generator = np.random.default_rng(0)
+    vectors = np.abs(generator.standard_normal((80, 120)))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ones = (1.0,) * 80
+    placer = Placer(generator.random(80), vectors @ vectors.T, LayerCosts(ones, ones, (0.1,) * 80))
+    assert len(placer.place(8).layers) <= 8
+
+
+def test_peft_takes_what_is_returned():
+    from peft import LoraConfig
+
+    config = LoraConfig(layers_to_transform=made([3.0, 0.1, 2.0]).place(k=2), target_modules=["q_proj"])
+    assert config.layers_to_transform == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "would take all layers: give one of them"),
+        ({"k": 0}, "k=0 is not a whole number"),
+        ({"k": 1.5}, "k=1.5 is not a whole number"),
+        ({"budget": 0.0}, r"budget=0.0 is not in \(0, 1\]"),
+        ({"budget": 0.01}, "budget=0.01 fits no layer"),
+        ({"k": 1, "objective": "speed"}, "objective='speed' is not one of performance, cost, balanced"),
+    ],
+)
+def test_what_cannot_be_placed_is_said(arguments, message):
+    with pytest.raises(LayerSelectError, match=message):
+        made([3.0, 0.1, 2.0]).place(**arguments)
