@@ -6,6 +6,7 @@ from .block_cyclic import BlockCyclic
 from .cosine import Cosine
 from .cost_aware import CostAware
 from .ist import Ist
+from .layer_card import LayerCardRule
 from .lisa import Lisa
 from .probe_once import ProbeOnce
 from .random_layers import RandomLayers
@@ -26,6 +27,7 @@ __all__ = [
     "Fixed",
     "Fraction",
     "Ist",
+    "LayerCardRule",
     "Lisa",
     "ModelView",
     "NoLayers",

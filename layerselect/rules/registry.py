@@ -14,6 +14,7 @@ from .block_cyclic import BlockCyclic
 from .cosine import Cosine
 from .cost_aware import CostAware
 from .ist import Ist
+from .layer_card import LayerCardRule
 from .lisa import Lisa
 from .probe_once import ProbeOnce
 from .random_layers import RandomLayers
@@ -46,6 +47,7 @@ _RULES: dict[str, type[Rule]] = {
         WeightNorm,
         ProbeOnce,
         CostAware,
+        LayerCardRule,
     )
 }
 
