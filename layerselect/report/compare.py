@@ -31,11 +31,14 @@ def render(comparison: Comparison, rows: list[Row]) -> str:
     name = reference.name if reference else ""
     task = comparison.config.kind
     tested, heading, digits = task.tested
+    # On a device the processor only launches; elsewhere its time tells more than the clock's.
+    on_cpu = all(result.training.get("device") == "cpu" for result in comparison.results if not result.reason)
+    clock = "processor_seconds_per_step" if on_cpu else "seconds_per_step"
     curves = _curves(comparison, task.curve[0])
     points = {
-        row.name: tuple(v for key in ("seconds_per_step", tested) for v in _pair(row, key))
+        row.name: tuple(v for key in (clock, tested) for v in _pair(row, key))
         for row in rows
-        if {"seconds_per_step", tested} <= set(row.values)
+        if {clock, tested} <= set(row.values)
     }
     floors = {row.name: row.values[tested].mean for row in rows if row.what == "floor"}
     return environment.get_template("compare.html.j2").render(

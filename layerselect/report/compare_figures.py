@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -56,10 +57,9 @@ def quality_against_time(
         heading: what the quality is.
     """
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+        figure = Figure(figsize=(9.6, max(4.0, 0.8 + 0.24 * len(points))), layout="constrained")
         axes = figure.add_subplot()
-        for number, (name, (seconds, spread, quality, deviation)) in enumerate(points.items()):
-            colour = COLOURS[number % len(COLOURS)]
+        for number, (seconds, spread, quality, deviation) in enumerate(points.values()):
             axes.errorbar(
                 seconds,
                 quality,
@@ -68,20 +68,61 @@ def quality_against_time(
                 fmt="o",
                 ms=5,
                 lw=0.8,
-                color=colour,
+                color=COLOURS[number % len(COLOURS)],
                 alpha=0.85,
             )
-            axes.annotate(name, (seconds, quality), xytext=(6, 4), textcoords="offset points", fontsize=8, color=colour)
+        bottom, top = axes.get_ylim()
+        # A floor far below all methods would press them together: it is only named.
+        below = {name: quality for name, quality in floors.items() if quality < bottom - (top - bottom) / 2}
         for name, quality in floors.items():
-            axes.axhline(quality, color=_GREY, lw=0.8, ls="--")
+            if name not in below:
+                axes.axhline(quality, color=_GREY, lw=0.8, ls="--")
+                axes.annotate(
+                    name, (0.0, quality), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
+                    fontsize=8, color="#64748b",
+                )  # fmt: skip
+        if below:
+            text = "below: " + ", ".join(f"{name} {quality:.3g}" for name, quality in below.items())
             axes.annotate(
-                name, (1.0, quality), xycoords=("axes fraction", "data"), xytext=(-4, 3), textcoords="offset points",
-                ha="right", fontsize=8, color="#64748b",
+                text, (0.0, 0.0), xycoords="axes fraction", xytext=(4, 4), textcoords="offset points", fontsize=8,
+                color="#64748b",
             )  # fmt: skip
         axes.set(xlabel="seconds per step", ylabel=heading)
         axes.set_xlim(left=0)
         axes.grid(color="#e2e8f0", lw=0.6)
+        _names_beside(axes, {name: (point[0], point[2]) for name, point in points.items()})
         return svg_text(figure)
+
+
+def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Writes the points' names in a column on the right, in the order of their height, each joined to its point: methods are
+    so alike that names beside their points would cover one another."""
+    bottom, top = axes.get_ylim()
+    order = sorted(points, key=lambda name: points[name][1])
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(points)}
+    for place, height in zip(order, spread_out([points[n][1] for n in order], bottom, top), strict=True):
+        axes.annotate(
+            place, points[place], xytext=(1.02, (height - bottom) / (top - bottom)), textcoords="axes fraction", fontsize=8,
+            va="center", color=colours[place], annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": colours[place], "alpha": 0.6, "shrinkA": 0, "shrinkB": 3},
+        )  # fmt: skip
+
+
+def spread_out(heights: Sequence[float], bottom: float, top: float) -> list[float]:
+    """Moves ascending heights as little as need be, so that neighbours are 6 % of the whole range apart, or as far as n of them
+    can be, and all lie inside of it."""
+    if not heights:
+        return []
+    gap = (top - bottom) * min(0.06, 1 / len(heights))
+    moved, lowest = [], bottom + gap / 2
+    for height in heights:
+        moved.append(max(height, lowest))
+        lowest = moved[-1] + gap
+    highest = top - gap / 2
+    for number in reversed(range(len(moved))):
+        moved[number] = min(moved[number], highest)
+        highest = moved[number] - gap
+    return moved
 
 
 def _draw(panel: object, seeds: Sequence[Curve], colour: str, width: float) -> None:

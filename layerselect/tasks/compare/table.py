@@ -27,7 +27,7 @@ class Spread:
 
     def text(self, digits: int, plus_minus: str = " ± ") -> str:
         mean = f"{self.mean:,.{digits}f}"
-        return mean if self.count == 1 else f"{mean}{plus_minus}{self.deviation:,.{digits}f}"
+        return mean if self.deviation == 0 else f"{mean}{plus_minus}{self.deviation:,.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     found = [
         f"Mean ± standard deviation over {config.seeds} seed(s); quality on {comparison.split}.",
         "The test draws seeds and examples with replacement, the same ones for both methods; p is corrected for the number "
-        "of rows (Holm). With few seeds an interval is rather too narrow than too wide.",
+        "of rows (Holm), the intervals are not. With few seeds an interval is rather too narrow than too wide.",
         "CPU s per step: what the processor worked for the run; other programs on the machine weigh on it less than on s per step.",
         "Trained parameters: selected layers and what trains outside them, mean over the steps. Saved MB: what autograd keeps "
         "for the backward pass.",

@@ -4,10 +4,12 @@ import csv
 import json
 import signal
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from layerselect import LayerSelectError
 from layerselect.report.compare import render, write_compare_report
+from layerselect.report.compare_figures import spread_out
 from layerselect.tasks.compare import TASKS, CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
 from layerselect.tasks.compare import cells as cells_module
 from layerselect.tasks.compare import run as run_module
@@ -190,3 +192,14 @@ def test_a_split_that_is_not_there(done):
     with pytest.raises(LayerSelectError, match="--split dev: the corpus has"):
         _ = replace(comparison, config=CompareConfig(
             out="x", base=comparison.config.base, methods=("all",), split="dev")).split  # fmt: skip
+
+
+def test_names_beside_a_figure_keep_their_order_and_their_distance():
+    heights = [0.5, 0.5, 0.51, 0.52, 0.9]
+    moved = spread_out(heights, 0.0, 1.0)
+    assert moved == sorted(moved)
+    assert all(b - a >= 0.2 - 1e-12 for a, b in pairwise(moved))
+    assert moved[0] >= 0.1 - 1e-12 and moved[-1] <= 0.9 + 1e-12
+    assert spread_out([0.2, 0.8], 0.0, 1.0) == [0.25, 0.75]
+    assert spread_out([0.3], 0.0, 1.0) == [0.3]
+    assert spread_out([], 0.0, 1.0) == []
