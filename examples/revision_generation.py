@@ -99,9 +99,8 @@ def main(data: str, model_name: str, predictor: Path | None, steps: int, place: 
     print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, alignment ratio {ratio:.2f} over {probes} probes")
 
     # What it writes.
-    some = splits.report[0].subset(range(8))
-    count = len(loaded.tokenizer(some.rows[0]["source"])["input_ids"])
-    budgets = [token_budget(count)] * len(some)
+    some = splits.report[0].subset(range(min(8, len(splits.report[0]))))
+    budgets = [token_budget(len(loaded.tokenizer(row["source"])["input_ids"])) for row in some.rows]
     written = generate(
         model, loaded.tokenizer, some.prompts, GenerationConfig(), batch_size=BATCH, budgets=budgets, device="cpu"
     )

@@ -198,8 +198,10 @@ def test_names_beside_a_figure_keep_their_order_and_their_distance():
     heights = [0.5, 0.5, 0.51, 0.52, 0.9]
     moved = spread_out(heights, 0.0, 1.0)
     assert moved == sorted(moved)
-    assert all(b - a >= 0.2 - 1e-12 for a, b in pairwise(moved))
-    assert moved[0] >= 0.1 - 1e-12 and moved[-1] <= 0.9 + 1e-12
-    assert spread_out([0.2, 0.8], 0.0, 1.0) == [0.25, 0.75]
-    assert spread_out([0.3], 0.0, 1.0) == [0.3]
+    assert all(b - a >= 0.06 - 1e-12 for a, b in pairwise(moved))
+    assert moved[0] == 0.5 and moved[-1] == 0.9
+    assert spread_out([0.2, 0.8], 0.0, 1.0) == [0.2, 0.8]
+    crowded = spread_out([0.99] * 25, 0.0, 1.0)
+    assert crowded[0] >= 0.02 - 1e-12 and crowded[-1] <= 0.98 + 1e-12
+    assert all(b - a >= 0.04 - 1e-12 for a, b in pairwise(crowded))
     assert spread_out([], 0.0, 1.0) == []
