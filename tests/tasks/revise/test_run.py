@@ -217,3 +217,42 @@ def test_a_damaged_predictor_is_one_sentence(generator_options, predictor, tmp_p
     with pytest.raises(LayerSelectError, match=r"importance\.json") as caught:
         run_revise(ReviseConfig(**{**generator_options, "predictor": str(broken)}, out=str(tmp_path / "run")))
     assert "\n" not in str(caught.value)
+
+
+def test_documents_with_several_intentions(options, tmp_path):
+    """The predictor then decides on each intention by itself, and the prompt names them all."""
+    from tests import tiny_intent
+
+    rows = [{**row, "intentions": [*row["intentions"], "depth"] if i % 2 else row["intentions"]}
+            for i, row in enumerate(tiny_intent.revisions())]  # fmt: skip
+    corpus = tiny_intent.write_jsonl(tmp_path / "several.jsonl", rows)
+    config = ReviseConfig(
+        **{**options, "data": str(corpus)}, out=str(tmp_path / "run"), max_steps=2, predictor_max_steps=2, probe_every=1,
+        rule="topk:k=1", eval_limit=3, batch_size=4, max_length=64,
+    )  # fmt: skip
+    result = run_revise(config)
+    meta = json.loads((result.folder / "predictor" / "adapter" / "layerselect.json").read_text())
+    assert meta["multi_label"] is True
+    several = [record for record in lines(result.folder / "predictions.jsonl") if len(record["intentions"]) == 2]
+    assert several
+    assert Rewriter.load(result.folder).labels == ["clarity", "depth", "fluency", "style"]
+
+
+def test_a_run_killed_while_its_predictor_trains_is_resumed(options, tmp_path, monkeypatch):
+    from layerselect.tasks.revise import run as run_module
+
+    config = ReviseConfig(
+        **options, out=str(tmp_path / "run"), max_steps=2, predictor_max_steps=3, probe_every=1, rule="topk:k=1",
+        eval_limit=2, batch_size=4, max_length=64,
+    )  # fmt: skip
+
+    def killed(config, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_module, "run_intent", killed)
+        run_revise(config)
+    resumed = run_revise(config, resume=True)
+    whole = run_revise(ReviseConfig(**{**config.as_dict(), "out": str(tmp_path / "whole")}))
+    assert resumed.splits == whole.splits
+    assert resumed.handover == whole.handover
