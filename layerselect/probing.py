@@ -75,7 +75,7 @@ class SuppressionProbe:
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.random.fork_rng(devices=devices))
-            stack.enter_context(_evaluating(self._model))
+            stack.enter_context(evaluating(self._model))
             for suppressor, scale in zip(self._suppressors, scales, strict=True):
                 if scale != 1.0:
                     stack.enter_context(suppressor.scaled(scale))
@@ -168,7 +168,7 @@ def _between(base: Any, adapted: Any, scale: float) -> Any:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, and afterwards for each module the mode that it had."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

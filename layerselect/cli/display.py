@@ -88,9 +88,13 @@ def print_results(result: RunResult) -> None:
                 split.split if number == 0 else "", name, *cells, style="bold" if own else None, end_section=own
             )
     console.print(table)
-    facts = result.training
+    console.print(training_line(result.training), highlight=False, soft_wrap=True)
+    console.print(f"report: {escape(str(result.folder / 'report.html'))}", highlight=False, soft_wrap=True)
+
+
+def training_line(facts: dict[str, Any]) -> str:
+    """One line on a training, by its facts."""
     per_step = f", {facts['seconds_per_step']:.3f} s a step" if facts["seconds_per_step"] is not None else ""
     saved = f", {facts['saved_mb']:.1f} MB saved for the backward pass" if "saved_mb" in facts else ""
     layers = f"{facts['layers_selected']:.1f} of {facts['num_layers']} layers selected on average"
-    console.print(f"{facts['steps']} steps{per_step}; {layers}{saved}", highlight=False, soft_wrap=True)
-    console.print(f"report: {escape(str(result.folder / 'report.html'))}", highlight=False, soft_wrap=True)
+    return f"{facts['steps']} steps{per_step}; {layers}{saved}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from ..errors import LayerSelectError
 from .folders import check_free, discard, move_into_place, partial_folder, replaced_folder
@@ -93,6 +94,17 @@ class RunFolder:
         scratch = path.with_name(path.name + ".new")
         scratch.write_text(_json_text(content) + "\n", encoding="utf-8")
         scratch.replace(path)
+
+    def write_selection(self, selector: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Writes ``importance.json`` and ``history.safetensors``.
+
+        Returns:
+            What they hold: see :func:`importance`, and the rows of ``selector.history``.
+        """
+        chosen, rows = importance(selector), selector.history.arrays()
+        self.write_json(IMPORTANCE, chosen)
+        save_file({name: np.ascontiguousarray(values) for name, values in rows.items()}, self.path / HISTORY)
+        return chosen, rows
 
     def append_line(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds one JSON object to a JSON Lines file."""

@@ -12,6 +12,7 @@ from ...metrics import sari_counts, sari_parts
 from ..intent import IntentConfig, run_intent
 from ..intent.results import MODEL
 from ..revise import ReviseConfig, run_revise
+from ..revise.results import SCORES
 from ..settings import TrainingSettings
 from .methods import METHODS, TRANSFERS, Method
 from .significance import Quality, macro_f1
@@ -108,16 +109,7 @@ REVISE = Task(
     ReviseConfig,
     run_revise,
     {**TRANSFERS, **{name: method for name, method in METHODS.items() if name != "head"}},
-    quality=(
-        ("sari", "SARI", 1),
-        ("add", "add", 1),
-        ("keep", "keep", 1),
-        ("delete", "delete", 1),
-        ("gleu", "GLEU", 3),
-        ("update_rouge", "Update-ROUGE", 3),
-        ("exact_match", "exact match", 3),
-        ("copy_rate", "copies", 3),
-    ),
+    quality=SCORES,
     facts=(
         ("start_loss", "first loss", 3),
         ("end_loss", "last loss", 3),

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from ...data import Corpus
 from ...report import IntentReport, write_intent_report
 from ...selector import FastSelector
 from ..facts import kept_step, steps_per_epoch, versions
-from ..run_folder import HISTORY, IMPORTANCE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder, importance
+from ..run_folder import METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .config import IntentConfig
 from .dataset import Splits, label_counts
 from .outputs import prediction_records
@@ -56,18 +55,15 @@ def write_files(
 ) -> None:
     """Writes every file of the run that training has not written already."""
     facts = _corpus_facts(corpus, splits, chooses=config.keep == "best" or config.patience is not None)
-    chosen = importance(selector)
-    rows = selector.history.arrays()
+    chosen, rows = folder.write_selection(selector)
     folder.write_json(
         "config.json",
         {"command": COMMAND, "settings": config.as_dict(), "corpus": facts, "versions": versions()},
     )
-    folder.write_json(IMPORTANCE, chosen)
     folder.write_json(
         RESULTS,
         {"training": dict(training), "splits": {result.split: result.as_dict() for result in results}},
     )
-    save_file({name: np.ascontiguousarray(values) for name, values in rows.items()}, folder.path / HISTORY)
     folder.write_lines(
         PREDICTIONS,
         (

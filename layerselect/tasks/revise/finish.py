@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import save_file
-
 from ...data import Corpus
 from ...report import ReviseReport, write_revise_report
 from ...selector import FastSelector
 from ..completions import CompletionSplit
 from ..facts import versions
-from ..run_folder import HISTORY, IMPORTANCE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder, importance
+from ..run_folder import METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .config import ReviseConfig
 from .examples import RevisionSplits
 from .handover import Handover
@@ -42,15 +39,13 @@ def write_files(
         written: what the trained model wrote for them, by the split's name.
     """
     facts = _corpus_facts(corpus, splits, chooses=config.keep == "best" or config.patience is not None)
-    chosen = importance(selector)
-    rows = selector.history.arrays()
+    chosen, rows = folder.write_selection(selector)
     transfer = handover.as_dict() if handover else None
     records = [record for part in parts for record in prediction_records(part, written[part.name])]
     folder.write_json(
         "config.json",
         {"command": COMMAND, "settings": config.as_dict(), "corpus": facts, "versions": versions()},
     )
-    folder.write_json(IMPORTANCE, chosen)
     folder.write_json(
         RESULTS,
         {
@@ -59,7 +54,6 @@ def write_files(
             "splits": {result.split: result.as_dict() for result in results},
         },
     )
-    save_file({name: np.ascontiguousarray(values) for name, values in rows.items()}, folder.path / HISTORY)
     folder.write_lines(PREDICTIONS, records)
     write_revise_report(
         folder.path / "report.html",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ...errors import LayerSelectError
+from ...probing import evaluating
 from ..completions import base_of, pad_prompts, unwrapped
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def generate(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), -limits[i], i))
     texts = [""] * len(prompts)
-    with _evaluating(model), _drawing(config, torch.device(device)), torch.no_grad():
+    with evaluating(model), _drawing(config, torch.device(device)), torch.no_grad():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = {k: v.to(device) for k, v in pad_prompts([prompts[i] for i in chosen], pad).items()}
@@ -182,18 +183,6 @@ def _settings(base: nn.Module, config: GenerationConfig, longest: int, end: int,
         yield
     finally:
         base.generation_config = theirs
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...probing import evaluating
 from ...rules import Fixed, Rule, make_rule
 from ...selector import FastSelector
 from ...transfer import alignment_ratio, own_frequency, pick_layers, read_importance, transfer_adapter
@@ -143,15 +144,13 @@ def look_at(model: nn.Module, examples: CompletionSplit, tokenizer: Any, config:
 @torch.no_grad()
 def mean_loss(model: nn.Module, split: CompletionSplit, collate: CompletionCollator, batch_size: int) -> float:
     """The mean loss of a completion token over a split, in evaluation mode."""
-    trains = model.training
-    model.eval()
     device = next(model.parameters()).device
     total, tokens = 0.0, 0
-    for start in range(0, len(split), batch_size):
-        batch = collate([split[i] for i in range(start, min(start + batch_size, len(split)))])
-        loss, count = completion_loss(model, {name: value.to(device) for name, value in batch.items()})
-        total, tokens = total + float(loss) * int(count), tokens + int(count)
-    model.train(trains)
+    with evaluating(model):
+        for start in range(0, len(split), batch_size):
+            batch = collate([split[i] for i in range(start, min(start + batch_size, len(split)))])
+            loss, count = completion_loss(model, {name: value.to(device) for name, value in batch.items()})
+            total, tokens = total + float(loss) * int(count), tokens + int(count)
     return total / tokens
 
 

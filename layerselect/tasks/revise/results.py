@@ -15,6 +15,18 @@ COPIED = "source copied"
 UNTRAINED = "untrained model"
 MODEL = "trained model"
 
+#: The scores of a split in the order of tables: key, heading, digits.
+SCORES = (
+    ("sari", "SARI", 1),
+    ("add", "add", 1),
+    ("keep", "keep", 1),
+    ("delete", "delete", 1),
+    ("gleu", "GLEU", 3),
+    ("update_rouge", "Update-ROUGE", 3),
+    ("exact_match", "exact match", 3),
+    ("copy_rate", "copies", 3),
+)
+
 
 @dataclass(frozen=True)
 class SplitResult:
