@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -50,6 +50,11 @@ class MeasuredTrainer(WholeCheckpoints):
         with SavedActivations([*model.parameters(), *model.buffers()]) as saved:
             yield
         self.saved_bytes.append(saved.bytes)
+
+    def loss_on(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """The loss of a batch as the collator made it, under the precision of the training."""
+        with self.compute_loss_context_manager():
+            return self.compute_loss(model, self._prepare_inputs(batch))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         data = train_dataset if train_dataset is not None else self.train_dataset

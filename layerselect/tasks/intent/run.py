@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..demo_model import build_demo_classifier, build_demo_writer
 from ..facts import training_facts
 from ..label_words import LabelWords, label_sets
 from ..models import LoadedModel, load_classifier, load_writer
+from ..probe import reserve_for_probe
 from ..rows import TRAIN
 from ..run_folder import CHECKPOINTS, RunFolder
 from ..run_log import RunLog
@@ -29,7 +30,6 @@ from .config import IntentConfig
 from .dataset import Encoder, build_splits, make_targets
 from .finish import COMMAND, final_scores, write_files
 from .predict import save_adapter
-from .probe import reserve_for_probe
 from .results import SplitResult, split_results
 from .training import EVALUATED, build_trainer, check_selection
 
@@ -83,7 +83,8 @@ def run_intent(
         loaded.writes,
     )  # fmt: skip
     whole = build_splits(corpus, encoder, holdout=config.holdout, seed=config.split_seed)
-    splits = reserve_for_probe(whole, config)
+    train, probe = reserve_for_probe(whole.train, config)
+    splits = replace(whole, train=train, probe=probe)
     base = copy.deepcopy(loaded.model) if config.model == DEMO and config.adapter != "none" else None
     model = add_adapter(loaded, config.adapter_config())
     check_selection(model, splits, config)

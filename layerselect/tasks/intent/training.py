@@ -15,11 +15,11 @@ from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
 from ...selector import FastSelector
 from ..label_words import LabelWords
+from ..probe import give_probe, tried_on
 from ..training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
 from .config import IntentConfig
 from .dataset import Collator, Splits, label_counts
 from .heads import ClassifierHead, Head, LabelWordHead
-from .probe import give_probe, tried_on
 
 #: Of an evaluation while training, what goes into ``metrics.jsonl``.
 EVALUATED = ("macro_f1", "macro_auprc", "accuracy", "loss")
@@ -46,11 +46,6 @@ class ClassificationTrainer(MeasuredTrainer):
             return loss, {"logits": logits}
         with self.counted(model):
             return self._head.loss(model, inputs, labels)
-
-    def loss_on(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """The loss of a batch as the collator made it, under the precision of the training."""
-        with self.compute_loss_context_manager():
-            return self.compute_loss(model, self._prepare_inputs(batch))
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None

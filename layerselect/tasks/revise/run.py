@@ -22,6 +22,7 @@ from ..demo_model import build_demo_writer
 from ..facts import kept_step, steps_per_epoch, training_facts
 from ..intent import run_intent
 from ..models import LoadedModel, load_writer
+from ..probe import give_probe, reserve_for_probe, tried_on
 from ..rows import TRAIN
 from ..run_folder import CHECKPOINTS, METRICS, RunFolder
 from ..run_log import RunLog
@@ -90,7 +91,8 @@ def run_revise(
     check_rule(config, len(loaded.layer_names))
     model = add_adapter(loaded, config.adapter_config())
     check_training(model, config, evaluates=splits.watch is not None)
-    FastSelector(model, **selector_options(config)).close()  # its options fit the model, or it says so
+    options = selector_options(config)
+    FastSelector(model, **{**options, "rule": tried_on(options["rule"])}).close()  # they fit the model, or it says so
     parts = {split.name: scored_part(split, config.eval_limit, config.split_seed) for split in splits.report}
     watch = parts[splits.watch.name] if splits.watch else None
     handover = None
@@ -107,17 +109,23 @@ def run_revise(
         handover = _hand_over(model, loaded, folder.path / PREDICTOR, config, splits, fingerprint)
     notify("phase", {"name": "generator"})
     start_loss = handover.first_loss if handover else look_at(model, splits.train, loaded.tokenizer, config)
+    # Of rules that pick from a frequency none makes probes.
+    train, probe = (
+        (splits.train, None) if handover and config.transfer == "shared" else reserve_for_probe(splits.train, config)
+    )
+    rule = generator_rule(config, handover)
     log = RunLog(folder, watch.name if watch else None, EVALUATED, on_event)
     trainer, callback = build_trainer(
         model,
         loaded.tokenizer,
-        splits.train,
+        train,
         watch,
         config,
         folder.path,
-        rule=generator_rule(config, handover),
+        rule=rule,
         callbacks=[log],
     )
+    give_probe(rule, trainer, probe, trainer.data_collator, config.batch_size)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
     training = {
         **training_facts(trainer, callback.selector, log),

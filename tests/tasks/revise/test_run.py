@@ -129,6 +129,16 @@ def test_every_adapter_and_a_predictor_of_its_own(options, tmp_path, kind):
     assert isinstance(rewritten[0], str)
 
 
+def test_a_rule_that_makes_probes_gets_training_examples_for_them(options, tmp_path):
+    config = ReviseConfig(
+        **options, out=str(tmp_path / "run"), transfer="none", rule="ist:update_every=2;probes=2", max_steps=4, eval_limit=2,
+        batch_size=2, max_length=64,
+    )  # fmt: skip
+    result = run_revise(config)
+    assert json.loads((result.folder / "importance.json").read_text())["rule"]["name"] == "ist"
+    assert load_file(result.folder / "history.safetensors")["mask"].sum() < 12
+
+
 def test_without_a_transfer_the_rule_selects_by_gradients(options, tmp_path):
     config = ReviseConfig(
         **options, out=str(tmp_path / "run"), transfer="none", rule="topk:k=1", max_steps=3, eval_limit=2, batch_size=4,

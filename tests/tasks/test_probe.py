@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from layerselect.data import load_corpus
 from layerselect.tasks.formats import InputFormat
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.intent.dataset import Collator, Encoder, build_splits
-from layerselect.tasks.intent.probe import give_probe, reserve_for_probe
 from layerselect.tasks.models import load_tokenizer
+from layerselect.tasks.probe import give_probe, reserve_for_probe
 
 from tests import tiny_intent
 from tests.models import plain
@@ -29,13 +30,18 @@ def config(rule: str, **changes) -> IntentConfig:
     return IntentConfig(data="x", model="y", out="z", rule=rule, **changes)
 
 
+def parted_by(splits, config):
+    train, probe = reserve_for_probe(splits.train, config)
+    return replace(splits, train=train, probe=probe)
+
+
 def ids(split) -> list[str]:
     return [row["id"] for row in split.rows]
 
 
 def test_training_examples_are_parted(splits, caplog):
     with caplog.at_level(logging.INFO, logger="layerselect"):
-        parted = reserve_for_probe(splits, config("ist:update_every=3", batch_size=2))
+        parted = parted_by(splits, config("ist:update_every=3", batch_size=2))
     total = len(splits.train)
     assert len(parted.probe) == min(4 * 2, int(0.1 * total))
     assert not set(ids(parted.probe)) & set(ids(parted.train))
@@ -50,26 +56,26 @@ def test_training_examples_are_parted(splits, caplog):
 
 
 def test_the_same_examples_for_every_seed(splits):
-    first = reserve_for_probe(splits, config("ist", seed=1))
-    assert ids(reserve_for_probe(splits, config("ist", seed=2)).probe) == ids(first.probe)
-    assert ids(reserve_for_probe(splits, config("ist", split_seed=2)).probe) != ids(first.probe)
+    first = parted_by(splits, config("ist", seed=1))
+    assert ids(parted_by(splits, config("ist", seed=2)).probe) == ids(first.probe)
+    assert ids(parted_by(splits, config("ist", split_seed=2)).probe) != ids(first.probe)
 
 
 def test_other_rules_hold_nothing_out(splits):
     for rule in ("variance", "lisa", "cosine", 'probe-once:base="topk:k=2"'):
-        assert reserve_for_probe(splits, config(rule)) is splits
+        assert reserve_for_probe(splits.train, config(rule)) == (splits.train, None)
 
 
 def test_a_single_example_cannot_be_parted(splits):
     alone = type(splits)(splits.train.subset([0]), None, [])
     with pytest.raises(LayerSelectError, match="--rule ist holds out training examples, and there is only one"):
-        reserve_for_probe(alone, config("ist"))
-    two = reserve_for_probe(type(splits)(splits.train.subset([0, 1]), None, []), config("ist"))
+        reserve_for_probe(alone.train, config("ist"))
+    two = parted_by(type(splits)(splits.train.subset([0, 1]), None, []), config("ist"))
     assert len(two.train) == len(two.probe) == 1
 
 
 def test_the_probe_sees_the_held_out_batches_and_no_others(splits, bert_folder):
-    parted = reserve_for_probe(splits, config("ist", batch_size=2))
+    parted = parted_by(splits, config("ist", batch_size=2))
     seen = []
 
     class FakeTrainer:
