@@ -36,6 +36,24 @@ def all_frozen(model: nn.Module, *, training: bool = False) -> Iterator[None]:
 
 
 @contextmanager
+def only_trainable(model: nn.Module, modules: Sequence[str]) -> Iterator[list[nn.Parameter]]:
+    """The parameters of ``modules`` (qualified names), which alone take gradients inside the block, in evaluation mode."""
+    chosen = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if any(name.startswith(module + ".") for module in modules)
+    ]
+    with all_frozen(model):
+        freezer = Freezer([])
+        freezer.follow([chosen])
+        freezer.apply([True])
+        try:
+            yield chosen
+        finally:
+            freezer.apply([False])
+
+
+@contextmanager
 def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
     """In a frozen model, autograd begins at the outputs of ``maps``.
 

@@ -14,8 +14,11 @@ from ..padding import ARGUMENT
 IGNORED = -100  # what transformers calls a label that does not count
 LIKELIHOODS = ("categorical", "binary", "gaussian", "none")
 
-#: ``loss(model, batch)``: a number that is the mean over the batch's examples, or the losses one by one in any shape.
-Loss = Callable[[nn.Module, Any], Tensor]
+#: ``loss(model, batch)``: a number that is the mean over the batch's examples; or the losses one by one, in any shape; or their sum
+#: and how many they are.
+Loss = Callable[[nn.Module, Any], "Tensor | tuple[Tensor, int]"]
+#: ``counted(batch)``: bool [examples, positions], at which outputs something is asked for.
+Counted = Callable[[Any], "Tensor | None"]
 
 
 class BatchLoss:
@@ -25,7 +28,7 @@ class BatchLoss:
         loss: ``None`` takes what the model itself returns as ``loss``, as those of ``transformers`` do.
 
     Attributes:
-        unit: what is counted, ``"examples"`` or ``"tokens"``; known after the first batch.
+        unit: what is counted, ``"examples"``, ``"tokens"`` or ``"losses"``; known after the first batch.
     """
 
     def __init__(self, model: nn.Module, loss: Loss | None = None) -> None:
@@ -71,11 +74,15 @@ class BatchLoss:
     def _own(self, batch: Any) -> tuple[Tensor, int]:
         assert self._loss is not None
         value = self._loss(self._model, batch)
+        if isinstance(value, tuple) and len(value) == 2:
+            self.unit = "losses"
+            return value[0], int(value[1])
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise LayerSelectError(
                 f"loss(model, batch) returned {type(value).__name__}: it must return a tensor of losses"
             )
         if value.dim():
+            self.unit = "losses"
             return value.sum(), value.numel()
         count = examples(batch)
         return value * count, count

@@ -18,7 +18,7 @@ from .card import LayerCard
 from .cost import layer_costs
 from .fingerprints import data_fingerprint, model_facts
 from .frozen import all_frozen
-from .losses import LIKELIHOODS, BatchLoss, Loss, tensors, to_device
+from .losses import LIKELIHOODS, BatchLoss, Counted, Loss, tensors, to_device
 from .maps import find_maps
 from .memory import parse_bytes, plan_memory, show_bytes, survey
 from .sweep import Sweeper
@@ -65,6 +65,7 @@ def measure(
     batches: Iterable[Any],
     *,
     loss: Loss | None = None,
+    counted: Counted | None = None,
     layers: LayerSpec = None,
     max_memory: int | str = "4GB",
     dtype: torch.dtype = torch.float32,
@@ -81,8 +82,10 @@ def measure(
     Args:
         batches: mappings of tensors that the model is called with, labels included, with the examples in the first dimension; or
             whatever ``loss`` takes. They are kept until the end.
-        loss: ``loss(model, batch)``, a number that is the mean over the batch's examples, or the losses one by one in any shape;
-            ``None`` takes the model's own, which is a mean over the labels that count.
+        loss: ``loss(model, batch)``, a number that is the mean over the batch's examples; or the losses one by one, in any shape; or
+            their sum and how many they are. ``None`` takes the model's own, which is a mean over the labels that count.
+        counted: ``counted(batch)``, bool [examples, positions], at which outputs something is asked for, where the outputs are
+            sequences and the batch has no ``labels`` that say it.
         layers: as for :class:`~layerselect.FastSelector`. Nothing needs to be trainable.
         max_memory: for what is held besides the model and its passes, as bytes or ``"4GB"``. Where all layers together need more, they
             are measured in several sweeps over the batches. What is needed is logged, and told to ``on_event``, before it starts.
@@ -138,7 +141,7 @@ def measure(
             show_bytes(plan.peak), show_bytes(plan.statistics), len(plan.sweeps), "s" * (len(plan.sweeps) > 1), len(every),
         )  # fmt: skip
         tell("plan", facts)
-        sweeper = Sweeper(model, batch_loss, found, chosen, dtype, _Counter(passes, tell))
+        sweeper = Sweeper(model, batch_loss, found, chosen, dtype, _Counter(passes, tell), counted)
         measured = [sweeper.sweep(sweep, fit, check) for sweep in plan.sweeps]
         tried = None
         if chosen.adapt_steps:

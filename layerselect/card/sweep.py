@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..padding import PaddingMasks
 from .frozen import gradients_from
 from .intervals import Contributions
-from .losses import BatchLoss, directions, likelihood_of, positions_that_matter
+from .losses import BatchLoss, Counted, directions, likelihood_of, positions_that_matter
 from .maps import LinearMap
 from .memory import Survey
 from .projection import Projection
@@ -48,15 +48,17 @@ class Sweeper:
     """Sweeps over batches.
 
     Args:
+        counted: at which outputs something is asked for; ``None`` looks at the labels and the padding.
         step: called after each batch.
     """
 
     def __init__(
         self, model: nn.Module, loss: BatchLoss, found: Survey, settings: MeasureSettings, dtype: torch.dtype,
         step: Callable[[], None],
+        counted: Counted | None = None,
     ) -> None:  # fmt: skip
         self._model, self._loss, self._found, self._settings = model, loss, found, settings
-        self._dtype, self._step = dtype, step
+        self._dtype, self._step, self._counted = dtype, step, counted
 
     def sweep(self, layers: Sequence[int], fit: Sequence[Any], check: Sequence[Any]) -> Swept:
         """Measures ``layers`` in a model that is frozen."""
@@ -148,7 +150,7 @@ class Sweeper:
         kind = self._settings.likelihood or likelihood_of(self._model, batch)
         if kind == "none":
             return []
-        counted = positions_that_matter(self._model, batch)
+        counted = self._counted(batch) if self._counted else positions_that_matter(self._model, batch)
         return directions(self._loss.logits(), kind, self._settings.probes, counted, generator)
 
 

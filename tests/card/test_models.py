@@ -206,6 +206,21 @@ def test_plain_models_with_a_loss_of_ones_own():
     card = measure(model, batches, loss=loss, timed=False, likelihood="categorical")
     assert len(card.layers) == 3 and card.data["fit_units"] == 96
     assert measure(model, batches, loss=loss, timed=False, likelihood="none").coupling is None
+    # A sum with its number says the same; and outputs that are not asked for do not count for the coupling.
+    summed = measure(
+        model, batches, loss=lambda m, b: (loss(m, b).sum(), b.numel()), timed=False, likelihood="categorical"
+    )
+    assert summed.to_dict() == card.to_dict()
+
+    def first(batch: Tensor) -> Tensor:
+        return (torch.arange(8) == 0).expand(4, 8)
+
+    def first_loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(model(batch)[:, 0], batch[:, 0], reduction="none")
+
+    options = {"loss": first_loss, "timed": False, "likelihood": "categorical"}
+    asked, unasked = measure(model, batches, counted=first, **options), measure(model, batches, **options)
+    assert asked.layers == unasked.layers and asked.coupling != unasked.coupling
 
 
 def test_targets_choose_the_maps():
