@@ -1,0 +1,204 @@
+"""From a corpus and a model to the folder of a card: card.json, card.png, card.html."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import set_seed
+
+from ..data import Corpus
+from ..tasks.completions import CompletionCollator, nll
+from ..tasks.folders import check_free, discard, move_into_place, partial_folder
+from ..tasks.intent import run as intent_run
+from ..tasks.intent.config import IntentConfig
+from ..tasks.intent.dataset import Collator, Encoder, build_splits, label_counts
+from ..tasks.intent.heads import ClassifierHead, LabelWordHead
+from ..tasks.intent.training import class_weights
+from ..tasks.models import LoadedModel
+from ..tasks.revise import run as revise_run
+from ..tasks.revise.config import ReviseConfig
+from ..tasks.settings import check, check_device
+from .card import LayerCard
+from .fingerprints import model_facts
+from .frozen import only_trainable
+from .losses import Counted, Loss, to_device
+from .measure import OnEvent, measure
+
+logger = logging.getLogger(__name__)
+
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class CardJob:
+    """One card.
+
+    Attributes:
+        settings: of the task: corpus, model, text, seed, device, batch size. What is about training is not used.
+        examples: how many of the training split, drawn by the seed.
+        head_steps: parts of the model that no pretraining reached (a fresh classification head) are trained for so many steps on the
+            same examples first, everything else frozen; the gradients of the layers come through them.
+        max_memory: see :func:`layerselect.card.measure`.
+        options: further arguments of :func:`layerselect.card.measure`.
+        overwrite: replace an earlier card at ``settings.out``.
+    """
+
+    settings: IntentConfig | ReviseConfig
+    examples: int = 256
+    head_steps: int = 100
+    head_lr: float = 1e-3
+    max_memory: int | str = "4GB"
+    overwrite: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self.examples >= 1, "examples", self.examples, "must be at least 1")
+        check(self.head_steps >= 0, "head_steps", self.head_steps, "must not be negative")
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What is measured on: the model, batches, how a batch's loss is computed and which outputs it asks for."""
+
+    loaded: LoadedModel
+    batches: list[Any]
+    loss: Loss
+    counted: Counted | None
+    corpus: Corpus
+
+
+def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCard, Path]:
+    """Measures a card and writes its folder, whole or not at all.
+
+    Raises:
+        LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used.
+    """
+    from ..report.card import write_card_png, write_card_report
+
+    settings = job.settings
+    check_device(settings.device)
+    target = Path(settings.out).expanduser()
+    _check_place(target, job.overwrite)
+    sample = _prepare(job)
+    device = _device(settings.device)
+    model = sample.loaded.model.to(device)
+    facts = model_facts(model)
+    if job.head_steps and sample.loaded.fresh:
+        _train_fresh(model, sample, job, device)
+    card = measure(
+        model, sample.batches, loss=sample.loss, counted=sample.counted, max_memory=job.max_memory, seed=settings.seed,
+        on_event=on_event, **job.options,
+    )  # fmt: skip
+    task = "revise" if isinstance(settings, ReviseConfig) else "intent"
+    card = replace(
+        card,
+        # Of the model before its head was trained: the same for every sample.
+        model={**card.model, **facts, "source": settings.model, "fresh": sample.loaded.fresh},
+        data={**card.data, "corpus": sample.corpus.name, "task": task, "examples": _examples(sample.batches)},
+        settings={**card.settings, "head_steps": job.head_steps if sample.loaded.fresh else 0, "batch_size": settings.batch_size},
+    )  # fmt: skip
+    partial = partial_folder(target)
+    discard(partial)
+    partial.mkdir(parents=True)
+    card.save(partial / CARD)
+    (partial / "config.json").write_text(
+        json.dumps({"command": "layerselect card", "task": task, "settings": settings.as_dict()}, indent=1) + "\n"
+    )
+    write_card_png(partial / "card.png", card)
+    write_card_report(partial / "card.html", card)
+    move_into_place(partial, target)
+    return card, target
+
+
+def _check_place(target: Path, overwrite: bool) -> None:
+    if overwrite and (target / CARD).is_file():
+        return
+    check_free(target)
+
+
+def _prepare(job: CardJob) -> _Sample:
+    settings = job.settings
+    corpus = settings.load_corpus()
+    if isinstance(settings, ReviseConfig):
+        loaded, splits = revise_run._prepare(settings, corpus)
+        batches = _batches(splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job)
+        return _Sample(loaded, batches, _completion_loss, _answers, corpus)
+    set_seed(settings.seed)
+    loaded = intent_run._model(settings, corpus)
+    words = intent_run._words(corpus, loaded)
+    encoder = Encoder(
+        loaded.tokenizer, settings.input_format(), corpus.labels, intent_run._max_length(settings, loaded, words),
+        loaded.separator, loaded.writes,
+    )  # fmt: skip
+    train = build_splits(corpus, encoder, seed=settings.split_seed).train
+    batches = _batches(train, Collator(loaded.tokenizer, words), job)
+    counts = label_counts(train, len(corpus.labels))
+    # The loss that the task trains with.
+    weights = class_weights(
+        settings.class_weights, counts, len(train), multi_label=corpus.multi_label and words is None
+    )
+    head = (
+        ClassifierHead(multi_label=corpus.multi_label, class_weights=weights)
+        if words is None
+        else LabelWordHead(words, class_weights=weights)
+    )
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return head.loss(model, {name: value for name, value in batch.items() if name != "labels"}, batch["labels"])
+
+    return _Sample(loaded, batches, loss, None if words is None else _answers, corpus)
+
+
+def _batches(split: Any, collator: Any, job: CardJob) -> list[Any]:
+    generator = torch.Generator().manual_seed(job.settings.seed)
+    chosen = torch.randperm(len(split), generator=generator)[: job.examples].tolist()
+    if len(chosen) < job.examples:
+        logger.warning("the training split has only %d examples: --examples %d is lowered", len(chosen), job.examples)
+    size = job.settings.batch_size
+    return [collator([split[i] for i in chosen[start : start + size]]) for start in range(0, len(chosen), size)]
+
+
+def _completion_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
+    losses = nll(model, batch, batch["answer_ids"], batch["answer_mask"])
+    return losses.sum(), int(batch["answer_mask"].sum())
+
+
+def _answers(batch: dict[str, Tensor]) -> Tensor:
+    """The last outputs, one more than the answers have tokens: each is asked for the token behind it, the last for none."""
+    mask = batch["answer_mask"] != 0
+    return torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)
+
+
+def _train_fresh(model: nn.Module, sample: _Sample, job: CardJob, device: torch.device) -> None:
+    """Trains the fresh modules alone."""
+    batches = [to_device(batch, device) for batch in sample.batches]
+    with only_trainable(model, sample.loaded.fresh) as parameters:
+        if not parameters:
+            return
+        optimizer = torch.optim.AdamW(parameters, lr=job.head_lr, weight_decay=0.0)
+        for step in range(job.head_steps):
+            found = sample.loss(model, batches[step % len(batches)])
+            value = found[0] / found[1] if isinstance(found, tuple) else found.mean()
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    logger.info(
+        "trained for %d steps, because no pretraining reached them: %s", job.head_steps, ", ".join(sample.loaded.fresh)
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _examples(batches: Sequence[Any]) -> int:
+    return sum(len(batch["input_ids"]) for batch in batches)

@@ -1,0 +1,132 @@
+"""What the card command shows: what it needs before it starts, a progress bar, the table, and two cards side by side."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..card import CardDifference, LayerCard
+
+
+class CardDisplay:
+    """Shows the events of a measurement on stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+            console=self._console, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> CardDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._progress.stop()
+
+    def __call__(self, kind: str, record: dict[str, Any]) -> None:
+        from ..card.memory import show_bytes
+
+        if kind == "plan":
+            sweeps = f"{record['sweeps']} sweep{'s' * (record['sweeps'] > 1)}"
+            self._console.print(
+                f"holds at most {show_bytes(record['peak_bytes'])} besides the model and its passes, in {sweeps}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            return
+        if kind not in self._tasks:
+            words = {"batch": "measuring", "adapted": "adapting layers"}[kind]
+            self._tasks[kind] = self._progress.add_task(words, total=record["total"])
+        self._progress.update(self._tasks[kind], completed=record["done"])
+
+
+def print_card(card: LayerCard, folder: Path) -> None:
+    """The layers, best first marked, and the placements that are proposed."""
+    from ..card.recommend import recommendations
+    from ..report.card import partners
+
+    console = Console(file=sys.stdout)
+    table = Table(title="Layers", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns = ["layer", "fresh", "±", "resnorm", "gradient", "energy", "like", "ms"]
+    tried = card.layers[0].performance is not None
+    for name in columns[:4] + ["trained"] * tried + columns[4:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    best = sorted(range(len(card.layers)), key=lambda i: -card.layers[i].fresh)[: max(1, len(card.layers) // 4)]
+    for number, (layer, partner) in enumerate(zip(card.layers, partners(card), strict=True)):
+        cost = layer.cost
+        cells = [
+            str(number),
+            _number(layer.fresh),
+            "" if layer.low is None or layer.high is None else f"{(layer.high - layer.low) / 2:.2g}",
+            _number(layer.resnorm),
+            *([_number(layer.performance)] if tried else []),
+            _number(layer.gradient_norm),
+            _number(layer.energy),
+            "" if partner is None else f"{partner['layer']} {partner['coupling']:.2f}",
+            "" if cost.forward_ms is None else _number(cost.forward_ms + (cost.backward_ms or 0.0)),
+        ]
+        table.add_row(*cells, style="bold" if number in best else None)
+    console.print(table)
+    proposed = Table(title="Where the adapters should go", title_justify="left")
+    for name, justify in (("bound", "left"), ("gain", "right"), ("cost", "right"), ("layers", "left")):
+        proposed.add_column(name, justify=justify)
+    for what, _, placement in recommendations(card):
+        layers = ", ".join(map(str, placement.layers))
+        proposed.add_row(what, f"{placement.gain:.0%}", f"{placement.cost:.0%}", layers)
+    console.print(proposed)
+    console.print(
+        "fresh: resnorm on batches that nothing was fitted to, ± half its 95 % interval; like: the layer that does most of the "
+        "same, and its coupling"
+        if card.held_out
+        else "like: the layer that does most of the same, and its coupling; all batches were fitted to",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if card.stability is not None:
+        console.print(
+            f"on batches drawn anew the layers keep their order with a rank correlation of {card.stability:.2f}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(f"card: {escape(str(folder / 'card.html'))}", highlight=False, soft_wrap=True)
+
+
+def print_diff(difference: CardDifference, one: str, other: str) -> None:
+    """Layer by layer, then what both agree on."""
+    console = Console(file=sys.stdout)
+    table = Table(title="Fresh resnorm", title_justify="left")
+    table.add_column("layer")
+    for name in (one, other):
+        table.add_column(escape(name), justify="right")
+    for name, first, second in difference.rows:
+        table.add_row(escape(name), _number(first), _number(second))
+    console.print(table)
+    tops = sorted({1, len(difference.rows) // 4, len(difference.rows) // 2} & set(difference.top))
+    shares = ", ".join(f"of the best {k} {difference.top[k]:.0%}" for k in tops)
+    model = "the same model" if difference.same_model else "different models"
+    data = "the same data" if difference.same_data else "different data"
+    lines = [f"{model}, {data}", f"rank correlation {difference.rank_correlation:.3f}"]
+    if shares:
+        lines.append(f"shared: {shares}")
+    if difference.coupling_difference is not None:
+        lines.append(f"couplings differ by {difference.coupling_difference:.3f} on average")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if math.isfinite(value) else "–"
