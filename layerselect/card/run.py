@@ -11,19 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import set_seed
 
 from ..data import Corpus
 from ..tasks.completions import CompletionCollator, nll
 from ..tasks.folders import check_free, discard, move_into_place, partial_folder
-from ..tasks.intent import run as intent_run
 from ..tasks.intent.config import IntentConfig
-from ..tasks.intent.dataset import Collator, Encoder, build_splits, label_counts
-from ..tasks.intent.heads import ClassifierHead, LabelWordHead
-from ..tasks.intent.training import class_weights
+from ..tasks.intent.dataset import Collator, build_splits, label_counts
+from ..tasks.intent.run import prepare as prepare_intent
+from ..tasks.intent.training import make_head
 from ..tasks.models import LoadedModel
-from ..tasks.revise import run as revise_run
 from ..tasks.revise.config import ReviseConfig
+from ..tasks.revise.run import prepare as prepare_revise
 from ..tasks.settings import check, check_device
 from .card import LayerCard
 from .fingerprints import model_facts
@@ -127,28 +125,15 @@ def _prepare(job: CardJob) -> _Sample:
     settings = job.settings
     corpus = settings.load_corpus()
     if isinstance(settings, ReviseConfig):
-        loaded, splits = revise_run._prepare(settings, corpus)
+        loaded, splits = prepare_revise(settings, corpus)
         batches = _batches(splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job)
         return _Sample(loaded, batches, _completion_loss, _answers, corpus)
-    set_seed(settings.seed)
-    loaded = intent_run._model(settings, corpus)
-    words = intent_run._words(corpus, loaded)
-    encoder = Encoder(
-        loaded.tokenizer, settings.input_format(), corpus.labels, intent_run._max_length(settings, loaded, words),
-        loaded.separator, loaded.writes,
-    )  # fmt: skip
+    loaded, words, encoder = prepare_intent(settings, corpus)
     train = build_splits(corpus, encoder, seed=settings.split_seed).train
     batches = _batches(train, Collator(loaded.tokenizer, words), job)
     counts = label_counts(train, len(corpus.labels))
     # The loss that the task trains with.
-    weights = class_weights(
-        settings.class_weights, counts, len(train), multi_label=corpus.multi_label and words is None
-    )
-    head = (
-        ClassifierHead(multi_label=corpus.multi_label, class_weights=weights)
-        if words is None
-        else LabelWordHead(words, class_weights=weights)
-    )
+    head = make_head(settings.class_weights, counts, len(train), words, multi_label=corpus.multi_label)
 
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         return head.loss(model, {name: value for name, value in batch.items() if name != "labels"}, batch["labels"])

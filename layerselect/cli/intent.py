@@ -23,7 +23,7 @@ where --resume continues an interrupted run. Label new revisions with 'layersele
 # Every name that layerselect.rules.available() gives without further packages.
 RULES = """how layers are selected. By their gradients: variance, topk:k=4, fraction:p=0.5, threshold:gamma=0.1,
 probe-once:steps=5, cost-aware:budget=0.7. Without: all, none, upper:p=0.5, fixed:layers=[0,1], random:k=4, lisa:n=2;interval=20,
-block-cyclic:interval=50, ist:update_every=10, cosine, weight-norm. Options after a colon, separated by ';', are JSON: texts in
+block-cyclic:interval=50, ist:update_every=10, cosine, weight-norm, layer-card:card="DIR";k=4. Options after a colon, separated by ';', are JSON: texts in
 double quotes, as in 'cosine:base="topk:k=4"'. Installed packages may add names"""
 
 _OWN = ("run", "command", "verbose", "threads", "resume", "overwrite", "interrupted_hint")

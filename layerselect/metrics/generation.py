@@ -49,9 +49,7 @@ def sari(sources: Sequence[str], predictions: Sequence[str], references: Sequenc
     return SariScore((add + keep + delete) / 3, add, keep, delete)
 
 
-def sari_counts(
-    sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
-) -> np.ndarray:
+def sari_counts(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
     """What SARI sums over the corpus, for each example: float64 ``[n, 4, 3, 3]``.
 
     The axes are: example; order of the n-grams; add, keep, delete; how many were right, done by the prediction, done by the

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 
 import pytest
 from layerselect.card import LayerCard
-from layerselect.cli import card as card_command
 from layerselect.cli import main
 
 from tests.card.made import made
-
-
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    """The command, whether or not the list of commands has it yet."""
-    module = sys.modules["layerselect.cli.main"]
-    if card_command not in module.COMMANDS:
-        monkeypatch.setattr(module, "COMMANDS", (*module.COMMANDS, card_command))
 
 
 @pytest.fixture

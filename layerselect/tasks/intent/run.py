@@ -74,14 +74,8 @@ def run_intent(
         logger.info("the run in %s is finished", folder.path)
         return _finished(folder)
     corpus = config.load_corpus()
-    set_seed(config.seed)
-    loaded = _model(config, corpus)
+    loaded, words, encoder = prepare(config, corpus)
     fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
-    words = _words(corpus, loaded)
-    encoder = Encoder(
-        loaded.tokenizer, config.input_format(), corpus.labels, _max_length(config, loaded, words), loaded.separator,
-        loaded.writes,
-    )  # fmt: skip
     whole = build_splits(corpus, encoder, holdout=config.holdout, seed=config.split_seed)
     train, probe = reserve_for_probe(whole.train, config)
     splits = replace(whole, train=train, probe=probe)
@@ -118,6 +112,19 @@ def _finished(folder: RunFolder) -> RunResult:
     saved = folder.read_json("results.json")
     splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
     return RunResult(folder.path, splits, saved["training"])
+
+
+def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, LabelWords | None, Encoder]:
+    """The base model, what it is to write if it writes, and how it reads; whatever is random afterwards starts from the run's
+    seed."""
+    set_seed(config.seed)
+    loaded = _model(config, corpus)
+    words = _words(corpus, loaded)
+    encoder = Encoder(
+        loaded.tokenizer, config.input_format(), corpus.labels, _max_length(config, loaded, words), loaded.separator,
+        loaded.writes,
+    )  # fmt: skip
+    return loaded, words, encoder
 
 
 def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:

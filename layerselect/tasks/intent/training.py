@@ -86,7 +86,7 @@ def build_trainer(
     trainer = ClassificationTrainer(
         model,
         arguments,
-        head=_head(config.class_weights, counts, len(splits.train), words, multi_label=multi_label),
+        head=make_head(config.class_weights, counts, len(splits.train), words, multi_label=multi_label),
         measure_memory=config.measure_memory,
         train_dataset=splits.train,
         eval_dataset=splits.select,
@@ -110,7 +110,8 @@ def check_selection(model: nn.Module, splits: Splits, config: IntentConfig) -> N
     FastSelector(model, **{**options, "rule": tried_on(options["rule"])}).close()
 
 
-def _head(kind: str, counts: np.ndarray, examples: int, words: LabelWords | None, *, multi_label: bool) -> Head:
+def make_head(kind: str, counts: np.ndarray, examples: int, words: LabelWords | None, *, multi_label: bool) -> Head:
+    """What is asked of the model: a classification head or label words, with the class weights that ``kind`` names."""
     if words is None:
         weights = class_weights(kind, counts, examples, multi_label=multi_label)
         return ClassifierHead(multi_label=multi_label, class_weights=weights)

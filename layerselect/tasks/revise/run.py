@@ -86,7 +86,7 @@ def run_revise(
         logger.info("the run in %s is finished", folder.path)
         return _finished(folder)
     corpus = config.load_corpus()
-    loaded, splits = _prepare(config, corpus)
+    loaded, splits = prepare(config, corpus)
     fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
     check_rule(config, len(loaded.layer_names))
     model = add_adapter(loaded, config.adapter_config())
@@ -104,7 +104,7 @@ def run_revise(
         del model, loaded  # two models need not be in memory
         notify("phase", {"name": "predictor"})
         _train_predictor(config, corpus, folder, notify)
-        loaded, splits = _prepare(config, corpus)
+        loaded, splits = prepare(config, corpus)
         model = add_adapter(loaded, config.adapter_config())
         handover = _hand_over(model, loaded, folder.path / PREDICTOR, config, splits, fingerprint)
     notify("phase", {"name": "generator"})
@@ -160,7 +160,7 @@ def _finished(folder: RunFolder) -> ReviseResult:
     return ReviseResult(folder.path, splits, saved["training"], handover)
 
 
-def _prepare(config: ReviseConfig, corpus: Corpus) -> tuple[LoadedModel, RevisionSplits]:
+def prepare(config: ReviseConfig, corpus: Corpus) -> tuple[LoadedModel, RevisionSplits]:
     """The base model and the encoded corpus; whatever is random afterwards starts from the run's seed."""
     set_seed(config.seed)
     loaded = _demo_model(config, corpus) if config.model == DEMO else load_writer(config.model, dropout=config.dropout)
@@ -186,7 +186,7 @@ def _train_predictor(config: ReviseConfig, corpus: Corpus, folder: RunFolder, no
         # Both steps need one base model, so the generator's is the predictor's.
         base = folder.path / DEMO_MODEL
         if not (base / "config.json").is_file():
-            loaded, _ = _prepare(config, corpus)
+            loaded, _ = prepare(config, corpus)
             loaded.model.save_pretrained(base)
             loaded.tokenizer.save_pretrained(base)
     run_intent(
@@ -223,7 +223,7 @@ def _untrained(
     config: ReviseConfig, corpus: Corpus, parts: list[CompletionSplit], notify: OnEvent
 ) -> dict[str, list[str]]:
     notify("phase", {"name": "untrained model"})
-    loaded, _ = _prepare(config, corpus)
+    loaded, _ = prepare(config, corpus)
     return {part.name: _revise(loaded.model, loaded, part, config, notify) for part in parts}
 
 
