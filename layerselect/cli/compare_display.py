@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from ..tasks.compare import Comparison, Row
+    from ..tasks.compare.tasks import Column
 
 
 class CellDisplay:
@@ -60,25 +62,49 @@ def print_comparison(comparison: Comparison, rows: list[Row]) -> None:
     name = reference.name if reference else ""
     task = comparison.config.kind
     used = used_columns(task, rows)
-    # Two narrow tables: one line for each row even on 80 columns.
     for title, quality in ((f"Quality on {comparison.split}", True), ("Cost", False)):
+        shown = [row for row in rows if quality or row.what != "floor"]
         columns = [column for column in used if (column[0] in task.is_quality) == quality]
-        table = Table(title=escape(title), title_justify="left")
-        table.add_column("method", no_wrap=True)
-        for _, heading, _ in columns:
-            table.add_column(heading, justify="right")
-        for row in rows:
-            if row.what == "floor" and not quality:
-                continue
-            cells = [row.values[key].text(digits, "±") if key in row.values else "" for key, _, digits in columns]
-            if not row.values:
-                cells[0] = "failed"
-            style = "bold" if row.name == name else None
-            table.add_row(escape(row.name), *cells, end_section=row.what == "floor", style=style)
-        console.print(table)
+        for number, part in enumerate(_packed(columns, shown, console.width)):
+            table = Table(title=escape(title) if number == 0 else None, title_justify="left")
+            table.add_column("method", no_wrap=True)
+            for column in part:
+                table.add_column(column[1], justify="right", min_width=_width(column, shown))
+            for row in shown:
+                cells = [_cell(row, column) for column in part]
+                if not row.values:
+                    cells[0] = "failed"
+                style = "bold" if row.name == name else None
+                table.add_row(escape(row.name), *cells, end_section=row.what == "floor", style=style)
+            console.print(table)
     for row in rows:
         if row.difference is not None:
             console.print(escape(f"{row.name}: {row.verdict(name, task.tested[2])}"), highlight=False, soft_wrap=True)
         for reason in row.failures:
             console.print(escape(f"{row.name} failed, {reason}"), highlight=False, soft_wrap=True, style="red")
     console.print(escape(f"report: {comparison.folder / 'report.html'}"), highlight=False, soft_wrap=True)
+
+
+def _cell(row: Row, column: Column) -> str:
+    key, _, digits = column
+    return row.values[key].text(digits, "±") if key in row.values else ""
+
+
+def _width(column: Column, rows: Sequence[Row]) -> int:
+    """What the column needs: its numbers whole, and the words of its heading."""
+    return max(len(text) for text in (*column[1].split(), *(_cell(row, column) for row in rows)))
+
+
+def _packed(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[list[Column]]:
+    """The columns in as many tables as it takes for each row to be one line, whole words in the headings."""
+    names = max((len(row.name) for row in rows), default=0) + 5
+    parts: list[list[Column]] = []
+    left = 0
+    for column in columns:
+        width = _width(column, rows) + 3
+        if not parts or width > left:
+            parts.append([])
+            left = room - names
+        parts[-1].append(column)
+        left -= width
+    return parts

@@ -25,7 +25,7 @@ def print_revision_results(result: ReviseResult) -> None:
         table = Table(title=escape(f"{split.split}{part}"), title_justify="left")
         table.add_column("text", no_wrap=True)
         for _, heading, _ in SCORES:
-            table.add_column(heading, justify="right")
+            table.add_column(heading.replace("-", "- "), justify="right")  # may break there
         for number, (name, report) in enumerate(split.reports.items()):
             values = [(getattr(report, key), digits) for key, _, digits in SCORES]
             cells = ["–" if value is None else f"{value:.{digits}f}" for value, digits in values]

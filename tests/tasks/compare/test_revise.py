@@ -1,12 +1,23 @@
 """A comparison of generators: the predictor they share, the floors, the tested SARI, and a predictor that fails."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
+from layerselect.cli.compare_display import _cell, _packed, _width
 from layerselect.report.compare import render
-from layerselect.tasks.compare import CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
+from layerselect.tasks.compare import (
+    CompareConfig,
+    comparison_rows,
+    csv_table,
+    markdown_table,
+    run_compare,
+    used_columns,
+)
 from layerselect.tasks.compare import run as run_module
+from rich.console import Console
+from rich.table import Table
 
 from tests import tiny_intent
 from tests.tasks.compare.test_run import in_this_process
@@ -72,3 +83,22 @@ def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(conf
     monkeypatch.setattr(run_module, "train_cell", train_cell)
     comparison = run_compare(replace(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning")))
     assert [result.reason for result in comparison.results] == [None, "its predictor failed: killed by SIGKILL"]
+
+
+@pytest.mark.parametrize("room", [40, 80, 200])
+def test_the_tables_on_a_terminal_hold_every_column_once_and_fit(done, room):
+    comparison, _ = done
+    rows = comparison_rows(comparison)
+    columns = list(used_columns(comparison.config.kind, rows))
+    parts = _packed(columns, rows, room)
+    assert [column for part in parts for column in part] == columns
+    console = Console(width=room, file=io.StringIO())
+    for part in parts:
+        table = Table()
+        table.add_column("method", no_wrap=True)
+        for column in part:
+            table.add_column(column[1], min_width=_width(column, rows))
+        for row in rows:
+            table.add_row(row.name, *(_cell(row, column) for column in part))
+        console.print(table)
+    assert "…" not in console.file.getvalue()
