@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -122,3 +124,14 @@ def _pattern(targets: str | None) -> re.Pattern[str] | None:
         return re.compile(targets)
     except re.error as error:
         raise LayerSelectError(f"targets={targets!r} is not a regular expression: {error}") from error
+
+
+@contextmanager
+def hooked(maps: Sequence[LinearMap], hook: Callable[..., None]) -> Iterator[None]:
+    """Inside the block, ``hook(index, module, args, output)`` is called after each forward pass of a map."""
+    handles = [linear.module.register_forward_hook(partial(hook, index)) for index, linear in enumerate(maps)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from ..padding import PaddingMasks
-from .maps import LinearMap
+from .maps import LinearMap, hooked
 from .statistics import BatchShape
 
 
@@ -63,15 +63,8 @@ class Projection:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """The hooks are there inside the block."""
-        handles = [
-            linear.module.register_forward_hook(partial(self._forward, index))
-            for index, linear in enumerate(self._maps)
-        ]
-        try:
+        with hooked(self._maps, self._forward):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _forward(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> None:
         linear, inputs = self._maps[index], self._shape.unfolded(args[0].detach())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from ..padding import PaddingMasks
-from .maps import LinearMap
+from .maps import LinearMap, hooked
 
 #: Columns of X'X that are added at a time. It is symmetric: only the blocks on and above the diagonal are computed.
 _BLOCK = 512
@@ -84,15 +84,10 @@ class Statistics:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """The hooks are there inside the block."""
-        handles = [
-            linear.module.register_forward_hook(partial(self._forward, index))
-            for index, linear in enumerate(self._maps)
-        ]
         try:
-            yield
+            with hooked(self._maps, self._forward):
+                yield
         finally:
-            for handle in handles:
-                handle.remove()
             self._seen = _Seen()
 
     def mirror(self) -> None:
