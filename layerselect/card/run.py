@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from .card import LayerCard
 from .fingerprints import model_facts
 from .frozen import only_trainable
 from .losses import Counted, Loss, to_device
-from .measure import OnEvent, measure
+from .measure import MeasureSettings, OnEvent, measure
+from .memory import parse_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,11 @@ class CardJob:
     def __post_init__(self) -> None:
         check(self.examples >= 1, "examples", self.examples, "must be at least 1")
         check(self.head_steps >= 0, "head_steps", self.head_steps, "must not be negative")
+        # What measure() would refuse is refused before a model is loaded.
+        parse_bytes(self.max_memory)
+        MeasureSettings(
+            **{each.name: self.options[each.name] for each in fields(MeasureSettings) if each.name in self.options}
+        )
 
 
 @dataclass(frozen=True)
