@@ -22,7 +22,7 @@ from ..tasks.intent.training import make_head
 from ..tasks.models import LoadedModel
 from ..tasks.revise.config import ReviseConfig
 from ..tasks.revise.run import prepare as prepare_revise
-from ..tasks.settings import check, check_device
+from ..tasks.settings import check, resolve_device
 from .card import LayerCard
 from .fingerprints import model_facts
 from .frozen import only_trainable
@@ -87,11 +87,10 @@ def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCar
     from ..report.card import write_card_png, write_card_report
 
     settings = job.settings
-    check_device(settings.device)
+    device = torch.device(resolve_device(settings.device))
     target = Path(settings.out).expanduser()
     _check_place(target, job.overwrite)
     sample = _prepare(job)
-    device = _device(settings.device)
     model = sample.loaded.model.to(device)
     facts = model_facts(model)
     if job.head_steps and sample.loaded.fresh:
@@ -183,12 +182,6 @@ def _train_fresh(model: nn.Module, sample: _Sample, job: CardJob, device: torch.
     logger.info(
         "trained for %d steps, because no pretraining reached them: %s", job.head_steps, ", ".join(sample.loaded.fresh)
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _examples(batches: Sequence[Any]) -> int:

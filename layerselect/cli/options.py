@@ -89,15 +89,3 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` is CUDA where there is any."""
-    import torch
-
-    from ..tasks.settings import check_device
-
-    check_device(device)
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device

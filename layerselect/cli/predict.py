@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .options import add_common_options, add_threads_option, apply_threads, positive, resolve_device
+from .options import add_common_options, add_threads_option, apply_threads, positive
 
 _EXAMPLE = """\
 examples:
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from ..data import read_revisions
     from ..tasks.intent import Predictor
     from ..tasks.models import quiet_transformers
+    from ..tasks.settings import resolve_device
 
     apply_threads(args.threads)
     quiet_transformers()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
-from .options import add_common_options, add_threads_option, apply_threads, positive, resolve_device
+from .options import add_common_options, add_threads_option, apply_threads, positive
 from .revise import add_generation_options
 
 _EXAMPLE = """\
@@ -55,6 +55,7 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..tasks.models import quiet_transformers
     from ..tasks.revise import GenerationConfig, Rewriter
+    from ..tasks.settings import resolve_device
 
     names = ("beams", "sample", "temperature", "top_p", "max_new_tokens", "seed")
     generation = GenerationConfig(**{name: vars(args)[name] for name in names if name in args})

@@ -173,6 +173,18 @@ def check(condition: bool, name: str, value: object, reason: str) -> None:
         raise LayerSelectError(f"{option(name)} {value} {reason}")
 
 
+def resolve_device(device: str) -> str:
+    """``auto`` is CUDA where there is any.
+
+    Raises:
+        LayerSelectError: CUDA is asked for and torch has no such device.
+    """
+    check_device(device)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 def check_device(device: str) -> None:
     """Raises ``LayerSelectError`` unless torch has the device."""
     if device == "cuda" and not torch.cuda.is_available():

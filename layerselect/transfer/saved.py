@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..errors import LayerSelectError
 
-_FOLDER = "adapter"
 _META = "layerselect.json"
 _SCHEMA = 1
 _SETTINGS = "adapter_config.json"
@@ -36,7 +35,9 @@ class SavedAdapter:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.path = _find(Path(folder).expanduser())
+        from ..tasks.saved_adapter import find_adapter  # loads peft and transformers
+
+        self.path = find_adapter(folder)
         self.meta = self._checked_meta()
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Path] = {}
@@ -118,14 +119,3 @@ class SavedAdapter:
             raise self.damaged(f"{name} is missing") from error
         except (OSError, ValueError) as error:
             raise self.damaged(f"{name} cannot be read: {error}") from error
-
-
-def _find(folder: Path) -> Path:
-    for path in (folder, folder / _FOLDER):
-        if (path / _META).is_file():
-            return path
-    if not folder.is_dir():
-        raise LayerSelectError(f"there is no folder {str(folder)!r}: pass the --out folder of a finished predictor")
-    raise LayerSelectError(
-        f"{str(folder)!r} holds no adapter of layerselect ({_META} is missing): pass the --out folder of a predictor"
-    )

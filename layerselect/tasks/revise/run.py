@@ -104,7 +104,7 @@ def run_revise(
         del model, loaded  # two models need not be in memory
         notify("phase", {"name": "predictor"})
         _train_predictor(config, corpus, folder, notify)
-        loaded, splits = prepare(config, corpus)
+        loaded = _base(config, corpus)
         model = add_adapter(loaded, config.adapter_config())
         handover = _hand_over(model, loaded, folder.path / PREDICTOR, config, splits, fingerprint)
     notify("phase", {"name": "generator"})
@@ -162,14 +162,19 @@ def _finished(folder: RunFolder) -> ReviseResult:
 
 def prepare(config: ReviseConfig, corpus: Corpus) -> tuple[LoadedModel, RevisionSplits]:
     """The base model and the encoded corpus; whatever is random afterwards starts from the run's seed."""
-    set_seed(config.seed)
-    loaded = _demo_model(config, corpus) if config.model == DEMO else load_writer(config.model, dropout=config.dropout)
+    loaded = _base(config, corpus)
     splits = build_revision_splits(
         corpus, loaded.tokenizer, max_length=config.max_length, holdout=config.holdout, seed=config.split_seed
     )
     positions = getattr(loaded.model.config, "max_position_embeddings", None)
     check_room(splits, positions, loaded.source, config.max_length)
     return loaded, splits
+
+
+def _base(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
+    """The base model, as every part of the run finds it."""
+    set_seed(config.seed)
+    return _demo_model(config, corpus) if config.model == DEMO else load_writer(config.model, dropout=config.dropout)
 
 
 def _demo_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
@@ -186,7 +191,7 @@ def _train_predictor(config: ReviseConfig, corpus: Corpus, folder: RunFolder, no
         # Both steps need one base model, so the generator's is the predictor's.
         base = folder.path / DEMO_MODEL
         if not (base / "config.json").is_file():
-            loaded, _ = prepare(config, corpus)
+            loaded = _base(config, corpus)
             loaded.model.save_pretrained(base)
             loaded.tokenizer.save_pretrained(base)
     run_intent(
@@ -223,7 +228,7 @@ def _untrained(
     config: ReviseConfig, corpus: Corpus, parts: list[CompletionSplit], notify: OnEvent
 ) -> dict[str, list[str]]:
     notify("phase", {"name": "untrained model"})
-    loaded, _ = prepare(config, corpus)
+    loaded = _base(config, corpus)
     return {part.name: _revise(loaded.model, loaded, part, config, notify) for part in parts}
 
 
