@@ -1,0 +1,1 @@
+"""Hidden states below the lowest layer that trains, computed once and kept."""
