@@ -38,6 +38,7 @@ PARTIAL_NAME = re.compile(r"\.[0-9a-z.]+\.[0-9]+\.[0-9a-f]{16}\.partial")
 
 _VERSION = 1
 _ABANDONED_AFTER_SECONDS = 3600.0
+_ATTEMPTS = 2
 
 
 def entry_path(shelf: Path, key: bytes) -> str:
@@ -74,15 +75,19 @@ def write_file(path: str | Path, buffers: Sequence[Any]) -> int:
     Raises:
         OSError: it cannot be written. Nothing is left behind then, and what stood at ``path`` still stands.
     """
+    for _ in range(_ATTEMPTS):
+        try:
+            return _write_aside_and_rename(path, buffers)
+        except FileNotFoundError:  # the first entry of a new folder, or somebody has just removed the shelf
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+    return _write_aside_and_rename(path, buffers)
+
+
+def _write_aside_and_rename(path: str | Path, buffers: Sequence[Any]) -> int:
     folder, name = os.path.split(path)
     aside = os.path.join(folder, f".{name}.{os.getpid()}.{secrets.token_hex(8)}.partial")
     try:
-        try:
-            file = open(aside, "xb", buffering=0)  # noqa: SIM115
-        except FileNotFoundError:
-            os.makedirs(folder, exist_ok=True)
-            file = open(aside, "xb", buffering=0)  # noqa: SIM115
-        with file:
+        with open(aside, "xb", buffering=0) as file:
             length = sum(_write_all(file, memoryview(buffer)) for buffer in buffers)
         os.replace(aside, path)
     except BaseException:
