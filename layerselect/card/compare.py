@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import LayerSelectError
 from .card import LayerCard
-from .intervals import spearman
+from .intervals import spearman, spearman_interval
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class CardDifference:
 
     Attributes:
         rank_correlation: of the layers by fresh resnorm; NaN where one card does not tell them apart.
+        rank_interval: of 95 % for it, over layers (:func:`~layerselect.card.intervals.spearman_interval`): it says what the number of
+            layers can tell, not how much other batches would change.
         top: for each k from 1 to L - 1, the share of the k best layers of one card that are among those of the other.
         coupling_difference: the mean absolute difference of the couplings of two different layers; ``None`` where a card has none.
         same_model, same_data: whether the fingerprints agree.
@@ -24,6 +26,7 @@ class CardDifference:
     """
 
     rank_correlation: float
+    rank_interval: tuple[float, float]
     top: dict[int, float]
     coupling_difference: float | None
     same_model: bool
@@ -49,8 +52,10 @@ def diff(one: LayerCard, other: LayerCard) -> CardDifference:
     if one.coupling is not None and other.coupling is not None and count > 1:
         apart = ~np.eye(count, dtype=bool)
         difference = float(np.abs(np.array(one.coupling) - np.array(other.coupling))[apart].mean())
+    correlation = spearman(one.fresh, other.fresh)
     return CardDifference(
-        rank_correlation=spearman(one.fresh, other.fresh),
+        rank_correlation=correlation,
+        rank_interval=spearman_interval(correlation, count),
         top=top,
         coupling_difference=difference,
         same_model=one.model["fingerprint"] == other.model["fingerprint"],

@@ -65,6 +65,21 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
     return float((first * second).sum() / scale) if scale > 0 else float("nan")
 
 
+def spearman_interval(correlation: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """An interval for the rank correlation of ``count`` pairs that are taken for a sample of pairs.
+
+    Fisher's transformation with the variance (1 + r^2 / 2) / (count - 3) (Bonett and Wright, Psychometrika 65, 2000). All of
+    [-1, 1] below four pairs, where it knows nothing; NaN if the correlation is.
+    """
+    if np.isnan(correlation):
+        return float("nan"), float("nan")
+    if count < 4:
+        return -1.0, 1.0
+    r = float(np.clip(correlation, -1 + 1e-12, 1 - 1e-12))
+    reach = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt((1 + r * r / 2) / (count - 3))
+    return float(np.tanh(np.arctanh(r) - reach)), float(np.tanh(np.arctanh(r) + reach))
+
+
 def student_quantile(p: float, freedom: int) -> float:
     """Of Student's distribution, by Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5), exact for 1 and 2 degrees
     of freedom; off by less than 1 % from 3 on for p up to 0.975."""

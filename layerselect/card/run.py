@@ -42,8 +42,9 @@ class CardJob:
     Attributes:
         settings: of the task: corpus, model, text, seed, device, batch size. What is about training is not used.
         examples: how many of the training split, drawn by the seed.
-        head_steps: parts of the model that no pretraining reached (a fresh classification head) are trained for so many steps on the
-            same examples first, everything else frozen; the gradients of the layers come through them.
+        head_steps: parts of the model that no pretraining reached (a fresh classification head) are trained for so many steps first,
+            everything else frozen; the gradients of the layers come through them. That happens on other examples of the training
+            split than those that are measured.
         max_memory: see :func:`layerselect.card.measure`.
         options: further arguments of :func:`layerselect.card.measure`.
         overwrite: replace an earlier card at ``settings.out``.
@@ -69,13 +70,15 @@ class CardJob:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What is measured on: the model, batches, how a batch's loss is computed and which outputs it asks for."""
+    """What is measured on: the model, batches, how a batch's loss is computed and which outputs it asks for; and the batches
+    that fresh modules are trained on before."""
 
     loaded: LoadedModel
     batches: list[Any]
     loss: Loss
     counted: Counted | None
     corpus: Corpus
+    others: list[Any]
 
 
 def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCard, Path]:
@@ -131,11 +134,11 @@ def _prepare(job: CardJob) -> _Sample:
     corpus = settings.load_corpus()
     if isinstance(settings, ReviseConfig):
         loaded, splits = prepare_revise(settings, corpus)
-        batches = _batches(splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job)
-        return _Sample(loaded, batches, _completion_loss, _answers, corpus)
+        batches, others = _batches(splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job, bool(loaded.fresh))
+        return _Sample(loaded, batches, _completion_loss, _answers, corpus, others)
     loaded, words, encoder = prepare_intent(settings, corpus)
     train = build_splits(corpus, encoder, seed=settings.split_seed).train
-    batches = _batches(train, Collator(loaded.tokenizer, words), job)
+    batches, others = _batches(train, Collator(loaded.tokenizer, words), job, bool(loaded.fresh))
     counts = label_counts(train, len(corpus.labels))
     # The loss that the task trains with.
     head = make_head(settings.class_weights, counts, len(train), words, multi_label=corpus.multi_label)
@@ -143,16 +146,31 @@ def _prepare(job: CardJob) -> _Sample:
     def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         return head.loss(model, {name: value for name, value in batch.items() if name != "labels"}, batch["labels"])
 
-    return _Sample(loaded, batches, loss, None if words is None else _answers, corpus)
+    return _Sample(loaded, batches, loss, None if words is None else _answers, corpus, others)
 
 
-def _batches(split: Any, collator: Any, job: CardJob) -> list[Any]:
+def _batches(split: Any, collator: Any, job: CardJob, fresh: bool) -> tuple[list[Any], list[Any]]:
+    """The batches that are measured, and those of other examples that fresh modules are trained on.
+
+    On examples that the head was trained on, it has fitted by itself what the layers could correct, and what remains is its
+    overfitting: nothing would be held out from it.
+    """
     generator = torch.Generator().manual_seed(job.settings.seed)
-    chosen = torch.randperm(len(split), generator=generator)[: job.examples].tolist()
+    order = torch.randperm(len(split), generator=generator).tolist()
+    kept = len(split) // 3 if fresh and job.head_steps else 0
+    chosen = order[: min(job.examples, len(split) - kept)]
     if len(chosen) < job.examples:
-        logger.warning("the training split has only %d examples: --examples %d is lowered", len(chosen), job.examples)
+        logger.warning(
+            "the training split has %d examples%s: --examples %d is lowered to %d", len(split),
+            ", a third of which is for the fresh head" if kept else "", job.examples, len(chosen),
+        )  # fmt: skip
     size = job.settings.batch_size
-    return [collator([split[i] for i in chosen[start : start + size]]) for start in range(0, len(chosen), size)]
+    others = order[len(chosen) :][: job.head_steps * size] if kept else []
+
+    def cut(examples: list[int]) -> list[Any]:
+        return [collator([split[i] for i in examples[start : start + size]]) for start in range(0, len(examples), size)]
+
+    return cut(chosen), cut(others)
 
 
 def _completion_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
@@ -167,8 +185,8 @@ def _answers(batch: dict[str, Tensor]) -> Tensor:
 
 
 def _train_fresh(model: nn.Module, sample: _Sample, job: CardJob, device: torch.device) -> None:
-    """Trains the fresh modules alone."""
-    batches = [to_device(batch, device) for batch in sample.batches]
+    """Trains the fresh modules alone, on examples that are not measured (unless there are but one or two)."""
+    batches = [to_device(batch, device) for batch in sample.others or sample.batches]
     with only_trainable(model, sample.loaded.fresh) as parameters:
         if not parameters:
             return

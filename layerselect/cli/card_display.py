@@ -117,7 +117,11 @@ def print_diff(difference: CardDifference, one: str, other: str) -> None:
     shares = ", ".join(f"of the best {k} {difference.top[k]:.0%}" for k in tops)
     model = "the same model" if difference.same_model else "different models"
     data = "the same data" if difference.same_data else "different data"
-    lines = [f"{model}, {data}", f"rank correlation {difference.rank_correlation:.3f}"]
+    low, high = difference.rank_interval
+    lines = [
+        f"{model}, {data}",
+        f"rank correlation {difference.rank_correlation:.3f} (95 % over layers: {low:.2f} to {high:.2f})",
+    ]
     if shares:
         lines.append(f"shared: {shares}")
     if difference.coupling_difference is not None:

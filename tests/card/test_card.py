@@ -8,6 +8,7 @@ import math
 import pytest
 from layerselect import LayerSelectError
 from layerselect.card import LayerCard, diff
+from layerselect.card.intervals import spearman_interval
 
 from tests.card.made import made
 
@@ -73,6 +74,7 @@ def test_diff_compares_orders():
     difference = diff(one, other)
     # Ranks 4 3 2 1 and 4 3 1 2: 1 - 6 * 2 / (4 * 15).
     assert difference.rank_correlation == pytest.approx(0.8)
+    assert difference.rank_interval == pytest.approx(spearman_interval(0.8, 4))
     assert difference.top == {1: 1.0, 2: 1.0, 3: pytest.approx(2 / 3)}
     assert difference.coupling_difference == 0.0
     assert difference.same_model and not difference.same_data

@@ -12,7 +12,7 @@ from layerselect import LayerSelectError
 from layerselect.card import measure
 from layerselect.card.coupling import coupling
 from layerselect.card.fingerprints import data_fingerprint, model_facts
-from layerselect.card.intervals import Contributions, spearman, student_quantile
+from layerselect.card.intervals import Contributions, spearman, spearman_interval, student_quantile
 from layerselect.card.losses import counted_positions, directions
 from layerselect.card.maps import find_maps
 from layerselect.card.measure import _divide

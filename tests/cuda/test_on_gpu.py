@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from layerselect import FastSelector
@@ -22,12 +25,20 @@ def built(native) -> None:
         pytest.skip("this build has no CUDA kernels")
 
 
-@pytest.fixture
-def no_sync():
-    """Turns every synchronisation into an error."""
+@contextmanager
+def no_sync() -> Iterator[None]:
+    """Turns every synchronisation in the block into an error."""
+    torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_check_can_fail():
+    with pytest.raises(RuntimeError, match="synchronizing"), no_sync():
+        torch.ones(1, device="cuda").item()
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -37,18 +48,20 @@ def test_a_gated_step_never_waits(fused: bool):
     core = core_of(model)
     optimizer = torch.optim.AdamW(model.parameters(), fused=fused, capturable=not fused, foreach=not fused)
     make_gate(optimizer, [list(block.parameters()) for block in model.blocks], core.state)
-    for step in range(4):
-        if step == 2:  # the first steps make the optimizer's state and the keeper's room
-            torch.cuda.synchronize()
-            torch.cuda.set_sync_debug_mode("error")
-        try:
-            loss_on_device(model, step).backward()
-            core.step(VARIANCE, [True] * LAYERS)
-            optimizer.step()
-            optimizer.zero_grad()
-        finally:
-            if step == 3:
-                torch.cuda.set_sync_debug_mode("default")
+    tokens = tokens_on_device(4)
+
+    def step(number: int, rule: dict) -> None:
+        loss_of(model, tokens[number]).backward()
+        core.step(rule, [True] * LAYERS)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    # The first steps make the optimizer's state, which all layers must have, and the keeper's room.
+    step(0, {"kind": "all"})
+    step(1, VARIANCE)
+    with no_sync():
+        step(2, VARIANCE)
+        step(3, VARIANCE)
     assert core.state["step"].item() == 4
 
 
@@ -61,39 +74,35 @@ def test_scaled_skipped_and_clipped_steps_never_wait(mode: str, rule: str):
     optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-3, fused=True)
     selector.attach(optimizer)
     scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10)
-    for step in range(6):
-        if step == 2:
-            torch.cuda.synchronize()
-            torch.cuda.set_sync_debug_mode("error")
-        try:
-            scaler.scale(loss_on_device(model, step)).backward()
-            if step == 4:
-                model.blocks[1][1].weight.grad.fill_(float("inf"))
-            selector.step(scaler)
-            selector.clip_grad_norm_(1.0)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad()
-        finally:
-            if step == 5:
-                torch.cuda.set_sync_debug_mode("default")
+    tokens = tokens_on_device(6)
+
+    def step(number: int) -> None:
+        scaler.scale(loss_of(model, tokens[number])).backward()
+        if number == 4:
+            model.blocks[1][1].weight.grad.fill_(float("inf"))
+        selector.step(scaler)
+        selector.clip_grad_norm_(1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    step(0)
+    step(1)
+    with no_sync():
+        for number in range(2, 6):
+            step(number)
     assert scaler.get_scale() == 2.0**9
     assert len(selector.history) == 5
     assert selector.nonfinite.tolist() == [0] * LAYERS
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-_TOKENS: dict[int, torch.Tensor] = {}
+def tokens_on_device(steps: int) -> list[torch.Tensor]:
+    """Those of ``loss_on`` for the seeds 0, 1 and so on."""
+    return [torch.randint(0, 64, (4, 8), generator=torch.Generator().manual_seed(s)).cuda() for s in range(steps)]
 
 
-def loss_on_device(model, seed: int) -> torch.Tensor:
-    """As ``loss_on`` with tokens that are on the device already."""
-    if seed not in _TOKENS:
-        torch.cuda.set_sync_debug_mode("default")
-        _TOKENS[seed] = torch.randint(0, 64, (4, 8), generator=torch.Generator().manual_seed(seed)).cuda()
-        if seed >= 2:
-            torch.cuda.set_sync_debug_mode("error")
-    tokens = _TOKENS[seed]
+def loss_of(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
 
 
@@ -176,15 +185,13 @@ def test_the_same_bits_on_every_run():
     assert len(seen) == 1
 
 
-def test_a_late_selection_never_waits_for_the_current_step(no_sync):
-    torch.cuda.set_sync_debug_mode("default")
+def test_a_late_selection_never_waits_for_the_current_step():
     mirror = Mirror(3, 1, torch.device("cuda"))
     selection = torch.ones(3, dtype=torch.bool, device="cuda")
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    mirror.push(selection)
-    assert mirror.read() is None
-    torch.cuda._sleep(1_000_000_000)
-    mirror.push(selection)
-    assert mirror.read() == [True] * 3
-    assert not torch.cuda.current_stream().query()
+    with no_sync():
+        mirror.push(selection)
+        assert mirror.read() is None
+        torch.cuda._sleep(1_000_000_000)
+        mirror.push(selection)
+        assert mirror.read() == [True] * 3
+        assert not torch.cuda.current_stream().query()
