@@ -134,7 +134,9 @@ def _prepare(job: CardJob) -> _Sample:
     corpus = settings.load_corpus()
     if isinstance(settings, ReviseConfig):
         loaded, splits = prepare_revise(settings, corpus)
-        batches, others = _batches(splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job, bool(loaded.fresh))
+        batches, others = _batches(
+            splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job, bool(loaded.fresh)
+        )
         return _Sample(loaded, batches, _completion_loss, _answers, corpus, others)
     loaded, words, encoder = prepare_intent(settings, corpus)
     train = build_splits(corpus, encoder, seed=settings.split_seed).train

@@ -63,7 +63,7 @@ def add_command(commands: Any) -> None:
     add_setting(measured, "--examples", "of the training split; a third of the batches only checks what was found on the others",
                 default=256, kind=positive, metavar="N")  # fmt: skip
     add_setting(measured, "--batch-size", "examples at a time (default: 16; revise: 8)", kind=positive, metavar="N")
-    add_setting(measured, "--head-steps", "train a fresh classification head for so many steps first", default=100, kind=int,
+    add_setting(measured, "--head-steps", "train a fresh head for so many steps first, on other examples", default=100, kind=int,
                 metavar="N")  # fmt: skip
     add_setting(measured, "--max-memory", "for what is held besides the model; more sweeps if it is little", default="4GB",
                 metavar="SIZE")  # fmt: skip

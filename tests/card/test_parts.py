@@ -135,6 +135,26 @@ def test_spearman():
     assert math.isnan(spearman([1, 1], [1, 2]))
 
 
+@pytest.mark.parametrize(("count", "pearson"), [(6, 0.0), (6, 0.8), (30, 0.0), (30, 0.8)])
+def test_the_interval_of_a_rank_correlation_covers_it(count, pearson):
+    # Of a normal pair the rank correlation is 6/pi asin(r/2).
+    true, drawn = 6 / math.pi * math.asin(pearson / 2), np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        one, noise = drawn.normal(size=(2, count))
+        low, high = spearman_interval(spearman(one, pearson * one + math.sqrt(1 - pearson**2) * noise), count)
+        hits += low <= true <= high
+    assert 0.93 <= hits / 2000 <= 0.98
+
+
+def test_the_interval_of_equal_orders_is_one():
+    low, high = spearman_interval(1.0, 6)
+    assert 0.5 < low < 0.8 and high > 0.99
+    assert spearman_interval(-1.0, 6) == pytest.approx((-high, -low))
+    assert spearman_interval(1.0, 3) == (-1.0, 1.0)
+    assert all(map(math.isnan, spearman_interval(float("nan"), 6)))
+
+
 def test_stability_tells_a_clear_order_from_noise():
     drawn = np.random.default_rng(1)
     clear = np.arange(1, 7) + 0.01 * drawn.standard_normal((12, 6))

@@ -50,7 +50,11 @@ def test_the_same_options_give_the_same_card_and_others_are_compared(capsys, tmp
     capsys.readouterr()
     assert main(["card", "diff", str(tmp_path / "one"), str(tmp_path / "again")]) == 0
     text = capsys.readouterr().out
-    assert "the same model, the same data" in text and "rank correlation 1.000 (95 % over layers: -1.00 to 1.00)" in text and "of the best 1 100%" in text
+    assert (
+        "the same model, the same data" in text
+        and "rank correlation 1.000 (95 % over layers: -1.00 to 1.00)" in text
+        and "of the best 1 100%" in text
+    )
     assert main(["card", "diff", str(tmp_path / "one"), str(tmp_path / "other" / "card.json")]) == 0
     assert "different data" in capsys.readouterr().out
 
