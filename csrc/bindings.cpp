@@ -40,12 +40,12 @@ std::shared_ptr<GradientMonitor> make_monitor(const std::vector<at::Tensor>& par
 }
 
 // All of StepOptions by keyword. Tensors it refers to must stay alive until the device has read them: the caller keeps them.
-void close_step(DeviceCore& core, std::vector<std::int64_t> measured, std::vector<bool> active, const std::string& kind,
-                std::pair<double, double> window, bool inclusive, std::int64_t splits, std::int64_t k, double gamma,
+void close_step(DeviceCore& core, std::vector<std::int64_t> measured, std::vector<bool> active,
+                std::int64_t first_layer, const std::string& kind, std::pair<double, double> window, bool inclusive, std::int64_t splits, std::int64_t k, double gamma,
                 std::optional<at::Tensor> fixed, std::optional<at::Tensor> costs, double budget, std::int64_t warmup,
                 std::int64_t interval, std::optional<at::Tensor> inv_scale, std::optional<at::Tensor> outer_inv_scale,
                 std::optional<at::Tensor> skip, bool skip_nonfinite) {
-  core.close_step({std::move(measured), std::move(active),
+  core.close_step({std::move(measured), std::move(active), first_layer,
                    {kind, window.first, window.second, inclusive, splits, k, gamma, std::move(fixed),
                     std::move(costs), budget},
                    warmup, interval, std::move(inv_scale), std::move(outer_inv_scale), std::move(skip), skip_nonfinite});
@@ -85,7 +85,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
            py::arg("history_rows") = 512, py::arg("layer_numels") = py::none())
       .def("hold_all", &DeviceCore::hold_all, py::arg("gradients"), NoGil())
       .def("sum_held", &DeviceCore::sum_held, NoGil())
-      .def("close_step", &close_step, py::kw_only(), py::arg("measured"), py::arg("active"), py::arg("kind"),
+      .def("close_step", &close_step, py::kw_only(), py::arg("measured"), py::arg("active"),
+           py::arg("first_layer") = 0, py::arg("kind"),
            py::arg("window") = std::pair(0.0, 1.0), py::arg("inclusive") = true, py::arg("splits") = 1, py::arg("k") = 0,
            py::arg("gamma") = 0.0, py::arg("fixed") = py::none(), py::arg("costs") = py::none(), py::arg("budget") = 1.0,
            py::arg("warmup") = 0, py::arg("interval") = 1, py::arg("inv_scale") = py::none(),

@@ -48,7 +48,9 @@ class Core(Protocol):
     history: History
     decides_on_device: bool  #: whether the host would have to wait to know the selection
 
-    def step(self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None) -> Outcome:
+    def step(
+        self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
+    ) -> Outcome:
         """Closes a step.
 
         Args:
@@ -56,6 +58,7 @@ class Core(Protocol):
             drawn: bool [L] on the host: the rule's latest selection, if it makes them without looking at scores.
             active: which layers took gradients; the others' scores are held.
             scaling: how the gradients are scaled; with it, one that is not finite skips the step.
+            first_layer: the layers below it take no part in the selection.
         """
         ...
 
@@ -133,7 +136,9 @@ class HostCore:
             "frequency": torch.zeros(length, dtype=torch.int64, device=device),
         }
 
-    def step(self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None) -> Outcome:
+    def step(
+        self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
+    ) -> Outcome:
         measured_groups = self._capture.finish(scaling is not None and scaling.written)
         if not measured_groups:
             return Outcome.NO_GRADIENT
@@ -144,6 +149,7 @@ class HostCore:
             return Outcome.SKIPPED
         trained = torch.tensor(active, device=state["mask"].device)
         self._scores.update(trained)
+        state["status"][:first_layer] = EXCLUDED
         selects = self._schedule.selects_in(step)
         if self._schedule.warms_up_in(step):
             state["decided"].fill_(True)
@@ -153,6 +159,7 @@ class HostCore:
         torch.logical_and(state["decided"], state["status"] != EXCLUDED, out=state["mask"])
         # A layer left out because it was not finite, or never measured, must be measured again.
         torch.logical_or(state["decided"], state["status"] != MEASURED, out=state["wanted"])
+        state["wanted"][:first_layer] = False
         if selects:
             state["frequency"] += state["mask"]
         self.history.record(
@@ -214,7 +221,9 @@ class DeviceCore:
         """Kernel launches of the last step."""
         return self._core.launches
 
-    def step(self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None) -> Outcome:
+    def step(
+        self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
+    ) -> Outcome:
         if rule is not self._rule or rule.revision != self._revision:
             self._rule, self._revision = rule, rule.revision
             self._options = device_rule(rule, self._length, self._device)
@@ -226,7 +235,8 @@ class DeviceCore:
                 )
             options = {"kind": "fixed", "fixed": self._standing(drawn)}
         self.history.expect()
-        return Outcome.CLOSED if self._core.step(options, active, scaling) else Outcome.NO_GRADIENT
+        closed = self._core.step(options, active, scaling, first_layer=first_layer)
+        return Outcome.CLOSED if closed else Outcome.NO_GRADIENT
 
     def close(self) -> None:
         self._core.close()

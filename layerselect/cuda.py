@@ -84,12 +84,15 @@ class CudaCore:
         """Kernel launches of the last step."""
         return self._core.launches
 
-    def step(self, rule: dict[str, Any], active: Sequence[bool], scaling: Scaling | None = None) -> bool:
+    def step(
+        self, rule: dict[str, Any], active: Sequence[bool], scaling: Scaling | None = None, *, first_layer: int = 0
+    ) -> bool:
         """Closes the step on the current stream. Waits for nothing.
 
         Args:
             rule: from :func:`layerselect.device_rules.device_rule`.
             active: for each layer, whether it took gradients; the others' scores are held.
+            first_layer: the layers below it take no part in the selection.
             scaling: how the gradients are scaled, on the device. With it, a gradient that is not finite, or a ``found_inf``
                 that is not 0, makes the kernel change nothing but ``total_norm`` and ``group_sums``.
 
@@ -115,6 +118,7 @@ class CudaCore:
         self._core.close_step(
             measured=measured,
             active=list(active),
+            first_layer=first_layer,
             warmup=self._warmup,
             interval=self._interval,
             inv_scale=inv_scale,

@@ -83,7 +83,9 @@ class SeveralDevicesCore:
         """Kernel launches of the last step on all devices, those of the copies left out."""
         return sum(part.core.launches for part in self._parts) + self._decision.launches
 
-    def step(self, rule: dict[str, Any], active: Sequence[bool], scaling: Scaling | None = None) -> bool:
+    def step(
+        self, rule: dict[str, Any], active: Sequence[bool], scaling: Scaling | None = None, *, first_layer: int = 0
+    ) -> bool:
         """Closes the step, as ``CudaCore.step``; ``scaling`` is on the deciding device."""
         self._sums.zero_()
         measured = False
@@ -105,7 +107,7 @@ class SeveralDevicesCore:
         # 0, or NaN: the last carrier stands for whatever has no score.
         self._scores[-1:].copy_(self._total_norm * 0.0, non_blocking=True)
         found_inf = None if scaling is None else Scaling(found_inf=scaling.found_inf)
-        return self._decision.step(rule, active, found_inf)
+        return self._decision.step(rule, active, found_inf, first_layer=first_layer)
 
     def close(self) -> None:
         """Removes the hooks; ``state`` keeps its values."""

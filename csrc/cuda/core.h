@@ -54,6 +54,7 @@ struct RuleOptions {
 struct StepOptions {
   std::vector<std::int64_t> measured;    // the groups with a gradient
   std::vector<bool> active;              // [L] the layers that took gradients
+  std::int64_t first_layer = 0;          // the layers below it take no part
   RuleOptions rule;
   std::int64_t warmup = 0;
   std::int64_t interval = 1;

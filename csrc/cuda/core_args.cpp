@@ -105,6 +105,9 @@ SelectArgs DeviceCore::select_args(const StepOptions& options) const {
   for (std::size_t l = 0; l < options.active.size(); ++l) {
     args.active.words[l / 32] |= (options.active[l] ? 1U : 0U) << (l % 32);
   }
+  LS_CHECK(0 <= options.first_layer && options.first_layer <= num_layers_, "first_layer is ", options.first_layer,
+           "; it must be in 0..", num_layers_);
+  args.first_layer = static_cast<std::int32_t>(options.first_layer);
   return args;
 }
 

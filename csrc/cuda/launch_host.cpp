@@ -59,6 +59,10 @@ void update_scores(const SelectArgs& args, const std::vector<float>& raw) {
       args.status[l] = kExcluded;
       continue;
     }
+    if (l < args.first_layer) {
+      args.status[l] = kExcluded;
+      continue;
+    }
     if (active) {
       args.scores[l] = raw[l];
     }
@@ -154,7 +158,8 @@ int layerselect_host_select(const SelectArgs* select, CUstream_st* /*stream*/) {
     const bool selected = args.decided[l] != 0 && args.status[l] != layerselect::kExcluded;
     args.mask[l] = selected ? 1 : 0;
     args.frequency[l] += decides && selected ? 1 : 0;
-    args.wanted[l] = args.decided[l] != 0 || args.status[l] != layerselect::kMeasured ? 1 : 0;
+    const bool open = args.decided[l] != 0 || args.status[l] != layerselect::kMeasured;
+    args.wanted[l] = l >= args.first_layer && open ? 1 : 0;
     args.gate[l] = selected ? 0.0F : 1.0F;
     if (args.history_rows > 0) {
       args.history_scores[row * n + l] = args.scores[l];

@@ -100,7 +100,7 @@ __device__ __forceinline__ void update_scores(const SelectArgs& args, const Scra
     std::uint8_t status = kExcluded;
     if (has(args.active, layer) && !isfinite(raw)) {
       args.nonfinite[layer] += 1;
-    } else {
+    } else if (layer >= args.first_layer) {
       if (has(args.active, layer)) {
         score = raw;
         args.scores[layer] = raw;
@@ -273,7 +273,7 @@ __device__ __forceinline__ void select_block(const SelectArgs& args, unsigned ch
     }
     args.decided[layer] = decided ? 1 : 0;
     args.mask[layer] = selected ? 1 : 0;
-    args.wanted[layer] = decided || scratch.status[layer] != kMeasured ? 1 : 0;
+    args.wanted[layer] = layer >= args.first_layer && (decided || scratch.status[layer] != kMeasured) ? 1 : 0;
     args.gate[layer] = selected ? 0.0F : 1.0F;
     if (args.history_rows > 0) {
       args.history_scores[row * num_layers + layer] = scratch.scores[layer];

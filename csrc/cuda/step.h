@@ -135,6 +135,7 @@ struct SelectArgs {
   std::int32_t num_reduced;
   std::int32_t num_layers;
   std::int32_t history_rows;
+  std::int32_t first_layer;  // the layers below it take no part: excluded, never wanted
   Form form;
   std::int32_t skip_nonfinite;  // not 0: a step with a total norm that is not finite is such a step, too
   GroupBits present;  // groups with a gradient; the others' sums count as 0

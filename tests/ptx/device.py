@@ -201,6 +201,7 @@ class State:
         interval: int = 1,
         present: Sequence[bool] | None = None,
         active: Sequence[bool] | None = None,
+        first_layer: int = 0,
         inv_scale: float | None = None,
         outer_inv_scale: float | None = None,
         skip: float | None = None,
@@ -220,6 +221,7 @@ class State:
                 setattr(args, name, self.scalars[name].ptr)
         args.rule = rule
         args.warmup, args.interval, args.skip_nonfinite = warmup, interval, int(skip_nonfinite)
+        args.first_layer = first_layer
         args.num_layers, args.history_rows, args.form = self.num_layers, self.history_rows, structs.FORMS[form]
         args.present.fill([True] * (self.num_layers + 1) if present is None else list(present))
         args.active.fill([True] * self.num_layers if active is None else list(active))

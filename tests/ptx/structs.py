@@ -58,6 +58,7 @@ class SelectArgs(c.Structure):
         ("num_reduced", c.c_int32),
         ("num_layers", c.c_int32),
         ("history_rows", c.c_int32),
+        ("first_layer", c.c_int32),
         ("form", c.c_int32),
         ("skip_nonfinite", c.c_int32),
         ("present", GroupBits),

@@ -91,13 +91,14 @@ WAYS = {by_one_launch: 1, layer_by_layer: LAYERS + 1, with_a_launch_for_the_sele
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_steps_of_a_run(emulator: Emulator, way):
-    """Warm-up, interval, held scores, gradients that are missing or not finite, a ring of history that wraps."""
+    """Warm-up, interval, held scores, gradients that are missing or not finite, layers that leave for good, a ring of history
+    that wraps."""
     rng = np.random.default_rng(1)
     form = {by_one_launch: "l2", layer_by_layer: "rms"}.get(way, "sqrt_sum")
     twin = Twin(LAYERS, variance(emulator), warmup=2, interval=2)
     state = State(emulator, LAYERS, history_rows=3, numels=NUMELS_OF_LAYER)
     norms = Norms(emulator, gradients_of(rng, np.ones(LAYERS)), GROUPS, LAYERS + 1)
-    for step in range(7):
+    for step in range(9):
         emulator.options = {"seed": step, "chaos": True, "resident": 1 + step % 4}
         gradients = gradients_of(rng, rng.lognormal(0, 1, LAYERS))
         active = [True] * LAYERS
@@ -109,11 +110,15 @@ def test_steps_of_a_run(emulator: Emulator, way):
             present[4] = False
             for i in range(12, 15):
                 gradients[i] = Gradient(None, gradients[i].dtype)
+        first_layer = 2 if step >= 6 else 0
+        if first_layer:
+            twin.out[:first_layer] = True
+            active[:first_layer] = present[:first_layer] = [False] * first_layer
         for i, gradient in enumerate(gradients):
             norms.set(i, gradient)
         args = state.arguments(
             norms, state.rule("variance", window=(0.35, 0.65), inclusive=1, splits=1),
-            form=form, warmup=2, interval=2, present=present, active=active,
+            form=form, warmup=2, interval=2, present=present, active=active, first_layer=first_layer,
         )  # fmt: skip
         assert way(norms, state, args) == WAYS[way]
         raw = raw_scores(gradients, form)
@@ -127,6 +132,7 @@ def test_steps_of_a_run(emulator: Emulator, way):
         np.testing.assert_allclose(state.counters.total_norm, np.sqrt(np.sum(squares)), rtol=1e-6)
     assert state.counters.tickets == 0
     assert twin.nonfinite.tolist() == [1, 0, 0, 0, 0, 0]
+    assert not twin.mask[:2].any() and twin.mask[2:].any()
 
 
 def expect(state: State, twin: Twin) -> None:

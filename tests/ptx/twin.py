@@ -15,6 +15,7 @@ class Twin:
     def __init__(self, num_layers: int, decide: Decide, warmup: int, interval: int) -> None:
         n = num_layers
         self.decide, self.warmup, self.interval = decide, warmup, interval
+        self.out = np.zeros(n, bool)  # takes no part
         self.scores = np.full(n, np.nan, np.float32)
         self.status = np.full(n, 2, np.uint8)
         self.nonfinite = np.zeros(n, np.int64)
@@ -28,10 +29,10 @@ class Twin:
         """``raw``: float32 [L], the scores of this step."""
         taken = np.asarray(active)
         finite = np.isfinite(raw)
-        self.scores = np.where(taken & finite, raw, self.scores).astype(np.float32)
+        self.scores = np.where(taken & finite & ~self.out, raw, self.scores).astype(np.float32)
         self.nonfinite += taken & ~finite
         self.status = np.where(np.isfinite(self.scores), 1, 2).astype(np.uint8)
-        self.status[taken & ~finite] = 0
+        self.status[(taken & ~finite) | self.out] = 0
         decides = self.step >= self.warmup and (self.step - self.warmup) % self.interval == 0
         if self.step < self.warmup:
             self.decided[:] = True
@@ -41,7 +42,7 @@ class Twin:
         self.mask = self.decided & (self.status != 0)
         if decides:
             self.frequency += self.mask
-        self.wanted = self.decided | (self.status != 1)
+        self.wanted = ~self.out & (self.decided | (self.status != 1))
         self.gate = np.append(1.0 - self.mask, 0.0).astype(np.float32)
         row = {
             "step": self.step,
