@@ -1,15 +1,13 @@
-"""What can go wrong with files: damage, deletion, full and read-only disks, killed and concurrent processes. An entry is
-right or it is not there; nothing stops a run."""
+"""What can go wrong with files: damage, deletion, full and read-only disks. An entry is right or it is not there, and
+nothing stops a run."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import random
 import resource
 import shutil
-import signal
 import tempfile
 import time
 from pathlib import Path
@@ -21,8 +19,8 @@ from layerselect.trunk import shelf_folder
 from layerselect.trunk.store import TrunkStore
 
 from tests.trunk.entries import FACTS, FINGERPRINT, entries, key_of, numbered, same
-from tests.trunk.filler import COUNT, fill, large
-from tests.trunk.forks import in_child, needs_fork, start
+from tests.trunk.filler import large, leftovers, read_all
+from tests.trunk.forks import in_child, needs_fork
 
 KEY = key_of(1)
 SIZE = numbered(0)[0].nbytes
@@ -38,20 +36,6 @@ def filled(folder, count: int) -> Path:
 
 def file_of(folder, key: bytes) -> Path:
     return Path(shelf_folder.entry_path(Path(folder) / FINGERPRINT, key))
-
-
-def leftovers(folder) -> list[Path]:
-    return sorted(Path(folder).rglob("*.partial"))
-
-
-def read_all(folder, make=numbered, count=COUNT) -> list[bool]:
-    """For each entry, whether it is there. It fails on a wrong one."""
-    with TrunkStore(folder, memory=0) as store:
-        shelf = store.shelf(FINGERPRINT, FACTS)
-        found = [shelf.get(key_of(number)) for number in range(count)]
-        assert shelf.damaged == 0
-    assert all(parts is None or same(parts, make(number)) for number, parts in enumerate(found))
-    return [parts is not None for parts in found]
 
 
 @settings(max_examples=120)
@@ -275,55 +259,3 @@ def test_a_store_that_may_only_be_read_is_read(caplog):
         for path in (Path(folder), *Path(folder).rglob("*")):
             path.chmod(0o755)
     assert folder in message and "Permission denied" in message
-
-
-@needs_fork
-def test_a_process_killed_in_the_middle_of_a_write_leaves_nothing_wrong(tmp_path):
-    def run(pipe):
-        def half(file, buffer):
-            file.write(buffer[: len(buffer) // 2])
-            os.write(pipe, b"!")
-            time.sleep(60)
-
-        shelf_folder._write_all = half
-        fill(tmp_path, 1)
-
-    with TrunkStore(tmp_path, memory=0) as store:
-        store.shelf(FINGERPRINT, FACTS)
-    child, reads = start(run)
-    assert os.read(reads, 1) == b"!"
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(reads)
-    assert len(leftovers(tmp_path)) == 1
-    assert not any(read_all(tmp_path, large))
-    fill(tmp_path, 1)
-    assert all(read_all(tmp_path, large))
-
-
-@needs_fork
-def test_processes_killed_at_any_moment_leave_nothing_wrong(tmp_path):
-    chance = random.Random(0)
-    for _ in range(20):
-        child, reads = start(lambda pipe: fill(tmp_path, 1000))
-        time.sleep(chance.uniform(0.005, 0.06))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(reads)
-        read_all(tmp_path, large)
-    assert any(read_all(tmp_path, large))
-
-
-@needs_fork
-def test_two_processes_fill_one_shelf_while_a_third_reads(tmp_path):
-    with TrunkStore(tmp_path) as store:
-        store.shelf(FINGERPRINT, FACTS)
-    fillers = [start(lambda pipe: (fill(tmp_path, 8), os.write(pipe, b"!"))) for _ in range(2)]
-    running, seen = {child for child, _ in fillers}, 0
-    while running:
-        seen += sum(read_all(tmp_path, large))
-        running -= {child for child in running if os.waitpid(child, os.WNOHANG)[0]}
-    for _, reads in fillers:
-        with open(reads, "rb") as pipe:
-            assert pipe.read() == b"!"  # it came to its end
-    assert seen > COUNT and all(read_all(tmp_path, large)) and not leftovers(tmp_path)
