@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -21,3 +22,14 @@ def test_plain_loop_learns_and_selects():
     frequency = selector.frequency.tolist()
     assert len(frequency) == 8
     assert 0 < sum(frequency) < 8 * 40
+
+
+def test_layer_card_puts_adapters_where_the_card_says():
+    example = load_example("layer_card")
+    card, adapted, losses = example.main(layers=2, steps=60, known_steps=150)
+    assert card.held_out and len(card.layers) == 4
+    trained = {
+        int(re.search(r"\.layers\.(\d+)\.", name)[1]) for name, p in adapted.named_parameters() if p.requires_grad
+    }
+    assert trained == set(card.place(k=2))
+    assert sum(losses[-5:]) / 5 < 0.7 * sum(losses[:5]) / 5
