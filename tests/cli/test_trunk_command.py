@@ -147,12 +147,14 @@ def test_nothing_but_what_the_store_wrote_is_ever_removed(store, tmp_path):
         path.write_text("mine")
     (store / ("e" * 32)).symlink_to(outside / ONE)
     (store / ONE / "ee").symlink_to(outside / ONE / "00")
-    (store / ONE / "00" / ("f" * 32 + ".entry")).symlink_to(outside / ONE / "shelf.json")
+    link = store / ONE / "00" / ("f" * 32 + ".entry")
+    link.symlink_to(outside / ONE / "shelf.json")
     (store / ("f" * 32)).mkdir()
     removed = remove_shelves(store, (), everything=True)
     assert [shelf.fingerprint for shelf in removed] == [ONE, ONE, OTHER]
     assert all(path.read_text() == "mine" for path in foreign)
     assert (store / ("f" * 32)).is_dir() and (store / ("e" * 32)).is_symlink() and (store / ONE / "ee").is_symlink()
+    assert link.is_symlink()
     assert sorted(path for path in outside.rglob("*")) == before
     assert all(not path.is_symlink() for path in outside.rglob("*"))
     left = {path for path in store.rglob("*") if path.is_file() and not path.is_symlink()}
