@@ -127,7 +127,8 @@ def _draw_coupling(panels: Sequence[Any], card: LayerCard) -> None:
         axes.set_axis_off()
         return
     picture = axes.imshow(card.coupling, vmin=-1, vmax=1, cmap="RdBu_r", origin="lower", interpolation="nearest")
-    axes.figure.colorbar(picture, ax=axes, pad=0.02, aspect=24)
+    # Beside the square itself: an axes of its own would stand at the other end of the page.
+    axes.figure.colorbar(picture, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))
     axes.set(xlabel="layer", ylabel="layer", anchor="W")
     axes.spines[:].set_visible(False)
     for axis in (axes.xaxis, axes.yaxis):

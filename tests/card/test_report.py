@@ -78,7 +78,7 @@ def test_cards_with_less_in_them_have_a_page_too(tmp_path):
     write_card_png(tmp_path / "less.png", less)
     assert "not stable yet" in render(card(stability=0.3))
     tried = [replace(layer, performance=0.25) for layer in full.layers]
-    assert "loss removed by a short training" in render(card(layers=tried))
+    assert "<th>adapted alone</th>" in render(card(layers=tried))
     assert "<svg" in render(made([1.0]))
 
 
