@@ -94,6 +94,20 @@ def all_stacks(model: nn.Module) -> list[list[nn.Module]]:
     return [[module for _, module in blocks] for _, blocks in _candidate_stacks(model, trainable=False)]
 
 
+def layer_modules(model: nn.Module, layers: LayerSpec = None) -> list[nn.Module]:
+    """The blocks that :func:`split_parameters` would look for trainable parameters in, whether or not they hold any.
+
+    Raises:
+        LayerSelectError: no stack is found, or ``layers`` matches nothing.
+    """
+    if layers is not None:
+        return [module for _, module in _resolve(model, layers)]
+    blocks = [block for stack in all_stacks(model) for block in stack]
+    if not blocks:
+        raise LayerSelectError(f"{type(model).__name__} has no stack of repeated blocks: pass layers=")
+    return blocks
+
+
 def clean_name(name: str) -> str:
     """A qualified name without what wrappers put in front."""
     return _WRAPPER_PREFIX.sub(r"\1", name).replace("..", ".").lstrip(".")

@@ -71,6 +71,12 @@ def _qwen() -> nn.Module:
     return Qwen2ForCausalLM(Qwen2Config(**_DECODER))
 
 
+def _qwen3() -> nn.Module:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(Qwen3Config(**_DECODER, head_dim=8))
+
+
 def _gpt2() -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -124,6 +130,7 @@ HUGGING_FACE: dict[str, Callable[[], nn.Module]] = {
     "llama": _llama,
     "gemma3": _gemma3,
     "qwen": _qwen,
+    "qwen3": _qwen3,
     "gpt2": _gpt2,
     "opt": _opt,
     "bert": _bert,
