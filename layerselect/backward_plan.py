@@ -108,7 +108,7 @@ class BackwardPlan:
             wanted = [True] * self._num_layers
         else:
             wanted = self._mirror.read() or [True] * self._num_layers
-        if not any(wanted) and not self._has_outer:
+        if not any(wanted[self.freezer.floor :]) and not self._has_outer:
             # Without a single trained parameter the backward pass could not even start.
             wanted = [True] * self._num_layers
         self.freezer.apply(wanted)

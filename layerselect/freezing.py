@@ -15,10 +15,14 @@ class Freezer:
 
     Args:
         layers: for each layer, the parameters to switch; all of them take gradients.
+
+    Attributes:
+        floor: layers below it never take gradients, whatever is asked for.
     """
 
     def __init__(self, layers: Sequence[Sequence[nn.Parameter]]) -> None:
         self._layers = layers
+        self.floor = 0
         self._active = [True] * len(layers)
         self._planned: list[bool] | None = None  # what is held back
 
@@ -32,6 +36,11 @@ class Freezer:
         """Which layers are to take gradients; what is held back included."""
         return self.active if self._planned is None else list(self._planned)
 
+    @property
+    def held(self) -> bool:
+        """Whether :meth:`apply` only takes note."""
+        return self._planned is not None
+
     def hold(self) -> None:
         """From now on :meth:`apply` only takes note, until :meth:`release`."""
         self._planned = self.planned
@@ -43,9 +52,10 @@ class Freezer:
             self.apply(planned)
 
     def apply(self, active: Sequence[bool]) -> None:
-        """Lets exactly the layers marked in ``active`` take gradients in the next backward pass."""
+        """Lets exactly the layers marked in ``active`` take gradients in the next backward pass, less those below the floor."""
+        active = [wanted and index >= self.floor for index, wanted in enumerate(active)]
         if self._planned is not None:
-            self._planned = list(active)
+            self._planned = active
             return
         for index, wanted in enumerate(active):
             if wanted != self._active[index]:
@@ -66,7 +76,7 @@ class Freezer:
                     parameter.grad = None
 
     def restore(self) -> None:
-        self._planned = None
+        self._planned, self.floor = None, 0
         self.apply([True] * len(self._layers))
 
 

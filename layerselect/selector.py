@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from .schedule import Schedule
 from .scores import SCORE_FORMS
 from .selector_state import STATE_VERSION, check_state
 from .state_reset import check_on_freeze
+from .trunk import DEFAULT_CUT, Trunk, TrunkStore
+from .trunk.selection import TrunkSelection
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,14 @@ class FastSelector:
             :meth:`step`; ``"auto"`` picks.
         backend: ``"native"`` (the compiled core), ``"torch"`` (plain PyTorch), ``"auto"``.
         seed: for rules given by name that draw at random.
+        trunk: in ``"freeze"``, ``"cached"`` keeps the hidden states that enter the *cut* for each example, so that the layers
+            below are computed once and skipped from then on (:class:`~layerselect.trunk.Trunk`, and ``docs/trunk.md`` for what
+            follows). They never train; the selection goes on among the layers above. ``"auto"`` does so where it is faster
+            (:func:`~layerselect.trunk.worth_keeping`). ``"none"`` never does.
+        cut: how many layers are below the cut; or a rule, by name or not, whose lowest layer is the cut. A rule that reads
+            scores is shown those of the first steps, in which no layer is updated (:class:`~layerselect.trunk.Cut`).
+        trunk_store: where the states are kept, a :class:`~layerselect.trunk.TrunkStore`; ``None``: in memory as far as it
+            reaches, and only for this selector.
 
     Raises:
         LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
@@ -105,9 +116,12 @@ class FastSelector:
         capture: str = "auto",
         backend: str = "auto",
         seed: int = 0,
+        trunk: str = "none",
+        cut: int | str | Rule = DEFAULT_CUT,
+        trunk_store: TrunkStore | None = None,
     ) -> None:
         _check_choice("score", score, SCORE_FORMS)
-        self.schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
+        schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
         check_engine(model)
         put_shards_back(model)
         self._model = model
@@ -124,6 +138,11 @@ class FastSelector:
         check_on_freeze(on_freeze, self.mode)
         self.on_freeze = on_freeze
         self.score = score
+        self._trunk = TrunkSelection(
+            trunk, cut, trunk_store, self._view(), mode=self.mode, backend=self.backend, seed=seed
+        )
+        # The steps in which the layers are watched select nothing.
+        self.schedule = replace(schedule, warmup=warmup + self._trunk.watched)
         self._clipping = Clipping()
         self._attachment: Attachment | None = None
         self._closed = False
@@ -147,6 +166,7 @@ class FastSelector:
         self._engine = EngineWatch(model, self._plan.freezer, mode=self.mode, capture=self.capture)
         self._boundary: CheckpointBoundary | None = None
         if self.mode == "freeze":
+            self._trunk.stand(self._plan.freezer)
             self._plan.prepare(self._rule, self._step)
             self._boundary = CheckpointBoundary(model, self._found.modules)
         logger.info(
@@ -210,6 +230,16 @@ class FastSelector:
         on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out.
         """
         return self._step
+
+    @property
+    def cut(self) -> int | None:
+        """How many layers are below the cut of a cached trunk; ``None`` where there is none, or where it is still to be chosen."""
+        return self._trunk.depth
+
+    @property
+    def trunk(self) -> Trunk | None:
+        """What keeps the hidden states, once the cut is known."""
+        return self._trunk.trunk
 
     @property
     def rule(self) -> Rule:
@@ -293,7 +323,9 @@ class FastSelector:
             self._plan.freezer.drop_gradients(self._plan.freezer.active)
         scaling = read_scaling(grad_scale, self._optimizers, self._device)
         drawn = self._plan.drawn(self._rule, self._step)
-        outcome = self._core.step(self._rule, drawn, self._plan.freezer.active, scaling)
+        outcome = self._core.step(
+            self._rule, drawn, self._plan.freezer.active, scaling, first_layer=self._trunk.first_layer
+        )
         if outcome is Outcome.NO_GRADIENT:
             raise LayerSelectError(
                 "no trainable parameter has a gradient: call selector.step() after loss.backward() and before "
@@ -306,15 +338,16 @@ class FastSelector:
     def _advance(self, skipping: Scaling | None) -> None:
         """What follows from a step that was closed, or that a device may have skipped, for which there is ``skipping``."""
         state = self._core.state
+        status = state["status"]
+        if skipping is not None:
+            status = status.masked_fill(skipping.skips(self.total_norm), EXCLUDED)
         if not self.schedule.warms_up_in(self._step):
-            status = state["status"]
-            if skipping is not None:
-                status = status.masked_fill(skipping.skips(self.total_norm), EXCLUDED)
             self._rule.after_step(state["scores"], status)
         self._step += 1
         if self.mode == "freeze":
             if not self._core.decides_on_device:
                 self._plan.freezer.drop_gradients(self.mask.tolist())
+            self._trunk.saw(state["scores"], status, self._plan.freezer)
             self._step = self._plan.closed(state["wanted"], state["step"], self._step, may_skip=skipping is not None)
             self._plan.prepare(self._rule, self._step)
         if self._attachment is None and needs_gates(self.mode, self._core) and not self._warned_without_optimizer:
@@ -352,6 +385,7 @@ class FastSelector:
             self._rule.close()
             self._engine.close()
             self._plan.freezer.restore()
+            self._trunk.close()
             if self._boundary is not None:
                 self._boundary.close()
 
@@ -376,6 +410,7 @@ class FastSelector:
             },
             "core": {name: self._core.state[name].cpu().clone() for name in _SAVED},
             **self._plan.state_dict(),
+            **self._trunk.state_dict(),
             "history": self.history.state_dict(),
         }
 
@@ -388,6 +423,7 @@ class FastSelector:
         """
         self._check_open()
         check_state(state, layer_names=self.layer_names, rule=self._rule.name, score=self.score, lag=self.lag)
+        self._trunk.load_state_dict(state)
         self._rule.load_state_dict(state["rule"]["state"])
         self._step = int(state["step"])
         for name in _SAVED:
@@ -395,6 +431,7 @@ class FastSelector:
         self._plan.load_state_dict(state)
         self.history.load_state_dict(state["history"])
         if self.mode == "freeze":
+            self._trunk.stand(self._plan.freezer)
             self._plan.freezer.apply(state["active"])
 
     # ------------------------------------------------------------------ inside
