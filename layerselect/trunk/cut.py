@@ -63,8 +63,11 @@ class Cut:
             self.watched = _WATCHED_STEPS
         if isinstance(self._rule, CostAware) and isinstance(self._rule.costs, str):
             self._rule = replace(self._rule, costs=costs_above(count_costs(view)))
-        self._rule.bind(view.layer_names, backend)
-        self._rule.prepare(view)
+        try:
+            self._rule.bind(view.layer_names, backend)
+            self._rule.prepare(view)
+        except LayerSelectError as error:
+            raise LayerSelectError(f"the cut: {error}") from error
         if not self.watched:
             self._choose(torch.full((self._layers,), float("nan")))
 
