@@ -95,6 +95,12 @@ class TrunkStore:
         """Bytes of tensors held in memory now, by all shelves together."""
         return self._backing.bytes_in_memory
 
+    @property
+    def shelves(self) -> list[Shelf]:
+        """Those that were asked for and are not closed."""
+        with self._lock:
+            return [shelf for shelf in self._shelves.values() if not shelf.closed]
+
     def close(self) -> None:
         """Closes the shelves and removes the temporary folder. May be called twice."""
         with self._lock:
@@ -109,6 +115,15 @@ class TrunkStore:
 
     def __exit__(self, *exc_info: Any) -> None:
         self.close()
+
+
+def is_size(memory: int | str) -> bool:
+    """Whether a store takes it for an amount of memory."""
+    try:
+        _parse_memory(memory)
+    except LayerSelectError:
+        return False
+    return True
 
 
 def _parse_memory(memory: int | str) -> int:

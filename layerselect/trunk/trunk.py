@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,7 @@ class Trunk:
     Attributes:
         filled: how many examples were computed.
         read: how many came from the store.
+        bytes_per_token: what the store keeps of a token; ``None`` before the first pass.
 
     Raises:
         LayerSelectError: no such cut; the model is sharded or compiled. In a forward pass: something below the cut trains; the
@@ -90,6 +92,7 @@ class Trunk:
             )
         self.cut, self._layers = cut, len(found)
         self.filled = self.read = 0
+        self.bytes_per_token: int | None = None
         self._model = model.module if isinstance(model, DistributedDataParallel) else model
         self._names = argument_names(self._model)
         self._stacks = stacks_at(self._model, found, cut)
@@ -114,6 +117,12 @@ class Trunk:
         self._skipping.close()
         if self._owns_store:
             self.store.close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trunk:
+        """A copy of the model has no trunk: what its hooks hold is a closed one."""
+        closed = object.__new__(Trunk)
+        closed._handles, closed._inside = [], False
+        return closed
 
     def __enter__(self) -> Trunk:
         return self
@@ -146,11 +155,14 @@ class Trunk:
         return args, kwargs
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._inside or self._skipping.given is None:
+        if not self._handles or self._inside or self._skipping.given is None:
             return
         self._skipping.given = None
         for name in _REMEMBERED:
-            if isinstance(output, Mapping) and output.get(name) is not None:
+            if isinstance(output, OrderedDict) and name in OrderedDict.keys(
+                output
+            ):  # a ModelOutput, which lets no item go
+                OrderedDict.__delitem__(output, name)
                 setattr(output, name, None)
 
     def _needs_all_layers(self, inputs: Mapping[str, Any]) -> bool:
@@ -234,10 +246,11 @@ class Trunk:
             "model": getattr(config, "_name_or_path", "") or type(self._model).__name__, "cut": self.cut, "layers": self._layers,
             "dtype": str(dtypes[0]).removeprefix("torch."),
         }  # fmt: skip
-        row = sum(state[0, 0].nbytes for state in states)
+        half = self.store.precision == "half"
+        self.bytes_per_token = sum(s[0, 0].numel() * (2 if half else s.element_size()) for s in states)
         logger.info(
             "hidden states below layer %d of %d are kept as %s, %d bytes a token, and computed in evaluation mode%s",
-            self.cut, self._layers, fingerprint[:12], row, self._dropout(),
+            self.cut, self._layers, fingerprint[:12], self.bytes_per_token, self._dropout(),
         )  # fmt: skip
         return _Kept(self.store.shelf(fingerprint, facts), dtypes, [state.device for state in states])
 
