@@ -36,8 +36,10 @@ class TrunkWeights:
         self._model = model
         in_blocks = {id(module): module for block in blocks for module in block.modules()}
         self._modules = [*(m for m in outside if id(m) not in in_blocks), *in_blocks.values()]
-        self._tensors = [tensor for module in self._modules for _, tensor in _own_tensors(module)]
+        self._tensors: list[Tensor] = []
         self._seen = self._state()
+        self._sums = [_sum(tensor) for tensor in self._tensors]
+        self._next = 0
 
     def check_frozen(self) -> None:
         """
@@ -53,9 +55,18 @@ class TrunkWeights:
                 )
 
     def changed(self) -> bool:
-        """Whether one of the tensors was written to, replaced or moved since the last call. Waits for no device."""
+        """Whether one of the tensors was written to, replaced or moved, or trains now and did not. Waits for no device.
+
+        Writing to ``tensor.data`` escapes torch's count of writes. So each call on the CPU also looks at the contents of one tensor,
+        one after the other.
+        """
         before, self._seen = self._seen, self._state()
-        return before != self._seen
+        if before != self._seen:
+            return True
+        if not self._tensors:
+            return False
+        self._next = (self._next + 1) % len(self._tensors)
+        return _sum(self._tensors[self._next]) != self._sums[self._next]
 
     def fingerprint(self, facts: dict[str, Any]) -> str:
         """SHA-256, in hexadecimal digits, over every number of every tensor, the kinds of the modules, the configuration of the model
@@ -69,17 +80,17 @@ class TrunkWeights:
         for module in self._modules:
             if id(module) in silent:
                 continue
-            if not list(module.children()) and not isinstance(module, (nn.Dropout, nn.Identity)):
+            if not list(module.children()) and _computes(module):
                 digest.update(f"{type(module).__name__}({module.extra_repr()})\n".encode())
             for name, tensor in _own_tensors(module):
                 digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
                 digest.update(_bytes(tensor))
         return digest.hexdigest()
 
-    def _state(self) -> list[tuple[int, int, int]]:
+    def _state(self) -> list[tuple[int, int, int, bool]]:
         """As it is now: the tensors are looked up anew, since another one may stand where one stood."""
         self._tensors = [tensor for module in self._modules for _, tensor in _own_tensors(module)]
-        return [(id(tensor), tensor._version, tensor.data_ptr()) for tensor in self._tensors]
+        return [(id(t), t._version, t.data_ptr(), t.requires_grad) for t in self._tensors]
 
 
 def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -89,6 +100,11 @@ def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in (*holder._parameters.items(), *holder._buffers.items()):
             if tensor is not None:
                 yield name, tensor
+
+
+def _computes(module: nn.Module) -> bool:
+    """Whether the module does something of its own in evaluation mode; a mere container has no forward pass."""
+    return type(module).forward is not nn.Module.forward and not isinstance(module, (nn.Dropout, nn.Identity))
 
 
 def _silent_adapters(module: nn.Module) -> Iterator[nn.Module]:
@@ -109,6 +125,14 @@ def _without_the_rest(values: Any) -> Any:
         return values
     kept = {name: value for name, value in values.items() if name not in _NOT_OF_LAYERS and "dropout" not in name}
     return {str(name): _without_the_rest(value) for name, value in kept.items()}
+
+
+def _sum(tensor: Tensor) -> int:
+    """Of the bits, taken for whole numbers; 0 on a device, which the host does not wait for."""
+    if tensor.device.type != "cpu":
+        return 0
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size(), torch.uint8)
+    return int(tensor.detach().contiguous().view(whole).sum(dtype=torch.int64))
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -66,7 +66,12 @@ class Trained:
     weights: Tensor
 
 
-def train(model: nn.Module, steps: Sequence[Batch], optimizer: Callable = torch.optim.AdamW) -> Trained:
+def train(
+    model: nn.Module,
+    steps: Sequence[Batch],
+    optimizer: Callable = torch.optim.AdamW,
+    after: Callable[[], None] = lambda: None,
+) -> Trained:
     trained = [p for p in model.parameters() if p.requires_grad]
     stepping = optimizer(trained, lr=1e-2)
     run = Trained([], [], torch.empty(0))
@@ -77,6 +82,7 @@ def train(model: nn.Module, steps: Sequence[Batch], optimizer: Callable = torch.
         run.gradients.append(torch.cat([p.grad.flatten() for p in trained]))
         stepping.step()
         stepping.zero_grad()
+        after()
     run.weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     return run
 
