@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LayerSelectError
 from ..layers import LayerSpec, layer_modules
+from .ahead import SentAhead
 from .keys import CARRIED, BatchKeys, batch_size, keys_of
-from .padding import batch_of, examples_of, fits
+from .padding import Parts, batch_of, examples_of, fits
 from .passes import check_padding, states_at_cut, survey
 from .shelf import Shelf
 from .skipping import Skipping
@@ -25,10 +26,11 @@ from .weights import TrunkWeights
 
 logger = logging.getLogger(__name__)
 
-#: What a call, or the model's configuration, may ask for that the layers below the cut have to be run for.
-_ASKED_IN_CALL = ("use_cache", "past_key_values", "cache")
+#: Goes up when entries of earlier releases mean something else.
+_VERSION = 1
+#: What a call, or else the model's configuration, may ask for that the layers below the cut have to be run for.
 _ASKED_ANYWHERE = ("output_hidden_states", "output_attentions")
-#: What an output holds of what was remembered for the next token; without the skipped layers it is not whole.
+#: What is remembered for the next token; without the skipped layers it is not whole.
 _REMEMBERED = ("past_key_values", "cache")
 
 
@@ -103,6 +105,8 @@ class Trunk:
         self._kept: dict[tuple, _Kept] = {}
         self._inside = self._padding_is_idle = False
         self._fingerprints: dict[tuple, str] = {}
+        self._latest: _Kept | None = None
+        self._sent = SentAhead()
         self._handles = [
             # In front of all others: some of them take note of the pass that begins, and ours may run another one first.
             model.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
@@ -132,8 +136,27 @@ class Trunk:
 
     def keys(self, batch: Mapping[str, Any]) -> BatchKeys:
         """The keys of a batch that is on the host. A batch that carries them to the model's call, as ``batch["trunk_keys"]``, spares
-        a GPU's host the wait for the tokens; a collate function is the place to put them in."""
+        a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts them in."""
         return keys_of(batch, len(self._stacks))
+
+    def ahead(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches of a loader, which are on the host, each with its keys. While one of them is trained on, the states of the
+        next are copied to the GPU: a step waits neither for the tokens nor for the link.
+
+        ::
+
+            for batch in trunk.ahead(loader):
+                model(**to(device, batch)).loss.backward()
+        """
+        following = None
+        for batch in batches:
+            keys = batch.get(CARRIED) or self.keys(batch)
+            self._send(keys)
+            if following is not None:
+                yield following
+            following = {**batch, CARRIED: keys}
+        if following is not None:
+            yield following
 
     # ------------------------------------------------------------------ hooks
 
@@ -159,15 +182,14 @@ class Trunk:
             return
         self._skipping.given = None
         for name in _REMEMBERED:
-            if isinstance(output, OrderedDict) and name in OrderedDict.keys(
-                output
-            ):  # a ModelOutput, which lets no item go
+            # A ModelOutput lets no item go by itself.
+            if isinstance(output, OrderedDict) and name in OrderedDict.keys(output):
                 OrderedDict.__delitem__(output, name)
                 setattr(output, name, None)
 
     def _needs_all_layers(self, inputs: Mapping[str, Any]) -> bool:
         config = getattr(self._model, "config", None)
-        if any(inputs.get(name) for name in _ASKED_IN_CALL):
+        if inputs.get("use_cache") or any(inputs.get(name) is not None for name in _REMEMBERED):
             return True
         given = {name: inputs.get(name) for name in _ASKED_ANYWHERE}
         return any(getattr(config, name, False) if value is None else value for name, value in given.items())
@@ -176,10 +198,13 @@ class Trunk:
 
     def _states(self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
         """The hidden states of a batch at the cut, on their devices, for each stack with layers below it."""
-        kept = self._place(inputs, args, kwargs, batch)
+        kept = self._latest = self._place(inputs, args, kwargs, batch)
+        sent = self._sent.take(batch.keys, kept)
+        if sent is not None:
+            self.read += len(batch.keys)
+            return sent
         masks = self._own(batch.masks)
-        found = [kept.shelf.get(key) for key in batch.keys]
-        examples = [e if e is not None and fits(e, masks, row) else None for row, e in enumerate(found)]
+        examples = _look_up(kept, batch, masks)
         missing = [row for row, example in enumerate(examples) if example is None]
         if missing:
             states = self._compute(missing, batch_size(inputs), args, kwargs)
@@ -195,6 +220,16 @@ class Trunk:
             check_padding(self._model, lambda: self._model(*args, **kwargs), self._spread(states), self._skipping)
             self._padding_is_idle = True
         return states
+
+    def _send(self, batch: BatchKeys) -> None:
+        """Starts to copy what will be asked for, if all of it is there and has a way to go."""
+        kept = self._latest
+        if kept is None or not _on_gpu(kept.devices) or batch.asks_padding:
+            return
+        masks = self._own(batch.masks)
+        examples = _look_up(kept, batch, masks)
+        if all(example is not None for example in examples):
+            self._sent.send(batch.keys, kept, batch_of(examples, masks, kept.dtypes, pinned=True), kept.devices)
 
     def _compute(self, rows: list[int], size: int, args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
         """The hidden states of some examples of a batch, padded as they are in it."""
@@ -238,7 +273,9 @@ class Trunk:
         config = getattr(self._model, "config", None)
         attention = getattr(config, "_attn_implementation", None)
         dtypes = [state.dtype for state in states]
-        fingerprint = self._weights.fingerprint({"below": below, "numerics": numerics, "attention": attention})
+        fingerprint = self._weights.fingerprint(
+            {"version": _VERSION, "below": below, "numerics": numerics, "attention": attention}
+        )
         if self._fingerprints.setdefault(numerics, fingerprint) != fingerprint:
             self._fingerprints[numerics] = fingerprint
             logger.warning("weights below the cut have changed: what was kept of them is not used any more")
@@ -272,6 +309,12 @@ class Trunk:
         """The other way round."""
         own = iter(values)
         return [next(own) if stack.below else None for stack in self._stacks]
+
+
+def _look_up(kept: _Kept, batch: BatchKeys, masks: Sequence[Tensor | None]) -> list[Parts | None]:
+    """The entries of a batch, ``None`` for those that are not there, or are of another length."""
+    found = [kept.shelf.get(key) for key in batch.keys]
+    return [entry if entry is not None and fits(entry, masks, row) else None for row, entry in enumerate(found)]
 
 
 def _numerics(device: torch.device) -> tuple:
