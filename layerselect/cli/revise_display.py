@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .display import training_line
+from .display import print_training
 
 if TYPE_CHECKING:
     from ..tasks.revise import ReviseResult
@@ -32,7 +32,7 @@ def print_revision_results(result: ReviseResult) -> None:
             own = number == len(split.reports) - 1
             table.add_row(escape(name), *cells, style="bold" if own else None)
         console.print(table)
-    console.print(training_line(result.training), highlight=False, soft_wrap=True)
+    print_training(console, result.training)
     if (handover := result.handover) is not None:
         ratio = "not known" if handover.ratio is None else f"{handover.ratio:.2f}"
         console.print(

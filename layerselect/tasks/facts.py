@@ -33,7 +33,8 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
     """What describes the training: steps, time, how much was trained.
 
     ``seconds_per_step``, ``processor_seconds_per_step`` and ``saved_mb`` are means over the steps of this process (an
-    interrupted run's earlier steps are not in them), ``peak_memory_mb`` is the most that this process held, on the device if it trained on one;
+    interrupted run's earlier steps are not in them), ``last_epoch_...`` are medians over the last of these steps, as many as an
+    epoch has: where hidden states are kept, steps that read what the first epoch has computed. ``peak_memory_mb`` is the most that this process held, on the device if it trained on one;
     ``layers_selected``, ``layers_with_gradient`` and ``trained_parameters`` (of selected layers, and outside the layers) are means
     over all steps.
     """
@@ -45,7 +46,9 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
         "seconds": round(sum(log.seconds), 3),
         "seconds_per_step": _mean(log.seconds),
         "processor_seconds_per_step": _mean(log.processor_seconds),
-        "median_seconds_per_step": round(float(np.median(log.seconds)), 5) if log.seconds else None,
+        "median_seconds_per_step": _median(log.seconds),
+        "last_epoch_seconds_per_step": _median(log.seconds[-steps_per_epoch(trainer) :]),
+        "last_epoch_processor_seconds_per_step": _median(log.processor_seconds[-steps_per_epoch(trainer) :]),
         "num_layers": selector.num_layers,
         "layers_selected": float(rows["mask"].sum(axis=1).mean()) if len(rows["mask"]) else None,
         "layers_with_gradient": float(rows["trained"].sum(axis=1).mean()) if len(rows["trained"]) else None,
@@ -65,6 +68,10 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
 
 def _mean(seconds: Sequence[float]) -> float | None:
     return round(float(np.mean(seconds)), 5) if seconds else None
+
+
+def _median(seconds: Sequence[float]) -> float | None:
+    return round(float(np.median(seconds)), 5) if seconds else None
 
 
 def _trained_parameters(selector: FastSelector, masks: np.ndarray) -> float | None:

@@ -35,6 +35,13 @@ class Examples(Protocol):
         ...
 
 
+class Trunked(Protocol):
+    """A run that may have a cut."""
+
+    @property
+    def layers_below(self) -> int: ...
+
+
 Split = TypeVar("Split", bound=Examples)
 
 
@@ -58,19 +65,32 @@ def reserve_for_probe(train: Split, settings: TrainingSettings) -> tuple[Split, 
 
 
 def give_probe(
-    rule: Rule, trainer: MeasuredTrainer, held_out: Examples | None, collator: Callable[..., Any], batch_size: int
+    rule: Rule,
+    trainer: MeasuredTrainer,
+    held_out: Examples | None,
+    collator: Callable[..., Any],
+    batch_size: int,
+    trunk: Trunked | None = None,
 ) -> None:
     """Ties ``rule`` to the trainer's model and loss, if it needs a probe. Call it before weights of a checkpoint are loaded.
 
     Args:
         held_out: from :func:`reserve_for_probe`.
+        trunk: what the run keeps. Layers below its cut have learned nothing in this run, so they are never suppressed: hidden
+            states would be kept that are not those of the model.
     """
     if not isinstance(rule, Ist):
         return
     assert held_out is not None
     items = [held_out[i] for i in range(len(held_out))]
     batches = [collator(items[start : start + batch_size]) for start in range(0, len(items), batch_size)]
-    rule.probe = SuppressionProbe(trainer.model, trainer.loss_on, batches)
+    probe = SuppressionProbe(trainer.model, trainer.loss_on, batches)
+
+    def above_the_cut(scales: Sequence[float], number: int) -> Tensor:
+        below = trunk.layers_below if trunk is not None else 0
+        return probe([*[1.0] * below, *scales[below:]], number)
+
+    rule.probe = above_the_cut
 
 
 def tried_on(rule: Rule) -> Rule:

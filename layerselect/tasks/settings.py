@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data import Corpus, load_corpus
 from ..errors import LayerSelectError
+from ..rules import make_rule
+from ..trunk import DEFAULT_CUT, default_folder
+from ..trunk.selection import TRUNKS
+from ..trunk.store import PRECISIONS, is_size
 from .adapters import AdapterConfig
 
 KEEP = ("best", "last")
 MODES = ("auto", "freeze", "gate", "observe")
 SCHEDULES = ("linear", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda")
+#: Settings that change where a run stands or how fast it is, not what it comes to.
+PLACES = ("out", "device", "trunk_store", "trunk_memory")
+#: Settings that say nothing unless hidden states are kept.
+_OF_TRUNK = ("cut", "trunk_store", "trunk_memory", "trunk_precision")
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,10 @@ class TrainingSettings:
         adapter, lora_rank, lora_alpha, lora_dropout, bottleneck_size: see ``layerselect.tasks.adapters``.
         dropout: replaces the model's own dropout; ``None`` keeps it.
         rule, mode, score, interval, warmup, probe_every, backend: see ``layerselect.FastSelector``.
+        trunk, cut: likewise; a number of layers below the cut is given as text, too.
+        trunk_store: the folder of the kept hidden states; ``None`` is the one in the user's cache folder, and ``none`` keeps them
+            for this run only: in memory, and what is too much for it in a temporary folder.
+        trunk_memory, trunk_precision: see ``layerselect.trunk.TrunkStore``.
         epochs, max_steps: the length of the training; ``max_steps`` wins if it is given.
         batch_size, accumulate: examples per forward pass; passes per step.
         lr, schedule, lr_warmup, weight_decay, clip: of AdamW; ``lr_warmup`` is a fraction of all steps.
@@ -75,6 +88,11 @@ class TrainingSettings:
     warmup: int = 0
     probe_every: int = 20
     backend: str = "auto"
+    trunk: str = "none"
+    cut: str = DEFAULT_CUT
+    trunk_store: str | None = None
+    trunk_memory: str = "2GB"
+    trunk_precision: str = "exact"
     epochs: float = 3.0
     max_steps: int | None = None
     batch_size: int = 16
@@ -108,6 +126,44 @@ class TrainingSettings:
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "must be in [0, 1)")
         check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
         self.adapter_config()
+        self._check_trunk()
+
+    def _check_trunk(self) -> None:
+        object.__setattr__(self, "cut", str(self.cut))  # 22 means "22"
+        one_of("trunk", self.trunk, TRUNKS)
+        if self.trunk == "none":
+            defaults = {field.name: field.default for field in fields(TrainingSettings)}
+            for name in _OF_TRUNK:
+                value = getattr(self, name)
+                check(value == defaults[name], name, value, "says nothing without --trunk cached or --trunk auto")
+            return
+        check(self.mode in ("auto", "freeze"), "trunk", self.trunk, f"needs --mode auto or freeze, not {self.mode}: the layers below "
+              "the cut must take no gradients")  # fmt: skip
+        if not _is_number(self.cut):
+            try:
+                make_rule(self.cut)
+            except LayerSelectError as error:
+                raise LayerSelectError(f"--cut {self.cut} is neither a number of layers nor a rule: {error}") from error
+        check(not _is_number(self.cut) or int(self.cut) >= 1, "cut", self.cut, "must be at least 1")
+        check(is_size(self.trunk_memory), "trunk_memory", self.trunk_memory, "is no size: give bytes or a number with a unit, "
+              "such as 2GB or 512MiB")  # fmt: skip
+        one_of("trunk_precision", self.trunk_precision, PRECISIONS)
+        store = self.trunk_folder()
+        check(store is None or store.is_dir() or not store.exists(), "trunk_store", store, "is a file: give a folder")
+
+    def trunk_folder(self) -> Path | None:
+        """Where hidden states are kept for later runs; ``None``: nowhere."""
+        if self.trunk_store == "none":
+            return None
+        return default_folder() if self.trunk_store is None else Path(self.trunk_store).expanduser()
+
+    def check_cut(self, layers: int) -> None:
+        """
+        Raises:
+            LayerSelectError: a model with so many layers has no such cut.
+        """
+        if self.trunk != "none" and _is_number(self.cut):
+            check(int(self.cut) < layers, "cut", self.cut, f"leaves no layer above it: the model has {layers} layers")
 
     def adapter_config(self) -> AdapterConfig:
         return AdapterConfig(
@@ -150,7 +206,7 @@ class TrainingSettings:
         for field in fields(self):
             # An option that is newer than the run had its default.
             ours, theirs = getattr(self, field.name), saved.get(field.name, field.default)
-            if ours != theirs and field.name not in ("out", "device"):
+            if ours != theirs and field.name not in PLACES:
                 raise LayerSelectError(
                     f"the {what} run in {self.out!r} has {option(field.name)} {theirs}, not {ours}: "
                     "repeat its options to resume it, or start afresh with --overwrite"
@@ -160,6 +216,10 @@ class TrainingSettings:
 def option(name: str) -> str:
     """The command-line spelling of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def _is_number(cut: str) -> bool:
+    return cut.lstrip("-").isdigit()
 
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> None:

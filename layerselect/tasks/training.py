@@ -17,6 +17,7 @@ from ..errors import LayerSelectError
 from ..layers import split_parameters
 from ..profiling import SavedActivations
 from ..rules import NoLayers, make_rule
+from ..trunk import TrunkStore
 from .checkpoints import SaveSteps, WholeCheckpoints
 from .run_folder import CHECKPOINTS
 from .settings import TrainingSettings
@@ -153,10 +154,15 @@ def own_callbacks(settings: TrainingSettings, *others: Any) -> list[Any]:
     return [SaveSteps(settings.save_steps), *others, *stopping]
 
 
-def selector_options(settings: TrainingSettings) -> dict[str, Any]:
-    """The arguments of ``FastSelector`` that a run's settings ask for; ``rule`` is a new rule."""
-    names = ("mode", "score", "interval", "warmup", "probe_every", "backend", "seed")
-    return {"rule": make_rule(settings.rule, seed=settings.seed), **{name: getattr(settings, name) for name in names}}
+def selector_options(settings: TrainingSettings, store: TrunkStore | None = None) -> dict[str, Any]:
+    """The arguments of ``FastSelector`` that a run's settings ask for; ``rule`` is a new rule.
+
+    Args:
+        store: of the hidden states, if any are kept.
+    """
+    names = ("mode", "score", "interval", "warmup", "probe_every", "backend", "seed", "trunk", "cut")
+    options = {name: getattr(settings, name) for name in names}
+    return {"rule": make_rule(settings.rule, seed=settings.seed), "trunk_store": store, **options}
 
 
 def check_training(model: nn.Module, settings: TrainingSettings, *, evaluates: bool) -> None:

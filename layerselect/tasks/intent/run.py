@@ -26,12 +26,13 @@ from ..run_folder import CHECKPOINTS, RunFolder
 from ..run_log import RunLog
 from ..saved_adapter import ADAPTER, BASE, base_reference
 from ..settings import check_device
+from ..trunk import RunTrunk
 from .config import IntentConfig
 from .dataset import Encoder, build_splits, make_targets
 from .finish import COMMAND, final_scores, write_files
 from .predict import save_adapter
 from .results import SplitResult, split_results
-from .training import EVALUATED, build_trainer, check_selection
+from .training import EVALUATED, build_trainer, check_selection, kept_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -81,23 +82,24 @@ def run_intent(
     splits = replace(whole, train=train, probe=probe)
     base = copy.deepcopy(loaded.model) if config.model == DEMO and config.adapter != "none" else None
     model = add_adapter(loaded, config.adapter_config())
-    check_selection(model, splits, config)
+    check_selection(model, loaded.tokenizer, splits, words, config, multi_label=corpus.multi_label)
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
     if base is not None:
         base.save_pretrained(folder.path / ADAPTER / BASE)
         loaded.tokenizer.save_pretrained(folder.path / ADAPTER / BASE)
     log = RunLog(folder, splits.select.name if splits.select else None, EVALUATED, on_event)
-    trainer, callback = build_trainer(
-        model, loaded.tokenizer, splits, corpus.labels, config, folder.path,
-        multi_label=corpus.multi_label, callbacks=[log], words=words,
-    )  # fmt: skip
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
-
-    scores = final_scores(trainer, splits, folder, multi_label=corpus.multi_label)
+    with RunTrunk(config, kept_lengths(splits, writes=words is not None), on_event) as trunk:
+        trainer, callback = build_trainer(
+            model, loaded.tokenizer, splits, corpus.labels, config, folder.path,
+            multi_label=corpus.multi_label, callbacks=[log], trunk=trunk, words=words,
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
+        with trunk.reading(trainer.model, callback.selector):
+            scores = final_scores(trainer, splits, folder, multi_label=corpus.multi_label)
+        training = {**training_facts(trainer, callback.selector, log), **trunk.facts()}
     # The floors are the same whatever the rule holds out.
     results = split_results(whole, scores, corpus.labels, multi_label=corpus.multi_label)
-    training = training_facts(trainer, callback.selector, log)
     save_adapter(
         folder.path / ADAPTER, model, encoder,
         base_model=base_reference(config.model), kind=config.adapter, multi_label=corpus.multi_label,

@@ -13,10 +13,10 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
-from ...selector import FastSelector
 from ..label_words import LabelWords
-from ..probe import give_probe, tried_on
+from ..probe import give_probe
 from ..training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
+from ..trunk import RunTrunk, try_selector
 from .config import IntentConfig
 from .dataset import Collator, Splits, label_counts
 from .heads import ClassifierHead, Head, LabelWordHead
@@ -67,6 +67,7 @@ def build_trainer(
     *,
     multi_label: bool,
     callbacks: list[TrainerCallback],
+    trunk: RunTrunk,
     words: LabelWords | None = None,
 ) -> tuple[ClassificationTrainer, SelectorCallback]:
     """The Trainer of one run, and the callback that holds its selector.
@@ -74,6 +75,7 @@ def build_trainer(
     Args:
         folder: the unfinished run; checkpoints go into its ``checkpoints``.
         callbacks: of the caller (progress, logs).
+        trunk: what the run keeps.
         words: what the model is to write; ``None`` where it has a classification head.
     """
     arguments = training_arguments(
@@ -81,8 +83,8 @@ def build_trainer(
         greater_is_better=True,
     )  # fmt: skip
     counts = label_counts(splits.train, len(labels))
-    options, collator = selector_options(config), Collator(tokenizer, words)
-    selector = SelectorCallback(options)
+    options, collator = selector_options(config, trunk.store), Collator(tokenizer, words)
+    selector = trunk.selector = SelectorCallback(options)
     trainer = ClassificationTrainer(
         model,
         arguments,
@@ -92,22 +94,48 @@ def build_trainer(
         eval_dataset=splits.select,
         data_collator=collator,
         compute_metrics=_metrics(labels, multi_label=multi_label),
-        callbacks=own_callbacks(config, selector, *callbacks),
+        callbacks=own_callbacks(config, selector, trunk, *callbacks),
     )
-    give_probe(options["rule"], trainer, splits.probe, collator, config.batch_size)
+    give_probe(options["rule"], trainer, splits.probe, collator, config.batch_size, trunk)
     return trainer, selector
 
 
-def check_selection(model: nn.Module, splits: Splits, config: IntentConfig) -> None:
+def check_selection(
+    model: nn.Module,
+    tokenizer: Any,
+    splits: Splits,
+    words: LabelWords | None,
+    config: IntentConfig,
+    *,
+    multi_label: bool,
+) -> None:
     """Finds out before the training begins whether its options fit the model and the corpus.
 
     Raises:
         LayerSelectError: the rule or another option of the selector does not fit the model, or a choice among
-            checkpoints is asked for and no split is there to choose by, or nothing would train.
+            checkpoints is asked for and no split is there to choose by, or nothing would train, or hidden states are to be
+            kept and cannot.
     """
     check_training(model, config, evaluates=splits.select is not None)
-    options = selector_options(config)
-    FastSelector(model, **{**options, "rule": tried_on(options["rule"])}).close()
+    head = LabelWordHead(words) if words else ClassifierHead(multi_label=multi_label)
+
+    def look() -> None:
+        batch = Collator(tokenizer, words)([splits.train[i] for i in range(min(2, len(splits.train)))])
+        with torch.no_grad():
+            head.loss(model, {name: value for name, value in batch.items() if name != "labels"}, batch["labels"])
+
+    try_selector(model, config, look)
+
+
+def kept_lengths(splits: Splits, *, writes: bool) -> list[int]:
+    """The lengths of the examples whose hidden states a run keeps, if it keeps any.
+
+    Args:
+        writes: the model writes label words. Then an evaluation remembers what the layers made of the prompt, for which all have to
+            run, and only the loss is computed from kept states.
+    """
+    once = [splits.train, splits.probe, *(() if writes else splits.report)]
+    return [length for split in once if split is not None for length in split.lengths]
 
 
 def make_head(kind: str, counts: np.ndarray, examples: int, words: LabelWords | None, *, multi_label: bool) -> Head:

@@ -20,11 +20,11 @@ _PREDICTOR = {
     "predictor_lr": "lr",
     "predictor_batch_size": "batch_size",
 }
-#: Settings that both steps share: the corpus, the model, the adapter, how gradients are measured.
+#: Settings that both steps share: the corpus, the model, the adapter, how gradients are measured, what is kept.
 _SHARED = (
     "data", "model", "splits", "labels", "before", "after", "label", "doc_id", "label_delimiter", "multi", "strict", "split_seed",
     "adapter", "lora_rank", "lora_alpha", "lora_dropout", "bottleneck_size", "dropout", "mode", "score", "probe_every", "backend",
-    "seed", "device",
+    "trunk", "cut", "trunk_store", "trunk_memory", "trunk_precision", "seed", "device",
 )  # fmt: skip
 
 #: What suits the demo's small model, which starts from random weights: no adapter.

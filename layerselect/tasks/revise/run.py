@@ -13,7 +13,6 @@ from transformers import set_seed
 
 from ...data import Corpus
 from ...integrations.transformers import last_checkpoint
-from ...selector import FastSelector
 from ...transfer import base_fingerprint
 from ..adapters import add_adapter
 from ..completions import CompletionSplit
@@ -22,13 +21,14 @@ from ..demo_model import build_demo_writer
 from ..facts import kept_step, steps_per_epoch, training_facts
 from ..intent import run_intent
 from ..models import LoadedModel, load_writer
-from ..probe import give_probe, reserve_for_probe, tried_on
+from ..probe import give_probe, reserve_for_probe
 from ..rows import TRAIN
 from ..run_folder import CHECKPOINTS, METRICS, RunFolder
 from ..run_log import RunLog
 from ..saved_adapter import ADAPTER, base_reference, save_adapted
 from ..settings import check_device
-from ..training import check_training, selector_options
+from ..training import check_training
+from ..trunk import RunTrunk, try_selector
 from .config import ReviseConfig
 from .examples import RevisionSplits, build_revision_splits, check_room, token_budget, token_counter
 from .finish import COMMAND, write_files
@@ -91,8 +91,7 @@ def run_revise(
     check_rule(config, len(loaded.layer_names))
     model = add_adapter(loaded, config.adapter_config())
     check_training(model, config, evaluates=splits.watch is not None)
-    options = selector_options(config)
-    FastSelector(model, **{**options, "rule": tried_on(options["rule"])}).close()  # they fit the model, or it says so
+    try_selector(model, config, lambda: look_at(model, splits.train.subset(range(1)), loaded.tokenizer, config))
     parts = {split.name: scored_part(split, config.eval_limit, config.split_seed) for split in splits.report}
     watch = parts[splits.watch.name] if splits.watch else None
     handover = None
@@ -115,28 +114,25 @@ def run_revise(
     )
     rule = generator_rule(config, handover)
     log = RunLog(folder, watch.name if watch else None, EVALUATED, on_event)
-    trainer, callback = build_trainer(
-        model,
-        loaded.tokenizer,
-        train,
-        watch,
-        config,
-        folder.path,
-        rule=rule,
-        callbacks=[log],
-    )
-    give_probe(rule, trainer, probe, trainer.data_collator, config.batch_size)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
-    training = {
-        **training_facts(trainer, callback.selector, log),
-        "start_loss": start_loss,
-        "end_loss": _end_loss(trainer),
-    }
-    if handover is not None:
-        measure_alignment(handover, callback.selector, config)
-        training["alignment_ratio"] = handover.ratio
-    written = {part.name: _revise(trainer.model, loaded, part, config, notify) for part in parts.values()}
-    losses = {part.name: _final_loss(trainer, part, folder) for part in parts.values()}
+    kept = [length for split in (train, probe, *parts.values()) if split is not None for length in split.lengths]
+    with RunTrunk(config, kept, on_event) as trunk:
+        trainer, callback = build_trainer(
+            model, loaded.tokenizer, train, watch, config, folder.path, rule=rule, callbacks=[log], trunk=trunk,
+        )  # fmt: skip
+        give_probe(rule, trainer, probe, trainer.data_collator, config.batch_size, trunk)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
+        training = {
+            **training_facts(trainer, callback.selector, log),
+            "start_loss": start_loss,
+            "end_loss": _end_loss(trainer),
+        }
+        if handover is not None:
+            measure_alignment(handover, callback.selector, config)
+            training["alignment_ratio"] = handover.ratio
+        written = {part.name: _revise(trainer.model, loaded, part, config, notify) for part in parts.values()}
+        with trunk.reading(trainer.model, callback.selector):
+            losses = {part.name: _final_loss(trainer, part, folder) for part in parts.values()}
+        training |= trunk.facts()
     save_adapted(
         folder.path / ADAPTER, model, loaded.tokenizer, task="revise", base_model=base_reference(config.model),
         kind=config.adapter, fingerprint=fingerprint,

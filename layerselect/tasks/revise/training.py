@@ -14,6 +14,7 @@ from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
 from ..completions import CompletionCollator, CompletionSplit, completion_loss, nll
 from ..training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
+from ..trunk import RunTrunk
 from .config import ReviseConfig
 
 #: Of an evaluation while training, what goes into ``metrics.jsonl``.
@@ -51,6 +52,7 @@ def build_trainer(
     *,
     rule: Rule,
     callbacks: list[TrainerCallback],
+    trunk: RunTrunk,
 ) -> tuple[RevisionTrainer, SelectorCallback]:
     """The Trainer of one run, and the callback that holds its selector.
 
@@ -59,8 +61,9 @@ def build_trainer(
         folder: the unfinished run; checkpoints go into its ``checkpoints``.
         rule: how layers are selected.
         callbacks: of the caller (progress, logs).
+        trunk: what the run keeps.
     """
-    selector = SelectorCallback({**selector_options(config), "rule": rule})
+    selector = trunk.selector = SelectorCallback({**selector_options(config, trunk.store), "rule": rule})
     trainer = RevisionTrainer(
         model,
         training_arguments(
@@ -72,7 +75,7 @@ def build_trainer(
         eval_dataset=watch,
         data_collator=CompletionCollator(tokenizer.pad_token_id),
         compute_metrics=_token_loss,
-        callbacks=own_callbacks(config, selector, *callbacks),
+        callbacks=own_callbacks(config, selector, trunk, *callbacks),
     )  # fmt: skip
     return trainer, selector
 
