@@ -28,6 +28,7 @@ class CellDisplay:
         )  # fmt: skip
         self._task = self._progress.add_task("", total=None, now="")
         self._running: list[str] = []
+        self._notes: set[str] = set()
 
     def __enter__(self) -> CellDisplay:
         self._progress.start()
@@ -37,6 +38,11 @@ class CellDisplay:
         self._progress.stop()
 
     def __call__(self, kind: str, record: dict[str, Any]) -> None:
+        if kind == "note":
+            if record["text"] not in self._notes:  # most cells say the same
+                self._notes.add(record["text"])
+                self._say(f"{record['name']}: {record['text']}")
+            return
         name, state = record["name"], record["state"]
         if state == "started":
             self._running.append(name)

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..report.trunk import trunk_facts_line, trunk_size_line
+
 if TYPE_CHECKING:
     from ..tasks.intent import RunResult
 
@@ -97,44 +99,16 @@ def print_results(result: RunResult) -> None:
 
 def print_training(console: Console, facts: dict[str, Any]) -> None:
     """A line on a training, and one on the hidden states that it kept."""
-    console.print(training_line(facts), highlight=False, soft_wrap=True)
-    if "cut" in facts:
-        console.print(trunk_line(facts), highlight=False, soft_wrap=True)
+    for line in (training_line(facts), trunk_facts_line(facts)):
+        if line is not None:
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 def training_line(facts: dict[str, Any]) -> str:
     """One line on a training, by its facts."""
     per_step = f", {facts['seconds_per_step']:.3f} s a step" if facts["seconds_per_step"] is not None else ""
+    if per_step and facts.get("trunk_kept"):
+        per_step += f" ({facts['last_epoch_seconds_per_step']:.3f} s in the last epoch)"
     saved = f", {facts['saved_mb']:.1f} MB saved for the backward pass" if "saved_mb" in facts else ""
     layers = f"{facts['layers_selected']:.1f} of {facts['num_layers']} layers selected on average"
     return f"{facts['steps']} steps{per_step}; {layers}{saved}"
-
-
-def trunk_size_line(record: dict[str, Any]) -> str:
-    """What will be kept of the layers below a cut, by ``layerselect.tasks.trunk.size_record``."""
-    from ..card.memory import show_bytes
-
-    memory = show_bytes(record["memory"])
-    if record["folder"] is None:
-        where = f"up to {memory} in memory, the rest in a temporary folder"
-    else:
-        where = f"in {record['folder']} (up to {memory} of it also in memory)"
-    return (
-        f"hidden states below layer {record['cut']} of {record['layers']}: {record['bytes_per_token']:,} bytes a token, about "
-        f"{show_bytes(record['bytes'])} for {record['tokens']:,} tokens, {where}"
-    )
-
-
-def trunk_line(facts: dict[str, Any]) -> str:
-    """What a training did with the hidden states below its cut, by its facts."""
-    if not facts["trunk_kept"]:
-        return "no hidden states were kept: " + (
-            "the training ended before the cut was chosen" if facts["cut"] is None else
-            f"computing them below layer {facts['cut']} of {facts['num_layers']} is faster than reading" if facts["cut"] else
-            "nothing is below the cut"
-        )  # fmt: skip
-    half = " in half precision" if facts["trunk_precision"] == "half" else ""
-    return (
-        f"hidden states below layer {facts['cut']} of {facts['num_layers']}: {facts['trunk_computed']:,} examples computed, "
-        f"{facts['trunk_read']:,} read; {facts['trunk_memory_mb']:,.1f} MB in memory, {facts['trunk_written_mb']:,.1f} MB written{half}"
-    )

@@ -9,6 +9,7 @@ from ..tasks.compare import Comparison, Row, used_columns
 from ..tasks.compare.cells import CellResult
 from ..tasks.compare.table import notes
 from .page import page_environment, svg
+from .trunk import trunk_sentence
 
 
 def write_compare_report(path: Path, comparison: Comparison, rows: list[Row]) -> None:
@@ -93,6 +94,7 @@ def _maps(comparison: Comparison) -> list[dict[str, Any]]:
             "what": result.cell.variant.method.what,
             "seed": result.cell.seed,
             "facts": result.training,
+            "trunk": trunk_sentence(result.training),
             "map": svg(heat_map(result.history, result.layer_names)),
         }
         for name, result in first.items()

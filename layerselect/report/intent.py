@@ -11,6 +11,7 @@ import numpy as np
 
 from ..metrics import ClassificationReport
 from .page import page_environment, svg
+from .trunk import trunk_sentence
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def render(report: IntentReport) -> str:
         heat_map=svg(heat_map(report.history, report.layer_names)) if steps else "",
         frequency=svg(frequency_bars(report.frequency, _selections(report))) if steps else "",
         curves=svg(curves(report.losses, report.metrics)),
+        trunk=trunk_sentence(report.training),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..metrics import RevisionScores
 from .diff import difference_html
 from .page import page_environment, svg
+from .trunk import trunk_sentence
 
 #: A page with more predictions than this is slow to open.
 MAX_PREDICTIONS = 500
@@ -87,6 +88,7 @@ def render(report: ReviseReport) -> str:
         heat_map=svg(heat_map(report.history, report.layer_names)) if steps else "",
         frequency=svg(frequency_bars(report.frequency, steps)) if steps else "",
         curves=svg(curves(report.losses, report.metrics, _CURVES, top=100)),
+        trunk=trunk_sentence(report.training),
         transfer=_transfer(report.transfer) if report.transfer else None,
         columns=SCORES,
         intentions=intentions,

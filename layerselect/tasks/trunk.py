@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -19,6 +20,7 @@ from ..freezing import Freezer
 from ..integrations.transformers import SelectorCallback
 from ..layers import split_parameters
 from ..probing import evaluating
+from ..rules import MEASURED, Fixed, LayerCardRule
 from ..selector import FastSelector
 from ..trunk import Trunk, TrunkStore
 from .probe import tried_on
@@ -32,7 +34,7 @@ class RunTrunk(TrainerCallback):
     """The hidden states that a run keeps, from its first step to its last evaluation. Of a run without a trunk nothing is kept.
 
     It is a callback of the Trainer, too: as soon as it is known what a token takes, it tells ``on_event`` of
-    ``("trunk", record)`` (see :func:`size_record`) and warns if the disk has less room.
+    ``("trunk", record)`` (see :func:`size_record`).
 
     Args:
         settings: of the run.
@@ -55,7 +57,7 @@ class RunTrunk(TrainerCallback):
         self.selector: SelectorCallback | None = None
         self._lengths = lengths
         self._on_event = on_event or (lambda kind, record: None)
-        self._said = False
+        self._said = self._checked = False
         self._later = (0, 0)  # filled and read after the training
 
     def __enter__(self) -> RunTrunk:
@@ -75,12 +77,9 @@ class RunTrunk(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         selector = self.selector.selector if self.selector else None
-        if not self.layers_below or selector is None or any(p.requires_grad for p in selector.trainable_parameters()):
-            return
-        raise LayerSelectError(
-            f"nothing would train: all layers that are selected stand below the cut, which has {selector.cut} of "
-            f"{selector.num_layers} layers below it: lower --cut, or choose another --rule"
-        )
+        if selector is not None and selector.cut is not None and not self._checked:
+            self._checked = True
+            check_above(selector)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -91,7 +90,8 @@ class RunTrunk(TrainerCallback):
         self._said = True
         record = size_record(selector.trunk, selector.num_layers, self._lengths)
         self._on_event("trunk", record)
-        warn_of_full_disk(record)
+        if record["warning"]:
+            logger.warning("%s", record["warning"])
 
     @contextmanager
     def reading(self, model: nn.Module, selector: FastSelector) -> Iterator[None]:
@@ -151,39 +151,56 @@ def size_record(trunk: Trunk, layers: int, lengths: Sequence[int]) -> dict[str, 
 
     Returns:
         ``cut`` and ``layers``; ``bytes_per_token``, ``tokens``, ``examples``, ``bytes`` of all; ``stored``, how many entries are
-        there already, those of the batches seen so far among them; ``folder`` and ``memory`` of the store.
+        there already, those of the batches seen so far among them; ``folder`` and ``memory`` of the store; ``warning``, a sentence
+        if the disk has less room than they need, or ``None``.
     """
     store, tokens = trunk.store, sum(lengths)
     assert trunk.bytes_per_token is not None
+    size, stored = trunk.bytes_per_token * tokens, sum(len(shelf) for shelf in store.shelves)
+    on_disk = size if store.folder is not None else max(0, size - store.memory)
+    # Examples that are alike share an entry, so their number alone does not tell that all are there.
+    missing = 0.0 if trunk.filled == 0 else max(0, len(lengths) - stored) / len(lengths)
     return {
         "cut": trunk.cut,
         "layers": layers,
         "bytes_per_token": trunk.bytes_per_token,
         "tokens": tokens,
         "examples": len(lengths),
-        "bytes": trunk.bytes_per_token * tokens,
-        "stored": sum(len(shelf) for shelf in store.shelves),
+        "bytes": size,
+        "stored": stored,
         "folder": None if store.folder is None else str(store.folder),
         "memory": store.memory,
+        "warning": _no_room(int(on_disk * missing), store.folder or Path(tempfile.gettempdir())),
     }
 
 
-def warn_of_full_disk(record: dict[str, Any]) -> None:
-    """Warns if what is still to be written is more than the disk has room for.
+def _no_room(needed: int, folder: Path) -> str | None:
+    """A sentence if the disk of a folder has less room than is needed."""
+    free = shutil.disk_usage(_existing(folder)).free
+    if needed <= free:
+        return None
+    return (
+        f"the hidden states need about {show_bytes(needed)} more in {folder}, where {show_bytes(free)} are free: what does not fit is "
+        "computed again; choose another disk with --trunk-store, or half the size with --trunk-precision half"
+    )
 
-    Args:
-        record: of :func:`size_record`.
+
+def check_above(selector: FastSelector) -> None:
     """
-    on_disk = record["bytes"] if record["folder"] else max(0, record["bytes"] - record["memory"])
-    missing = max(0, record["examples"] - record["stored"]) / max(1, record["examples"])
-    place = _existing(Path(record["folder"] or tempfile.gettempdir()))
-    free = shutil.disk_usage(place).free
-    if on_disk * missing > free:
-        logger.warning(
-            "the hidden states need about %s more in %s, where %s are free: what does not fit is computed again; choose another "
-            "disk with --trunk-store, or halve them with --trunk-precision half",
-            show_bytes(int(on_disk * missing)), place, show_bytes(free),
-        )  # fmt: skip
+    Raises:
+        LayerSelectError: all layers that the rule will ever select are below the cut, and nothing outside the layers trains.
+    """
+    cut, layers = selector.cut or 0, selector.num_layers
+    has_outer = sum(p.numel() for p in selector.trainable_parameters()) > sum(selector.layer_sizes)
+    if not cut or has_outer or not isinstance(selector.rule, (Fixed, LayerCardRule)):
+        return
+    everywhere = torch.full((layers,), MEASURED, dtype=torch.uint8)
+    chosen = selector.rule.select(torch.full((layers,), float("nan")), everywhere).mask
+    if not chosen[cut:].any():
+        raise LayerSelectError(
+            f"nothing would train: the rule selects the layers {chosen.nonzero().flatten().tolist()}, all below the cut, which is "
+            f"below layer {cut}: lower --cut, or select other layers"
+        )
 
 
 def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[], object]) -> None:
@@ -198,6 +215,7 @@ def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[]
     """
     settings.check_cut(len(split_parameters(model).names))
     with _tried_selector(model, settings) as selector:
+        check_above(selector)
         if selector.trunk is not None:
             call()
     if settings.trunk != "none" and selector.cut is None:

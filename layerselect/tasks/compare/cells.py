@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from safetensors.numpy import load_file
 from ..run_folder import HISTORY, IMPORTANCE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
 from .methods import Variant
 
+#: How a line of a cell's output begins that its comparison is to show.
+NOTE = "note: "
 _REASON = 200  # characters of a reason that go into a table
 
 
@@ -64,7 +68,12 @@ def is_finished(folder: Path) -> bool:
 
 
 def train_cell(
-    task: str, settings: dict[str, Any], log: Path, threads: int, running: set[subprocess.Popen]
+    task: str,
+    settings: dict[str, Any],
+    log: Path,
+    threads: int,
+    running: set[subprocess.Popen],
+    on_note: Callable[[str], None],
 ) -> str | None:
     """Trains one cell and waits for it.
 
@@ -73,6 +82,7 @@ def train_cell(
         settings: of the task's configuration.
         log: takes all output of the process.
         running: holds the process while it runs, for whoever must stop it.
+        on_note: told of every line that the process wants to be shown, while it runs.
 
     Returns:
         Why it failed, in one line, or ``None``.
@@ -81,12 +91,22 @@ def train_cell(
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "layerselect.tasks.compare.worker"],
-            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment,
+            encoding="utf-8", errors="replace",
         )  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
         running.add(process)
         try:
-            process.communicate(json.dumps({"task": task, "settings": settings}))
+            with suppress(BrokenPipeError), process.stdin:  # it may have died before it read them
+                process.stdin.write(json.dumps({"task": task, "settings": settings}))
+            for line in process.stdout:
+                output.write(line)
+                output.flush()
+                if line.startswith(NOTE):
+                    on_note(line.removeprefix(NOTE).rstrip("\n"))
+            process.wait()
         finally:
+            process.stdout.close()
             running.discard(process)
     if process.returncode == 0:
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import LayerSelectError
 from ..intent import IntentConfig
 from ..revise import ReviseConfig
-from ..settings import TrainingSettings, option
+from ..settings import PLACES, TrainingSettings, option
 from .methods import Method, Variant, parse_variants
 from .tasks import TASKS, Task
 
@@ -127,4 +127,4 @@ class CompareConfig:
         settings = {**self.base, **({"adapter_lr": dict(self.adapter_lr)} if self.adapter_lr else {})}
         if self.task != "intent":
             settings["task"] = self.task
-        return {name: value for name, value in sorted(settings.items()) if name != "device"}
+        return {name: value for name, value in sorted(settings.items()) if name not in PLACES}

@@ -60,7 +60,8 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
 
     Args:
         overwrite: drop what an earlier comparison with other settings left in ``config.out``.
-        on_event: told ``("cell", {"name", "state", "reason", "seconds", "done", "cells"})`` when a cell starts and ends.
+        on_event: told ``("cell", {"name", "state", "reason", "seconds", "done", "cells"})`` when a cell starts and ends, and
+            ``("note", {"name", "text"})`` of what a cell wants to be shown meanwhile.
 
     Raises:
         LayerSelectError: ``config.out`` holds something else, or a comparison with other settings.
@@ -147,7 +148,11 @@ class _Workshop:
         self._tell(cell, "started")
         log = self._folder / CELLS / f"{cell.name}.log"
         started = time.perf_counter()
-        reason = train_cell(task, settings, log, self._threads, self._running)
+
+        def tell(note: str) -> None:
+            self._notify("note", {"name": cell.name, "text": note})
+
+        reason = train_cell(task, settings, log, self._threads, self._running, tell)
         return reason, time.perf_counter() - started
 
     def _tell(self, cell: Cell, state: str, *, done: int = 0, **more: Any) -> None:

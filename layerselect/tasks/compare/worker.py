@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from typing import Any
 
 from ...errors import LayerSelectError
+from ...report.trunk import trunk_size_line
 from ..models import quiet_transformers
+from .cells import NOTE
 from .tasks import TASKS
 
 logger = logging.getLogger(__name__)
+
+
+def _pass_on(kind: str, record: dict[str, Any]) -> None:
+    """Writes what the user of the comparison should know to the standard output."""
+    if kind == "trunk":
+        for text in (trunk_size_line(record), record["warning"]):
+            if text is not None:
+                sys.stdout.write(f"{NOTE}{text}\n")
+                sys.stdout.flush()
 
 
 def main() -> int:
@@ -19,7 +31,7 @@ def main() -> int:
     try:
         asked = json.load(sys.stdin)
         task = TASKS[asked["task"]]
-        task.run(task.config(**asked["settings"]), resume=True)
+        task.run(task.config(**asked["settings"]), resume=True, on_event=_pass_on)
     except (LayerSelectError, OSError) as error:
         logger.error("%s", " ".join(str(error).split()))
         return 2

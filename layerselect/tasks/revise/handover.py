@@ -118,9 +118,16 @@ def generator_rule(config: ReviseConfig, handover: Handover | None) -> Rule:
 
 
 def measure_alignment(handover: Handover, selector: FastSelector, config: ReviseConfig) -> None:
-    """Fills in what the generator's own gradients say of the choice; warns where they say another one."""
-    frequency, steps = own_frequency(selector.history.arrays())
-    handover.own_frequency, handover.own_steps = frequency.tolist(), steps
+    """Fills in what the generator's own gradients say of the choice; warns where they say another one. Layers below a cut have
+    no say: they take no gradients."""
+    cut, rows = selector.cut or 0, selector.history.arrays()
+    frequency, steps = own_frequency({name: rows[name][:, cut:] for name in ("scores", "trained")})
+    handover.own_frequency, handover.own_steps = [0] * cut + frequency.tolist(), steps
+    lost = [layer for layer in handover.layers if layer < cut] if config.transfer == "shared" else []
+    if lost:
+        handover.warn(
+            f"the layers {lost}, which matter to the predictor, are below the cut: they have its adapters and did not train"
+        )
     if not steps:
         handover.warn(
             "the alignment ratio is not known: in no step were all layers measured, so set --probe-every lower"

@@ -1,7 +1,7 @@
 """A comparison of tiny runs: what is kept, what fails and how, what the tables and the page say."""
 
 import csv
-import json
+import io
 import signal
 from dataclasses import replace
 from itertools import pairwise
@@ -34,7 +34,7 @@ def config(corpus, bert_folder, tmp_path_factory):
     )  # fmt: skip
 
 
-def in_this_process(task, settings, log, threads, running):
+def in_this_process(task, settings, log, threads, running, on_note):
     """Trains a cell here: without the seconds that a new process takes to import everything."""
     try:
         TASKS[task].run(TASKS[task].config(**settings), resume=True)
@@ -112,7 +112,7 @@ def test_names_are_escaped(done):
 def test_what_is_finished_is_kept_and_a_failed_cell_leaves_the_rest(done, config, monkeypatch):
     started = []
 
-    def train_cell(task, settings, log, threads, running):
+    def train_cell(task, settings, log, threads, running, on_note):
         started.append(settings["rule"])
         if settings["rule"] == "topk:k=1":
             return "killed by SIGKILL (out of memory?)"
@@ -153,18 +153,29 @@ def test_processes_run_side_by_side_and_one_that_diverges_says_so(config, tmp_pa
     assert "Traceback" not in (tmp_path / "d" / "cells" / "all-lora-seed0.log").read_text()
 
 
+class FakeProcess:
+    """Stands for a cell's process: reads its settings, writes some lines, and is gone."""
+
+    def __init__(self, returncode, output=""):
+        self.returncode, self.stdin, self.stdout = returncode, io.StringIO(), io.StringIO(output)
+
+    def wait(self):
+        return self.returncode
+
+
 def test_a_killed_process_names_its_signal(tmp_path, monkeypatch):
-    class Killed:
-        returncode = -signal.SIGKILL
+    monkeypatch.setattr(cells_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(-signal.SIGKILL))
+    reason = cells_module.train_cell("intent", {}, tmp_path / "log", 1, set(), print)
+    assert reason == "killed by SIGKILL (out of memory?)"
 
-        def __init__(self, *args, **kwargs):
-            pass
 
-        def communicate(self, text):
-            json.loads(text)
-
-    monkeypatch.setattr(cells_module.subprocess, "Popen", Killed)
-    assert cells_module.train_cell("intent", {}, tmp_path / "log", 1, set()) == "killed by SIGKILL (out of memory?)"
+def test_what_a_cell_wants_to_be_shown_is_passed_on_and_all_it_says_is_logged(tmp_path, monkeypatch):
+    said = "a warning\nnote: about 3 GB\nmore\n"
+    monkeypatch.setattr(cells_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(0, said))
+    notes = []
+    assert cells_module.train_cell("intent", {}, tmp_path / "log", 1, set(), notes.append) is None
+    assert notes == ["about 3 GB"]
+    assert (tmp_path / "log").read_text() == said
 
 
 def test_damaged_results_are_a_failure(done, tmp_path):

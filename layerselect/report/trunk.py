@@ -1,0 +1,48 @@
+"""What is said of the hidden states that a run keeps: their size before they are written, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..card.memory import show_bytes
+
+
+def trunk_size_line(record: Mapping[str, Any]) -> str:
+    """What the hidden states below a cut will take, by ``layerselect.tasks.trunk.size_record``."""
+    memory = show_bytes(record["memory"])
+    if record["folder"] is None:
+        where = f"up to {memory} in memory, the rest in a temporary folder"
+    else:
+        where = f"in {record['folder']} (up to {memory} of it also in memory)"
+    return (
+        f"hidden states below layer {record['cut']} of {record['layers']}: {record['bytes_per_token']:,} bytes a token, about "
+        f"{show_bytes(record['bytes'])} for {record['tokens']:,} tokens, {where}"
+    )
+
+
+def trunk_sentence(facts: Mapping[str, Any]) -> str | None:
+    """:func:`trunk_facts_line` as a sentence of a page."""
+    line = trunk_facts_line(facts)
+    return None if line is None else f"{line[0].upper()}{line[1:]}."
+
+
+def trunk_facts_line(facts: Mapping[str, Any]) -> str | None:
+    """What a training did with the hidden states below its cut, by its facts; ``None`` where none were to be kept."""
+    if "trunk_kept" not in facts:
+        return None
+    cut = facts["cut"]
+    if not facts["trunk_kept"]:
+        if cut is None:
+            return "no hidden states were kept: the training ended before the cut was chosen"
+        if cut == 0:
+            return "no hidden states were kept: the rule for the cut selects the lowest layer"
+        return (
+            f"no hidden states were kept: below layer {cut} of {facts['num_layers']}, which never trained, computing them is faster "
+            "than reading"
+        )
+    half = " in half precision" if facts["trunk_precision"] == "half" else ""
+    return (
+        f"hidden states below layer {cut} of {facts['num_layers']}{half}: {facts['trunk_computed']:,} examples computed, "
+        f"{facts['trunk_read']:,} read; {facts['trunk_memory_mb']:,.1f} MB in memory, {facts['trunk_written_mb']:,.1f} MB written"
+    )
