@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LayerSelectError
 from ..layers import LayerSpec, layer_modules
 from .ahead import SentAhead
+from .kept import Kept, numerics_on
 from .keys import CARRIED, BatchKeys, batch_size, keys_of
-from .padding import Parts, batch_of, examples_of, fits
+from .padding import batch_of, examples_of
 from .passes import check_padding, states_at_cut, survey
-from .shelf import Shelf
 from .skipping import Skipping
 from .stacks import argument_names, check_model, stacks_at
 from .store import TrunkStore
@@ -32,19 +30,6 @@ _VERSION = 1
 _ASKED_ANYWHERE = ("output_hidden_states", "output_attentions")
 #: What is remembered for the next token; without the skipped layers it is not whole.
 _REMEMBERED = ("past_key_values", "cache")
-
-
-@dataclass
-class _Kept:
-    """Where states are kept that are computed in one way: the same precision, the same autocast.
-
-    Attributes:
-        dtypes, devices: of the hidden states of each stack with layers below the cut.
-    """
-
-    shelf: Shelf
-    dtypes: list[torch.dtype]
-    devices: list[torch.device]
 
 
 class Trunk:
@@ -102,10 +87,10 @@ class Trunk:
         self.store = TrunkStore() if store is None else store
         self._skipping = Skipping([stack.below for stack in self._stacks])
         self._weights: TrunkWeights | None = None
-        self._kept: dict[tuple, _Kept] = {}
+        self._kept: dict[tuple, Kept] = {}
         self._inside = self._padding_is_idle = False
         self._fingerprints: dict[tuple, str] = {}
-        self._latest: _Kept | None = None
+        self._latest: Kept | None = None
         self._sent = SentAhead()
         self._handles = [
             # In front of all others: some of them take note of the pass that begins, and ours may run another one first.
@@ -204,7 +189,7 @@ class Trunk:
             self.read += len(batch.keys)
             return sent
         masks = self._own(batch.masks)
-        examples = _look_up(kept, batch, masks)
+        examples = kept.look_up(batch, masks)
         missing = [row for row, example in enumerate(examples) if example is None]
         if missing:
             states = self._compute(missing, batch_size(inputs), args, kwargs)
@@ -214,7 +199,7 @@ class Trunk:
                 kept.shelf.put(batch.keys[row], parts)
         self.filled += len(missing)
         self.read += len(examples) - len(missing)
-        host = batch_of(examples, masks, kept.dtypes, pinned=_on_gpu(kept.devices))
+        host = batch_of(examples, masks, kept.dtypes, pinned=kept.on_gpu)
         states = [state.to(device, non_blocking=True) for state, device in zip(host, kept.devices, strict=True)]
         if batch.asks_padding and not self._padding_is_idle:
             check_padding(self._model, lambda: self._model(*args, **kwargs), self._spread(states), self._skipping)
@@ -224,10 +209,10 @@ class Trunk:
     def _send(self, batch: BatchKeys) -> None:
         """Starts to copy what will be asked for, if all of it is there and has a way to go."""
         kept = self._latest
-        if kept is None or not _on_gpu(kept.devices) or batch.asks_padding:
+        if kept is None or not kept.on_gpu or batch.asks_padding:
             return
         masks = self._own(batch.masks)
-        examples = _look_up(kept, batch, masks)
+        examples = kept.look_up(batch, masks)
         if all(example is not None for example in examples):
             self._sent.send(batch.keys, kept, batch_of(examples, masks, kept.dtypes, pinned=True), kept.devices)
 
@@ -242,16 +227,16 @@ class Trunk:
         states = states_at_cut(self._model, lambda: self._model(*args, **kwargs), self._lasts(), self._skipping)
         return self._own(states)
 
-    def _place(self, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], batch: BatchKeys) -> _Kept:
+    def _place(self, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], batch: BatchKeys) -> Kept:
         """Where the states of this call are kept."""
         if self._weights is not None and self._weights.changed():
             self._kept.clear()
-        numerics = _numerics(next(self._model.parameters()).device)
+        numerics = numerics_on(next(self._model.parameters()).device)
         if numerics not in self._kept:
             self._kept[numerics] = self._look(numerics, batch, args, kwargs)
         return self._kept[numerics]
 
-    def _look(self, numerics: tuple, batch: BatchKeys, args: tuple, kwargs: dict[str, Any]) -> _Kept:
+    def _look(self, numerics: tuple, batch: BatchKeys, args: tuple, kwargs: dict[str, Any]) -> Kept:
         """Runs the model whole, once, to learn how it is cut."""
         seen = survey(
             self._model,
@@ -289,7 +274,7 @@ class Trunk:
             "hidden states below layer %d of %d are kept as %s, %d bytes a token, and computed in evaluation mode%s",
             self.cut, self._layers, fingerprint[:12], self.bytes_per_token, self._dropout(),
         )  # fmt: skip
-        return _Kept(self.store.shelf(fingerprint, facts), dtypes, [state.device for state in states])
+        return Kept(self.store.shelf(fingerprint, facts), dtypes, [state.device for state in states])
 
     def _dropout(self) -> str:
         drops = any(isinstance(m, nn.Dropout) and m.p > 0 for block in self._below() for m in block.modules())
@@ -309,20 +294,3 @@ class Trunk:
         """The other way round."""
         own = iter(values)
         return [next(own) if stack.below else None for stack in self._stacks]
-
-
-def _look_up(kept: _Kept, batch: BatchKeys, masks: Sequence[Tensor | None]) -> list[Parts | None]:
-    """The entries of a batch, ``None`` for those that are not there, or are of another length."""
-    found = [kept.shelf.get(key) for key in batch.keys]
-    return [entry if entry is not None and fits(entry, masks, row) else None for row, entry in enumerate(found)]
-
-
-def _numerics(device: torch.device) -> tuple:
-    """What decides, besides weights and tokens, how the hidden states are rounded."""
-    kind = device.type
-    autocast = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None
-    return kind, autocast, torch.get_float32_matmul_precision() if kind == "cuda" else None
-
-
-def _on_gpu(devices: Sequence[torch.device]) -> bool:
-    return any(device.type == "cuda" for device in devices)
