@@ -27,7 +27,7 @@ from layouts import Turns, bootstrap_interval
 
 BATCHES, EXAMPLES, LENGTH = 12, 8, 64
 VOCABULARY = 8192
-ROUNDS = 7
+ROUNDS = 3
 LIMIT = 3.0
 
 
