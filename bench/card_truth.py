@@ -53,11 +53,11 @@ def trained_alone(folder: Path, layers: int, split: str) -> dict[str, np.ndarray
         LayerSelectError: a layer or a seed is missing.
     """
     found: dict[tuple[int, int], dict[str, float]] = {}
-    for config in sorted(folder.glob("cells/*/config.json")):
-        settings = json.loads(config.read_text(encoding="utf-8"))["settings"]
+    for results in sorted(folder.glob("cells/*/results.json")):  # a run without them has not ended
+        settings = json.loads(results.with_name("config.json").read_text(encoding="utf-8"))["settings"]
         match = re.fullmatch(r"fixed:layers=\[(\d+)\]", settings["rule"])
         if match:
-            lines = (config.parent / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = results.with_name("metrics.jsonl").read_text(encoding="utf-8").splitlines()
             last = [line for line in map(json.loads, lines) if line.get("split") == split][-1]
             found[settings["seed"], int(match[1])] = last
     seeds = sorted({seed for seed, _ in found})
