@@ -33,3 +33,11 @@ def test_layer_card_puts_adapters_where_the_card_says():
     }
     assert trained == set(card.place(k=2))
     assert sum(losses[-5:]) / 5 < 0.7 * sum(losses[:5]) / 5
+
+
+def test_kept_states_are_computed_once():
+    losses, selector = load_example("kept_states").train(epochs=4, examples=128)
+    assert losses[-1] < 0.95 * losses[0]
+    assert selector.cut == 4 and selector.trunk is not None
+    # 128 examples, of which one at most is drawn twice.
+    assert 120 < selector.trunk.filled <= 128 and selector.trunk.filled + selector.trunk.read == 4 * 128
