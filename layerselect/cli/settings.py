@@ -106,7 +106,7 @@ class SettingGroups:
                  "reads gradients looks at the first steps, which then train no layer", default="cost-aware:budget=0.5",
                  metavar="N|RULE")  # fmt: skip
         self.add(group, "--trunk-store", "keep them in this folder, where later runs find them ('layerselect trunk ls' shows and clears "
-                 "it); none: for this run only (default: the user's cache folder, or $LAYERSELECT_CACHE/trunk)", metavar="DIR")  # fmt: skip
+                 "it); none: for this run only; without: the user's cache folder, or $LAYERSELECT_CACHE/trunk", metavar="DIR")  # fmt: skip
         self.add(group, "--trunk-memory", "hold as much of them in memory; 0: nothing", default="2GB", metavar="SIZE")
         self.add(group, "--trunk-precision", "half keeps 16 bits a number", default="exact", choices=("exact", "half"))
         return group

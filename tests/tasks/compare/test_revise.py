@@ -78,7 +78,9 @@ def test_floors_and_the_test_against_all(done):
 
 def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(config, tmp_path, monkeypatch):
     def train_cell(task, settings, log, threads, running, on_note):
-        return "killed by SIGKILL" if task == "intent" else in_this_process(task, settings, log, threads, running)
+        return (
+            "killed by SIGKILL" if task == "intent" else in_this_process(task, settings, log, threads, running, on_note)
+        )
 
     monkeypatch.setattr(run_module, "train_cell", train_cell)
     comparison = run_compare(replace(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning")))

@@ -116,7 +116,7 @@ def test_what_is_finished_is_kept_and_a_failed_cell_leaves_the_rest(done, config
         started.append(settings["rule"])
         if settings["rule"] == "topk:k=1":
             return "killed by SIGKILL (out of memory?)"
-        return in_this_process(task, settings, log, threads, running)
+        return in_this_process(task, settings, log, threads, running, on_note)
 
     monkeypatch.setattr(run_module, "train_cell", train_cell)
     methods = (*config.methods, "topk:k=1", "fixed:layers=[9]")
