@@ -151,23 +151,34 @@ def check_padding(model: nn.Module, call: Call, given: Sequence[Tensor | None], 
             skipped = call()
         finally:
             skipping.given = None
-    for one, other in zip(_tensors(whole), _tensors(skipped), strict=True):
-        if one.ndim == 0 and not torch.allclose(one, other, rtol=1e-5, equal_nan=True):
-            raise LayerSelectError(
-                "the loss depends on padding: it asks for the first token behind padding on the left, which the model predicts from "
-                "padding, and hidden states of padding are not kept; set that label to -100, pad on the right, or train with "
-                "trunk='none'"
-            )
+    if not all(_close(*pair) for pair in _pairs(whole, skipped) or [] if pair[0].ndim == 0):
+        raise LayerSelectError(
+            "the loss depends on padding: it asks for the first token behind padding on the left, which the model predicts from "
+            "padding, and hidden states of padding are not kept; set that label to -100, pad on the right, or train with "
+            "trunk='none'"
+        )
 
 
 def _compare(model: nn.Module, whole: Any, skipped: Any) -> None:
-    for one, other in zip(_tensors(whole), _tensors(skipped), strict=True):
-        # On the CPU bit for bit; a GPU may choose other kernels where memory is laid out otherwise.
-        if one.shape != other.shape or not torch.allclose(one, other, rtol=1e-5, atol=1e-6, equal_nan=True):
-            raise LayerSelectError(
-                f"{type(model).__name__} gives another output when the layers below the cut are skipped: it uses what they compute "
-                "elsewhere, too; train with trunk='none'"
-            )
+    pairs = _pairs(whole, skipped)
+    # On the CPU bit for bit; a GPU may choose other kernels where memory is laid out otherwise.
+    if pairs is None or not all(_close(*pair) for pair in pairs):
+        raise LayerSelectError(
+            f"{type(model).__name__} gives another output when the layers below the cut are skipped: it uses what they compute "
+            "elsewhere, too; train with trunk='none'"
+        )
+
+
+def _pairs(one: Any, other: Any) -> list[tuple[Tensor, Tensor]] | None:
+    """The floating-point tensors of two outputs side by side; ``None`` if they are not as many, or of other shapes."""
+    ours, theirs = _tensors(one), _tensors(other)
+    if [tensor.shape for tensor in ours] != [tensor.shape for tensor in theirs]:
+        return None
+    return list(zip(ours, theirs, strict=True))
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
 def _tensors(value: Any) -> list[Tensor]:

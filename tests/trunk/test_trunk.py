@@ -315,6 +315,25 @@ def test_a_model_that_uses_lower_layers_elsewhere_is_refused():
         model(torch.randint(0, VOCABULARY, (2, 5)))
 
 
+def test_a_mixture_that_balances_all_its_layers_is_refused():
+    """The loss of a mixture of experts looks at the routers of every layer."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=VOCABULARY, num_local_experts=4, output_router_logits=True,
+    )  # fmt: skip
+    model = MixtralForCausalLM(config).eval().requires_grad_(False)
+    tokens = torch.randint(0, VOCABULARY, (2, 5))
+    with Trunk(model, 2), pytest.raises(LayerSelectError, match="uses what they compute elsewhere"):
+        model(input_ids=tokens, labels=tokens)
+    config.output_router_logits = False
+    expected = model(input_ids=tokens, labels=tokens).loss
+    with Trunk(model, 2) as trunk:
+        assert model(input_ids=tokens, labels=tokens).loss == expected and trunk.filled == 2
+
+
 def test_a_model_of_ones_own():
     class Own(nn.Module):
         def __init__(self) -> None:
