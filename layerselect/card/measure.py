@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import LayerSelectError
 from ..layers import LayerSpec
+from ..sizes import parse_bytes, show_bytes
 from .adapt import performance
 from .assemble import assemble
 from .card import LayerCard
@@ -20,7 +21,7 @@ from .fingerprints import data_fingerprint, model_facts
 from .frozen import all_frozen
 from .losses import LIKELIHOODS, BatchLoss, Counted, Loss, tensors, to_device
 from .maps import find_maps
-from .memory import parse_bytes, plan_memory, show_bytes, survey
+from .memory import plan_memory, survey
 from .sweep import Sweeper
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def measure(
         raise LayerSelectError(
             f"dtype={dtype} is too coarse for sums over many tokens: use torch.float32 or torch.float64"
         )
-    limit, tell = parse_bytes(max_memory), on_event or (lambda kind, record: None)
+    limit, tell = parse_bytes(max_memory, "max_memory"), on_event or (lambda kind, record: None)
     given = list(batches)
     if not given:
         raise LayerSelectError("there are no batches to measure on: give at least one")

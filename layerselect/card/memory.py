@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from ..sizes import show_bytes
 from .maps import WatchedLayers
 from .statistics import Source
 
 logger = logging.getLogger(__name__)
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _DOUBLE = 8
 
 
@@ -150,27 +148,3 @@ def _need(found: Survey, layer: int, size: int, growth: float) -> _Need:
 
 def _together(needs: Sequence[_Need]) -> _Need:
     return _Need(sum(n.statistics for n in needs), sum(n.batch for n in needs), max(n.workspace for n in needs))
-
-
-def parse_bytes(size: int | str) -> int:
-    """``4000000000`` or ``"4GB"`` as bytes.
-
-    Raises:
-        LayerSelectError: neither a whole number above 0 nor a number with a unit.
-    """
-    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-        return size
-    found = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    if found is None or found[2].upper() not in _UNITS or float(found[1]) <= 0:
-        raise LayerSelectError(
-            f"max_memory={size!r} is no size: give bytes or a number with a unit, such as 4GB or 512MiB"
-        )
-    return int(float(found[1]) * _UNITS[found[2].upper()])
-
-
-def show_bytes(size: int) -> str:
-    """Bytes for people: three digits and a unit."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}"
-    return f"{size} B"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Corpus
+from ..sizes import parse_bytes
 from ..tasks.completions import CompletionCollator, nll
 from ..tasks.folders import check_free, discard, move_into_place, partial_folder
 from ..tasks.intent.config import IntentConfig
@@ -28,7 +29,6 @@ from .fingerprints import model_facts
 from .frozen import only_trainable
 from .losses import Counted, Loss, to_device
 from .measure import MeasureSettings, OnEvent, measure
-from .memory import parse_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class CardJob:
         check(self.examples >= 1, "examples", self.examples, "must be at least 1")
         check(self.head_steps >= 0, "head_steps", self.head_steps, "must not be negative")
         # What measure() would refuse is refused before a model is loaded.
-        parse_bytes(self.max_memory)
+        parse_bytes(self.max_memory, "max_memory")
         MeasureSettings(
             **{each.name: self.options[each.name] for each in fields(MeasureSettings) if each.name in self.options}
         )

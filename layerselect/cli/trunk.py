@@ -66,7 +66,7 @@ def run_ls(args: argparse.Namespace) -> int:
 
 
 def run_rm(args: argparse.Namespace) -> int:
-    from ..card.memory import show_bytes
+    from ..sizes import show_bytes
     from ..trunk.inventory import remove_shelves
 
     if args.everything == bool(args.ids):
@@ -97,7 +97,7 @@ def _print_table(shelves: list[ShelfInfo], folder: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ..card.memory import show_bytes
+    from ..sizes import show_bytes
 
     table = Table(title="Shelves", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("id", no_wrap=True)

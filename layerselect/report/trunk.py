@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..card.memory import show_bytes
+from ..sizes import show_bytes
 
 
 def trunk_size_line(record: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..card.memory import show_bytes
 from ..errors import LayerSelectError
 from ..freezing import Freezer
 from ..integrations.transformers import SelectorCallback
@@ -22,6 +21,7 @@ from ..layers import split_parameters
 from ..probing import evaluating
 from ..rules import MEASURED, Fixed, LayerCardRule
 from ..selector import FastSelector
+from ..sizes import show_bytes
 from ..trunk import Trunk, TrunkStore
 from .probe import tried_on
 from .settings import TrainingSettings

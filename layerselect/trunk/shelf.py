@@ -69,26 +69,30 @@ class Shelf:
             kept = self._keep(key, parts)
         return parts if kept is None else kept.hand_out()
 
-    def put(self, key: bytes, parts: Sequence[Tensor]) -> None:
-        """Keeps an entry, copied, as far as there is room. Does nothing if it is in memory already.
+    def put(self, key: bytes, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Keeps an entry, copied, as far as there is room; nothing is done if it is in memory already.
 
         Args:
             key: 16 bytes.
             parts: 1 or 2 tensors on the CPU; float32, float16, bfloat16 or float64; any shape.
 
+        Returns:
+            The parts as :meth:`get` will return them, in half precision where the store keeps that.
+
         Raises:
             ValueError: a key or parts of another kind.
         """
         check(key, parts)
-        if key in self._held or self.closed:
-            return
         # Tensors made in inference mode could not be used in training later.
         with torch.inference_mode(False), torch.no_grad():
             parts = _in_half(parts) if self._half else tuple(parts)
+            if key in self._held or self.closed:
+                return parts
             with self._lock:
                 kept = self._keep(key, parts, copy=True)
         if kept is None or self._backing.folder is not None:
             self._write(key, parts)
+        return parts
 
     def __contains__(self, key: bytes) -> bool:
         """Whether there is such an entry. Whether the file is whole only :meth:`get` finds out."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..card.memory import parse_bytes
 from ..errors import LayerSelectError
+from ..sizes import parse_bytes
 from .backing import Backing
 from .shelf import Shelf
 from .shelf_folder import SHELF_NAME, open_shelf
@@ -50,7 +50,9 @@ class TrunkStore:
         if precision not in PRECISIONS:
             raise LayerSelectError(f"precision={precision!r} is unknown: give one of {', '.join(PRECISIONS)}")
         self.precision = precision
-        self._backing = Backing(None if folder is None else Path(folder).expanduser(), _parse_memory(memory))
+        self._backing = Backing(
+            None if folder is None else Path(folder).expanduser(), parse_bytes(memory, "memory", least=0)
+        )
         self._shelves: dict[str, Shelf] = {}
         self._lock = threading.Lock()
 
@@ -120,18 +122,7 @@ class TrunkStore:
 def is_size(memory: int | str) -> bool:
     """Whether a store takes it for an amount of memory."""
     try:
-        _parse_memory(memory)
+        parse_bytes(memory, "memory", least=0)
     except LayerSelectError:
         return False
     return True
-
-
-def _parse_memory(memory: int | str) -> int:
-    if memory == "0" or (isinstance(memory, int) and not isinstance(memory, bool) and memory == 0):
-        return 0
-    try:
-        return parse_bytes(memory)
-    except LayerSelectError:
-        raise LayerSelectError(
-            f"memory={memory!r} is no size: give bytes or a number with a unit, such as 2GB or 512MiB"
-        ) from None

@@ -195,8 +195,8 @@ class Trunk:
             states = self._compute(missing, batch_size(inputs), args, kwargs)
             rows = [None if mask is None else mask[missing] for mask in masks]
             for row, parts in zip(missing, examples_of(states, rows), strict=True):
-                examples[row] = parts
-                kept.shelf.put(batch.keys[row], parts)
+                # As it will be read: an epoch that computes and one that reads see the same numbers.
+                examples[row] = kept.shelf.put(batch.keys[row], parts)
         self.filled += len(missing)
         self.read += len(examples) - len(missing)
         host = batch_of(examples, masks, kept.dtypes, pinned=kept.on_gpu)

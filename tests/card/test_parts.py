@@ -16,9 +16,10 @@ from layerselect.card.intervals import Contributions, spearman, spearman_interva
 from layerselect.card.losses import counted_positions, directions
 from layerselect.card.maps import find_maps
 from layerselect.card.measure import _divide
-from layerselect.card.memory import parse_bytes, plan_memory, show_bytes, survey
+from layerselect.card.memory import plan_memory, survey
 from layerselect.card.statistics import _BLOCK, Statistics
 from layerselect.padding import PaddingMasks
+from layerselect.sizes import parse_bytes, show_bytes
 
 from tests.card.test_models import texts
 from tests.models import hugging_face, plain
@@ -229,13 +230,13 @@ def test_memory_is_what_is_allocated():
     ("text", "size"), [("4GB", 4 * 10**9), ("512 MiB", 2**29), ("1.5kb", 1500), (7, 7), ("12", 12)]
 )
 def test_sizes(text, size):
-    assert parse_bytes(text) == size
+    assert parse_bytes(text, "max_memory") == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", 0, True, "4XB", None])
 def test_bad_sizes(text):
     with pytest.raises(LayerSelectError, match="is no size"):
-        parse_bytes(text)
+        parse_bytes(text, "max_memory")
 
 
 def test_sizes_for_people():

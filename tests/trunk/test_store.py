@@ -269,7 +269,7 @@ def test_a_thread_reads_ahead_while_others_put(tmp_path):
 
 @pytest.mark.parametrize("memory", ["much", -1, "2XB", True, 1.5])
 def test_a_memory_that_is_no_size_is_refused(memory):
-    with pytest.raises(LayerSelectError, match="^memory=.*such as 2GB"):
+    with pytest.raises(LayerSelectError, match="^memory=.*such as 4GB"):
         TrunkStore(memory=memory)
 
 
