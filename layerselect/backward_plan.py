@@ -64,11 +64,13 @@ class BackwardPlan:
         if self._schedule.selects_in(step) and self._drawn_for != step:
             # It is told that all is well: what is not finite is left out of its choice step by step, also where the
             # choice stands for several steps.
-            scores = torch.full((self._num_layers,), float("nan"))
-            status = torch.full((self._num_layers,), MEASURED, dtype=torch.uint8)
+            out = self.freezer.floor if rule.draws else 0
+            count = self._num_layers - out
+            scores, status = torch.full((count,), float("nan")), torch.full((count,), MEASURED, dtype=torch.uint8)
             mask = getattr(rule.select(scores, status), "mask", None)
-            check_mask(rule, mask, self._num_layers)
-            self._drawn, self._drawn_for = mask, step
+            check_mask(rule, mask, count)
+            self._drawn = mask if not out else torch.cat([torch.zeros(out, dtype=torch.bool), mask])
+            self._drawn_for = step
         return self._drawn
 
     def forget_drawn(self) -> None:

@@ -34,6 +34,7 @@ class BlockCyclic(Rule):
 
     name = "block-cyclic"
     uses_scores = False
+    draws = True
 
     def __post_init__(self) -> None:
         check_count(self.name, "interval", self.interval)

@@ -30,6 +30,7 @@ class Lisa(Rule):
 
     name = "lisa"
     uses_scores = False
+    draws = True
 
     def __post_init__(self) -> None:
         check_count(self.name, "n", self.n)

@@ -27,6 +27,7 @@ class RandomLayers(Rule):
 
     name = "random"
     uses_scores = False
+    draws = True
 
     def __post_init__(self) -> None:
         if self.k is not None:

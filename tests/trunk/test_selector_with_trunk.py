@@ -92,7 +92,19 @@ def test_nothing_below_the_cut_ever_trains(rule: str):
     assert not torch.equal(run.layer_weights(3), before[3])
 
 
-def test_a_rule_that_draws_below_the_cut_leaves_something_to_train():
+@pytest.mark.parametrize("rule", ["random:k=1", "lisa:n=1;interval=1", "block-cyclic:interval=1"])
+def test_rules_that_draw_draw_among_the_layers_above(rule: str):
+    run = Run(model(), rule, trunk="cached", cut=2)
+    seen = []
+    for batch in batches("llama", "right") * 4:
+        run.step(batch)
+        seen.append(run.selector.selected())
+    assert {tuple(layers) for layers in seen} == {(2,), (3,)}
+    if rule.startswith("block-cyclic"):
+        assert seen == [[3], [2]] * 6
+
+
+def test_a_rule_that_selects_below_the_cut_leaves_something_to_train():
     """Without parameters outside the layers, a step needs a layer."""
     run = Run(with_lora(hugging_face("llama")).eval(), "fixed:layers=[0]", trunk="cached", cut=2)
     for batch in batches("llama", "right"):
