@@ -23,6 +23,7 @@ from .history import History
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
 from .parameter_places import ParameterPlaces
+from .readings import Readings
 from .rules import EXCLUDED, ModelView, Rule, make_rule
 from .scaling import GradScaler, Scaling, read_scaling
 from .schedule import Schedule
@@ -41,7 +42,7 @@ _SAVED = (
 )  # fmt: skip
 
 
-class FastSelector:
+class FastSelector(Readings):
     """Measures each layer's gradient norm inside the backward pass and chooses which layers to train.
 
     ::
@@ -175,51 +176,6 @@ class FastSelector:
         )  # fmt: skip
 
     # ------------------------------------------------------------------ what it knows
-
-    @property
-    def scores(self) -> Tensor:
-        """float32 [L], live, on the device: each layer's last finite score; NaN where it was never measured.
-        Reading values from it is the caller's synchronisation."""
-        return self._core.state["scores"]
-
-    @property
-    def mask(self) -> Tensor:
-        """bool [L], live, on the device: the current selection; all layers before the first one."""
-        return self._core.state["mask"]
-
-    @property
-    def threshold(self) -> Tensor:
-        """float32 [], live, on the device: where the rule cut the scores; NaN where it cuts none."""
-        return self._core.state["threshold"]
-
-    @property
-    def kept_share(self) -> Tensor:
-        """float32 [], live, on the device: the share of the scores that a rule with a budget keeps of its base's selection;
-        NaN with other rules."""
-        return self._core.state["kept_share"]
-
-    @property
-    def step_cost(self) -> Tensor:
-        """float32 [], live, on the device: what the last selection costs by the rule's reckoning, as a fraction of the step
-        that trains all layers; NaN with rules that know no costs."""
-        return self._core.state["step_cost"]
-
-    @property
-    def frequency(self) -> Tensor:
-        """int64 [L], live, on the device: in how many selections each layer was chosen (G_l)."""
-        return self._core.state["frequency"]
-
-    @property
-    def total_norm(self) -> Tensor:
-        """float64 [], live, on the device: the L2 norm of the gradients that the last step captured, those
-        of outer parameters included; of a skipped step, too. Where the device decides, gradients of outer parameters
-        are measured in :meth:`step`, also with ``capture="backward"``: what is written to them before shows in it."""
-        return self._core.state["total_norm"]
-
-    @property
-    def nonfinite(self) -> Tensor:
-        """int64 [L], live, on the device: in how many steps each layer's gradient was not finite."""
-        return self._core.state["nonfinite"]
 
     @property
     def steps(self) -> int:
