@@ -31,8 +31,9 @@ REACHED = {"macro-F1": ("macro_f1", 1.0), "- loss": ("loss", -1.0)}
 
 
 def figures(card: LayerCard) -> dict[str, np.ndarray]:
-    """What might predict a gain, [L] each."""
+    """What might predict a gain, [L] each; depth needs no card, so a card should do better than it."""
     return {
+        "depth": np.arange(len(card.layers), dtype=float),
         "fresh": card.fresh,
         "resnorm": np.array([layer.resnorm for layer in card.layers]),
         "gradient norm": np.array([layer.gradient_norm for layer in card.layers]),
