@@ -14,6 +14,7 @@ EXPECTED = {
     "llama": [f"model.layers.{i}" for i in range(4)],
     "gemma3": [f"model.layers.{i}" for i in range(4)],
     "qwen": [f"model.layers.{i}" for i in range(4)],
+    "qwen3": [f"model.layers.{i}" for i in range(4)],
     "gpt2": [f"transformer.h.{i}" for i in range(4)],
     "opt": [f"model.decoder.layers.{i}" for i in range(4)],
     "bert": [f"bert.encoder.layer.{i}" for i in range(4)],
