@@ -41,7 +41,8 @@ std::shared_ptr<GradientMonitor> make_monitor(const std::vector<at::Tensor>& par
 
 // All of StepOptions by keyword. Tensors it refers to must stay alive until the device has read them: the caller keeps them.
 void close_step(DeviceCore& core, std::vector<std::int64_t> measured, std::vector<bool> active,
-                std::int64_t first_layer, const std::string& kind, std::pair<double, double> window, bool inclusive, std::int64_t splits, std::int64_t k, double gamma,
+                std::int64_t first_layer, const std::string& kind, std::pair<double, double> window, bool inclusive,
+                std::int64_t splits, std::int64_t k, double gamma,
                 std::optional<at::Tensor> fixed, std::optional<at::Tensor> costs, double budget, std::int64_t warmup,
                 std::int64_t interval, std::optional<at::Tensor> inv_scale, std::optional<at::Tensor> outer_inv_scale,
                 std::optional<at::Tensor> skip, bool skip_nonfinite) {

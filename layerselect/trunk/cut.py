@@ -71,13 +71,9 @@ class Cut:
         if not self.watched:
             self._choose(torch.full((self._layers,), float("nan")))
 
-    @property
-    def first_layer(self) -> int:
-        """The lowest layer that may train: 0 as long as the cut is not known."""
-        return self.depth or 0
-
-    def saw(self, scores: Tensor, status: Tensor) -> bool:
-        """Takes note of a step in which all layers were measured; whether the cut is chosen now, for which the host waits, once.
+    def saw(self, scores: Tensor, status: Tensor) -> None:
+        """Takes note of a step in which all layers were measured. Behind the last one watched the cut is chosen, for which the host
+        waits, once.
 
         Args:
             scores, status: as :meth:`~layerselect.rules.Rule.after_step` is shown them.
@@ -86,10 +82,8 @@ class Cut:
         self._sums += scores.double().where(fresh, 0.0)
         self._counts += fresh
         self._seen += 1
-        if self._seen < self.watched:
-            return False
-        self._choose((self._sums / self._counts).cpu())
-        return True
+        if self._seen == self.watched:
+            self._choose((self._sums / self._counts).cpu())
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from ..probing import evaluating
 from .skipping import Skipping
 
 Call = Callable[[], Any]
@@ -19,19 +20,6 @@ Call = Callable[[], Any]
 
 class _Reached(Exception):
     """The cut was reached: what lies above it need not be computed."""
-
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without gradients; behind the block every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def states_at_cut(
@@ -51,7 +39,7 @@ def states_at_cut(
 
     handles = [b.register_forward_hook(partial(take, s)) for s, b in enumerate(lasts) if b is not None]
     try:
-        with evaluation(model):
+        with evaluating(model), torch.no_grad():
             call()
     except _Reached:
         return found
@@ -112,7 +100,8 @@ def survey(
             )
 
     with ExitStack() as stack:
-        stack.enter_context(evaluation(model))
+        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.no_grad())
         stack.callback(setattr, skipping, "learn", False)
         skipping.learn = True
         for handle in (
@@ -128,7 +117,7 @@ def survey(
             "some of the model's blocks below the cut do not run in every pass: train with trunk='none'"
         )
     states = [None if state is None else state.detach() for state in found]
-    with evaluation(model):
+    with evaluating(model), torch.no_grad():
         skipping.given = states
         try:
             skipped = call()
@@ -144,7 +133,7 @@ def check_padding(model: nn.Module, call: Call, given: Sequence[Tensor | None], 
     Raises:
         LayerSelectError: they differ.
     """
-    with evaluation(model):
+    with evaluating(model), torch.no_grad():
         whole = call()
         skipping.given = given
         try:

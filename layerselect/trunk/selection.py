@@ -49,6 +49,7 @@ class TrunkSelection:
         self._view, self._store = view, store
         self._cut: Cut | None = None
         self._may_decline = trunk == "auto"
+        self._declined = False
         self.trunk: Trunk | None = None
         if trunk == "none":
             return
@@ -88,12 +89,12 @@ class TrunkSelection:
 
     def stand(self, freezer: Freezer) -> None:
         """Begins to keep hidden states, if the cut is known and layers may be frozen."""
-        if not self.first_layer or self.trunk is not None or freezer.held:
+        if not self.first_layer or self.trunk is not None or self._declined or freezer.held:
             return
         freezer.floor = self.first_layer
         freezer.apply(freezer.active)
         if self._may_decline and not worth_keeping(self._view.modules[: self.first_layer]):
-            self._store = None
+            self._declined = True  # measured once, not in every step
             return
         self.trunk = Trunk(self._view.model, self.first_layer, self._store, layers=self._view.modules)
         logger.info("the cut is below layer %d of %d", self.first_layer, len(self._view.modules))

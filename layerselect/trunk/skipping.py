@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from ..probing import evaluating
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,8 @@ class _Forward:
         return self.form.with_hidden(hidden, args, kwargs, self._computed(args, kwargs) if self.form.computed else None)
 
     def _computed(self, args: tuple, kwargs: dict[str, Any]) -> Any:
-        modes = [(module, module.training) for module in self.block.modules()]
-        self.block.eval()
-        try:
-            with torch.no_grad():
-                return self._forward(*args, **kwargs)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with evaluating(self.block), torch.no_grad():
+            return self._forward(*args, **kwargs)
 
     def close(self) -> None:
         if vars(self.block).get("forward") is self:

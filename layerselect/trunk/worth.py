@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -50,9 +50,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2.0 * _MATRIX**3 / _seconds(device, lambda: matrix @ matrix)
 
 
-def _seconds(device: torch.device, work: object) -> float:
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
     """The fastest of a few runs."""
-    assert callable(work)
     best = float("inf")
     for _ in range(_ROUNDS):
         with torch.cuda.device(device):

@@ -234,6 +234,16 @@ def test_auto_keeps_states_on_the_cpu(caplog):
     assert run.selector.trunk is not None
 
 
+def test_auto_that_finds_computing_faster_keeps_nothing_and_is_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr("layerselect.trunk.selection.worth_keeping", lambda blocks: asked.append(len(blocks)))
+    run = Run(model(), "all", trunk="auto", cut=2)
+    for batch in batches("llama", "right"):
+        run.step(batch)
+    assert asked == [2] and run.selector.trunk is None
+    assert run.selector.trained() == [2, 3]
+
+
 def test_gradient_checkpointing_above_the_cut():
     """The blocks above are recomputed, those below are not there to be, and the gradients are the same bits."""
 
