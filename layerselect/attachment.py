@@ -9,7 +9,7 @@ from torch import nn
 
 from .core import Core
 from .device_gates import make_gate
-from .freezing import Freezer
+from .layer_freezer import LayerFreezer
 from .gating import Gate
 from .state_reset import StateReset
 
@@ -36,7 +36,7 @@ class Attachment:
         mode: str,
         on_freeze: str,
         core: Core,
-        freezer: Freezer,
+        freezer: LayerFreezer,
     ) -> None:
         self.optimizers = list(optimizers)
         self._core = core

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import LayerSelectError
-from .freezing import Freezer
+from .layer_freezer import LayerFreezer
 from .sharding import is_spread
 
 
@@ -88,7 +88,7 @@ class EngineWatch:
         mode, capture: the selector's.
     """
 
-    def __init__(self, model: nn.Module, freezer: Freezer, *, mode: str, capture: str) -> None:
+    def __init__(self, model: nn.Module, freezer: LayerFreezer, *, mode: str, capture: str) -> None:
         self._processes = processes()
         self._any_will_do = mode != "freeze" and capture == "step"
         self._freezer = weakref.ref(freezer)

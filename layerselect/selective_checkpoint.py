@@ -24,6 +24,18 @@ FUNCTION, FLAG = "_gradient_checkpointing_func", "gradient_checkpointing"
 _OPTIONS = (inspect.signature(checkpoint).parameters.keys() | {"preserve_rng_state"}) - {"function", "args", "kwargs"}
 
 
+class Plan:
+    """Which parameters take gradients in a pass: here, those that require one. :class:`~layerselect.layer_freezer.LayerFreezer` is another."""
+
+    def trains(self, module: nn.Module) -> bool:
+        """Whether some parameter of ``module`` takes a gradient."""
+        return any(parameter.requires_grad for parameter in module.parameters())
+
+    def in_force(self, function: Callable[..., Any], module: nn.Module | None) -> Callable[..., Any]:
+        """``function``, which runs ``module`` or what is not known, with the plan in force also where autograd calls it again."""
+        return function
+
+
 class SelectiveCheckpoint:
     """Stands in the place of a module's checkpoint function and calls it only where a gradient will flow.
 
@@ -33,21 +45,23 @@ class SelectiveCheckpoint:
     Args:
         original: the checkpoint function, often ``functools.partial(torch.utils.checkpoint.checkpoint, ...)``.
         inputs: tells borrowed gradients from real ones.
+        plan: what takes gradients.
     """
 
-    def __init__(self, original: Callable[..., Any], inputs: InputGradients) -> None:
+    def __init__(self, original: Callable[..., Any], inputs: InputGradients, plan: Plan | None = None) -> None:
         self.original = original
         self.inputs = inputs
+        self._plan = Plan() if plan is None else plan
         self._told = False
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        module = _module_of(function)
         if not free_to_choose():
-            return self.original(function, *args, **kwargs)
+            return self.original(self._plan.in_force(function, module), *args, **kwargs)
         function, args, kwargs = self._without_borrowed(function, args, kwargs)
         bound = function.keywords if isinstance(function, functools.partial) else {}
-        module = _module_of(function)
         asked = any_requires_grad((*args, *kwargs.values(), *bound.values()))
-        if not asked and module is not None and not trains(module):
+        if not asked and module is not None and not self._plan.trains(module):
             with _switched_off_inside(module):
                 return _plainly(function, args, kwargs)
         if self._is_reentrant(kwargs) and not any_requires_grad(args):
@@ -57,7 +71,7 @@ class SelectiveCheckpoint:
                 return self._without_recomputation(function, args, kwargs)
             args = (*args[:position], asking_gradient(args[position]), *args[position + 1 :])
         with self.inputs.checkpointing():
-            output = self.original(function, *args, **kwargs)
+            output = self.original(self._plan.in_force(function, module), *args, **kwargs)
         self.inputs.note_real(output if isinstance(output, (tuple, list)) else (output,))
         return output
 
@@ -85,10 +99,6 @@ class SelectiveCheckpoint:
 
     def __reduce__(self) -> tuple[Callable, tuple]:
         return _unchanged, (self.original,)  # a copy of the model has no selector
-
-
-def trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _module_of(function: Callable[..., Any]) -> nn.Module | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +18,13 @@ from .clipping import Clipping, norm_left
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
-from .freezing import Freezer
-from .gating import check_parameters, unwrap_optimizer
+from .gating import check_parameters, parameters_of, unwrap_optimizer
 from .history import History
+from .holdings import Holdings, register, take_over, unregister
+from .layer_freezer import LayerFreezer
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
+from .ownership import Ownership
 from .parameter_places import ParameterPlaces
 from .readings import Readings
 from .rules import EXCLUDED, ModelView, Rule, make_rule
@@ -34,6 +37,8 @@ from .trunk import DEFAULT_CUT, Trunk, TrunkStore
 from .trunk.selection import TrunkSelection
 
 logger = logging.getLogger(__name__)
+
+_LOOK_EVERY = 50  #: steps; parameters that were added are found in the step in which an optimizer is given them
 
 #: Tensors of the core that a saved state holds.
 _SAVED = (
@@ -125,13 +130,16 @@ class FastSelector(Readings):
         schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
         check_engine(model)
         put_shards_back(model)
+        self.mode: str = resolve_mode(mode, model)
+        if self.mode != "observe":
+            take_over(model.parameters())
         self._model = model
         self._found: LayeredParameters = split_parameters(model, layers)
+        self._owned = Ownership(model, self._found, layers)
         self._device = self._found.layers[0][0][1].device
         self.layer_sizes: list[int] = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
         self.layer_names: list[str] = self._found.names
         self.num_layers: int = len(self.layer_names)
-        self.mode: str = resolve_mode(mode, model)
         self._asked_capture = capture
         self.capture: str = resolve_capture(capture, model)
         self.backend: str = _backend.resolve(backend, self._device)
@@ -148,9 +156,10 @@ class FastSelector(Readings):
         self._attachment: Attachment | None = None
         self._closed = False
         self._warned_without_optimizer = False
+        self._sizes: list[int] = []
         self._step = 0
         self._plan = BackwardPlan(
-            Freezer([[p for _, p in layer] for layer in self._found.layers]),
+            LayerFreezer(self._found.modules, _parameters_by_layer(self._found)),
             self.schedule,
             num_layers=self.num_layers,
             lag=self.lag,
@@ -159,23 +168,42 @@ class FastSelector(Readings):
         )
         self._rule = self._prepared(make_rule(rule, seed=seed))
         self._seed = seed
+        self._holdings = Holdings()
+        self._finalizer = weakref.finalize(self, self._holdings.let_go)
+        self._finalizer.atexit = False
         try:
             self._build_core()
+            self._start(model)
         except BaseException:
-            self._rule.close()  # nobody else will
+            self._finalizer()
+            self._rule.close()  # where nobody held it yet
             raise
-        self._engine = EngineWatch(model, self._plan.freezer, mode=self.mode, capture=self.capture)
-        self._boundary: CheckpointBoundary | None = None
-        if self.mode == "freeze":
-            self._trunk.stand(self._plan.freezer)
-            self._plan.prepare(self._rule, self._step)
-            self._boundary = CheckpointBoundary(model, self._found.modules)
+        register(self)
         logger.info(
             "%d layers, %d outer parameters, mode %s, capture %s, backend %s, rule %s",
             self.num_layers, len(self._found.outer), self.mode, self.capture, self.backend, self._rule.name,
         )  # fmt: skip
 
+    def _start(self, model: nn.Module) -> None:
+        """Puts on the model what the mode needs."""
+        freezer = self._plan.freezer
+        self._holdings.hold("rule", self._rule.close)
+        self._engine = EngineWatch(model, freezer, mode=self.mode, capture=self.capture)
+        self._holdings.hold("engine", self._engine.close)
+        self._holdings.hold("freezer", freezer.close)
+        self._holdings.hold("trunk", self._trunk.close)
+        if self.mode == "freeze":
+            self._trunk.stand(freezer)
+            self._plan.prepare(self._rule, self._step)
+            freezer.install(model)
+            boundary = CheckpointBoundary(model, self._found.modules, freezer)
+            self._holdings.hold("boundary", boundary.close)
+
     # ------------------------------------------------------------------ what it knows
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._step} steps"
+        return f"<FastSelector of {self.num_layers} layers, rule {self._rule.name}, mode {self.mode}, {state}>"
 
     @property
     def steps(self) -> int:
@@ -209,6 +237,7 @@ class FastSelector(Readings):
         if new is not self._rule:
             self._rule.close()
         self._rule = new
+        self._holdings.hold("rule", new.close)
         self._plan.forget_drawn()
         if self.mode == "freeze":
             self._plan.prepare(self._rule, self._step)
@@ -222,6 +251,10 @@ class FastSelector(Readings):
         """Every parameter that may train in any step, outer ones included: what an optimizer must be given."""
         if not self._closed:
             self._follow_replaced_parameters()
+        return self.held_parameters()
+
+    def held_parameters(self) -> list[nn.Parameter]:
+        """The same as they were when the selector last looked."""
         return [p for _, p in self._all_parameters()]
 
     def selected(self) -> list[int]:
@@ -249,11 +282,16 @@ class FastSelector(Readings):
         if not plain:
             raise LayerSelectError("attach() was called without an optimizer")
         self._follow_replaced_parameters()
-        check_parameters(plain, self._all_parameters())
+        self._follow_users_flags(plain)
+        check_parameters(plain, [pair for pair in self._all_parameters() if pair[1].requires_grad])
+        self._tie(plain)
+
+    def _tie(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self._detach()
-        layers = [[p for _, p in layer] for layer in self._found.layers]
+        layers = _parameters_by_layer(self._found)
         how = {"mode": self.mode, "on_freeze": self.on_freeze, "core": self._core, "freezer": self._plan.freezer}
-        self._attachment = Attachment(plain, layers, **how)
+        self._attachment = Attachment(optimizers, layers, **how)
+        self._holdings.hold("optimizers", self._attachment.close)
 
     def step(self, grad_scale: float | Tensor | GradScaler | None = None) -> None:
         """Closes the step: finishes the scores, applies the rule, updates mask, frequency and history.
@@ -273,8 +311,10 @@ class FastSelector(Readings):
         """
         self._check_open()
         self._follow_replaced_parameters()
+        self._follow_users_flags(self._optimizers)
         self._engine.check()
         if self.mode == "freeze":
+            self._plan.freezer.stepped()
             # Frozen layers took none: what is there was left by zero_grad(set_to_none=False), and would be stepped on.
             self._plan.freezer.drop_gradients(self._plan.freezer.active)
         scaling = read_scaling(grad_scale, self._optimizers, self._device)
@@ -336,14 +376,8 @@ class FastSelector(Readings):
         """Removes every hook and restores every ``requires_grad`` and checkpoint function it changed. May be called twice."""
         if not self._closed:
             self._closed = True
-            self._detach()
-            self._core.close()
-            self._rule.close()
-            self._engine.close()
-            self._plan.freezer.restore()
-            self._trunk.close()
-            if self._boundary is not None:
-                self._boundary.close()
+            unregister(self)
+            self._finalizer()
 
     def __enter__(self) -> FastSelector:
         return self
@@ -428,37 +462,70 @@ class FastSelector(Readings):
             ),
             self._rule,
         )
+        self._holdings.hold("core", self._core.close)
         self._places = ParameterPlaces(self._model, self._found)
 
     def _follow_replaced_parameters(self) -> None:
         """Moves to the new objects where parameters were replaced."""
         found = self._places.look()
-        if found is None:
-            return
-        if self._optimizers:
-            check_parameters(self._optimizers, [pair for layer in found.layers for pair in layer] + found.outer)
-        # It may be fully_shard() that replaced them.
-        self.capture = resolve_capture(self._asked_capture, self._model)
-        logger.warning("parameters of the model were replaced; the selector follows the new ones")
+        if found is not None:
+            if self._optimizers:
+                check_parameters(self._optimizers, [pair for layer in found.layers for pair in layer] + found.outer)
+            # It may be fully_shard() that replaced them.
+            self.capture = resolve_capture(self._asked_capture, self._model)
+            logger.warning("parameters of the model were replaced; the selector follows the new ones")
+            self._follow(found)
+
+    def _follow_users_flags(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Follows what others did to ``requires_grad``, and parameters that began to train."""
+        freezer = self._plan.freezer
+        found = self._owned.look(
+            freezer.switched(),
+            [freezer.standing and not active for active in freezer.active],
+            lambda: set().union(*map(parameters_of, optimizers)) if optimizers else None,
+            thoroughly=self._looks_thoroughly(optimizers),
+        )
+        if found is not None:
+            self._follow(found)
+
+    def _looks_thoroughly(self, optimizers: list[torch.optim.Optimizer]) -> bool:
+        """Whether parameters may have been added to the model: the optimizers hold more, or nobody can tell."""
+        sizes = [len(group["params"]) for optimizer in optimizers for group in optimizer.param_groups]
+        changed, self._sizes = sizes != self._sizes, sizes
+        return changed or self._step % _LOOK_EVERY == 0
+
+    def _follow(self, found: LayeredParameters) -> None:
+        """Goes on with other parameters in the same layers."""
         state, optimizers = self.state_dict(), self._optimizers
         self._detach()
         self._core.close()
-        self._plan.freezer.follow([[p for _, p in layer] for layer in found.layers])
+        self._plan.freezer.follow(_parameters_by_layer(found))
         self._found = found
+        self.layer_sizes = [sum(p.numel() for _, p in layer) for layer in found.layers]
+        self._owned.follow(found)
         self._rule.prepare(self._view())
         self._build_core()
         self.load_state_dict(state)
         if optimizers:
-            self.attach(*optimizers)
+            self._tie(optimizers)
 
     def _detach(self) -> None:
         if self._attachment is not None:
             self._attachment.close()
+            self._holdings.hold("optimizers", _nothing)
         self._attachment = None
 
     def _check_open(self) -> None:
         if self._closed:
             raise LayerSelectError("the selector was closed: build a new one")
+
+
+def _parameters_by_layer(found: LayeredParameters) -> list[list[nn.Parameter]]:
+    return [[p for _, p in layer] for layer in found.layers]
+
+
+def _nothing() -> None:
+    """What is left to end."""
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
