@@ -9,8 +9,8 @@ from torch import nn
 
 from .core import Core
 from .device_gates import make_gate
-from .layer_freezer import LayerFreezer
 from .gating import Gate
+from .layer_freezer import LayerFreezer
 from .state_reset import StateReset
 
 
