@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from .freezing import switch_off, switch_on
+from .input_gradients import tensors_in
 from .model_hooks import ModelHook
 from .optimizer_steps import OptimizerSteps
 from .selective_checkpoint import Plan
@@ -27,9 +29,9 @@ class LayerFreezer(Plan):
     """Keeps autograd away from the layers that a plan leaves out.
 
     Autograd looks at ``requires_grad`` when an operation runs in the forward pass. So it is enough that a layer's flags
-    are off from the call of its module to its return, in a recomputation of the backward pass, too: no weight gradient is computed,
-    what that would need is not saved, and the backward pass ends at the lowest layer that trains. Everybody else sees the
-    flags as the user set them: a copy of the model, a new optimizer, ``peft`` when it switches adapters, a run that was interrupted.
+    are off from the call of its module to its return, and in the backward pass, where checkpoints run the layer again, from the
+    layer on to the end: no weight gradient is computed, what that would need is not saved, and the backward pass ends at the
+    lowest layer that trains. Everybody else sees the flags as the user set them: a copy of the model, a new optimizer, ``peft`` when it switches adapters, a run that was interrupted.
 
     Parameters of the layers that nobody follows, since the user had frozen them, take no gradient either, whoever
     switches them on. Their flags are compared in ``step()``; here it is only made sure that a pass trains nothing unknown.
@@ -58,6 +60,8 @@ class LayerFreezer(Plan):
         self._planned: list[bool] | None = None  # what is held back
         self._handles: list[Any] = []
         self._frames: list[list[tuple[int, list[nn.Parameter]]]] = [[] for _ in layers]
+        self._numbers = itertools.count()
+        self._in_backward: dict[int, list[nn.Parameter]] = {}  # what is off until a backward pass ends
         self._stood: list[list[nn.Parameter]] = [[] for _ in layers]
         self._deep: set[int] = set()  # layers whose own module is not called
         self._stale: set[int] = set()  # layers whose gradients may be left over
@@ -117,24 +121,6 @@ class LayerFreezer(Plan):
     def trains(self, module: nn.Module) -> bool:
         """Whether some parameter of ``module`` does."""
         return any(self.takes(parameter) for parameter in module.parameters())
-
-    def in_force(self, function: Callable[..., Any], module: nn.Module | None) -> Callable[..., Any]:
-        """``function`` with the plan in force: where a checkpoint is inside a layer's call, its hooks do not run when it is called again."""
-        if self.standing:
-            return function
-        layer = next((i for i, reference in enumerate(self._modules) if reference() is module), None)
-
-        @functools.wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-                return function(*args, **kwargs)
-            switched = switch_off(self._to_switch(range(len(self._layers)) if layer is None else [layer]))
-            try:
-                return function(*args, **kwargs)
-            finally:
-                switch_on(switched)
-
-        return run
 
     # ------------------------------------------------------------------ between passes
 
@@ -199,10 +185,12 @@ class LayerFreezer(Plan):
             self.stand()
 
     def heal(self) -> None:
-        """Switches on what was off when an interruption (Ctrl-C) left a layer in the middle of its pass."""
+        """Switches on what was off when an interruption (Ctrl-C) or an error left a layer in the middle of its pass."""
         for frames in self._frames:
             while frames:
                 switch_on(frames.pop()[1])
+        while self._in_backward:
+            switch_on(self._in_backward.popitem()[1])
 
     def stand(self) -> None:
         """Makes standing flags what the plan says."""
@@ -252,8 +240,24 @@ class LayerFreezer(Plan):
 
     def _leave(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
         frames = self._frames[layer]
-        if frames and frames[-1][0] == id(module):
-            switch_on(frames.pop()[1])
+        if not frames or frames[-1][0] != id(module):
+            return
+        switch_on(frames.pop()[1])
+        if torch._C._current_graph_task_id() == -1:
+            # A checkpoint inside the module computes it again without its hooks, when the backward pass has come to it.
+            for tensor in tensors_in(_listed(output)):
+                if tensor.grad_fn is not None:
+                    tensor.grad_fn.register_prehook(functools.partial(self._enter_backward, layer))
+
+    def _enter_backward(self, layer: int, _: Any) -> None:
+        switched = switch_off(self._to_switch([layer]))
+        if switched:
+            number = next(self._numbers)
+            self._in_backward[number] = switched
+            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._leave_backward(number))
+
+    def _leave_backward(self, number: int) -> None:
+        switch_on(self._in_backward.pop(number, []))
 
     def _is_off(self, layer: int) -> bool:
         return not any(p.requires_grad for p in self._layers[layer])
@@ -301,3 +305,10 @@ def _called(module: nn.Module) -> Iterator[nn.Module]:
 def _called_inside(module: nn.Module) -> Iterable[nn.Module]:
     """Everything in ``module`` that can be called and has parameters of its own."""
     return [m for m in module.modules() if m._parameters and type(m).forward is not nn.Module.forward]
+
+
+def _listed(output: Any) -> list[Any]:
+    """What a module returned, one by one."""
+    if isinstance(output, dict):
+        return list(output.values())
+    return list(output) if isinstance(output, (tuple, list)) else [output]

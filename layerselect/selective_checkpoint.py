@@ -31,10 +31,6 @@ class Plan:
         """Whether some parameter of ``module`` takes a gradient."""
         return any(parameter.requires_grad for parameter in module.parameters())
 
-    def in_force(self, function: Callable[..., Any], module: nn.Module | None) -> Callable[..., Any]:
-        """``function``, which runs ``module`` or what is not known, with the plan in force also where autograd calls it again."""
-        return function
-
 
 class SelectiveCheckpoint:
     """Stands in the place of a module's checkpoint function and calls it only where a gradient will flow.
@@ -55,11 +51,11 @@ class SelectiveCheckpoint:
         self._told = False
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        module = _module_of(function)
         if not free_to_choose():
-            return self.original(self._plan.in_force(function, module), *args, **kwargs)
+            return self.original(function, *args, **kwargs)
         function, args, kwargs = self._without_borrowed(function, args, kwargs)
         bound = function.keywords if isinstance(function, functools.partial) else {}
+        module = _module_of(function)
         asked = any_requires_grad((*args, *kwargs.values(), *bound.values()))
         if not asked and module is not None and not self._plan.trains(module):
             with _switched_off_inside(module):
@@ -71,7 +67,7 @@ class SelectiveCheckpoint:
                 return self._without_recomputation(function, args, kwargs)
             args = (*args[:position], asking_gradient(args[position]), *args[position + 1 :])
         with self.inputs.checkpointing():
-            output = self.original(self._plan.in_force(function, module), *args, **kwargs)
+            output = self.original(function, *args, **kwargs)
         self.inputs.note_real(output if isinstance(output, (tuple, list)) else (output,))
         return output
 

@@ -157,6 +157,7 @@ class FastSelector(Readings):
         self._closed = False
         self._warned_without_optimizer = False
         self._sizes: list[int] = []
+        self._frozen_layers = [False] * self.num_layers
         self._step = 0
         self._plan = BackwardPlan(
             LayerFreezer(self._found.modules, _parameters_by_layer(self._found)),
@@ -196,8 +197,8 @@ class FastSelector(Readings):
             self._trunk.stand(freezer)
             self._plan.prepare(self._rule, self._step)
             freezer.install(model)
-            boundary = CheckpointBoundary(model, self._found.modules, freezer)
-            self._holdings.hold("boundary", boundary.close)
+            self._boundary = CheckpointBoundary(model, self._found.modules, freezer)
+            self._holdings.hold("boundary", self._boundary.close)
 
     # ------------------------------------------------------------------ what it knows
 
@@ -488,6 +489,12 @@ class FastSelector(Readings):
         )
         if found is not None:
             self._follow(found)
+        frozen = self._owned.frozen_layers()
+        for layer in range(self.num_layers):
+            if frozen[layer] and not self._frozen_layers[layer]:
+                # What it scored would go on to be selected; a layer that cannot be measured is not.
+                self._core.state["scores"][layer] = float("nan")
+        self._frozen_layers = frozen
 
     def _looks_thoroughly(self, optimizers: list[torch.optim.Optimizer]) -> bool:
         """Whether parameters may have been added to the model: the optimizers hold more, or nobody can tell."""

@@ -130,7 +130,8 @@ def test_training_again_after_an_interruption_begins_anew(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     first = callback.selector
-    assert sum(p.requires_grad for p in trainer.model.parameters()) == 14  # one layer, seven linear maps
+    assert first.trained() == [3]
+    assert sum(p.requires_grad for p in trainer.model.parameters()) == 4 * 14
     trainer.remove_callback(breaks)
     trainer.train()
     assert callback.selector is not first
