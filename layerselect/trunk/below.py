@@ -8,6 +8,7 @@ places are looked up once, and a look reads them without a walk over the model.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -28,6 +29,10 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {
     "_old_forward",
     "_gradient_checkpointing_func",
 }
+#: How an adapter was made; what it comes to is in its scaling and its tensors. And sizes, which tensors show.
+_OF_NO_USE = frozenset({
+    "r", "lora_alpha", "use_rslora", "kwargs", "_caches", "in_features", "out_features", "num_embeddings", "embedding_dim",
+})  # fmt: skip
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 _OPEN = (dict, list, set)
 
@@ -75,8 +80,10 @@ class Below:
         inside = {id(module) for _, module in self.parts}
         for module in self.modules:
             own, simple = vars(module), []
+            if isinstance(module, nn.Dropout):
+                continue
             for name, value in own.items():
-                if name in _OF_EVERY_MODULE or says_nothing(name):
+                if name in _OF_EVERY_MODULE or name in _OF_NO_USE or says_nothing(name):
                     continue
                 if isinstance(value, Tensor):
                     self._tensor_attributes.append((own, name))
@@ -96,6 +103,8 @@ class Below:
         self._merged = [
             vars(module) for _, module in self.parts if isinstance(getattr(module, "merged_adapters", None), list)
         ]
+        hooks = [(vars(m)["_forward_pre_hooks"], vars(m)["_forward_hooks"]) for _, m in self.parts]
+        self._hooks = list(itertools.chain.from_iterable(hooks))
         self._structure = self._structure_now()
 
     # ------------------------------------------------------------------ looks
@@ -103,6 +112,10 @@ class Below:
     def is_whole(self) -> bool:
         """Whether the modules are those that stood here, with the attributes that they had then."""
         return _same(self._structure_now(), self._structure)
+
+    def has_hooks(self) -> bool:
+        """Whether something is called before or behind a module below."""
+        return any(self._hooks)
 
     def setting(self) -> Setting | None:
         """As it is set now; ``None`` if an attribute has gone."""
@@ -120,7 +133,7 @@ class Below:
 
     def tensors(self) -> list[Tensor]:
         """The parameters and buffers, and tensors that are neither: looked up anew, since another one may stand where one stood."""
-        found = [tensor for held in self._tensor_dicts if held for tensor in held.values() if tensor is not None]
+        found = [t for t in itertools.chain.from_iterable(map(dict.values, self._tensor_dicts)) if t is not None]
         found += [own[name] for own, name in self._tensor_attributes if isinstance(own.get(name), Tensor)]
         return found
 
@@ -146,7 +159,7 @@ class Below:
         return next(self.name_of(module) for module in self.modules if vars(module) is own) or "the model"
 
     def _structure_now(self) -> tuple:
-        return [len(own) for own in self._own], [tuple(held.values()) for held in self._children]
+        return list(map(len, self._own)), list(itertools.chain.from_iterable(map(dict.values, self._children)))
 
 
 class Setting:

@@ -17,7 +17,7 @@ from .below import NOT_OF_LAYERS, Below, simple_attributes
 _ADDS_NOTHING_WHILE_ZERO = {
     "lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B", "bottleneck_down": "bottleneck_up",
 }  # fmt: skip
-#: How an adapter was made; what it comes to is in its scaling and its tensors.
+#: How an adapter was made, and how it is switched; what it comes to is in its scaling and its tensors.
 _HOW_MADE = {
     "r",
     "lora_alpha",

@@ -77,7 +77,6 @@ class Places:
 
     def closed_to(self, inputs: Mapping[str, Any]) -> bool:
         """Whether a pass with these inputs has to compute. The reason is said once."""
-        watched = self._blocks_and_more()
         replaced = self._skipping.replaced()
         reason = (
             reasons.of_inputs(inputs)
@@ -87,24 +86,25 @@ class Places:
                 if replaced is None
                 else f"the forward of {self._name_of(replaced)} was replaced after the cut was made"
             )
-            or reasons.of_hooks(watched, self._above, self._name_of)
+            or self._hooked()
             or (None if self._moods is None else self._moods.reason())
         )
         return self._is_closed(reason)
 
-    def find(self, inputs: Mapping[str, Any], call: Pass, batch: BatchKeys) -> Kept | None:
+    def find(self, inputs: Mapping[str, Any], call: Pass, batch: BatchKeys, *, trains: bool) -> Kept | None:
         """Where the states of this pass are kept; ``None`` if it has to compute.
 
         Args:
             inputs: of the pass.
             call: calls the model with them.
             batch: their keys.
+            trains: it has gradients.
 
         Raises:
             LayerSelectError: something below the cut trains in this pass, or the states of this model cannot be kept.
         """
         below, setting, changes = self._look_around()
-        if below is not None and self._is_closed(self._training()):
+        if below is not None and self._is_closed(self._training(trains)):
             return None
         of_call = (numerics_on(next(self._model.parameters()).device), _simple(inputs))
         if below is not None and setting is not None:
@@ -114,7 +114,7 @@ class Places:
                     return kept
         if self._is_unsteady(below, setting, of_call, changes):
             return None
-        return self._survey(of_call, call, batch)
+        return self._survey(of_call, call, batch, trains)
 
     # ------------------------------------------------------------------ what has changed
 
@@ -155,7 +155,7 @@ class Places:
             )
         return self._is_closed(f"{changes or 'the setting of the model changes'} in every pass")
 
-    def _training(self) -> str | None:
+    def _training(self, trains: bool) -> str | None:
         """Why a pass without gradients is not kept: something trains that stands below.
 
         Raises:
@@ -165,7 +165,7 @@ class Places:
         found = self._weights.training(held=self._held or frozenset(), but_adapters=self._held is not None)
         if found is None:
             return None
-        if torch.is_grad_enabled():
+        if trains:
             self._weights.refuse(found)
         return f"{self._weights.name_of(found)} trains and stands below the cut"
 
@@ -183,7 +183,7 @@ class Places:
 
     # ------------------------------------------------------------------ a new setting
 
-    def _survey(self, of_call: tuple, call: Pass, batch: BatchKeys) -> Kept | None:
+    def _survey(self, of_call: tuple, call: Pass, batch: BatchKeys, trains: bool) -> Kept | None:
         """Runs the model whole, once, to learn how it is cut."""
         try:
             seen = survey(
@@ -207,7 +207,7 @@ class Places:
         reason = (
             reasons.of_hooks(self._below.modules, self._above, self._name_of)
             or self._moods.reason()
-            or self._training()
+            or self._training(trains)
         )
         setting = self._below.setting()
         if self._is_closed(reason) or setting is None:
@@ -268,10 +268,11 @@ class Places:
     def _own(self, values: Sequence[Any]) -> list[Any]:
         return [value for value, stack in zip(values, self._stacks, strict=True) if stack.below]
 
-    def _blocks_and_more(self) -> list[nn.Module]:
-        if self._below is not None and self._below.is_whole():
-            return [module for _, module in self._below.parts]
-        return [module for block in self._blocks for module in block.modules()]
+    def _hooked(self) -> str | None:
+        if self._below is None:
+            return reasons.of_hooks((m for block in self._blocks for m in block.modules()), self._above, self._name_of)
+        parts = (module for _, module in self._below.parts) if self._below.has_hooks() else ()
+        return reasons.of_hooks(parts, self._above, self._name_of)
 
     def _name_of(self, module: nn.Module) -> str:
         return next((name for name, other in self._model.named_modules() if other is module), "")

@@ -167,10 +167,14 @@ class Trunk:
         if self._places.closed_to(inputs):
             return args, kwargs
         self._inside = True
+        trains = torch.is_grad_enabled()
         try:
-            with torch.inference_mode(False):  # what is made in it could not be used in training
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):  # what is made in inference mode could not be used in training
                 keys = self.keys(inputs) if carried is None else carried
-                states = self._states(keys, inputs, args, kwargs)
+                states = self._states(keys, inputs, args, kwargs, trains)
         finally:
             self._inside = False
         if states is not None:
@@ -207,14 +211,14 @@ class Trunk:
     # ------------------------------------------------------------------ states
 
     def _states(
-        self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any]
+        self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], trains: bool
     ) -> list[Tensor] | None:
         """The hidden states of a batch at the cut, on their devices, for each stack with layers below it; ``None`` if the pass has to
         compute them."""
-        kept = self._places.find(inputs, lambda: self._model(*args, **kwargs), batch)
+        kept = self._places.find(inputs, lambda: self._model(*args, **kwargs), batch, trains=trains)
         if kept is None:
             return None
-        if torch.is_grad_enabled() or self._latest is None:  # what the next batch of the training will ask for
+        if trains or self._latest is None:  # what the next batch of the training will ask for
             self._latest = kept
         sent = self._sent.take(batch.keys, kept)
         if sent is not None:
