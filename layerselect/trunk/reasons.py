@@ -48,7 +48,9 @@ def of_prompts(model: nn.Module) -> str | None:
     """Virtual tokens, which ``peft`` puts in front of every example."""
     configs, active = getattr(model, "peft_config", None), getattr(model, "active_adapter", None)
     config = configs.get(active) if isinstance(configs, Mapping) and isinstance(active, str) else None
-    if config is None or not getattr(config, "is_prompt_learning", False) or "forward" in vars(model):  # disabled
+    if config is None or not getattr(config, "is_prompt_learning", False):
+        return None
+    if getattr(vars(model).get("forward"), "__self__", model) is not model:  # disabled: the base model's takes its place
         return None
     return f"adapter {active!r} puts virtual tokens in front of each example"
 

@@ -228,30 +228,27 @@ def test_a_reference_pass_wherever_it_stands(name: str, gradients: bool):
         assert trunk.filled == 27
 
 
-@pytest.mark.parametrize("mode", ["freeze"])
-@pytest.mark.parametrize("rule", ["fixed:layers=[2,3]", "topk:k=1"])
-def test_a_training_with_reference_passes(rule: str, mode: str):
-    """The losses and references of a training without a store, in which the layers below the cut are frozen."""
+def test_a_training_with_reference_passes():
+    """The losses and references of a training without a store, in which nothing below the cut trains."""
     ends = []
     for kept in (True, False):
         model = adapted()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(
-                ".default." in name and (kept or all(f".layers.{i}." not in name for i in range(CUT)))
+                ".default." in name and (kept or (".layers.0." not in name and ".layers.1." not in name))
             )
         options = {"trunk": "cached", "cut": CUT} if kept else {}
-        if not kept:
-            rule_here = rule.replace("[2,3]", "[0,1]")
-        selector = FastSelector(model, rule if kept else rule_here, mode=mode, **options)
+        rule = "fixed:layers=[2,3]" if kept else "all"
+        selector = FastSelector(model, rule, mode="freeze", **options)
         optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-2)
         selector.attach(optimizer)
         seen = []
         for batch in batches("llama", "right") * 3:
+            loss = model(**batch).loss
             with torch.no_grad(), model.disable_adapter():
                 seen.append(model(**batch).loss)
             if not kept:
                 freeze_below(model)
-            loss = model(**batch).loss
             loss.backward()
             selector.step()
             optimizer.step()
@@ -259,10 +256,7 @@ def test_a_training_with_reference_passes(rule: str, mode: str):
             seen.append(loss.detach())
         selector.close()
         ends.append(torch.stack(seen))
-    assert torch.equal(*ends) or rule.startswith(
-        "topk"
-    )  # which of them trains between the passes is the selector's affair
-    assert torch.equal(ends[0][0::2][:3], ends[1][0::2][:3])
+    assert torch.equal(*ends)
 
 
 def test_settings_share_a_folder_and_are_found_again(tmp_path: Path):
