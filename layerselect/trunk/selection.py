@@ -96,7 +96,13 @@ class TrunkSelection:
         if self._may_decline and not worth_keeping(self._view.modules[: self.first_layer]):
             self._declined = True  # measured once, not in every step
             return
-        self.trunk = Trunk(self._view.model, self.first_layer, self._store, layers=self._view.modules)
+        self.trunk = Trunk(
+            self._view.model,
+            self.first_layer,
+            self._store,
+            layers=self._view.modules,
+            held=[p for layer in self._view.parameters[: self.first_layer] for _, p in layer],
+        )
         logger.info("the cut is below layer %d of %d", self.first_layer, len(self._view.modules))
 
     def close(self) -> None:
