@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .mirror import Arrival
+
 _COLUMNS = {
     "step": torch.int64,
     "scores": torch.float32,
@@ -154,14 +156,14 @@ class _Copy:
             )
             for name, column in ring.items()
         }
-        self._arrived = torch.cuda.Event() if device.type == "cuda" else None
+        self._arrived = Arrival(device) if device.type == "cuda" else None
         if self._arrived is not None:
-            self._arrived.record(torch.cuda.current_stream(device))
+            self._arrived.mark(device)
 
     def columns(self) -> dict[str, Tensor]:
         """The copy; waits until it has arrived."""
         if self._arrived is not None:
-            self._arrived.synchronize()
+            self._arrived.wait()
         return self._columns
 
 

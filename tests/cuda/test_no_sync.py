@@ -34,6 +34,7 @@ STEP_PATHS = {
         "_wait_for_state",
     },
     "Mirror": {"push"},
+    "Arrival": {"mark"},
     "DeviceCore": {"step", "launches", "_standing"},
     "History": {"expect"},
     "_Copy": {"__init__"},
@@ -122,6 +123,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         # Only an optimizer that the host gates from then on is undone.
         ("KeepingGate", "_forget"), ("KeepingGate", "_undo"), ("KeepingGate", "_gate_on_host"),
         ("Gate", "state_dropped"), ("KeepingGate", "state_dropped"),
+        ("Arrival", "__init__"), ("Arrival", "wait"),
         ("Mirror", "__init__"), ("Mirror", "read"), ("Mirror", "state_dict"), ("Mirror", "load_state_dict"),
         ("DeviceCore", "__init__"), ("DeviceCore", "close"),
         # The protocol, and the core that is not a device's.
