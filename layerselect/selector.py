@@ -20,6 +20,7 @@ from .errors import LayerSelectError
 from .freezing import Freezer
 from .gating import check_parameters, unwrap_optimizer
 from .history import History
+from .layer_hints import check_is_module
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
 from .parameter_places import ParameterPlaces
@@ -123,6 +124,7 @@ class FastSelector(Readings):
     ) -> None:
         _check_choice("score", score, SCORE_FORMS)
         schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
+        check_is_module(model)
         check_engine(model)
         put_shards_back(model)
         self._model = model
