@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
 from .freezing import Freezer
 from .gating import check_parameters, unwrap_optimizer
-from .history import History
+from .history import DEFAULT_ROWS, History, check_history
 from .layer_hints import check_is_module
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
@@ -97,6 +98,9 @@ class FastSelector(Readings):
             scores is shown those of the first steps, in which no layer is updated (:class:`~layerselect.trunk.Cut`).
         trunk_store: where the states are kept, a :class:`~layerselect.trunk.TrunkStore`; ``None``: in memory as far as it
             reaches, and only for this selector.
+        history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file to
+            which every step is appended (:func:`~layerselect.history_file.read_history`): it survives a killed process, and a
+            resumed run continues it. Where several processes train, the first one writes it.
 
     Raises:
         LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
@@ -121,8 +125,11 @@ class FastSelector(Readings):
         trunk: str = "none",
         cut: int | str | Rule = DEFAULT_CUT,
         trunk_store: TrunkStore | None = None,
+        history: int | str | Path = DEFAULT_ROWS,
     ) -> None:
         _check_choice("score", score, SCORE_FORMS)
+        check_history(history)
+        self._keep_history = history
         schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
         check_is_module(model)
         check_engine(model)
@@ -427,6 +434,7 @@ class FastSelector(Readings):
                 backend=self.backend,
                 schedule=self.schedule,
                 owner=self._model,
+                history=self._keep_history,
             ),
             self._rule,
         )

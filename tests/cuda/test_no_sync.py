@@ -130,8 +130,9 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("Core", "step"), ("Core", "close"), ("HostCore", "__init__"), ("HostCore", "step"), ("HostCore", "close"),
         ("HostCore", "_decide"),
         # Reading is the caller's wait; _absorb looks at a copy that was started half a ring ago.
-        *(("History", name) for name in ("__init__", "__len__", "record", "arrays", "to_pandas", "plot", "state_dict",
-                                         "load_state_dict", "_absorb")),
+        *(("History", name) for name in ("__init__", "__len__", "dropped", "missing", "record", "collect", "close", "arrays",
+                                         "to_pandas", "plot", "state_dict", "load_state_dict", "_bounded", "_absorb",
+                                         "_write", "_keep", "_say")),
         ("_Copy", "columns"),
         ("SeveralDevicesCore", "__init__"), ("SeveralDevicesCore", "close"),
         # Once in a run, and what they read was recorded passes ago.
