@@ -30,7 +30,7 @@ from .rules import EXCLUDED, ModelView, Rule, make_rule
 from .scaling import GradScaler, Scaling, read_scaling
 from .schedule import Schedule
 from .scores import SCORE_FORMS
-from .selector_state import STATE_VERSION, check_state
+from .selector_state import STATE_VERSION, check_state, say_what_changed, settings_of
 from .state_reset import check_on_freeze
 from .trunk import DEFAULT_CUT, Trunk, TrunkStore
 from .trunk.selection import TrunkSelection
@@ -368,6 +368,7 @@ class FastSelector(Readings):
             "score": self.score,
             "lag": self.lag,
             "step": self._step,
+            "settings": settings_of(self),
             "rule": {
                 "name": self._rule.name,
                 "config": self._rule.config(),
@@ -388,6 +389,7 @@ class FastSelector(Readings):
         """
         self._check_open()
         check_state(state, layer_names=self.layer_names, rule=self._rule.name, score=self.score, lag=self.lag)
+        say_what_changed(state, settings=settings_of(self), rule=self._rule.config())
         self._trunk.load_state_dict(state)
         self._rule.load_state_dict(state["rule"]["state"])
         self._step = int(state["step"])

@@ -28,6 +28,8 @@ IMPORTANCE_VERSION = 1
 
 #: Folder of the Trainer's checkpoints inside the unfinished run.
 CHECKPOINTS = "checkpoints"
+#: Beside the checkpoints: the history of all steps, to which the selector appends. It goes with them when the run is complete.
+HISTORY_ROWS = f"{CHECKPOINTS}/history.rows"
 
 
 class RunFolder:
