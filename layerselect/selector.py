@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
 from .gating import check_parameters, parameters_of, unwrap_optimizer
-from .history import History
+from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
+from .layer_hints import check_is_module
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
 from .ownership import Ownership
@@ -31,7 +33,7 @@ from .rules import EXCLUDED, ModelView, Rule, make_rule
 from .scaling import GradScaler, Scaling, read_scaling
 from .schedule import Schedule
 from .scores import SCORE_FORMS
-from .selector_state import STATE_VERSION, check_state
+from .selector_state import STATE_VERSION, check_state, say_what_changed, settings_of
 from .state_reset import check_on_freeze
 from .trunk import DEFAULT_CUT, Trunk, TrunkStore
 from .trunk.selection import TrunkSelection
@@ -101,6 +103,9 @@ class FastSelector(Readings):
             scores is shown those of the first steps, in which no layer is updated (:class:`~layerselect.trunk.Cut`).
         trunk_store: where the states are kept, a :class:`~layerselect.trunk.TrunkStore`; ``None``: in memory as far as it
             reaches, and only for this selector.
+        history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file to
+            which every step is appended (:func:`~layerselect.history_file.read_history`): it survives a killed process, and a
+            resumed run continues it. Where several processes train, the first one writes it.
 
     Raises:
         LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
@@ -125,9 +130,13 @@ class FastSelector(Readings):
         trunk: str = "none",
         cut: int | str | Rule = DEFAULT_CUT,
         trunk_store: TrunkStore | None = None,
+        history: int | str | Path = DEFAULT_ROWS,
     ) -> None:
         _check_choice("score", score, SCORE_FORMS)
+        check_history(history)
+        self._keep_history = history
         schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
+        check_is_module(model)
         check_engine(model)
         put_shards_back(model)
         self.mode: str = resolve_mode(mode, model)
@@ -394,6 +403,7 @@ class FastSelector(Readings):
             "score": self.score,
             "lag": self.lag,
             "step": self._step,
+            "settings": settings_of(self),
             "rule": {
                 "name": self._rule.name,
                 "config": self._rule.config(),
@@ -414,6 +424,7 @@ class FastSelector(Readings):
         """
         self._check_open()
         check_state(state, layer_names=self.layer_names, rule=self._rule.name, score=self.score, lag=self.lag)
+        say_what_changed(state, settings=settings_of(self), rule=self._rule.config())
         self._trunk.load_state_dict(state)
         self._rule.load_state_dict(state["rule"]["state"])
         self._step = int(state["step"])
@@ -461,6 +472,7 @@ class FastSelector(Readings):
                 backend=self.backend,
                 schedule=self.schedule,
                 owner=self._model,
+                history=self._keep_history,
             ),
             self._rule,
         )

@@ -34,6 +34,7 @@ STEP_PATHS = {
         "_wait_for_state",
     },
     "Mirror": {"push"},
+    "Arrival": {"mark"},
     "DeviceCore": {"step", "launches", "_standing"},
     "History": {"expect"},
     "_Copy": {"__init__"},
@@ -122,14 +123,16 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         # Only an optimizer that the host gates from then on is undone.
         ("KeepingGate", "_forget"), ("KeepingGate", "_undo"), ("KeepingGate", "_gate_on_host"),
         ("Gate", "state_dropped"), ("KeepingGate", "state_dropped"),
+        ("Arrival", "__init__"), ("Arrival", "wait"),
         ("Mirror", "__init__"), ("Mirror", "read"), ("Mirror", "state_dict"), ("Mirror", "load_state_dict"),
         ("DeviceCore", "__init__"), ("DeviceCore", "close"),
         # The protocol, and the core that is not a device's.
         ("Core", "step"), ("Core", "close"), ("HostCore", "__init__"), ("HostCore", "step"), ("HostCore", "close"),
         ("HostCore", "_decide"),
         # Reading is the caller's wait; _absorb looks at a copy that was started half a ring ago.
-        *(("History", name) for name in ("__init__", "__len__", "record", "arrays", "to_pandas", "plot", "state_dict",
-                                         "load_state_dict", "_absorb")),
+        *(("History", name) for name in ("__init__", "__len__", "dropped", "missing", "record", "collect", "close", "arrays",
+                                         "to_pandas", "plot", "state_dict", "load_state_dict", "_bounded", "_absorb",
+                                         "_write", "_keep", "_say")),
         ("_Copy", "columns"),
         ("SeveralDevicesCore", "__init__"), ("SeveralDevicesCore", "close"),
         # Once in a run, and what they read was recorded passes ago.
