@@ -58,8 +58,8 @@ def checkpoint_defect(folder: str | Path) -> str | None:
 def begun_without_selector(folder: str | Path) -> bool:
     """Whether ``folder`` is a finished checkpoint of a Trainer in whose run there was no selector.
 
-    A Trainer writes its own state last. Where that knows of a selector, or where a file of one lies, there was one, and
-    something has been lost.
+    A Trainer writes its own state last. Where that knows of a selector of this step, or where a file of one lies, there was one,
+    and something has been lost.
     """
     folder = Path(folder)
     if any((folder / name).exists() for name in (VALUES_FILE, TENSORS_FILE, _UNFINISHED)):
@@ -68,7 +68,7 @@ def begun_without_selector(folder: str | Path) -> bool:
         state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(state, dict) and LayerSelection.__name__ not in state.get("stateful_callbacks", {})
+    return isinstance(state, dict) and not LayerSelection.saved_with(state)
 
 
 def last_checkpoint(folder: str | Path, *, resume: str = "refuse") -> str | None:

@@ -165,13 +165,13 @@ class LayerSelection(TrainerCallback, ExportableState):
 
     Args:
         add: adds the selection to the logs.
-        save: saves the selector into the checkpoint that is being written, and returns the checksum.
+        save: saves the selector into the checkpoint that is being written, and returns the checksum and the step of it.
     """
 
     def __init__(
         self,
         add: Callable[[TrainerState, dict[str, Any]], None] = lambda state, logs: None,
-        save: Callable[[], str | None] = lambda: None,
+        save: Callable[[], tuple[str | None, int | None]] = lambda: (None, None),
     ) -> None:
         # Without arguments the Trainer builds one from a checkpoint, where an error ended the training before.
         self._add, self._save = add, save
@@ -182,15 +182,28 @@ class LayerSelection(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """The Trainer asks for this when the weights, the optimizer and the random states of a checkpoint are on the disk,
         its own state is not yet, and no older checkpoint has been deleted."""
-        return {"args": {}, "attributes": {"seal": self._save()}}
+        seal, step = self._save()
+        return {"args": {}, "attributes": {"seal": seal, "step": step}}
 
     @classmethod
     def seal(cls, state: dict[str, Any]) -> str | None:
         """The checksum in the content of a ``trainer_state.json``."""
+        return cls._noted(state).get("seal")
+
+    @classmethod
+    def saved_with(cls, state: dict[str, Any]) -> bool:
+        """Whether a selector was saved with this content of a ``trainer_state.json``. A run that goes on without one carries along
+        what the last one with it had noted."""
+        return cls.__name__ in state.get("stateful_callbacks", {}) and (
+            cls._noted(state).get("step", state.get("global_step")) == state.get("global_step")
+        )
+
+    @classmethod
+    def _noted(cls, state: dict[str, Any]) -> dict[str, Any]:
         try:
-            return state["stateful_callbacks"][cls.__name__]["attributes"]["seal"]
+            return dict(state["stateful_callbacks"][cls.__name__]["attributes"])
         except (KeyError, TypeError):
-            return None
+            return {}
 
 
 class _HideScores(TrainerCallback):

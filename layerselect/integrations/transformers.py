@@ -149,7 +149,7 @@ class SelectorCallback(TrainerCallback):
         self._saved = self._stepping = None
         if around.trainer is not None:
             self._interruptions = Interruptions(around.trainer, self._end)
-            first = LayerSelection(self._add_to, lambda: self._save(args, state))
+            first = LayerSelection(self._add_to, lambda: (self._save(args, state), self._saved))
             link(around.trainer, state, first)
         else:
             logger.warning(

@@ -36,7 +36,7 @@ class Interrupted(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         if self.state.global_step == 2:
-            layer = model.get_submodule("base_model.model.model.layers.1.mlp")
+            layer = model.get_submodule("base_model.model.model.layers.3.mlp")
             if self.where == "forward":
                 handle = layer.register_forward_hook(self._interrupt)
             else:
