@@ -59,7 +59,9 @@ def test_it_is_the_selector_that_those_weights_would_get(plain_run, tmp_path_fac
     model = build(tmp_path_factory.mktemp("whole"), max_steps=4, **CHANGES)
     model.train()
     measured = selecting("observe", resume="refuse")
-    other = Trainer(model.model, arguments(model.args.output_dir, **CHANGES), train_dataset=dataset(), callbacks=[measured])
+    other = Trainer(
+        model.model, arguments(model.args.output_dir, **CHANGES), train_dataset=dataset(), callbacks=[measured]
+    )
     other.train(resume_from_checkpoint=None)
     # Batches differ, so only what selection alone can do is compared: the masks are of those scores.
     scores = torch.as_tensor(callback.selector.history.arrays()["scores"])
