@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 #: Tensors of the core that a saved state holds.
 _SAVED = (
     "scores", "status", "nonfinite", "total_norm", "step", "decided", "mask", "wanted", "threshold", "frequency",
-    "kept_share", "step_cost",
+    "trained_frequency", "kept_share", "step_cost",
 )  # fmt: skip
 
 
@@ -383,7 +383,8 @@ class FastSelector(Readings):
         self._rule.load_state_dict(state["rule"]["state"])
         self._step = int(state["step"])
         for name in _SAVED:
-            self._core.state[name].copy_(state["core"][name])
+            # States of before "trained_frequency" was counted have none.
+            self._core.state[name].copy_(state["core"].get(name, torch.zeros(())))
         self._plan.load_state_dict(state)
         self.history.load_state_dict(state["history"])
         if self.mode == "freeze":
