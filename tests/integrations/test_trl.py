@@ -13,7 +13,7 @@ from layerselect.integrations.transformers import SelectorCallback
 from transformers import TrainerCallback
 
 pytest.importorskip("trl", reason="trl is not installed")
-from tests.integrations.trl_runs import KINDS, LAYERS, STEPS, build, llama  # noqa: E402
+from tests.integrations.trl_runs import KINDS, LAYERS, STEPS, build, llama
 
 
 def layer_of(name: str) -> int | None:
