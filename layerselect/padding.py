@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .model_hooks import ModelHook
+
 #: What the models of ``transformers`` and many others call it: [batch, tokens], not 0 where there is a token.
 ARGUMENT = "attention_mask"
 
@@ -39,7 +41,7 @@ class PaddingMasks:
             around = [".".join(parts[:depth]) for depth in reversed(range(len(parts)))]
             self._around[id(layer)] = [name for name in around if self._places.get(name) is not None]
         for name in sorted({name for around in self._around.values() for name in around}):
-            hook = partial(self._take, name)
+            hook = ModelHook(partial(self._take, name))
             self._handles.append(modules[name].register_forward_pre_hook(hook, with_kwargs=True))
 
     def mask_for(self, layer: nn.Module, shape: torch.Size) -> Tensor | None:

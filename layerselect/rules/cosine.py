@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity
 from ..engines import processes
 from ..errors import LayerSelectError
 from ..mirror import Mirror
+from ..model_hooks import ModelHook
 from ..padding import PaddingMasks
 from ..status import EXCLUDED
 from .base import ModelView, Rule, Selection, base_rule, check_saved, choose_by, no_threshold
@@ -63,7 +64,7 @@ class Cosine(Rule):
         self._mirror = Mirror(count, 0 if device.type == "cpu" else 1, device, dtype=torch.float64)
         self._padding = PaddingMasks(view.model, view.modules)
         self._handles = [
-            module.register_forward_hook(partial(self._compare, layer), with_kwargs=True)
+            module.register_forward_hook(ModelHook(partial(self._compare, layer)), with_kwargs=True)
             for layer, module in enumerate(view.modules)
         ]
 
@@ -75,6 +76,9 @@ class Cosine(Rule):
             self._padding.close()
             self._padding = None
         self.base.close()
+
+    def without_model(self) -> dict[str, Any]:
+        return {"_handles": [], "_padding": None, "_mirror": None}
 
     def after_step(self, scores: Tensor, status: Tensor) -> None:
         self.base.after_step(scores, status)

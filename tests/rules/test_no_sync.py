@@ -32,6 +32,7 @@ ELSEWHERE = {
     "_place",
     "_new_mirror",
     "_shape",
+    "without_model",
 }
 # A permutation is drawn on the host.
 ON_THE_HOST = {"rules/lisa.py": 1, "rules/block_cyclic.py": 1}
