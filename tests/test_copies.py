@@ -156,8 +156,9 @@ def test_copies_are_free_and_nobody_notices_them(rule, mode, kind):
     train(*undisturbed, range(5, 6))
     train(model, selector, optimizer, range(6, 9))
     train(*undisturbed, range(6, 9))
-    for ours, theirs in zip(model.parameters(), undisturbed[0].parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    if rule != "measured":  # whose choice depends on the clock
+        for ours, theirs in zip(model.parameters(), undisturbed[0].parameters(), strict=True):
+            assert torch.equal(ours, theirs)
     selector.close()
     for copied in copies:
         assert_free(copied, kind)
