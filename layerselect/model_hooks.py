@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 #: What stands in a copy in the place of a hook: it takes whatever a hook is given, does nothing and returns ``None``. It is the
@@ -25,15 +26,26 @@ class ModelHook:
         function: what to call.
         lent: says which parameters have been made to require no gradient for as long as something runs. Who copies the model
             meanwhile, from a hook for example, gets them as the user set them: requiring one.
+        traced: whether a compiled model does what ``function`` does. Where that is nothing, it is not to be looked into: what it
+            looks at, the number of a layer for example, would be a reason to compile again.
     """
 
-    __slots__ = ("_function", "_lent")
+    __slots__ = ("_function", "_lent", "_traced")
 
-    def __init__(self, function: Callable[..., Any], lent: Callable[[], Iterable[nn.Parameter]] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        lent: Callable[[], Iterable[nn.Parameter]] | None = None,
+        *,
+        traced: bool = True,
+    ) -> None:
         self._function = function
         self._lent = lent
+        self._traced = traced
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._traced and torch.compiler.is_compiling():
+            return None
         return self._function(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:

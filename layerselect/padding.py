@@ -46,21 +46,18 @@ class PaddingMasks:
 
     def mask_for(self, layer: nn.Module, shape: torch.Size) -> Tensor | None:
         """bool of ``shape``, true where there is a token; None if nothing is known of padding."""
-        for name in self._around[id(layer)]:
-            if name not in self._masks:
-                continue
-            mask = self._masks[name]
-            if mask is None:
-                return None
-            if mask.shape == shape:
-                return mask != 0
-        return None
+        return self.around(layer).mask(shape)
+
+    def around(self, layer: nn.Module) -> MasksAround:
+        """The masks for one of the layers."""
+        return MasksAround(self._around[id(layer)], self._masks)
 
     def close(self) -> None:
         """Removes the hooks."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._masks = [], {}
+        self._handles = []
+        self._masks.clear()
 
     def _take(self, name: str, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         place = self._places[name]
@@ -70,6 +67,30 @@ class PaddingMasks:
             self._masks.pop(name, None)  # it passes on what it is given, and was given none
         else:
             self._masks[name] = _tensor(args[place]) if len(args) > place else None
+
+
+class MasksAround:
+    """What the modules around a layer were called with.
+
+    Args:
+        names: of these modules, the innermost first.
+        masks: by name, live.
+    """
+
+    def __init__(self, names: Sequence[str], masks: dict[str, Tensor | None]) -> None:
+        self._names, self._masks = tuple(names), masks
+
+    def mask(self, shape: torch.Size) -> Tensor | None:
+        """bool of ``shape``, true where there is a token; None if nothing is known of padding."""
+        for name in self._names:
+            if name not in self._masks:
+                continue
+            mask = self._masks[name]
+            if mask is None:
+                return None
+            if mask.shape == shape:
+                return mask != 0
+        return None
 
 
 _ANY_KEYWORD = -1
