@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import LayerSelectError
 from .layer_freezer import LayerFreezer
+from .model_hooks import ModelHook
 from .sharding import is_spread
 
 
@@ -96,7 +97,7 @@ class EngineWatch:
         self._handle: Any = None
         if mode == "freeze" and self._processes > 1 and _ddp_in(model) is None and not _has_shards(model):
             freezer.hold()
-            self._handle = model.register_forward_pre_hook(self._look)
+            self._handle = model.register_forward_pre_hook(ModelHook(self._look))
 
     def check(self) -> None:
         """To be called when gradients have been computed.

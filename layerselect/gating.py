@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .errors import LayerSelectError
 from .gate_watch import Watch
+from .model_hooks import ModelHook
 
 
 def unwrap_optimizer(optimizer: Any) -> torch.optim.Optimizer:
@@ -83,8 +84,8 @@ class Gate:
         self._watch = Watch(optimizer)
         self._running: FrameType | None = None
         self._handles = [
-            optimizer.register_step_pre_hook(self._enter),
-            optimizer.register_step_post_hook(self._leave),
+            optimizer.register_step_pre_hook(ModelHook(self._enter)),
+            optimizer.register_step_post_hook(ModelHook(self._leave)),
         ]
 
     def close(self) -> None:
@@ -217,8 +218,10 @@ def start_momentum(optimizer: torch.optim.SGD, skipped: Iterable[nn.Parameter] |
 
 def _caller() -> FrameType | None:
     """The frame of torch's wrapper around a step, for one of the two hooks that ask."""
-    hook = inspect.currentframe().f_back  # type: ignore[union-attr]
-    return hook.f_back if hook is not None else None
+    frame = inspect.currentframe()
+    for _ in ("the hook", "its ModelHook", "the wrapper"):
+        frame = frame.f_back if frame is not None else None
+    return frame
 
 
 def _is_inside(frame: FrameType | None, outer: FrameType) -> bool:

@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -94,7 +94,8 @@ class SelectiveCheckpoint:
         return kwargs.get("use_reentrant", options.get("use_reentrant")) is not False
 
     def __reduce__(self) -> tuple[Callable, tuple]:
-        return _unchanged, (self.original,)  # a copy of the model has no selector
+        # A copy of the model has no selector; its pickle does not ask for this package.
+        return cast, (object, self.original)
 
 
 def _module_of(function: Callable[..., Any]) -> nn.Module | None:
@@ -123,7 +124,3 @@ def _switched_off_inside(block: nn.Module) -> Iterator[None]:
 
 def _plainly(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
     return function(*args, **{name: value for name, value in kwargs.items() if name not in _OPTIONS})
-
-
-def _unchanged(original: Callable[..., Any]) -> Callable[..., Any]:
-    return original

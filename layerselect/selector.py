@@ -16,6 +16,7 @@ from .activation_checkpointing import CheckpointBoundary
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_left
+from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
@@ -394,6 +395,10 @@ class FastSelector(Readings):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        """A copy belongs to no model, as the copy of a model is free of its selector."""
+        return CopiedSelector, ()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue bit for bit: tensors on the host and JSON values, nested in dicts."""
