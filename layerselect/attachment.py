@@ -11,6 +11,7 @@ from .core import Core
 from .device_gates import make_gate
 from .gating import Gate
 from .layer_freezer import LayerFreezer
+from .optimizer_watch import OptimizerWatch, SeenGradients
 from .state_reset import StateReset
 
 
@@ -20,6 +21,8 @@ class Attachment:
     Args:
         optimizers: plain ones, without wrappers.
         layers: for each layer, its parameters.
+        names, modules: of the layers.
+        seen: the gradients that the selector has measured last.
         mode, on_freeze: the selector's.
         core: whose selection governs the steps.
         freezer: says which layers take gradients next.
@@ -33,6 +36,9 @@ class Attachment:
         optimizers: Sequence[torch.optim.Optimizer],
         layers: Sequence[Sequence[nn.Parameter]],
         *,
+        names: Sequence[str],
+        modules: Sequence[nn.Module],
+        seen: SeenGradients,
         mode: str,
         on_freeze: str,
         core: Core,
@@ -41,6 +47,7 @@ class Attachment:
         self.optimizers = list(optimizers)
         self._core = core
         self._freezer = freezer
+        self.watch = OptimizerWatch(optimizers, layers, names, seen=seen, modules=modules, governs=mode != "observe")
         self._hooks: list[Gate | StateReset] = []
         if mode != "observe":
             # In mode "freeze" too. Where the host decides, unselected layers have no gradients, and the gate sees to it that this
@@ -56,6 +63,7 @@ class Attachment:
 
     def close(self) -> None:
         """Removes the hooks."""
+        self.watch.close()
         for hook in self._hooks:
             hook.close()
 

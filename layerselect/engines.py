@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import LayerSelectError
+from .foreign_engines import why_foreign
 from .layer_freezer import LayerFreezer
 from .model_hooks import ModelHook
 from .sharding import is_spread
@@ -54,6 +55,9 @@ def check_engine(model: nn.Module) -> None:
             "FullyShardedDataParallel (FSDP1) flattens the parameters of many layers into one, so no layer can be measured: "
             "use torch.distributed.fsdp.fully_shard (FSDP2; in accelerate, fsdp_version: 2)"
         )
+    foreign = why_foreign(model)
+    if foreign is not None:
+        raise LayerSelectError(foreign)
 
 
 def check_freezing(model: nn.Module) -> None:

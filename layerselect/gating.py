@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from types import FrameType
 from typing import Any
 
 import torch
@@ -13,38 +12,7 @@ from torch import Tensor, nn
 from .errors import LayerSelectError
 from .gate_watch import Watch
 from .model_hooks import ModelHook
-
-
-def unwrap_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer itself, without the wrappers that ``accelerate`` and others put around it."""
-    inner = optimizer
-    while not _is_plain(inner) and hasattr(inner, "optimizer"):
-        inner = inner.optimizer
-    if not isinstance(inner, torch.optim.Optimizer):
-        raise LayerSelectError(f"attach() needs a torch.optim.Optimizer, not {type(optimizer).__name__}")
-    return inner
-
-
-def _is_plain(optimizer: Any) -> bool:
-    return isinstance(optimizer, torch.optim.Optimizer) and not isinstance(
-        getattr(optimizer, "optimizer", None), torch.optim.Optimizer
-    )
-
-
-def check_parameters(optimizers: Sequence[torch.optim.Optimizer], expected: Sequence[tuple[str, nn.Parameter]]) -> None:
-    """Demands that the optimizers hold every trainable parameter: one that is missing would never train,
-    however often its layer is selected.
-
-    Raises:
-        LayerSelectError: naming how many are missing and the first of them.
-    """
-    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    missing = [name for name, parameter in expected if id(parameter) not in held]
-    if missing:
-        raise LayerSelectError(
-            f"the optimizer lacks {len(missing)} of the {len(expected)} trainable parameters, first {missing[0]!r}: build "
-            "it from selector.trainable_parameters() (or hand all optimizers to one attach call)"
-        )
+from .step_frames import OuterStep
 
 
 class Gate:
@@ -82,14 +50,14 @@ class Gate:
         self._selected = selected
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
         self._watch = Watch(optimizer)
-        self._running: FrameType | None = None
+        self._nesting = OuterStep()
         self._handles = [
             optimizer.register_step_pre_hook(ModelHook(self._enter)),
             optimizer.register_step_post_hook(ModelHook(self._leave)),
         ]
 
     def close(self) -> None:
-        self._running = None
+        self._nesting.forget()
         self._put_back()
         for handle in self._handles:
             handle.remove()
@@ -98,17 +66,10 @@ class Gate:
         """The optimizer's state of these parameters was dropped between two steps."""
 
     def _enter(self, optimizer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        # A step that calls super().step() runs the hooks twice, one pair inside the other: only the outer one counts. Whether
-        # it is still running, or was left by an exception long ago, the stack tells.
-        caller = _caller()
-        if self._running is not None and _is_inside(caller, self._running):
-            return None
-        self._running = caller
-        return self._before_step(args, kwargs)
+        return self._before_step(args, kwargs) if self._nesting.begins() else None
 
     def _leave(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
-        if _caller() is self._running:
-            self._running = None
+        if self._nesting.ends():
             self._after_step()
 
     def _before_step(self, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
@@ -214,18 +175,3 @@ def start_momentum(optimizer: torch.optim.SGD, skipped: Iterable[nn.Parameter] |
                     state = optimizer.state[parameter]
                     if state.get("momentum_buffer") is None:
                         state["momentum_buffer"] = torch.zeros_like(parameter)
-
-
-def _caller() -> FrameType | None:
-    """The frame of torch's wrapper around a step, for one of the two hooks that ask."""
-    frame = inspect.currentframe()
-    for _ in ("the hook", "its ModelHook", "the wrapper"):
-        frame = frame.f_back if frame is not None else None
-    return frame
-
-
-def _is_inside(frame: FrameType | None, outer: FrameType) -> bool:
-    """Whether ``outer`` is still running, and ``frame`` within it."""
-    while frame is not None and frame is not outer:
-        frame = frame.f_back
-    return frame is not None

@@ -20,13 +20,16 @@ from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
-from .gating import check_parameters, parameters_of, unwrap_optimizer
+from .foreign_engines import explain_missing
+from .gating import parameters_of
 from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
 from .layer_hints import check_is_module
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
+from .optimizer_watch import SeenGradients
+from .optimizers import check_parameters, unwrap_optimizer
 from .ownership import Ownership
 from .parameter_places import ParameterPlaces
 from .readings import Readings
@@ -163,6 +166,7 @@ class FastSelector(Readings):
         # The steps in which the layers are watched select nothing.
         self.schedule = replace(schedule, warmup=warmup + self._trunk.watched)
         self._clipping = Clipping()
+        self._seen = SeenGradients()
         self._attachment: Attachment | None = None
         self._closed = False
         self._warned_without_optimizer = False
@@ -289,7 +293,7 @@ class FastSelector(Readings):
                 refused in one of its first steps.
         """
         self._check_open()
-        plain = [unwrap_optimizer(optimizer) for optimizer in optimizers]
+        plain = [unwrap_optimizer(optimizer, governs=self.mode != "observe") for optimizer in optimizers]
         if not plain:
             raise LayerSelectError("attach() was called without an optimizer")
         self._follow_replaced_parameters()
@@ -300,8 +304,9 @@ class FastSelector(Readings):
     def _tie(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self._detach()
         layers = _parameters_by_layer(self._found)
+        where = {"names": self.layer_names, "modules": self._found.modules, "seen": self._seen}
         how = {"mode": self.mode, "on_freeze": self.on_freeze, "core": self._core, "freezer": self._plan.freezer}
-        self._attachment = Attachment(optimizers, layers, **how)
+        self._attachment = Attachment(optimizers, layers, **where, **how)
         self._holdings.hold("optimizers", self._attachment.close)
 
     def step(self, grad_scale: float | Tensor | GradScaler | None = None) -> None:
@@ -334,13 +339,13 @@ class FastSelector(Readings):
             self._rule, drawn, self._plan.freezer.active, scaling, first_layer=self._trunk.first_layer
         )
         if outcome is Outcome.NO_GRADIENT:
-            raise LayerSelectError(
-                "no trainable parameter has a gradient: call selector.step() after loss.backward() and before "
-                "optimizer.zero_grad()"
-            )
+            raise LayerSelectError(explain_missing(self._model, self._all_parameters(), fired=False))
+        if self._attachment is not None:
+            self._attachment.watch.selector_stepped(grad_scale)
         if outcome is Outcome.CLOSED:
             self._advance(scaling if self._core.decides_on_device else None)
         self._clipping.allow(self._found)
+        self._seen.note([p for _, p in layer] for layer in self._found.layers)
 
     def _advance(self, skipping: Scaling | None) -> None:
         """What follows from a step that was closed, or that a device may have skipped, for which there is ``skipping``."""

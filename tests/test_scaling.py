@@ -370,7 +370,7 @@ def test_bad_scales(given, message):
 
 def test_a_step_after_that_of_the_scaler_is_refused():
     model = plain()
-    with FastSelector(model, mode="gate") as selector:
+    with FastSelector(model, mode="observe") as selector:  # elsewhere the optimizer's step is refused
         optimizer = torch.optim.SGD(selector.trainable_parameters(), lr=0.1)
         selector.attach(optimizer)
         scaler = scaler_of()
