@@ -13,7 +13,7 @@ from . import _backend
 from .activation_checkpointing import CheckpointBoundary
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
-from .clipping import Clipping, norm_left
+from .clipping import Clipping, norm_to_clip
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
@@ -22,6 +22,7 @@ from .gating import check_parameters, unwrap_optimizer
 from .history import History
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
+from .nonfinite import not_finite
 from .parameter_places import ParameterPlaces
 from .readings import Readings
 from .rules import EXCLUDED, ModelView, Rule, make_rule
@@ -289,6 +290,8 @@ class FastSelector(Readings):
             )
         if outcome is Outcome.CLOSED:
             self._advance(scaling if self._core.decides_on_device else None)
+        if self._attachment is not None:
+            self._attachment.measured(grad_scale)
         self._clipping.allow(self._found)
 
     def _advance(self, skipping: Scaling | None) -> None:
@@ -315,7 +318,9 @@ class FastSelector(Readings):
         does in the same place, but with the norm that :meth:`step` has measured: no gradient is read for it.
 
         In ``observe`` and ``gate`` that is the norm of all gradients, those of unselected layers included; in ``freeze`` of
-        those that are left: the selected layers' and the outer ones'. Where the gradients are still scaled (see
+        those that are left: the selected layers' and the outer ones'. In ``gate`` and ``freeze`` a layer whose gradient is not
+        finite does not count, and spoils no other: it is not selected, and no step sees its gradients
+        (:attr:`total_norm` says that there was one). Where the gradients are still scaled (see
         ``grad_scale`` of :meth:`step`) it is the norm they will have once they are not. Scores do not change.
 
         Args:
@@ -328,8 +333,13 @@ class FastSelector(Readings):
             LayerSelectError: it was not called once in a step, after :meth:`step`; or ``max_norm`` is negative.
         """
         self._check_open()
-        norm = self.total_norm.clone() if self.mode != "freeze" else norm_left(self._core, self._found)
-        self._clipping.clip(self._found, max_norm, norm)
+        norm = norm_to_clip(self._core, self._found, self.mode)
+        written = self._attachment is not None and self._attachment.clipping()
+        on_device = self._core.decides_on_device
+        spare = [] if self.mode == "observe" else not_finite(self._core.state, on_device=on_device)
+        self._clipping.clip(self._found, max_norm, norm, spare)
+        if self._attachment is not None:
+            self._attachment.clipped(written)
         return norm
 
     def close(self) -> None:
