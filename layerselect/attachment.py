@@ -47,7 +47,7 @@ class Attachment:
         self._hooks: list[Gate | StateReset] = []
         self._gates: list[Gate] = []
         outer = outer_parameters(optimizers, layers)
-        self._nonfinite = NonFinite(core.state, layers, outer, on_device=core.decides_on_device)
+        self._nonfinite = NonFinite(core.state, len(layers), outer, on_device=core.decides_on_device)
         if mode != "observe":
             # In mode "freeze" too. Where the host decides, unselected layers have no gradients, and the gate sees to it that this
             # is enough. Of several optimizers a scaler may skip one alone: then nothing was dropped, and the others are gated.
@@ -69,25 +69,25 @@ class Attachment:
         """
         if not self._gates:
             return
-        for gate in self._gates:
-            gate.begin()
         scaler = grad_scale if isinstance(grad_scale, GradScaler) else None
         scaled = grad_scale is not None and (scaler is None or scaler.is_enabled())
         bad = self._nonfinite.measured(may_skip=scaled)
-        if bad:
-            for gate in self._gates:
+        for gate in self._gates:
+            gate.begin(mark=self._nonfinite.matters)
+            if bad:
                 gate.withhold(bad)
         if scaler is not None:
             leave_something(scaler, self._gates)
 
-    def clipping(self) -> bool:
-        """To be asked before the selector writes to the gradients that it has measured; :meth:`clipped` wants the answer."""
-        return bool(self._gates) and self._nonfinite.clipping()
+    def clipping(self) -> list[Gate]:
+        """To be asked before the selector writes to the gradients that it has measured, which spreads nothing; the answer is for
+        :meth:`clipped`."""
+        return [gate for gate in self._gates if self._nonfinite.matters and not gate.moved()]
 
-    def clipped(self, moved: bool) -> None:
-        """The selector wrote to them."""
-        if self._gates:
-            self._nonfinite.clipped(moved)
+    def clipped(self, as_measured: list[Gate]) -> None:
+        """The selector wrote to them. ``as_measured``: what :meth:`clipping` said before."""
+        for gate in as_measured:
+            gate.mark()
 
     def close(self) -> None:
         """Removes the hooks."""

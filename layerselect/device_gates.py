@@ -90,7 +90,7 @@ class FusedGate(Gate):
     @torch.no_grad()
     def _set_aside(self) -> None:
         optimizer, owned = self._optimizer, self._owned
-        gate, stop = self._gate, None if self._nonfinite is None else self._nonfinite.poison()
+        gate, stop = self._gate, None if self._nonfinite is None else self._nonfinite.poison(self.moved())
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None:
             # A scaler adds up what it found on several devices, but only 1 skips a step.
@@ -247,7 +247,7 @@ class KeepingGate(Gate):
         """What is kept in this step: nothing of what has no gradient, since no step moves that."""
         gate = self._gate
         if self._nonfinite is not None:
-            gate = torch.maximum(gate, self._nonfinite.poison())
+            gate = torch.maximum(gate, self._nonfinite.poison(self.moved()))
         groups = (*self._owned.layers, self._owned.outer)
         present = [any(p.grad is not None for p in parameters) for parameters in groups]
         if present != self._present or self._present_here is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .errors import LayerSelectError
 from .fresh_state import start_momentum
 from .gate_watch import Watch
-from .nonfinite import NonFinite, version_of
+from .nonfinite import GradientMarks, NonFinite, version_of
 from .ownership import Ownership
 
 
@@ -88,6 +88,8 @@ class Gate:
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
         self._withheld: list[tuple[nn.Parameter, Tensor]] = []
         self._stand_in: nn.Parameter | None = None
+        self._marks: GradientMarks | None = None
+        self._marked = False
         self._watch = Watch(optimizer)
         self._running: FrameType | None = None
         self._handles = [
@@ -110,13 +112,31 @@ class Gate:
     def state_dropped(self, parameters: Iterable[nn.Parameter]) -> None:
         """The optimizer's state of these parameters was dropped between two steps."""
 
-    def begin(self) -> None:
-        """New gradients are there: those still set aside, in a step that never came or was left by an exception, are old."""
+    def begin(self, mark: bool) -> None:
+        """New gradients were measured: those still set aside, in a step that never came or was left by an exception, are old.
+
+        Args:
+            mark: whether it will matter that they are written to before the step.
+        """
         self._kept.clear()
         self._withheld.clear()
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is not None and stand_in.grad is not None and version_of(stand_in.grad) < 1:
             stand_in.grad = None  # nobody stepped, and nobody added to it
+        self._marked = mark
+        if mark:
+            self.mark()
+
+    def mark(self) -> None:
+        """Gradients are as they are to be stepped, as far as we know."""
+        if self._owned.look() or self._marks is None:
+            held = (*self._owned.layers, self._owned.outer)
+            self._marks = GradientMarks([p for parameters in held for p in parameters])
+        self._marks.mark()
+
+    def moved(self) -> bool:
+        """Whether gradients of this optimizer were written to since they were marked; so it is where they were not."""
+        return not self._marked or self._marks is None or self._marks.moved()
 
     def withhold(self, layers: Iterable[int]) -> None:
         """Sets the gradients of these layers aside until the next step is over, so that nothing before it meets them."""
@@ -186,7 +206,7 @@ class Gate:
             (free if wanted else gated).extend(parameters)
         if self._nonfinite is not None and self._nonfinite.flagged():
             stepped = [*free, *self._owned.outer]
-            if self._nonfinite.spoils(stepped):
+            if self._nonfinite.spoils(stepped, self.moved()):
                 gated, free = [*gated, *stepped], []
         if self._watch.watches:
             self._watch.before(gated, [p for p in free if p.grad is not None])

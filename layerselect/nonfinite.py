@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from . import _backend
 from .sharding import held_here, is_spread
 
 logger = logging.getLogger(__name__)
 
 
 class GradientMarks:
-    """Whether somebody wrote to gradients, or put others in their place.
+    """Whether somebody wrote to gradients, or put others in their place. Reads no gradient.
 
     Args:
         parameters: whose ``.grad`` is looked at.
@@ -32,15 +33,23 @@ class GradientMarks:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = parameters
+        # Of a DTensor the wrapper may be written to, or what it holds here.
+        native = None if any(map(is_spread, parameters)) else _backend.native_module()
+        self._native = None if native is None else native.GradientMarks(list(parameters))
         self._marks: list[tuple[int, int, int] | None] | None = None
 
     def mark(self) -> None:
         """From now on."""
-        self._marks = list(map(_mark, self._parameters))
+        if self._native is not None:
+            self._native.mark()
+        else:
+            self._marks = list(map(_mark, self._parameters))
 
     def moved(self) -> bool:
-        """Whether anything was written to since :meth:`mark`. Gradients that were taken away do not count: what is not there
-        is not stepped."""
+        """Whether anything was written to since :meth:`mark`; True before the first one. Gradients that were taken away do not
+        count: what is not there is not stepped."""
+        if self._native is not None:
+            return self._native.moved()
         if self._marks is None:
             return True
         for parameter, mark in zip(self._parameters, self._marks, strict=True):
@@ -54,7 +63,7 @@ class NonFinite:
 
     Args:
         state: the core's live ``group_sums`` and ``total_norm``.
-        layers: for each layer, its parameters.
+        num_layers: L.
         outer: the outer parameters.
         on_device: whether a device decides, for which the host must not wait.
     """
@@ -62,16 +71,15 @@ class NonFinite:
     def __init__(
         self,
         state: dict[str, Tensor],
-        layers: Sequence[Sequence[nn.Parameter]],
+        num_layers: int,
         outer: Sequence[nn.Parameter],
         *,
         on_device: bool,
     ) -> None:
-        self._state, self._length = state, len(layers)
+        self._state, self._length = state, num_layers
         self._sums, self._total = state["group_sums"], state["total_norm"]
         self._outer = outer
         self._on_device = on_device
-        self._marks = GradientMarks([p for group in (*layers, outer) for p in group])
         self._flagged = False
         self._to_be_skipped = False
         self._outer_is_bad: bool | None = None
@@ -92,19 +100,13 @@ class NonFinite:
         self._poison.clear()
         bad = not_finite(self._state, on_device=self._on_device)
         self._flagged = bool(bad)
-        if bad or self._on_device:
-            self._marks.mark()
         # A scaler has to see them: it skips the step and lowers its scale.
         return [] if may_skip else [layer for layer in bad if layer < self._length]
 
-    def clipping(self) -> bool:
-        """Whether gradients were written to so far. To be asked before the selector itself writes to them."""
-        return (self._on_device or self._flagged) and self._marks.moved()
-
-    def clipped(self, moved: bool) -> None:
-        """The selector itself wrote to gradients, which spreads nothing. ``moved``: what :meth:`clipping` said before."""
-        if not moved and (self._on_device or self._flagged):
-            self._marks.mark()
+    @property
+    def matters(self) -> bool:
+        """Whether it matters that gradients are written to before the step: some was not finite, or the host is not told."""
+        return self._on_device or self._flagged
 
     # ------------------------------------------------------------------ for gates of the host
 
@@ -112,20 +114,25 @@ class NonFinite:
         """Whether some gradient was not finite. Waits for the device where one decides."""
         return not math.isfinite(self._total.item()) if self._on_device else self._flagged
 
-    def spoils(self, stepped: Iterable[nn.Parameter]) -> bool:
-        """Whether a step over these parameters would spoil something. Asked in a flagged step only; may wait."""
+    def spoils(self, stepped: Iterable[nn.Parameter], moved: bool) -> bool:
+        """Whether a step over these parameters would spoil something. Asked in a flagged step only; may wait.
+
+        Args:
+            stepped: what the optimizer is about to step.
+            moved: whether its gradients were written to since they were measured.
+        """
         stepped = [p for p in stepped if p.grad is not None]
         if not stepped:
             return False
         if any(map(is_spread, (*stepped, *self._outer))):
             # Every process has to come to the same answer, and holds other parts.
-            bad = self._to_be_skipped or self._marks.moved() or self.poison().item() > 0
+            bad = self.poison(moved).item() > 0
             self._say("spread" if bad else None)
             return bad
         if self._outer_is_bad is None:
             self._outer_is_bad = not self._sums[-1].isfinite().item() and not _finite(self._outer)
         if self._outer_is_bad:
-            self._say("outer" if not self._marks.moved() else "spread")
+            self._say("spread" if moved else "outer")
             return True
         # A norm that is infinite makes every other gradient 0.
         bad = not _finite(stepped) or _all_zero(stepped)
@@ -134,9 +141,9 @@ class NonFinite:
 
     # ------------------------------------------------------------------ for gates of a device
 
-    def poison(self) -> Tensor:
-        """float32 [], on the device: 1 where nothing may move in the coming step, else 0."""
-        spread = self._to_be_skipped or self._marks.moved()
+    def poison(self, moved: bool) -> Tensor:
+        """float32 [], on the device: 1 where nothing may move in the coming step, else 0. ``moved``: as for :meth:`spoils`."""
+        spread = self._to_be_skipped or moved
         known = self._poison.get(spread)
         if known is None:
             known = self._poison[spread] = self._decide(spread)
@@ -193,15 +200,16 @@ def _is_bad(number: Tensor) -> Tensor:
 
 
 def _all_zero(parameters: Iterable[nn.Parameter]) -> bool:
-    return not any(p.grad is not None and held_here(p.grad).any().item() for p in parameters)
+    return not any(values.any().item() for values in _values(parameters))
 
 
 def _finite(parameters: Iterable[nn.Parameter]) -> bool:
+    return all(values.isfinite().all().item() for values in _values(parameters))
+
+
+def _values(parameters: Iterable[nn.Parameter]) -> Iterator[Tensor]:
+    """The numbers of their gradients, as far as this process holds them."""
     for parameter in parameters:
-        gradient = parameter.grad
-        if gradient is not None:
-            here = held_here(gradient)
-            here = here._values() if here.is_sparse else here
-            if not here.isfinite().all().item():
-                return False
-    return True
+        if parameter.grad is not None:
+            here = held_here(parameter.grad)
+            yield here._values() if here.is_sparse else here

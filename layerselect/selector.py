@@ -334,12 +334,12 @@ class FastSelector(Readings):
         """
         self._check_open()
         norm = norm_to_clip(self._core, self._found, self.mode)
-        written = self._attachment is not None and self._attachment.clipping()
+        as_measured = [] if self._attachment is None else self._attachment.clipping()
         on_device = self._core.decides_on_device
         spare = [] if self.mode == "observe" else not_finite(self._core.state, on_device=on_device)
         self._clipping.clip(self._found, max_norm, norm, spare)
         if self._attachment is not None:
-            self._attachment.clipped(written)
+            self._attachment.clipped(as_measured)
         return norm
 
     def close(self) -> None:

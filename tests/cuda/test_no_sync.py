@@ -23,11 +23,11 @@ STEP_PATHS = {
     "CudaCore": {"step", "launches", "_add_up"},
     "Gate": {
         "_enter", "_leave", "_before_step", "_after_step", "_keep_from_step", "_put_back", "_take", "_take_up", "begin",
-        "withhold", "leave_one", "optimizer",
+        "withhold", "leave_one", "optimizer", "mark", "moved",
     },
     "FusedGate": {"_set_aside", "_put_back"},
     "GradientMarks": {"__init__", "mark", "moved"},
-    "NonFinite": {"__init__", "poison", "_decide", "clipping", "clipped"},
+    "NonFinite": {"__init__", "poison", "_decide", "matters"},
     "_Room": {"__init__", "stands", "_values_now", "_places_now"},
     "KeepingGate": {
         "_set_aside",
