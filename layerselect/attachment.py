@@ -73,9 +73,11 @@ class Attachment:
         scaled = grad_scale is not None and (scaler is None or scaler.is_enabled())
         bad = self._nonfinite.measured(may_skip=scaled)
         for gate in self._gates:
-            gate.begin(mark=self._nonfinite.matters)
+            gate.begin()
             if bad:
                 gate.withhold(bad)
+            if self._nonfinite.matters:
+                gate.mark()
         if scaler is not None:
             leave_something(scaler, self._gates)
 

@@ -92,11 +92,7 @@ class FusedParts:
         if fresh:
             begin_state(optimizer, fresh)
         states = optimizer.state.values()
-        if (
-            parts is self._parts
-            and len(states) == len(self._all_states)
-            and all(map(is_, states, self._all_states))
-        ):
+        if parts is self._parts and len(states) == len(self._all_states) and all(map(is_, states, self._all_states)):
             return
         self._parts, self._all_states = parts, list(states)
         self._states = [[[optimizer.state.get(p) for p in parameters] for _, parameters in own] for own in parts]

@@ -112,37 +112,36 @@ class Gate:
     def state_dropped(self, parameters: Iterable[nn.Parameter]) -> None:
         """The optimizer's state of these parameters was dropped between two steps."""
 
-    def begin(self, mark: bool) -> None:
-        """New gradients were measured: those still set aside, in a step that never came or was left by an exception, are old.
-
-        Args:
-            mark: whether it will matter that they are written to before the step.
-        """
+    def begin(self) -> None:
+        """New gradients were measured: those still set aside, in a step that never came or was left by an exception, are old."""
+        self._marked = False
         self._kept.clear()
         self._withheld.clear()
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is not None and stand_in.grad is not None and version_of(stand_in.grad) < 1:
             stand_in.grad = None  # nobody stepped, and nobody added to it
-        self._marked = mark
-        if mark:
-            self.mark()
+
+    def withhold(self, layers: Iterable[int]) -> None:
+        """Sets the gradients of these layers aside until the next step is over, so that nothing before it meets them. Zeros stand in
+        for them: whoever reads gradients meanwhile finds one wherever there was one."""
+        self._owned.look()
+        for layer in layers:
+            for parameter in self._owned.layers[layer]:
+                if parameter.grad is not None:
+                    self._withheld.append((parameter, parameter.grad))
+                    parameter.grad = torch.zeros_like(parameter.grad)
 
     def mark(self) -> None:
-        """Gradients are as they are to be stepped, as far as we know."""
+        """Gradients are as they are to be stepped, as far as we know: from now on it matters that they are written to."""
         if self._owned.look() or self._marks is None:
             held = (*self._owned.layers, self._owned.outer)
             self._marks = GradientMarks([p for parameters in held for p in parameters])
         self._marks.mark()
+        self._marked = True
 
     def moved(self) -> bool:
         """Whether gradients of this optimizer were written to since they were marked; so it is where they were not."""
         return not self._marked or self._marks is None or self._marks.moved()
-
-    def withhold(self, layers: Iterable[int]) -> None:
-        """Sets the gradients of these layers aside until the next step is over, so that nothing before it meets them."""
-        self._owned.look()
-        for layer in layers:
-            self._take(self._owned.layers[layer], self._withheld)
 
     def leave_one(self) -> bool:
         """Leaves one gradient of zeros, which no step will see, if the optimizer has none at all; returns whether it had none."""
@@ -214,18 +213,17 @@ class Gate:
         self._start_fused_momentum()
 
     def _keep_from_step(self, parameters: Iterable[nn.Parameter]) -> None:
-        self._take(parameters, self._kept)
-
-    def _take(self, parameters: Iterable[nn.Parameter], into: list[tuple[nn.Parameter, Tensor]]) -> None:
         for parameter in parameters:
             gradient = parameter.grad
             if gradient is not None:
-                into.append((parameter, gradient))
+                self._kept.append((parameter, gradient))
                 parameter.grad = None
 
     def _take_up(self) -> None:
         """What was set aside before the step is from now on what the step must not see."""
-        self._kept += self._withheld
+        for parameter, gradient in self._withheld:
+            parameter.grad = None
+            self._kept.append((parameter, gradient))
         self._withheld.clear()
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is not None:

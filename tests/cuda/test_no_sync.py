@@ -22,7 +22,7 @@ WAITS = {"item", "cpu", "tolist", "numpy", "synchronize", "nonzero", "wait", "al
 STEP_PATHS = {
     "CudaCore": {"step", "launches", "_add_up"},
     "Gate": {
-        "_enter", "_leave", "_before_step", "_after_step", "_keep_from_step", "_put_back", "_take", "_take_up", "begin",
+        "_enter", "_leave", "_before_step", "_after_step", "_keep_from_step", "_put_back", "_take_up", "begin",
         "withhold", "leave_one", "optimizer", "mark", "moved",
     },
     "FusedGate": {"_set_aside", "_put_back"},
