@@ -15,7 +15,7 @@ from . import _backend
 from .activation_checkpointing import CheckpointBoundary
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
-from .clipping import Clipping, norm_left
+from .clipping import Clipping, norm_to_clip
 from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
@@ -28,9 +28,9 @@ from .layer_freezer import LayerFreezer
 from .layer_hints import check_is_module
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
+from .nonfinite import not_finite
 from .optimizer_watch import SeenGradients
 from .optimizers import check_parameters, unwrap_optimizer
-from .ownership import Ownership
 from .parameter_places import ParameterPlaces
 from .readings import Readings
 from .rules import EXCLUDED, ModelView, Rule, make_rule
@@ -41,6 +41,7 @@ from .selector_state import STATE_VERSION, check_state, say_what_changed, settin
 from .state_reset import check_on_freeze
 from .trunk import DEFAULT_CUT, Trunk, TrunkStore
 from .trunk.selection import TrunkSelection
+from .user_flags import UserFlags
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class FastSelector(Readings):
             take_over(model.parameters())
         self._model = model
         self._found: LayeredParameters = split_parameters(model, layers)
-        self._owned = Ownership(model, self._found, layers)
+        self._flags = UserFlags(model, self._found, layers)
         self._device = self._found.layers[0][0][1].device
         self.layer_sizes: list[int] = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
         self.layer_names: list[str] = self._found.names
@@ -344,6 +345,8 @@ class FastSelector(Readings):
             self._attachment.watch.selector_stepped(grad_scale)
         if outcome is Outcome.CLOSED:
             self._advance(scaling if self._core.decides_on_device else None)
+        if self._attachment is not None:
+            self._attachment.measured(grad_scale)
         self._clipping.allow(self._found)
         self._seen.note([p for _, p in layer] for layer in self._found.layers)
 
@@ -371,7 +374,9 @@ class FastSelector(Readings):
         does in the same place, but with the norm that :meth:`step` has measured: no gradient is read for it.
 
         In ``observe`` and ``gate`` that is the norm of all gradients, those of unselected layers included; in ``freeze`` of
-        those that are left: the selected layers' and the outer ones'. Where the gradients are still scaled (see
+        those that are left: the selected layers' and the outer ones'. In ``gate`` and ``freeze`` a layer whose gradient is not
+        finite does not count, and spoils no other: it is not selected, and no step sees its gradients
+        (:attr:`total_norm` says that there was one). Where the gradients are still scaled (see
         ``grad_scale`` of :meth:`step`) it is the norm they will have once they are not. Scores do not change.
 
         Args:
@@ -384,8 +389,13 @@ class FastSelector(Readings):
             LayerSelectError: it was not called once in a step, after :meth:`step`; or ``max_norm`` is negative.
         """
         self._check_open()
-        norm = self.total_norm.clone() if self.mode != "freeze" else norm_left(self._core, self._found)
-        self._clipping.clip(self._found, max_norm, norm)
+        norm = norm_to_clip(self._core, self._found, self.mode)
+        as_measured = [] if self._attachment is None else self._attachment.clipping()
+        on_device = self._core.decides_on_device
+        spare = [] if self.mode == "observe" else not_finite(self._core.state, on_device=on_device)
+        self._clipping.clip(self._found, max_norm, norm, spare)
+        if self._attachment is not None:
+            self._attachment.clipped(as_measured)
         return norm
 
     def close(self) -> None:
@@ -503,7 +513,7 @@ class FastSelector(Readings):
     def _follow_users_flags(self, optimizers: list[torch.optim.Optimizer]) -> None:
         """Follows what others did to ``requires_grad``, and parameters that began to train."""
         freezer = self._plan.freezer
-        found = self._owned.look(
+        found = self._flags.look(
             freezer.switched(),
             [freezer.standing and not active for active in freezer.active],
             lambda: set().union(*map(parameters_of, optimizers)) if optimizers else None,
@@ -511,7 +521,7 @@ class FastSelector(Readings):
         )
         if found is not None:
             self._follow(found)
-        frozen = self._owned.frozen_layers()
+        frozen = self._flags.frozen_layers()
         for layer in range(self.num_layers):
             if frozen[layer] and not self._frozen_layers[layer]:
                 # What it scored would go on to be selected; a layer that cannot be measured is not.
@@ -532,7 +542,7 @@ class FastSelector(Readings):
         self._plan.freezer.follow(_parameters_by_layer(found))
         self._found = found
         self.layer_sizes = [sum(p.numel() for _, p in layer) for layer in found.layers]
-        self._owned.follow(found)
+        self._flags.follow(found)
         self._rule.prepare(self._view())
         self._build_core()
         self.load_state_dict(state)
