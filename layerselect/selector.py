@@ -171,7 +171,6 @@ class FastSelector(Readings):
         self._attachment: Attachment | None = None
         self._closed = False
         self._warned_without_optimizer = False
-        self._sizes: list[int] = []
         self._frozen_layers = [False] * self.num_layers
         self._step = 0
         self._plan = BackwardPlan(
@@ -340,7 +339,7 @@ class FastSelector(Readings):
             self._rule, drawn, self._plan.freezer.active, scaling, first_layer=self._trunk.first_layer
         )
         if outcome is Outcome.NO_GRADIENT:
-            raise LayerSelectError(explain_missing(self._model, self._all_parameters(), fired=False))
+            raise LayerSelectError(explain_missing(self._model, self._all_parameters(), fired=self._core.fired))
         if self._attachment is not None:
             self._attachment.watch.selector_stepped(grad_scale)
         if outcome is Outcome.CLOSED:
@@ -517,7 +516,7 @@ class FastSelector(Readings):
             freezer.switched(),
             [freezer.standing and not active for active in freezer.active],
             lambda: set().union(*map(parameters_of, optimizers)) if optimizers else None,
-            thoroughly=self._looks_thoroughly(optimizers),
+            thoroughly=self._looks_thoroughly(),
         )
         if found is not None:
             self._follow(found)
@@ -528,11 +527,14 @@ class FastSelector(Readings):
                 self._core.state["scores"][layer] = float("nan")
         self._frozen_layers = frozen
 
-    def _looks_thoroughly(self, optimizers: list[torch.optim.Optimizer]) -> bool:
-        """Whether parameters may have been added to the model: the optimizers hold more, or nobody can tell."""
-        sizes = [len(group["params"]) for optimizer in optimizers for group in optimizer.param_groups]
-        changed, self._sizes = sizes != self._sizes, sizes
-        return changed or self._step % _LOOK_EVERY == 0
+    def _looks_thoroughly(self) -> bool:
+        """Whether parameters may have been added to the model: the optimizers hold others, or nobody can tell."""
+        if self._attachment is None or self._step % _LOOK_EVERY == 0:
+            return True
+        changed = self._attachment.watch.groups_changed
+        if changed:
+            self._attachment.watch.accept_groups()
+        return changed
 
     def _follow(self, found: LayeredParameters) -> None:
         """Goes on with other parameters in the same layers."""
