@@ -68,6 +68,8 @@ class Attachment:
                 if on_freeze == "reset":  # after the gate, which puts back what it kept
                     self._hooks.append(StateReset(optimizer, layers, gate, self._goes_on))
 
+        self.watch.listen()
+
     def measured(self, grad_scale: object) -> None:
         """A step was measured, and what the host drops of its gradients is gone.
 

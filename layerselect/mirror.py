@@ -62,8 +62,8 @@ class Mirror:
         """Starts the copy of a vector to the host, on the current stream of the device that the vector is on."""
         slot = self._pushed % (self._lag + 1)
         self._rows[slot].copy_(values, non_blocking=True)
-        if self._arrived:
-            self._arrived[slot].mark(values.device if values.is_cuda else self._device)
+        if self._arrived and values.is_cuda:  # what is copied within the host is there already
+            self._arrived[slot].mark(values.device)
         self._pushed += 1
 
     def read(self) -> list[Any] | None:

@@ -53,7 +53,8 @@ class OptimizerWatch:
     * Two steps of the selector without one of any optimizer between them, and weights that move between the steps of the
       optimizers, are said once each, in a warning: there may be a good reason.
 
-    Its hooks have to be put on before those of the gates, which take gradients away for the time of a step.
+    It looks before the gates take gradients away for the time of a step, and after they have put everything back: it has to be
+    made before the gates, and :meth:`listen` called when they are there.
 
     Args:
         optimizers: the attached ones, without wrappers.
@@ -126,6 +127,11 @@ class OptimizerWatch:
                 ", ".join(dict.fromkeys(type(steps.optimizer).__name__ for steps in self._steps)),
             )
 
+    def listen(self) -> None:
+        """From now on the ends of steps are noticed."""
+        for steps in self._steps:
+            steps.listen()
+
     def close(self) -> None:
         """Removes the hooks."""
         for steps in self._steps:
@@ -188,10 +194,10 @@ class _Steps:
         self._watch = watch
         self._nesting = OuterStep()
         self.accept_groups()
-        self._handles = [
-            optimizer.register_step_pre_hook(ModelHook(self._enter)),
-            optimizer.register_step_post_hook(ModelHook(self._leave)),
-        ]
+        self._handles = [optimizer.register_step_pre_hook(ModelHook(self._enter))]
+
+    def listen(self) -> None:
+        self._handles.append(self.optimizer.register_step_post_hook(ModelHook(self._leave)))
 
     def close(self) -> None:
         self._nesting.forget()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from .errors import LayerSelectError
+from .foreign_engines import explain_missing
 from .freezing import switch_off
 from .layers import LayeredParameters, LayerSpec, clean_name, split_parameters
 
@@ -55,7 +56,8 @@ class UserFlags:
             thoroughly: whether to look for parameters that are new to the model.
 
         Raises:
-            LayerSelectError: parameters begin to train in layers that had none.
+            LayerSelectError: parameters begin to train in layers that had none; or none of those that are followed trains, and others
+                do that no attached optimizer holds.
         """
         changed = False
         for index, layer in enumerate((*self._found.layers, self._found.outer)):
@@ -88,6 +90,9 @@ class UserFlags:
     def _followed_with(self, begun: list[tuple[str, nn.Parameter]], held: set[int] | None) -> LayeredParameters | None:
         loose = [] if held is None else [(name, p) for name, p in begun if id(p) not in held]
         if loose:
+            if not self._some_layer_trains():
+                layers = [pair for layer in self._found.layers for pair in layer]
+                raise LayerSelectError(explain_missing(self._model, layers, fired=False))
             _freeze(p for _, p in loose)
             if not self._told:
                 self._told = True
@@ -115,6 +120,11 @@ class UserFlags:
             layers=[_joined(layer, fresh.get(name, [])) for name, layer in known.items()],
             outer=_joined(self._found.outer, now.outer),
         )
+
+    def _some_layer_trains(self) -> bool:
+        """Whether a followed parameter of a layer still stands in the model and requires a gradient."""
+        there = set(map(id, self._model.parameters()))
+        return any(p.requires_grad and id(p) in there for layer in self._found.layers for _, p in layer)
 
     def follow(self, found: LayeredParameters) -> None:
         """Goes on with ``found``."""
