@@ -71,7 +71,8 @@ def sums(folder: Path) -> list[Tensor]:
     """Of the host in both backends, and of a device."""
     found = []
     for backend in ("native", "torch"):
-        capture = StepCapture(spread_parameters(), GROUPS, backend)
+        parameters = spread_parameters()
+        capture = StepCapture(parameters, GROUPS, backend)
         assert capture.finish() == [0, 1, 2, 3]
         found.append(capture.sqnorms.clone())
     core = CudaCore(spread_parameters(), GROUPS, 4, score="rms", capture="step")
