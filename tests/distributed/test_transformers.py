@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.transformers_run import CALLBACKS, EXAMPLES, train, train_sharded
+from tests.distributed.transformers_run import CALLBACKS, CLIPPED, EXAMPLES, train, train_sharded
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400
 
-#: What "auto" is with two processes; in one it would be "freeze", and "backward", which measures before the Trainer clips.
-ALONE = {"mode": "gate", "capture": "step"}
+#: What "auto" is with two processes; in one it would be "freeze".
+ALONE = {"mode": "gate"}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,16 @@ def test_the_trainer_selects_what_one_process_would(results, folder, name):
     assert first["mode"] == options["mode"]
     check_same(first, alone, exactly=False)
     assert first["masks"].sum(1).min() < 4
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_scores_are_those_of_gradients_before_the_trainer_clips_them(results, folder, name):
+    first, second = (result[f"{name}, clipped"] for result in results)
+    check_same(first, second, exactly=True)
+    alone = train(folder / f"{name}-clipped-alone", 1, settings=CLIPPED, **{**ALONE, **CALLBACKS[name]})
+    assert torch.equal(first["masks"], alone["masks"])
+    torch.testing.assert_close(first["scores"], alone["scores"], rtol=1e-5, atol=0)
+    assert float(alone["scores"].min()) > 0.05 / 4
 
 
 @pytest.mark.parametrize("name", CALLBACKS)

@@ -24,6 +24,8 @@ CALLBACKS: dict[str, dict[str, Any]] = {
     "gate": {"rule": "variance"},
     "freeze": {"rule": "topk:k=2", "mode": "freeze", "probe_every": 3},
 }
+#: Every gradient is clipped, before the optimizer steps. SGD makes nothing of the last bits of tiny gradients.
+CLIPPED: dict[str, Any] = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.05}
 BATCH = 4
 #: Of examples/distributed.py.
 EXAMPLES = (("ddp", "freeze"), ("fsdp2", "auto"))
@@ -34,13 +36,16 @@ def rows(count: int = 24) -> list[dict[str, Tensor]]:
     return [{"input_ids": row, "labels": row} for row in tokens]
 
 
-def train(folder: Path, processes: int, resume: Path | None = None, **options: Any) -> dict[str, Any]:
-    """Trains a small Llama for six steps, saved after three."""
-    arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=6, save_steps=3, per_device_train_batch_size=BATCH // processes,
-        gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=1, report_to=[], use_cpu=True, disable_tqdm=True,
-        seed=3, dataloader_pin_memory=False, resume_from_checkpoint=None if resume is None else str(resume),
-    )  # fmt: skip
+def train(
+    folder: Path, processes: int, resume: Path | None = None, settings: dict[str, Any] | None = None, **options: Any
+) -> dict[str, Any]:
+    """Trains a small Llama for six steps, saved after three. ``settings``: of the Trainer."""
+    arguments = TrainingArguments(**{
+        "output_dir": str(folder), "max_steps": 6, "save_steps": 3, "per_device_train_batch_size": BATCH // processes,
+        "gradient_accumulation_steps": 2, "learning_rate": 1e-2, "logging_steps": 1, "report_to": [], "use_cpu": True,
+        "disable_tqdm": True, "seed": 3, "dataloader_pin_memory": False,
+        "resume_from_checkpoint": None if resume is None else str(resume), **(settings or {}),
+    })  # fmt: skip
     callback = SelectorCallback(**options)
     trainer = Trainer(with_lora(hugging_face("llama")), arguments, train_dataset=rows(), callbacks=[callback])
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
@@ -89,6 +94,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     results = {name: train(folder / name, 2, **options) for name, options in CALLBACKS.items()}
+    for name, options in CALLBACKS.items():
+        results[f"{name}, clipped"] = train(folder / f"{name}-clipped", 2, settings=CLIPPED, **options)
     for name, options in CALLBACKS.items():
         results[f"{name}, resumed"] = train(
             folder / f"{name}-resumed", 2, resume=folder / name / "checkpoint-3", **options
