@@ -24,9 +24,12 @@ STEP_PATHS = {
     "BackwardEnd": {
         "look",
         "_attach",
+        "_calling",
         "_on_gradient",
         "_call_at_end",
         "_queue",
+        "_on_callback",
+        "_on_outer",
         "_ended",
         "_wait_for_outer",
         "_report",
