@@ -86,12 +86,15 @@ class BackwardEnd:
         frozen = not parameter.requires_grad
         if frozen:  # torch registers hooks on tensors that require a gradient only
             parameter.requires_grad_(True)
-        hook = functools.partial(_hook(), weakref.ref(self), index)
-        self._handles[index] = parameter.register_post_accumulate_grad_hook(hook)
+        self._handles[index] = parameter.register_post_accumulate_grad_hook(self._calling("_on_gradient", index))
         if frozen:
             parameter.requires_grad_(False)
 
-    def _on_gradient(self, index: int) -> None:
+    def _calling(self, method: str, *arguments: Any) -> Callable[..., None]:
+        """What calls a method of this object if it is still there, and keeps it from being compiled."""
+        return functools.partial(_call(), weakref.ref(self), method, *arguments)
+
+    def _on_gradient(self, index: int, _: Tensor) -> None:
         with self.lock:
             if self._closed:
                 return
@@ -111,18 +114,13 @@ class BackwardEnd:
             self._queue(task, _TURNS)
 
     def _queue(self, task: int, turns: int) -> None:
-        this = weakref.ref(self)
+        torch.autograd.Variable._execution_engine.queue_callback(self._calling("_on_callback", task, turns))
 
-        def callback() -> None:
-            alive = this()
-            if alive is None:
-                return
-            if turns > 0:
-                alive._queue(task, turns - 1)
-            else:
-                alive._ended(task)
-
-        torch.autograd.Variable._execution_engine.queue_callback(callback)
+    def _on_callback(self, task: int, turns: int) -> None:
+        if turns > 0:
+            self._queue(task, turns - 1)
+        else:
+            self._ended(task)
 
     def _ended(self, task: int) -> None:
         with self.lock:
@@ -138,17 +136,14 @@ class BackwardEnd:
         following = next((function for function, _ in node.next_functions if function is not None), None)
         if following is None:
             return False
-        this = weakref.ref(self)
-
-        def before(_: Any) -> None:
-            handle.remove()
-            alive = this()
-            if alive is not None:
-                with alive.lock:
-                    alive._call_at_end()
-
-        handle = following.register_prehook(before)
+        handles: list[RemovableHandle] = []
+        handles.append(following.register_prehook(self._calling("_on_outer", handles)))
         return True
+
+    def _on_outer(self, handles: list[RemovableHandle], _: Any) -> None:
+        with self.lock:
+            handles.pop().remove()
+            self._call_at_end()
 
     def _report(self) -> None:
         fired, self.pending = self.pending, set()
@@ -158,15 +153,13 @@ class BackwardEnd:
 
 
 @functools.cache
-def _hook() -> Callable[[weakref.ref[BackwardEnd], int, Tensor], None]:
-    """What runs when a parameter has its gradient: compiled autograd must not look into it."""
-
-    def on_gradient(watch: weakref.ref[BackwardEnd], index: int, _: Tensor) -> None:
+def _call() -> Callable[..., None]:
+    def call(watch: weakref.ref[BackwardEnd], method: str, *arguments: Any) -> None:
         alive = watch()
         if alive is not None:
-            alive._on_gradient(index)
+            getattr(alive, method)(*arguments)
 
-    return torch.compiler.disable(on_gradient)
+    return torch.compiler.disable(call)
 
 
 def _under_compiled_autograd() -> bool:

@@ -92,10 +92,10 @@ class StepCapture:
         self._watch.close()
         self._engine.close()
 
-    @torch.no_grad()
     def _measure(self, due: list[int]) -> None:
         parameters = [self._watch.parameter(i) for i in due]
-        held = [None if parameter is None else held_gradient(parameter) for parameter in parameters]
+        with torch.no_grad():
+            held = [None if parameter is None else held_gradient(parameter) for parameter in parameters]
         self._local[due] = self._ops.segment_sqnorm(held, torch.arange(len(due)), len(due), None)
 
 

@@ -147,9 +147,10 @@ class CudaCore:
             self._launched.update(self._groups[i] for i in self._monitor.late)
         elif self._watch is not None and self._engine is not None:
             self.measured = self._watch.finish(written, anew=self._engine.unseen())
-        # What was launched just now is of this moment. What no hook reported counts as such: it may be all zero.
+        # What was launched just now is of this moment.
         late = self._launched
-        if self._watch is not None:
+        if self._watch is not None and not written:
+            # So is what no hook reported, as far as anybody can tell: it may be all zero, and the device looks.
             late = late | (set(self.measured) - self._watch.touched)
         if self._spread is not None:
             self.measured = self._add_up(self._spread)

@@ -78,6 +78,7 @@ class GradientWatch:
         self.touched: set[int] = set()
         self.computed = 0
         self._computed_now = 0
+        self._measured_now: set[int] = set()  # groups, when backward passes ended
         self._measure = weakref.WeakMethod(measure)
         self._by_engine = by_engine
         self._parameters = [weakref.ref(p) for p in parameters]
@@ -116,10 +117,11 @@ class GradientWatch:
         with self._end.lock:
             missed, self._end.pending = self._end.pending, set()
             fired, rearmed = self._end.look()
-            self.fired = bool(fired)
+            self.fired = len(fired) > 0
             self.computed, self._computed_now = self._computed_now, 0
-            seen = {self._group_of[index] for index in fired}
-            self.touched = seen | {self._group_of[index] for index in rearmed}
+            self.touched = {self._group_of[index] for index in (*fired, *rearmed)}
+            seen = self._measured_now | {self._group_of[index] for index in fired}
+            self._measured_now = set()
             with_gradient: set[int] = set()
             gone: list[int] = []
             self.late = []
@@ -131,7 +133,7 @@ class GradientWatch:
                         gone.append(index)
                     continue
                 with_gradient.add(group)
-                # No hook saw a backward pass touch this group: what was measured of it may be of an earlier step.
+                # No backward pass is known to have touched this group: what was measured of it may be of an earlier step.
                 changed = group not in seen and (written or match is _Match.WRITTEN)
                 if anew or match is _Match.OTHER or changed or index in missed:
                     self.late.append(index)
@@ -197,6 +199,7 @@ class GradientWatch:
             self._end.pending |= fired
         else:
             self._computed_now += len(groups)
+            self._measured_now |= groups
 
     def _match_now(self, index: int) -> _Match:
         return self._match(index, self.gradient(index))

@@ -28,7 +28,11 @@ class Arrival:
         """Call it behind the copy: what was started on that device's current stream until now is what is waited for."""
         if device != self._device:  # an event stays with the device on which it was first recorded
             self._device, self._event = device, torch.cuda.Event()
-        self._event.record(torch.cuda.current_stream(device))
+        try:
+            stream = torch.cuda.current_stream(device)
+        except AssertionError:  # a torch without CUDA has no streams, and copied before it returned
+            return
+        self._event.record(stream)
 
     def wait(self) -> None:
         """Makes the host wait until the copy has arrived."""
@@ -62,8 +66,8 @@ class Mirror:
         """Starts the copy of a vector to the host, on the current stream of the device that the vector is on."""
         slot = self._pushed % (self._lag + 1)
         self._rows[slot].copy_(values, non_blocking=True)
-        if self._arrived and values.is_cuda:  # what is copied within the host is there already
-            self._arrived[slot].mark(values.device)
+        if self._arrived:
+            self._arrived[slot].mark(values.device if values.is_cuda else self._device)
         self._pushed += 1
 
     def read(self) -> list[Any] | None:

@@ -3,6 +3,8 @@ it, whatever happens to it afterwards."""
 
 from __future__ import annotations
 
+import copy
+import gc
 import math
 from collections.abc import Callable, Iterator
 
@@ -313,8 +315,6 @@ def test_step_capture_under_compiled_autograd():
 
 
 def test_hooks_go_with_the_selector_and_not_with_copies_of_the_model():
-    import copy
-
     model = Net()
     selector = FastSelector(model, mode="observe", capture="step")
     copies = copy.deepcopy(model)
@@ -323,7 +323,17 @@ def test_hooks_go_with_the_selector_and_not_with_copies_of_the_model():
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
     selector = FastSelector(model, mode="observe", capture="step")
     del selector
-    import gc
-
     gc.collect()
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+def test_a_state_of_before_trained_frequency_was_counted():
+    model = Net()
+    with FastSelector(model, "topk:k=2", mode="observe") as selector:
+        model(batch(0)).backward()
+        selector.step()
+        state = selector.state_dict()
+        assert state["core"]["trained_frequency"].sum() == 2
+        del state["core"]["trained_frequency"]
+        selector.load_state_dict(state)
+        assert selector.frequency.sum() == 2 and selector.trained_frequency.sum() == 0

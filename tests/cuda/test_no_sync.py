@@ -12,15 +12,42 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     ROOT / "layerselect" / name
     for name in (
-        "core.py", "cuda.py", "device_gates.py", "gating.py", "history.py", "mirror.py", "several_devices.py", "sharding.py",
-        "cost_meter.py", "nonfinite.py",
+        "core.py", "cuda.py", "backward_end.py", "gradient_watch.py", "engine_seen.py", "device_gates.py", "gating.py",
+        "history.py", "mirror.py", "several_devices.py", "sharding.py", "cost_meter.py", "nonfinite.py",
     )
 ]  # fmt: skip
 # Methods whose call makes the host wait for a tensor on a device, or may.
 WAITS = {"item", "cpu", "tolist", "numpy", "synchronize", "nonzero", "wait", "all_close", "allclose", "equal", "unique"}
 # What an observe or gate step runs, by class; the other functions belong to construction or to mode freeze.
 STEP_PATHS = {
-    "CudaCore": {"step", "launches", "_add_up"},
+    "CudaCore": {"step", "decide", "unmeasured", "launches", "written", "_launch", "_add_up"},
+    "BackwardEnd": {
+        "look",
+        "_attach",
+        "_calling",
+        "_on_gradient",
+        "_call_at_end",
+        "_queue",
+        "_on_callback",
+        "_on_outer",
+        "_ended",
+        "_wait_for_outer",
+        "_report",
+    },
+    "GradientWatch": {
+        "rearmed",
+        "parameter",
+        "gradient",
+        "finish",
+        "written",
+        "_trains",
+        "_match",
+        "_on_backward_end",
+        "_match_now",
+        "_measure_now",
+    },
+    "_Identity": {"of"},
+    "EngineSeen": {"makes_final", "unseen", "_look"},
     "Gate": {
         "_enter", "_leave", "_before_step", "_after_step", "_keep_from_step", "_put_back", "_take_up", "begin",
         "withhold", "leave_one", "optimizer", "mark", "moved",
@@ -44,10 +71,10 @@ STEP_PATHS = {
     },
     "Mirror": {"push"},
     "Arrival": {"mark"},
-    "DeviceCore": {"step", "launches", "_standing"},
+    "DeviceCore": {"step", "launches", "written", "_standing"},
     "History": {"expect"},
     "_Copy": {"__init__"},
-    "SeveralDevicesCore": {"step", "launches"},
+    "SeveralDevicesCore": {"step", "launches", "written", "unmeasured"},
     "SpreadSums": {"add_up", "_communicate"},
     "_MeshSums": {"add_up"},
     "CostMeter": {
@@ -124,6 +151,13 @@ def test_forward_passes_of_mode_freeze_call_nothing_that_waits(name: str):
 def test_every_method_is_either_a_step_or_known_to_be_none():
     elsewhere = {
         ("CudaCore", "__init__"), ("CudaCore", "close"), ("CudaCore", "_numels"),
+        ("BackwardEnd", "__init__"), ("BackwardEnd", "close"), ("BackwardEnd", "__del__"),
+        ("GradientWatch", "__init__"), ("GradientWatch", "close"),
+        # Of sums on the host.
+        ("GradientWatch", "measured"),
+        ("EngineSeen", "__init__"), ("EngineSeen", "close"),
+        # What a finished step has noted.
+        *((name, "fired") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
         # Asked only by a process that has no gradient at all.
         ("CudaCore", "_others_have_gradients"),
         ("SpreadSums", "__init__"), ("SpreadSums", "of"), ("_MeshSums", "over"),
@@ -143,7 +177,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("Mirror", "__init__"), ("Mirror", "read"), ("Mirror", "state_dict"), ("Mirror", "load_state_dict"),
         ("DeviceCore", "__init__"), ("DeviceCore", "close"),
         # The protocol, and the core that is not a device's.
-        ("Core", "step"), ("Core", "close"), ("HostCore", "__init__"), ("HostCore", "step"), ("HostCore", "close"),
+        ("Core", "step"), ("Core", "written"), ("HostCore", "written"), ("Core", "close"), ("HostCore", "__init__"), ("HostCore", "step"), ("HostCore", "close"),
         ("HostCore", "_decide"),
         # Reading is the caller's wait; _absorb looks at a copy that was started half a ring ago.
         *(("History", name) for name in ("__init__", "__len__", "dropped", "missing", "record", "collect", "close", "arrays",
@@ -203,7 +237,7 @@ def test_native_code_of_a_step_allocates_and_copies_nothing():
     core = "".join(code_of(ROOT / "csrc" / "cuda" / name) for name in ("core.cpp", "core_args.cpp"))
     for name in (
         "launch_group",
-        "hold_group",
+        "launch_groups",
         "hold_all",
         "sum_held",
         "remember_launch",
