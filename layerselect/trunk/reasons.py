@@ -50,7 +50,9 @@ def of_prompts(model: nn.Module) -> str | None:
     config = configs.get(active) if isinstance(configs, Mapping) and isinstance(active, str) else None
     if config is None or not getattr(config, "is_prompt_learning", False):
         return None
-    if getattr(vars(model).get("forward"), "__self__", model) is not model:  # disabled: the base model's takes its place
+    if (
+        getattr(vars(model).get("forward"), "__self__", model) is not model
+    ):  # disabled: the base model's takes its place
         return None
     return f"adapter {active!r} puts virtual tokens in front of each example"
 
