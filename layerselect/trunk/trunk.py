@@ -182,6 +182,8 @@ class Trunk:
         finally:
             self._inside = False
         if states is not None:
+            if trains and self._places.gradients_are_asked():
+                states = [state.requires_grad_(True) for state in states]
             self._skipping.taken = [False] * len(self._stacks)
             self._skipping.given = self._spread(states)
         return args, kwargs

@@ -12,7 +12,7 @@ from layerselect.trunk import Trunk
 from torch import nn
 
 from tests.models import hugging_face
-from tests.trunk.test_settings import CUT, adapted, given, logits
+from tests.trunk.test_settings import CUT, adapted, freeze_below, given, logits
 
 
 def base(model: nn.Module) -> nn.Module:
@@ -387,6 +387,31 @@ def test_copies_and_saved_models_compute(tmp_path: Path):
             base(other).layers[0].mlp.up_proj.base_layer.weight.data.mul_(2.0)
         assert torch.equal(logits(copied), logits(plainly)) and torch.equal(logits(averaged.module), logits(plainly))
         assert (trunk.filled, trunk.read) == (3, 0)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_with_a_reference_pass_in_the_middle(reentrant: bool):
+    ends = []
+    for kept in (True, False):
+        model = adapted().train()
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        trunk = Trunk(model, CUT) if kept else None
+        found = []
+        for _ in range(2):
+            loss = model(**given()).loss
+            with torch.no_grad(), model.disable_adapter():
+                found.append(model(**given()).loss)
+            freeze_below(model)  # which disable_adapter() has switched on
+            loss.backward()
+            found += [p.grad for p in model.parameters() if p.grad is not None]
+            model.zero_grad()
+        if trunk is not None:
+            assert (trunk.filled, trunk.read) == (6, 6)
+            trunk.close()
+        ends.append(found)
+    assert len(ends[0]) == len(ends[1]) > 10
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
 def test_autocast_around_the_first_pass_leaves_its_gradients():
