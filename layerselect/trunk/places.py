@@ -116,6 +116,12 @@ class Places:
             return None
         return self._survey(of_call, call, batch, trains)
 
+    def gradients_are_asked(self) -> bool:
+        """Whether the layers above are to be given hidden states that require gradients. A selector sees to that itself."""
+        if self._held is not None or self._below is None or not self._below.has_hooks():
+            return False
+        return reasons.ask_gradients(module for _, module in self._below.parts)
+
     # ------------------------------------------------------------------ what has changed
 
     def _look_around(self) -> tuple[Below | None, Setting | None, str | None]:

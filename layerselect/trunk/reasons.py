@@ -23,7 +23,8 @@ HARMLESS = {
     "labels", "return_loss",
 }  # fmt: skip
 #: Hooks that change no numbers, by the beginning of their name.
-_IDLE_HOOKS = ("make_inputs_require_grad", "output_capturing_hook")
+_ASKING_HOOK = "make_inputs_require_grad"
+_IDLE_HOOKS = (_ASKING_HOOK, "output_capturing_hook")
 _IDLE_MODULES = ("layerselect.", "torch.")
 _PER_BATCH = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 #: Rotary embeddings that follow the longest example of the batch.
@@ -50,7 +51,9 @@ def of_prompts(model: nn.Module) -> str | None:
     config = configs.get(active) if isinstance(configs, Mapping) and isinstance(active, str) else None
     if config is None or not getattr(config, "is_prompt_learning", False):
         return None
-    if getattr(vars(model).get("forward"), "__self__", model) is not model:  # disabled: the base model's takes its place
+    if (
+        getattr(vars(model).get("forward"), "__self__", model) is not model
+    ):  # disabled: the base model's takes its place
         return None
     return f"adapter {active!r} puts virtual tokens in front of each example"
 
@@ -73,6 +76,12 @@ def of_hooks(
             for hook in _foreign(module._forward_pre_hooks):
                 return f"{_called(hook)} is registered on {name_of(module) or 'the model'}, and may change what its layers are given"
     return None
+
+
+def ask_gradients(modules: Iterable[nn.Module]) -> bool:
+    """Whether a hook makes embeddings require gradients, as reentrant checkpointing of the layers needs it."""
+    hooks = (hook for module in modules for hook in module._forward_hooks.values())
+    return any(getattr(hook, "__name__", "").startswith(_ASKING_HOOK) for hook in hooks)
 
 
 class Moods:

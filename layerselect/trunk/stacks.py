@@ -54,12 +54,16 @@ def check_model(model: nn.Module) -> None:
         refuse_compiled(module)
 
 
-def refuse_compiled(module: nn.Module) -> None:
+def refuse_compiled(module: nn.Module, *, compiling: bool = False) -> None:
     """
     Raises:
-        LayerSelectError: the module is compiled.
+        LayerSelectError: the module is compiled, or it is being compiled.
     """
-    if isinstance(module, torch._dynamo.OptimizedModule) or vars(module).get("_compiled_call_impl") is not None:
+    if (
+        compiling
+        or isinstance(module, torch._dynamo.OptimizedModule)
+        or vars(module).get("_compiled_call_impl") is not None
+    ):
         raise LayerSelectError(
             "the model is compiled, and layers that are skipped would compile it again: train with trunk='none'"
         )

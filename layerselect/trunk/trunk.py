@@ -99,6 +99,7 @@ class Trunk:
         }
         self._inside = self._padding_is_idle = False
         self._latest: Kept | None = None
+        self._begin = torch.compiler.disable(self._begun)  # the model may be compiled afterwards, from outside
         self._modes: list[tuple[nn.Module, bool]] = []
         self._sent = SentAhead()
         self._handles = [
@@ -155,6 +156,9 @@ class Trunk:
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         if self._inside or not self._handles:
             return None
+        return self._begin(args, kwargs)
+
+    def _begun(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         refuse_compiled(self._model)
         carried = kwargs.pop(CARRIED, None)
         inputs = {**_named(self._names, args), **kwargs}
@@ -178,6 +182,8 @@ class Trunk:
         finally:
             self._inside = False
         if states is not None:
+            if trains and self._places.gradients_are_asked():
+                states = [state.requires_grad_(True) for state in states]
             self._skipping.taken = [False] * len(self._stacks)
             self._skipping.given = self._spread(states)
         return args, kwargs

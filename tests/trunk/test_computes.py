@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from layerselect.trunk import Trunk
 from torch import nn
 
 from tests.models import hugging_face
-from tests.trunk.test_settings import CUT, adapted, given, logits
+from tests.trunk.test_settings import CUT, adapted, freeze_below, given, logits
 
 
 def base(model: nn.Module) -> nn.Module:
@@ -365,10 +365,67 @@ def test_generation_in_the_middle_of_a_step():
     assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
-def test_a_model_that_is_compiled_afterwards_is_refused():
+def test_a_model_that_is_compiled_in_place_is_refused():
     model = adapted()
     with Trunk(model, CUT):
         logits(model)
-        model._compiled_call_impl = SimpleNamespace()  # what Module.compile() sets
+        model.compile(backend="eager")
         with pytest.raises(LayerSelectError, match="the model is compiled"):
-            model._call_impl(**given())
+            logits(model)
+
+
+def test_copies_and_saved_models_compute(tmp_path: Path):
+    model, plainly = adapted(), adapted()
+    expected = logits(plainly)
+    with Trunk(model, CUT) as trunk:
+        logits(model)
+        torch.save(model, tmp_path / "model.pt")
+        averaged = torch.optim.swa_utils.AveragedModel(model)
+        copied = torch.load(tmp_path / "model.pt", weights_only=False)
+        assert torch.equal(logits(copied), expected) and torch.equal(logits(averaged.module), expected)
+        for other in (copied, averaged.module, plainly):
+            base(other).layers[0].mlp.up_proj.base_layer.weight.data.mul_(2.0)
+        assert torch.equal(logits(copied), logits(plainly)) and torch.equal(logits(averaged.module), logits(plainly))
+        assert (trunk.filled, trunk.read) == (3, 0)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_with_a_reference_pass_in_the_middle(reentrant: bool):
+    ends = []
+    for kept in (True, False):
+        model = adapted().train()
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        trunk = Trunk(model, CUT) if kept else None
+        found = []
+        for _ in range(2):
+            loss = model(**given()).loss
+            with torch.no_grad(), model.disable_adapter():
+                found.append(model(**given()).loss)
+            freeze_below(model)  # which disable_adapter() has switched on
+            loss.backward()
+            found += [p.grad for p in model.parameters() if p.grad is not None]
+            model.zero_grad()
+        if trunk is not None:
+            assert (trunk.filled, trunk.read) == (6, 6)
+            trunk.close()
+        ends.append(found)
+    assert len(ends[0]) == len(ends[1]) > 10
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+def test_autocast_around_the_first_pass_leaves_its_gradients():
+    """What is cast while the model is looked at, without gradients, must not be used in the pass."""
+    gradients = []
+    for kept in (True, False):
+        model = adapted()
+        trunk = Trunk(model, CUT) if kept else None
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**given()).loss
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+        if trunk is not None:
+            assert trunk.filled == 3
+            trunk.close()
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
