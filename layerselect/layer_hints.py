@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,6 +13,8 @@ from .layer_stacks import Named, children_of, find_stacks, is_composite, trains
 
 #: More names than this are cut short in a sentence.
 _SHOWN = 4
+#: Of a stage's parameters, the share that its blocks have; downsampling has the rest.
+_MOST_OF_A_STAGE = 0.5
 
 
 def check_is_module(model: Any) -> None:
@@ -42,7 +45,7 @@ def recurrent_stack(model: nn.Module) -> str | None:
     return None
 
 
-def trained_elsewhere(model: nn.Module, clean: Any) -> str:
+def trained_elsewhere(model: nn.Module, clean: Callable[[str], str]) -> str:
     """The trainable parameters of a model, as part of a sentence."""
     names = [clean(name) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not names:
@@ -74,3 +77,41 @@ def listed(names: Sequence[str]) -> str:
     """Names in quotes, the later ones of many counted only."""
     shown = ", ".join(map(repr, names[:_SHOWN]))
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def finer_layers(blocks: Sequence[Named], clean: Callable[[str], str]) -> tuple[str, int] | None:
+    """The pattern that matches the blocks inside layers that are stages, and how many it matches; ``None`` if they are none.
+
+    A stage has most of its parameters in a list of blocks of one class, and these have norms of their own, which experts
+    do not have.
+    """
+    patterns: set[str] = set()
+    count = 0
+    for name, stage in blocks:
+        inner = _stage_blocks(name, stage)
+        if not inner:
+            return None
+        patterns.update(re.sub(r"\\\.\d+(?=\\\.|$)", r"\\.\\d+", re.escape(clean(n))) for n, _ in inner)
+        count += len(inner)
+    return (patterns.pop(), count) if len(patterns) == 1 and count > len(blocks) else None
+
+
+def _stage_blocks(name: str, stage: nn.Module) -> list[Named]:
+    whole = sum(p.numel() for p in stage.parameters())
+    for inner_name, inner in stage.named_modules(prefix=name):
+        if inner is stage or not isinstance(inner, (nn.ModuleList, nn.Sequential)):
+            continue
+        blocks = list(children_of(inner_name, inner))
+        size = sum(p.numel() for p in inner.parameters())
+        alike = len({type(block) for _, block in blocks}) == 1
+        if alike and size >= _MOST_OF_A_STAGE * whole and all(_has_norm(block) for _, block in blocks):
+            return blocks
+    return []
+
+
+def _has_norm(block: nn.Module) -> bool:
+    """Whether a composite module holds one with vectors only."""
+    if not is_composite(block):
+        return False
+    leaves = (list(module.parameters(recurse=False)) for module in block.modules() if not is_composite(module))
+    return any(parameters and all(p.ndim == 1 for p in parameters) for parameters in leaves)

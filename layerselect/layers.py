@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from .errors import LayerSelectError
-from .layer_hints import check_is_module, likely_layers, listed, recurrent_stack, trained_elsewhere
+from .layer_hints import check_is_module, finer_layers, likely_layers, listed, recurrent_stack, trained_elsewhere
 from .layer_stacks import Named, Stack, blocks_in, find_stacks, is_composite, is_inside, trains
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ def split_parameters(model: nn.Module, layers: LayerSpec = None) -> LayeredParam
         model: any module, wrapped by ``peft``, ``torch.compile`` or ``DistributedDataParallel`` or not.
         layers: ``None`` finds the stacks by structure. Otherwise the dotted path of a container
             (``"model.layers"``), a regular expression that matches the qualified name of each layer, or
-            a list of names or modules.
+            a list of names or modules. Where a model's stages have forward passes of their own (ConvNeXt, ResNet, Swin), the
+            stages are the layers; the log (level ``INFO``) names the expression that makes their blocks the layers.
 
     Raises:
         LayerSelectError: no stack is found, ``layers`` matches nothing, or no layer has a trainable parameter.
@@ -160,6 +161,9 @@ def _discover(model: nn.Module) -> list[Named]:
         len(layers),
         ", ".join(f"{clean_name(s.name) or 'the model'} ({len(s.blocks)})" for s in stacks),
     )
+    finer = finer_layers(layers, clean_name)
+    if finer is not None:
+        logger.info("these are stages; for their %d blocks as layers pass layers=%r", finer[1], finer[0])
     return layers
 
 

@@ -40,6 +40,30 @@ def test_segformer_has_its_stages_or_its_blocks():
     assert all("patch_embeddings" not in name and "head" not in name for name in found.names)
 
 
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("convnext", 6), ("resnet", 6), ("regnet", 6), ("swin", 3)]
+)  # fmt: skip
+def test_the_blocks_of_stages_are_one_option_away(name, blocks, caplog):
+    family = FAMILIES[name]
+    model = family.build()
+    with caplog.at_level("INFO", logger="layerselect"):
+        assert split_parameters(model).names == family.layers
+    (said,) = [record for record in caplog.records if "these are stages" in record.getMessage()]
+    count, expression = said.args
+    found = split_parameters(model, expression)
+    assert len(found.names) == count == blocks
+    assert all(any(block.startswith(f"{stage}.") for stage in family.layers) for block in found.names)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "t5", "experts", "experts in an encoder-decoder", "attention and state space", "funnel", "xlnet"]
+)
+def test_blocks_are_not_taken_for_stages(name, caplog):
+    with caplog.at_level("INFO", logger="layerselect"):
+        split_parameters(FAMILIES[name].build())
+    assert "these are stages" not in caplog.text
+
+
 TARGETS = {
     "convnext": ["pwconv1", "pwconv2"], "resnet": ["convolution"], "pvt": ["query", "value"],
     "funnel": ["q_head", "v_head"], "poolformer": ["conv1", "conv2"],
