@@ -235,7 +235,7 @@ class SelectorCallback(TrainerCallback):
         }
         for name in ("threshold", "kept_share", "step_cost"):
             value = float(getattr(self.selector, name))
-            if not math.isnan(value):  # NaN where the rule cuts no scores, or knows no budget
+            if math.isfinite(value):  # NaN where the rule cuts no scores, or knows no budget
                 facts[PREFIX + name] = value
         logs.update(facts)
         state.log_history[-1].update(facts)  # a copy of the logs, made before any callback saw them
