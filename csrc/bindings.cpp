@@ -5,6 +5,7 @@
 #include "cpu/sqnorm_kernel.h"
 #include "cuda/core.h"
 #include "cuda/keeper.h"
+#include "gradient_marks.h"
 #include "hooks.h"
 #include "ops.h"
 
@@ -80,6 +81,11 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def_property_readonly("fired", py::cpp_function(&GradientMonitor::fired, NoGil()))
       .def_property_readonly("rearmed", py::cpp_function(&GradientMonitor::rearmed, NoGil()))
       .def_property_readonly("computed_in_backward", py::cpp_function(&GradientMonitor::computed_in_backward, NoGil()));
+
+  py::class_<layerselect::GradientMarks>(m, "GradientMarks")
+      .def(py::init<std::vector<at::Tensor>>(), py::arg("parameters"))
+      .def("mark", &layerselect::GradientMarks::mark, NoGil())
+      .def("moved", &layerselect::GradientMarks::moved, NoGil());
 
   m.def("has_cuda_kernels", &layerselect::cuda::has_cuda_kernels);
   py::class_<DeviceCore, std::shared_ptr<DeviceCore>>(m, "DeviceCore")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from torch import nn
 from .freezing import asking_gradient
 from .input_gradients import InputGradients, any_requires_grad, free_to_choose, is_floating
 from .layers import all_stacks
-from .selective_checkpoint import FLAG, FUNCTION, SelectiveCheckpoint, trains
+from .model_hooks import ModelHook
+from .selective_checkpoint import FLAG, FUNCTION, Plan, SelectiveCheckpoint
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,12 @@ class CheckpointBoundary:
     Args:
         model: the module that the selector was built for.
         blocks: the layers' modules.
+        plan: what takes gradients in a pass.
     """
 
-    def __init__(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, model: nn.Module, blocks: Sequence[nn.Module], plan: Plan | None = None) -> None:
         self._inputs = InputGradients()
+        self._plan = Plan() if plan is None else plan
         self._watched: set[bool] = set()  # in training mode, in evaluation mode: whether a pass was watched
         # The model holds this object through its hooks; that it does not hold the model lets both go at once.
         self._checkpointing = [weakref.ref(module) for module in model.modules() if hasattr(module, FLAG)]
@@ -52,17 +55,17 @@ class CheckpointBoundary:
         self._handles = []
         for depth, module in _on_the_way(model, blocks):
             enter = functools.partial(self._enter, depth)
-            self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            self._handles.append(module.register_forward_pre_hook(ModelHook(enter), with_kwargs=True))
             leave = functools.partial(self._leave, depth)
-            self._handles.append(module.register_forward_hook(leave, always_call=True))
+            self._handles.append(module.register_forward_hook(ModelHook(leave), always_call=True))
         for module in _embeddings(model):
-            self._handles.append(module.register_forward_hook(self._note_birth, prepend=True))
+            self._handles.append(module.register_forward_hook(ModelHook(self._note_birth), prepend=True))
         # In front of the hooks of fully_shard, which pass what requires a gradient through a function of their own. Of these two
         # the second runs first.
         for module in _unique([*(block for stack in stacks for block in stack), *blocks]):
-            self._handles.append(module.register_forward_pre_hook(self._ask, with_kwargs=True, prepend=True))
+            self._handles.append(module.register_forward_pre_hook(ModelHook(self._ask), with_kwargs=True, prepend=True))
         for module in _unique([*(stack[0] for stack in stacks), *_up_to_the_first(model, blocks)]):
-            self._handles.append(module.register_forward_pre_hook(self._cut, with_kwargs=True, prepend=True))
+            self._handles.append(module.register_forward_pre_hook(ModelHook(self._cut), with_kwargs=True, prepend=True))
         self._wrap()
 
     def close(self) -> None:
@@ -83,12 +86,12 @@ class CheckpointBoundary:
         for module in self._modules():
             function = vars(module).get(FUNCTION)
             if function is not None and not isinstance(function, SelectiveCheckpoint):
-                setattr(module, FUNCTION, SelectiveCheckpoint(function, self._inputs))
+                setattr(module, FUNCTION, SelectiveCheckpoint(function, self._inputs, self._plan))
 
     # ------------------------------------------------------------------ hooks
 
     def _enter(self, depth: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if self._handles:  # not closed, and not the copy of an open one
+        if self._handles:  # not closed
             self._wrap()
             self._inputs.enter(depth, (*args, *kwargs.values()))
 
@@ -117,7 +120,7 @@ class CheckpointBoundary:
             if asked or cut is not None:
                 self._leave_to_the_model(lost=not asked)
             return None
-        if cut is None or asked or _is_checkpointed(module) or not free_to_choose() or not trains(module):
+        if cut is None or asked or _is_checkpointed(module) or not free_to_choose() or not self._plan.trains(module):
             return None
         return _with_asking(args, kwargs, cut)
 
@@ -131,15 +134,6 @@ class CheckpointBoundary:
                 "no recomputation%s",
                 "; the gradients of this one backward pass may be incomplete" if lost else "",
             )
-
-    def __reduce__(self) -> tuple[Callable, tuple]:
-        return _closed_boundary, ()  # a copy of the model has no selector
-
-
-def _closed_boundary() -> CheckpointBoundary:
-    boundary = CheckpointBoundary(nn.Module(), [])
-    boundary.close()
-    return boundary
 
 
 def _up_to_the_first(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:

@@ -21,7 +21,9 @@ class Capture(Protocol):
     """Measures gradients, one sum of squares per parameter."""
 
     sqnorms: Tensor  #: float64 [P], live
-    late: list[int]  #: the parameters whose sums are of the gradients as finish() saw them, not as the backward pass left them
+    late: list[
+        int
+    ]  #: the parameters whose sums are of the gradients as finish() saw them, not as the backward pass left them
     fired: bool  #: whether a backward pass gave any of the parameters a gradient in the step that finish() closed
 
     def finish(self, written: bool = False) -> list[int]:
@@ -73,11 +75,15 @@ class StepCapture:
             return measured
         present = torch.zeros_like(self._local)
         here = set(measured)
-        present[[i for i, group in enumerate(self._groups) if group in here and self._watch.gradient(i) is not None]] = 1.0
+        present[
+            [i for i, group in enumerate(self._groups) if group in here and self._watch.gradient(i) is not None]
+        ] = 1.0
         sums = torch.cat([self._local, present])
         self._spread.add_up(sums)
         self.sqnorms.copy_(sums[: len(self._groups)])
-        return sorted({group for group, count in zip(self._groups, sums[len(self._groups) :].tolist(), strict=True) if count > 0})
+        return sorted(
+            {group for group, count in zip(self._groups, sums[len(self._groups) :].tolist(), strict=True) if count > 0}
+        )
 
     def written(self) -> bool:
         return self._watch.written()

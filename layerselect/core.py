@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,7 @@ from .capture import make_capture
 from .cuda import CudaCore
 from .device_rules import device_rule, to_device
 from .errors import LayerSelectError
-from .history import History
+from .history import DEFAULT_ROWS, History
 from .rules import EXCLUDED, MEASURED, Rule
 from .scaling import Scaling
 from .schedule import Schedule
@@ -87,6 +88,7 @@ class CoreSettings:
     backend: str
     schedule: Schedule
     owner: nn.Module
+    history: int | str | Path = DEFAULT_ROWS
 
 
 def make_core(settings: CoreSettings, rule: Rule) -> Core:
@@ -132,7 +134,7 @@ class HostCore:
             settings.capture, settings.parameters, settings.groups, length + 1, backend, settings.owner
         )
         self._scores = LayerScores(settings.score, settings.groups, settings.numels, device)
-        self.history = History(settings.layer_names, device)
+        self.history = History(settings.layer_names, device, keep=settings.history)
         self._step = torch.zeros((), dtype=torch.int64)
         self.state = {
             **self._scores.tensors,
@@ -193,6 +195,7 @@ class HostCore:
 
     def close(self) -> None:
         self._capture.close()
+        self.history.close()
 
     def _decide(self, rule: Rule, drawn: Tensor | None) -> None:
         for name in _SAID:
@@ -232,7 +235,7 @@ class DeviceCore:
         )
         self.state = self._core.state
         ring = {name.removeprefix("history_"): t for name, t in self.state.items() if name.startswith("history_")}
-        self.history = History(settings.layer_names, self._device, ring)
+        self.history = History(settings.layer_names, self._device, ring, settings.history)
         self._rule: Rule | None = None
         self._revision = 0  # of the rule, when the options were made
         self._options: dict[str, Any] | None = None
@@ -273,6 +276,7 @@ class DeviceCore:
 
     def close(self) -> None:
         self._core.close()
+        self.history.close()
 
     def _standing(self, drawn: Tensor | None) -> Tensor:
         """The drawn selection on the device. It is handed over in every step: whether this one selects is for the device to

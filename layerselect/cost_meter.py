@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .costs import LayerCosts
 from .errors import LayerSelectError
+from .model_hooks import ModelHook
 from .rules.base import ModelView
 
 logger = logging.getLogger(__name__)
@@ -83,11 +84,13 @@ class CostMeter:
         self._later = 0  # passes begun since the last measured one
         self._tries = 0
         self._arriving: tuple[Tensor, torch.cuda.Event | None] | None = None
-        self._handles = [view.model.register_forward_pre_hook(self._on_model)]
+        self._handles = [view.model.register_forward_pre_hook(ModelHook(self._on_model, traced=False))]
         for layer, module in enumerate(view.modules):
             self._handles += [
-                module.register_forward_pre_hook(partial(self._on_block, layer), with_kwargs=True),
-                module.register_forward_hook(partial(self._on_output, layer)),
+                module.register_forward_pre_hook(
+                    ModelHook(partial(self._on_block, layer), traced=False), with_kwargs=True
+                ),
+                module.register_forward_hook(ModelHook(partial(self._on_output, layer), traced=False)),
             ]
 
     def close(self) -> None:

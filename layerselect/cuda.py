@@ -196,7 +196,9 @@ class CudaCore:
             **rule,
         )
         # Until the next step, by when the device has read them.
-        self._alive = [t for t in (inv_scale, late_inv_scale, skip, rule.get("fixed"), rule.get("costs")) if t is not None]
+        self._alive = [
+            t for t in (inv_scale, late_inv_scale, skip, rule.get("fixed"), rule.get("costs")) if t is not None
+        ]
 
     @torch.no_grad()
     def _launch(self, due: list[int]) -> None:

@@ -19,7 +19,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import LayerSelectError
-from .freezing import Freezer
+from .foreign_engines import why_foreign
+from .layer_freezer import LayerFreezer
+from .model_hooks import ModelHook
 from .sharding import is_spread
 
 
@@ -53,6 +55,9 @@ def check_engine(model: nn.Module) -> None:
             "FullyShardedDataParallel (FSDP1) flattens the parameters of many layers into one, so no layer can be measured: "
             "use torch.distributed.fsdp.fully_shard (FSDP2; in accelerate, fsdp_version: 2)"
         )
+    foreign = why_foreign(model)
+    if foreign is not None:
+        raise LayerSelectError(foreign)
 
 
 def check_freezing(model: nn.Module) -> None:
@@ -88,7 +93,7 @@ class EngineWatch:
         mode, capture: the selector's.
     """
 
-    def __init__(self, model: nn.Module, freezer: Freezer, *, mode: str, capture: str) -> None:
+    def __init__(self, model: nn.Module, freezer: LayerFreezer, *, mode: str, capture: str) -> None:
         self._processes = processes()
         self._any_will_do = mode != "freeze" and capture == "step"
         self._freezer = weakref.ref(freezer)
@@ -96,7 +101,7 @@ class EngineWatch:
         self._handle: Any = None
         if mode == "freeze" and self._processes > 1 and _ddp_in(model) is None and not _has_shards(model):
             freezer.hold()
-            self._handle = model.register_forward_pre_hook(self._look)
+            self._handle = model.register_forward_pre_hook(ModelHook(self._look))
 
     def check(self) -> None:
         """To be called when gradients have been computed.

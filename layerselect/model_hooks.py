@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import torch
+from torch import nn
+
+#: What stands in a copy in the place of a hook: it takes whatever a hook is given, does nothing and returns ``None``. It is the
+#: standard library's, so that a model that was pickled whole can be loaded where this package is not installed.
+_NOTHING = contextlib.nullcontext.__exit__
 
 
 class ModelHook:
-    """What is registered on a module (``register_forward_hook`` and its kin) in the place of ``function``.
+    """What is registered on a module or an optimizer (``register_forward_hook`` and its kin) in the place of ``function``.
 
-    ``copy.deepcopy`` and ``pickle`` copy a module's hooks with it, and so everything that a hook refers to. The copy of this
-    hook refers to nothing and does nothing, so that a copy of a model has no part of a selector in it.
+    ``copy.deepcopy`` and ``pickle`` copy a module's hooks with it, and so everything that a hook refers to. In the copy nothing is
+    left of this one: a function of the standard library that does nothing takes its place, so that a copy of a model has no part
+    of a selector in it.
 
     Args:
-        function: what to call; ``None`` makes a hook that does nothing.
+        function: what to call.
+        lent: says which parameters have been made to require no gradient for as long as something runs. Who copies the model
+            meanwhile, from a hook for example, gets them as the user set them: requiring one.
+        traced: whether a compiled model does what ``function`` does. Where that is nothing, it is not to be looked into: what it
+            looks at, the number of a layer for example, would be a reason to compile again.
     """
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "_lent", "_traced")
 
-    def __init__(self, function: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        lent: Callable[[], Iterable[nn.Parameter]] | None = None,
+        *,
+        traced: bool = True,
+    ) -> None:
         self._function = function
+        self._lent = lent
+        self._traced = traced
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return None if self._function is None else self._function(*args, **kwargs)
+        if not self._traced and torch.compiler.is_compiling():
+            return None
+        return self._function(*args, **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ModelHook:
-        return ModelHook()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
+        return _nothing_left(copy.deepcopy(self._borrowed(), memo))
 
-    def __copy__(self) -> ModelHook:
-        return ModelHook()
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        borrowed = self._borrowed()
+        if borrowed:
+            return _nothing_left, (borrowed,)
+        return getattr, (contextlib.nullcontext, _NOTHING.__name__)
 
-    def __reduce__(self) -> tuple[type[ModelHook], tuple]:
-        return ModelHook, ()
+    def _borrowed(self) -> list[nn.Parameter]:
+        return [] if self._lent is None else [p for p in self._lent() if not p.requires_grad]
+
+
+def _nothing_left(parameters: Iterable[nn.Parameter]) -> Callable[..., Any]:
+    for parameter in parameters:
+        parameter.requires_grad = True
+    return _NOTHING

@@ -9,6 +9,7 @@ from torch import nn
 
 from .engines import check_freezing, why_final_late
 from .errors import LayerSelectError
+from .needs_all_gradients import why_all_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ def resolve_mode(mode: str, model: nn.Module) -> str:
     """
     if mode == "freeze":
         check_freezing(model)
+        reason = why_all_gradients(model)
+        if reason:
+            raise LayerSelectError(f"mode='freeze' computes no gradients of unselected layers, but {reason}: use mode='gate'")
     if mode != "auto":
         if mode not in MODES:
             raise LayerSelectError(f"mode={mode!r} is none of 'auto', {', '.join(map(repr, MODES))}")
@@ -72,4 +76,4 @@ def _why_not_freeze(model: nn.Module) -> str | None:
         getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()
     ):
         return "the model is compiled, and every change of what trains would compile it again"
-    return None
+    return why_all_gradients(model)

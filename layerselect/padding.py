@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .model_hooks import ModelHook
+
 #: What the models of ``transformers`` and many others call it: [batch, tokens], not 0 where there is a token.
 ARGUMENT = "attention_mask"
 
@@ -39,26 +41,23 @@ class PaddingMasks:
             around = [".".join(parts[:depth]) for depth in reversed(range(len(parts)))]
             self._around[id(layer)] = [name for name in around if self._places.get(name) is not None]
         for name in sorted({name for around in self._around.values() for name in around}):
-            hook = partial(self._take, name)
+            hook = ModelHook(partial(self._take, name))
             self._handles.append(modules[name].register_forward_pre_hook(hook, with_kwargs=True))
 
     def mask_for(self, layer: nn.Module, shape: torch.Size) -> Tensor | None:
         """bool of ``shape``, true where there is a token; None if nothing is known of padding."""
-        for name in self._around[id(layer)]:
-            if name not in self._masks:
-                continue
-            mask = self._masks[name]
-            if mask is None:
-                return None
-            if mask.shape == shape:
-                return mask != 0
-        return None
+        return self.around(layer).mask(shape)
+
+    def around(self, layer: nn.Module) -> MasksAround:
+        """The masks for one of the layers."""
+        return MasksAround(self._around[id(layer)], self._masks)
 
     def close(self) -> None:
         """Removes the hooks."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._masks = [], {}
+        self._handles = []
+        self._masks.clear()
 
     def _take(self, name: str, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         place = self._places[name]
@@ -68,6 +67,30 @@ class PaddingMasks:
             self._masks.pop(name, None)  # it passes on what it is given, and was given none
         else:
             self._masks[name] = _tensor(args[place]) if len(args) > place else None
+
+
+class MasksAround:
+    """What the modules around a layer were called with.
+
+    Args:
+        names: of these modules, the innermost first.
+        masks: by name, live.
+    """
+
+    def __init__(self, names: Sequence[str], masks: dict[str, Tensor | None]) -> None:
+        self._names, self._masks = tuple(names), masks
+
+    def mask(self, shape: torch.Size) -> Tensor | None:
+        """bool of ``shape``, true where there is a token; None if nothing is known of padding."""
+        for name in self._names:
+            if name not in self._masks:
+                continue
+            mask = self._masks[name]
+            if mask is None:
+                return None
+            if mask.shape == shape:
+                return mask != 0
+        return None
 
 
 _ANY_KEYWORD = -1

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .engines import processes, put_shards_back
 from .errors import LayerSelectError
 from .layers import LayerSpec, split_parameters
+from .model_hooks import ModelHook
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ class _Adapters:
 
     @contextmanager
     def scaled(self, scale: float) -> Iterator[None]:
-        handles = [m.register_forward_hook(partial(_scale_adapter, scale), with_kwargs=True) for m in self._modules]
+        hook = ModelHook(partial(_scale_adapter, scale))
+        handles = [module.register_forward_hook(hook, with_kwargs=True) for module in self._modules]
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from torch import nn
 
 from .errors import LayerSelectError
 from .gating import Gate
+from .model_hooks import ModelHook
 
 ON_FREEZE = ("keep", "reset")
 
@@ -38,7 +39,7 @@ class StateReset:
         self._layers = layers
         self._gate = gate
         self._keep = keep
-        self._handle = optimizer.register_step_post_hook(self._after_step)
+        self._handle = optimizer.register_step_post_hook(ModelHook(self._after_step))
 
     def close(self) -> None:
         self._handle.remove()

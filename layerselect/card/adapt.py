@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..model_hooks import ModelHook
 from .maps import LinearMap
 
 LossOf = Callable[[Any], tuple[Tensor, int]]
@@ -65,7 +66,7 @@ def _adapted(maps: Sequence[LinearMap], rank: int, generator: torch.Generator) -
         down = nn.Parameter(drawn.to(weight.device, dtype))
         up = nn.Parameter(torch.zeros(size, linear.outputs, device=weight.device, dtype=dtype))
         parameters += [down, up]
-        handles.append(linear.module.register_forward_hook(partial(_add, down, up)))
+        handles.append(linear.module.register_forward_hook(ModelHook(partial(_add, down, up))))
     try:
         yield parameters
     finally:

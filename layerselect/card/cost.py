@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..cost_meter import CostMeter
 from ..costs import LayerCosts
 from ..errors import LayerSelectError
+from ..model_hooks import ModelHook
 from ..profiling import SavedActivations
 from ..rules.base import ModelView
 from .card import CostFigures
@@ -116,8 +117,8 @@ def _saved_bytes(model: nn.Module, modules: Sequence[nn.Module], run: Callable[[
 
     with ExitStack() as stack:
         for counter, module in zip(counters, modules, strict=True):
-            stack.callback(module.register_forward_pre_hook(partial(enter, counter)).remove)
-            stack.callback(module.register_forward_hook(partial(leave, counter)).remove)
+            stack.callback(module.register_forward_pre_hook(ModelHook(partial(enter, counter))).remove)
+            stack.callback(module.register_forward_hook(ModelHook(partial(leave, counter))).remove)
         run()
     return [counter.bytes for counter in counters]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from ..freezing import Freezer, asking_gradient
+from ..model_hooks import ModelHook
 
 if TYPE_CHECKING:
     from .maps import LinearMap
@@ -60,7 +61,7 @@ def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
     An output that needs no gradient yet becomes a leaf that does. So the graph begins at the lowest watched map, and
     no weight gradient is computed anywhere.
     """
-    handles = [linear.module.register_forward_hook(_begin_here) for linear in maps]
+    handles = [linear.module.register_forward_hook(ModelHook(_begin_here)) for linear in maps]
     try:
         yield
     finally:

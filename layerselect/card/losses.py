@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from ..model_hooks import ModelHook
 from ..padding import ARGUMENT
 
 IGNORED = -100  # what transformers calls a label that does not count
@@ -43,7 +44,7 @@ class BatchLoss:
             LayerSelectError: there is no loss, or it is not a finite number.
         """
         self._outputs = None
-        handle = self._model.register_forward_hook(self._keep)
+        handle = self._model.register_forward_hook(ModelHook(self._keep))
         try:
             total, count = self._own(batch) if self._loss is not None else self._models(batch)
         finally:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import LayerSelectError
 from ..layers import LayerSpec, clean_name, split_parameters
+from ..model_hooks import ModelHook
 from .frozen import all_trainable
 
 
@@ -129,7 +130,8 @@ def _pattern(targets: str | None) -> re.Pattern[str] | None:
 @contextmanager
 def hooked(maps: Sequence[LinearMap], hook: Callable[..., None]) -> Iterator[None]:
     """Inside the block, ``hook(index, module, args, output)`` is called after each forward pass of a map."""
-    handles = [linear.module.register_forward_hook(partial(hook, index)) for index, linear in enumerate(maps)]
+    hooks = [ModelHook(partial(hook, index)) for index in range(len(maps))]
+    handles = [linear.module.register_forward_hook(own) for linear, own in zip(maps, hooks, strict=True)]
     try:
         yield
     finally:

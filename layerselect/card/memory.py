@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from ..model_hooks import ModelHook
 from ..sizes import show_bytes
 from .maps import WatchedLayers
 from .statistics import Source
@@ -63,7 +64,7 @@ def survey(layers: WatchedLayers, forward: Callable[[], Any]) -> Survey:
     flat = [linear for maps in layers.maps for linear in maps]
     with ExitStack() as stack, torch.no_grad():
         for index, linear in enumerate(flat):
-            handle = linear.module.register_forward_hook(partial(record.forward, index))
+            handle = linear.module.register_forward_hook(ModelHook(partial(record.forward, index)))
             stack.callback(handle.remove)
         forward()
     maps, leaders, rows = [], [], []

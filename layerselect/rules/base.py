@@ -81,6 +81,7 @@ class Rule(ABC):
             LayerSelectError: the configuration does not fit these layers.
         """
         self._num_layers = len(layer_names)
+        self._backend_name = backend
         self._backend = load_backend(backend, torch.device("cpu"))
 
     def prepare(self, view: ModelView) -> None:  # noqa: B027, most rules need none
@@ -97,6 +98,20 @@ class Rule(ABC):
     def close(self) -> None:  # noqa: B027, likewise
         """Removes whatever :meth:`prepare` put into the model. Called when the selector is closed or another rule takes
         this one's place; may be called twice, and ``prepare`` may follow."""
+
+    def without_model(self) -> dict[str, Any]:
+        """What a copy of the rule has in the place of the attributes that belong to a model: hooks on it, weights of it."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: all but what belongs to a model. A selector that is built with the copy shows it one."""
+        own = {name: value for name, value in vars(self).items() if name != "_backend"}
+        return {**own, **self.without_model()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if "_backend_name" in state:
+            self._backend = load_backend(self._backend_name, torch.device("cpu"))
 
     @abstractmethod
     def select(self, scores: Tensor, status: Tensor) -> Selection:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +15,14 @@ from torch.nn.functional import cosine_similarity
 from ..engines import processes
 from ..errors import LayerSelectError
 from ..mirror import Mirror
-from ..padding import PaddingMasks
+from ..model_hooks import ModelHook
+from ..padding import MasksAround, PaddingMasks
 from ..status import EXCLUDED
 from .base import ModelView, Rule, Selection, base_rule, check_saved, choose_by, no_threshold
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 3  #: selections without anything measured, before it says so
 
 
 @dataclass(eq=False)
@@ -47,24 +52,27 @@ class Cosine(Rule):
         self.base: Rule = base_rule(self.name, self.base)
         self._handles: list[Any] = []
         self._padding: PaddingMasks | None = None
+        self._unseen = 0  #: selections before which nothing was measured
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
         self.base.bind(layer_names, backend)
-        self._layer_names = layer_names
 
     def prepare(self, view: ModelView) -> None:
         self.close()
         self.base.prepare(view)
         count, device = len(view.modules), view.device
+        self._unseen = 0
         # For each layer the sum of the similarities, and how many tokens are in it.
-        self._sums = torch.zeros((count, 2), dtype=torch.float64, device=device)
+        self._sums = [torch.zeros(2, dtype=torch.float64, device=device) for _ in range(count)]
         self._known = torch.full((count,), float("nan"), dtype=torch.float64, device=device)
         self._mirror = Mirror(count, 0 if device.type == "cpu" else 1, device, dtype=torch.float64)
         self._padding = PaddingMasks(view.model, view.modules)
         self._handles = [
-            module.register_forward_hook(partial(self._compare, layer), with_kwargs=True)
-            for layer, module in enumerate(view.modules)
+            module.register_forward_hook(
+                ModelHook(_Turning(name, sums, self._padding.around(module))), with_kwargs=True
+            )
+            for name, sums, module in zip(view.layer_names, self._sums, view.modules, strict=True)
         ]
 
     def close(self) -> None:
@@ -76,44 +84,39 @@ class Cosine(Rule):
             self._padding = None
         self.base.close()
 
+    def without_model(self) -> dict[str, Any]:
+        return {"_handles": [], "_padding": None, "_mirror": None}
+
     def after_step(self, scores: Tensor, status: Tensor) -> None:
         self.base.after_step(scores, status)
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
+        sums = torch.stack(self._sums)
+        torch._foreach_zero_(self._sums)
         if processes() > 1:
-            torch.distributed.all_reduce(self._sums)
-        total, tokens = self._sums.unbind(1)
+            torch.distributed.all_reduce(sums)
+        total, tokens = sums.unbind(1)
         self._known = (total / tokens).where(tokens > 0, self._known)
-        self._sums.zero_()
         self._mirror.push(1.0 - self._known)
         values = self._mirror.read()
         if values is None or all(math.isnan(value) for value in values):
+            self._note_unseen()
             return Selection(status != EXCLUDED, no_threshold(status))
         return choose_by(self.base, values, status)
 
-    def _compare(self, layer: int, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        if not (module.training or torch.is_grad_enabled()):
-            return
-        before = _hidden([*args, kwargs.get("hidden_states"), *kwargs.values()])
-        after = _hidden([output])
-        if before is None or after is None or before.shape != after.shape:
-            raise LayerSelectError(
-                f"rule 'cosine': layer {self._layer_names[layer]!r} turns {_shape(before)} into {_shape(after)}, which cannot "
-                "be compared: use another rule for this model"
+    def _note_unseen(self) -> None:
+        self._unseen += 1
+        if self._unseen == _PATIENCE:
+            logger.warning(
+                "rule 'cosine' has measured nothing in %d selections, so all layers train: the layers ran without their hooks, as "
+                "in a model that was compiled and called before the selector was built, or no token counted; build the selector "
+                "before the first call, or call torch.compiler.reset() after building it",
+                _PATIENCE,
             )
-        assert self._padding is not None
-        mask = self._padding.mask_for(module, before.shape[:-1])
-        with torch.no_grad():
-            similarity = cosine_similarity(before.float(), after.float(), dim=-1)
-            counted = similarity.isfinite()
-            if mask is not None:
-                counted &= mask.to(counted.device, non_blocking=True)
-            sums = torch.stack([similarity.double().where(counted, 0.0).sum(), counted.sum().double()])
-            self._sums[layer] += sums.to(self._sums.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "sums": self._sums.cpu().clone(),
+            "sums": torch.stack(self._sums).cpu(),
             "known": self._known.cpu().clone(),
             "mirror": self._mirror.state_dict(),
             "base": self.base.state_dict(),
@@ -123,8 +126,44 @@ class Cosine(Rule):
         check_saved(self, state, ["sums", "known", "mirror", "base"])
         self._mirror.load_state_dict(state["mirror"])
         self.base.load_state_dict(state["base"])
-        self._sums.copy_(state["sums"])
+        for sums, saved in zip(self._sums, state["sums"], strict=True):
+            sums.copy_(saved)
         self._known.copy_(state["known"])
+
+
+class _Turning:
+    """The hook of one layer: adds up the similarities of its tokens.
+
+    A compiler that compiles layer by layer makes one graph for all of them as long as this asks for no name, number or identity of
+    a layer.
+
+    Args:
+        name: the layer's.
+        sums: float64 [2], the similarities and how many they are.
+        masks: which tokens are padding.
+    """
+
+    def __init__(self, name: str, sums: Tensor, masks: MasksAround) -> None:
+        self._name, self._sums, self._masks = name, sums, masks
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        if not (module.training or torch.is_grad_enabled()):
+            return
+        before = _hidden([*args, kwargs.get("hidden_states"), *kwargs.values()])
+        after = _hidden([output])
+        if before is None or after is None or before.shape != after.shape:
+            raise LayerSelectError(
+                f"rule 'cosine': layer {self._name!r} turns {_shape(before)} into {_shape(after)}, which cannot "
+                "be compared: use another rule for this model"
+            )
+        mask = self._masks.mask(before.shape[:-1])
+        with torch.no_grad():
+            similarity = cosine_similarity(before.float(), after.float(), dim=-1)
+            counted = similarity.isfinite()
+            if mask is not None:
+                counted &= mask.to(counted.device, non_blocking=True)
+            sums = torch.stack([similarity.double().where(counted, 0.0).sum(), counted.sum().double()])
+            self._sums += sums.to(self._sums.device, non_blocking=True)
 
 
 def _hidden(values: Sequence[Any]) -> Tensor | None:

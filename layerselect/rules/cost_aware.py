@@ -120,6 +120,9 @@ class CostAware(Rule):
         self._close_meter()
         self.base.close()
 
+    def without_model(self) -> dict[str, Any]:
+        return {"_meter": None}
+
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         chosen = self.base.select(scores, status)
         mask, share, cost = self._backend.within_budget(scores, status, chosen.mask, self.cost_table, self.limit)

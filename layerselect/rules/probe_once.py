@@ -62,6 +62,9 @@ class ProbeOnce(Rule):
     def close(self) -> None:
         self.base.close()
 
+    def without_model(self) -> dict[str, Any]:
+        return {"_mirror": None}
+
     def after_step(self, scores: Tensor, status: Tensor) -> None:
         if self._chosen is not None:
             return

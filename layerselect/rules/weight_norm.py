@@ -76,6 +76,9 @@ class WeightNorm(Rule):
         self._squares = None
         self.base.close()
 
+    def without_model(self) -> dict[str, Any]:
+        return {"_squares": None, "_mirror": None}
+
     def after_step(self, scores: Tensor, status: Tensor) -> None:
         self.base.after_step(scores, status)
 

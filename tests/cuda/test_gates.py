@@ -117,14 +117,14 @@ def test_several_optimizers_share_the_layers(device: torch.device, names: tuple[
 def test_it_says_that_a_layer_without_state_is_waited_for(device: torch.device, caplog):
     # capturable: on a GPU it otherwise counts its steps on the host, which is another reason to wait.
     on_gpu = device.type == "cuda"
-    gated = Gated(device, lambda ps: torch.optim.RMSprop(ps, lr=1e-3, foreach=False, capturable=on_gpu))
+    gated = Gated(device, lambda ps: torch.optim.NAdam(ps, lr=1e-3, foreach=False, capturable=on_gpu))
     mask = torch.ones(LAYERS, dtype=torch.bool)
     mask[3] = False
     gated.step(0, mask)
     for _ in range(100):
         gated.optimizers[0].step()
     assert [r.message[:68] for r in caplog.records] == [
-        "layer 3 and perhaps others were never selected in 100 steps, so RMSp"
+        "layer 3 and perhaps others were never selected in 100 steps, so NAda"
     ]
 
 

@@ -16,10 +16,10 @@ STEP_PATHS = {
     "rules/base.py": {"drawn", "choose_by", "no_threshold", "after_step"},
     "rules/lisa.py": {"select"},
     "rules/block_cyclic.py": {"select", "_cycle"},
-    "rules/cosine.py": {"after_step", "select", "_compare", "_hidden"},
+    "rules/cosine.py": {"after_step", "select", "__call__", "_hidden", "_note_unseen"},
     "rules/probe_once.py": {"after_step", "select"},
     "rules/weight_norm.py": {"after_step", "select", "added_to"},
-    "padding.py": {"mask_for", "_take", "_tensor"},
+    "padding.py": {"mask_for", "around", "mask", "_take", "_tensor"},
 }
 ELSEWHERE = {
     "__init__",
@@ -32,6 +32,7 @@ ELSEWHERE = {
     "_place",
     "_new_mirror",
     "_shape",
+    "without_model",
 }
 # A permutation is drawn on the host.
 ON_THE_HOST = {"rules/lisa.py": 1, "rules/block_cyclic.py": 1}
