@@ -82,7 +82,7 @@ class SavesWhatTrains(TrainerCallback):
 
 @MODES
 def test_a_script_that_saves_what_requires_a_gradient_saves_all_layers(tmp_path, mode):
-    """Freeze: needs flags that are the user's outside of the forward pass."""
+    """Outside of the forward pass flags are the user's."""
     saves = SavesWhatTrains()
     trainer = train(tmp_path, SelectorCallback(rule="fixed:layers=[1]", mode=mode), saves, save_strategy="no")
     assert saves.names == {name for name, p in trainer.model.named_parameters() if "lora_" in name}
@@ -114,7 +114,9 @@ def test_a_finished_run_resumed_is_finished(tmp_path, mode):
     train(tmp_path, selecting(mode))
     callback = selecting(mode)
     trainer = train(tmp_path, callback, resume=True)
-    assert trainer.state.global_step == callback.selector.steps <= 9  # the Trainer sees after a step that it was the last
+    assert (
+        trainer.state.global_step == callback.selector.steps <= 9
+    )  # the Trainer sees after a step that it was the last
     assert all(p.requires_grad for n, p in trainer.model.named_parameters() if "lora_" in n)
 
 
