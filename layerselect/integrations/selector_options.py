@@ -18,6 +18,7 @@ from torch import nn
 
 from .. import _backend
 from ..errors import LayerSelectError
+from ..history import check_history
 from ..modes import CAPTURES, MODES, resolve_lag
 from ..rules import Rule, make_rule
 from ..schedule import Schedule
@@ -145,6 +146,10 @@ def _store(name: str, value: Any) -> None:
         raise LayerSelectError(f"trunk_store={value!r} is not a layerselect.trunk.TrunkStore")
 
 
+def _history(name: str, value: Any) -> None:
+    check_history(value)
+
+
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "layers": _layers,
     "score": _one_of(*SCORE_FORMS),
@@ -160,4 +165,5 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "trunk": _one_of(*TRUNKS),
     "cut": _cut,
     "trunk_store": _store,
+    "history": _history,
 }

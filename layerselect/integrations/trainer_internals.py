@@ -90,7 +90,7 @@ def trained_module(kwargs: Mapping[str, Any]) -> nn.Module:
         if isinstance(model, nn.Module):
             return model
     raise LayerSelectError(
-        f"this Trainer shows its callbacks a {type(shown).__name__}, which is no torch module: build the selector over the module that "
+        f"this Trainer shows its callbacks an object of the type {type(shown).__name__} as model, which is no torch module: build the selector over the module that "
         "it trains, and give SelectorCallback that selector"
     )
 

@@ -55,7 +55,7 @@ class SelectorCallback(TrainerCallback):
     that step: ``layerselect/num_trained`` and ``layerselect/lowest_trained`` (-1: none), ``layerselect/threshold`` where the
     rule cuts scores, ``layerselect/kept_share`` and ``layerselect/step_cost`` where it has a budget (:class:`~layerselect.CostAware`),
     and ``layerselect/score/0``, ``layerselect/score/1`` and so on, the last score of each layer measured so far. The scores of layers go to loggers only: the console and ``trainer_state.json`` do
-    without (``selector.history`` has every step of them).
+    without (``selector.history`` has them).
 
     **Checkpoints.** The selector is saved inside each one (``selector.safetensors``, ``selector.json``), before the Trainer
     deletes older ones. On resuming it continues from there, and a checkpoint that is not complete is refused;
@@ -235,7 +235,7 @@ class SelectorCallback(TrainerCallback):
         }
         for name in ("threshold", "kept_share", "step_cost"):
             value = float(getattr(self.selector, name))
-            if not math.isnan(value):  # NaN where the rule cuts no scores, or knows no budget
+            if math.isfinite(value):  # NaN where the rule cuts no scores, or knows no budget
                 facts[PREFIX + name] = value
         logs.update(facts)
         state.log_history[-1].update(facts)  # a copy of the logs, made before any callback saw them

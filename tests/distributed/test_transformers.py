@@ -85,7 +85,6 @@ def test_one_process_goes_on_where_two_have_stopped(results, folder, name):
 @pytest.mark.parametrize("name", CLIPPED_CALLBACKS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_clipped_was_measured_before(results, folder, engine, name, capture):
-    """Needs the measurement at the end of the backward pass."""
     first, second = (result[f"clipped {engine} {name}"] for result in results)
     assert first["wrapped"] == {"ddp": "DistributedDataParallel", "fsdp2": "FSDPPeftModel"}[engine]
     check_same(first, second, exactly=True)

@@ -30,6 +30,7 @@ WRONG = {
     "trunk": ["keep", True],
     "cut": [-2, "-2", None, 0.5, "topk:n=3", "cost-awar"],
     "trunk_store": ["states", 1],
+    "history": [-1, 1.5, None, True],
 }
 BOTH = pytest.mark.parametrize("form", ["keywords", "mapping"])
 
@@ -110,7 +111,7 @@ def test_what_a_selector_takes_is_taken(form):
     options = {
         "rule": "topk:k=2", "layers": r"blocks\.\d+", "score": "rms", "mode": "freeze", "interval": 2, "warmup": 1, "probe_every": 0,
         "lag": None, "on_freeze": "reset", "capture": "step", "backend": "torch", "seed": 7, "trunk": "none", "cut": "3",
-        "trunk_store": None,
+        "trunk_store": None, "history": 16,
     }  # fmt: skip
     assert set(options) == set(NAMES)
     callback = make(form, **options)

@@ -47,7 +47,7 @@ def run(folder, capture, clip, mode, *, scaled=False, skipping=None, **settings)
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("clip", [0.05, 0.0])
 def test_both_captures_say_the_same_bit_for_bit(tmp_path, mode, settings, clip):
-    """capture='step' under clipping: needs the measurement at the end of the backward pass."""
+    """Under clipping, too: both measure what the backward pass has left."""
     rows, _ = run(tmp_path / "backward", "backward", clip, mode, **SETTINGS[settings])
     other, _ = run(tmp_path / "step", "step", clip, mode, **SETTINGS[settings])
     assert rows.keys() == other.keys()
@@ -59,7 +59,6 @@ def test_both_captures_say_the_same_bit_for_bit(tmp_path, mode, settings, clip):
 @pytest.mark.parametrize("mode", ["gate", "freeze"])
 @pytest.mark.parametrize("capture", ["backward", "step"])
 def test_the_first_scores_are_those_of_a_run_that_does_not_clip(tmp_path, mode, capture):
-    """capture='step': needs the measurement at the end of the backward pass."""
     clipped, trainer = run(tmp_path / "clipped", capture, 0.05, mode)
     free, _ = run(tmp_path / "free", capture, 0.0, mode)
     assert clipped["scores"][0].tobytes() == free["scores"][0].tobytes()
@@ -73,8 +72,7 @@ def test_the_first_scores_are_those_of_a_run_that_does_not_clip(tmp_path, mode, 
 @pytest.mark.parametrize("clip", [0.05, 0.0])
 @pytest.mark.parametrize("skipping", [None, 2], ids=["", "a-skipped-step"])
 def test_with_a_scaler(tmp_path, mode, clip, skipping):
-    """Both captures bit for bit, and to float32's rounding what a run without a scaler measures. capture='step': needs the
-    measurement at the end of the backward pass."""
+    """Both captures bit for bit, and to float32's rounding what a run without a scaler measures."""
     how = {"scaled": True, "skipping": skipping}
     rows, trainer = run(tmp_path / "backward", "backward", clip, mode, **how)
     other, _ = run(tmp_path / "step", "step", clip, mode, **how)

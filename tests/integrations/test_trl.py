@@ -1,7 +1,6 @@
 """trl's trainers with the callback's line added: reference passes, generation and reused batches change nothing of the selection.
 
-Most of these in mode freeze need a selector that knows what it does not own: peft's switches of the reference passes set
-``requires_grad``.
+peft's switches of the reference passes set ``requires_grad`` of all adapters.
 """
 
 from __future__ import annotations
