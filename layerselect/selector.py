@@ -14,6 +14,7 @@ from .activation_checkpointing import CheckpointBoundary
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_left
+from .compiled import CompileWatch, compiled_autograd_on
 from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
@@ -133,6 +134,7 @@ class FastSelector(Readings):
         self.layer_names: list[str] = self._found.names
         self.num_layers: int = len(self.layer_names)
         self.mode: str = resolve_mode(mode, model)
+        self._may_gate = mode == "auto" and trunk == "none"
         self._asked_capture = capture
         self.capture: str = resolve_capture(capture, model)
         self.backend: str = _backend.resolve(backend, self._device)
@@ -171,6 +173,7 @@ class FastSelector(Readings):
             self._trunk.stand(self._plan.freezer)
             self._plan.prepare(self._rule, self._step)
             self._boundary = CheckpointBoundary(model, self._found.modules)
+        self._watch = CompileWatch(model, self._found.modules) if self.mode == "freeze" else None
         logger.info(
             "%d layers, %d outer parameters, mode %s, capture %s, backend %s, rule %s",
             self.num_layers, len(self._found.outer), self.mode, self.capture, self.backend, self._rule.name,
@@ -275,6 +278,7 @@ class FastSelector(Readings):
         self._check_open()
         self._follow_replaced_parameters()
         self._engine.check()
+        self._look_for_a_compiler()
         if self.mode == "freeze":
             # Frozen layers took none: what is there was left by zero_grad(set_to_none=False), and would be stepped on.
             self._plan.freezer.drop_gradients(self._plan.freezer.active)
@@ -341,6 +345,8 @@ class FastSelector(Readings):
             self._core.close()
             self._rule.close()
             self._engine.close()
+            if self._watch is not None:
+                self._watch.close()
             self._plan.freezer.restore()
             self._trunk.close()
             if self._boundary is not None:
@@ -455,6 +461,27 @@ class FastSelector(Readings):
         self.load_state_dict(state)
         if optimizers:
             self.attach(*optimizers)
+
+    def _look_for_a_compiler(self) -> None:
+        """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was built."""
+        if self.capture == "backward" and compiled_autograd_on():
+            raise LayerSelectError(
+                "compiled autograd was switched on after the selector was built, and it runs none of the hooks that measure "
+                "gradients: build the selector with capture='step'"
+            )
+        reason = None if self._watch is None else self._watch.look()
+        if reason is None or self._watch is None:
+            return
+        self._watch.close()
+        self._watch = None
+        if not self._may_gate:
+            logger.warning("mode='freeze' was asked for, but %s: mode='gate' gives the same selection without that", reason)
+            return
+        logger.warning("mode 'auto' means 'gate' from here on: %s", reason)
+        self.mode = "gate"
+        self._plan.freezer.restore()
+        if self._boundary is not None:
+            self._boundary.close()
 
     def _detach(self) -> None:
         if self._attachment is not None:
