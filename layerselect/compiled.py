@@ -6,6 +6,7 @@ Dynamo's limit is reached and the model runs uncompiled. So a compiled model is 
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,17 +27,25 @@ def is_compiled(model: nn.Module) -> bool:
 
 
 def _shows(module: nn.Module) -> bool:
-    if isinstance(module, torch._dynamo.OptimizedModule) or getattr(module, "_compiled_call_impl", None) is not None:
+    wrapper = getattr(_dynamo(), "OptimizedModule", None)
+    if (wrapper is not None and isinstance(module, wrapper)) or getattr(
+        module, "_compiled_call_impl", None
+    ) is not None:
         return True
     return hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
 
 
 def compiled_autograd_on() -> bool:
     """Whether compiled autograd runs the next backward pass. It cannot run hooks in C++, so gradients are measured behind it."""
-    if torch._dynamo.config.compiled_autograd:
-        return True
-    module = torch._dynamo.compiled_autograd
-    return bool(module.compiled_autograd_enabled)
+    dynamo = _dynamo()
+    if dynamo is None:
+        return False
+    return bool(dynamo.config.compiled_autograd or dynamo.compiled_autograd.compiled_autograd_enabled)
+
+
+def _dynamo() -> Any:
+    """The compiler's front end; ``None`` where nobody has used it, since it takes seconds to load."""
+    return sys.modules.get("torch._dynamo")
 
 
 class CompileWatch:
