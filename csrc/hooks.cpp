@@ -31,6 +31,14 @@ class GradientHook final : public torch::autograd::FunctionPostHook {
     return outputs;
   }
 
+  // Asked for by compiled autograd alone, which runs no hook in C++: better an error than a gradient that nobody saw.
+  void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& /*args*/) const override {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        false,
+        "a FastSelector measures this backward pass with hooks that compiled autograd cannot run: build the selector with "
+        "capture='step', or switch compiled autograd off");
+  }
+
  private:
   std::weak_ptr<GradientMonitor> monitor_;
   std::size_t index_;

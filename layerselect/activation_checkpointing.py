@@ -55,17 +55,21 @@ class CheckpointBoundary:
         self._handles = []
         for depth, module in _on_the_way(model, blocks):
             enter = functools.partial(self._enter, depth)
-            self._handles.append(module.register_forward_pre_hook(ModelHook(enter), with_kwargs=True))
+            self._handles.append(module.register_forward_pre_hook(ModelHook(enter, traced=False), with_kwargs=True))
             leave = functools.partial(self._leave, depth)
-            self._handles.append(module.register_forward_hook(ModelHook(leave), always_call=True))
+            self._handles.append(module.register_forward_hook(ModelHook(leave, traced=False), always_call=True))
         for module in _embeddings(model):
-            self._handles.append(module.register_forward_hook(ModelHook(self._note_birth), prepend=True))
+            self._handles.append(module.register_forward_hook(ModelHook(self._note_birth, traced=False), prepend=True))
         # In front of the hooks of fully_shard, which pass what requires a gradient through a function of their own. Of these two
         # the second runs first.
         for module in _unique([*(block for stack in stacks for block in stack), *blocks]):
-            self._handles.append(module.register_forward_pre_hook(ModelHook(self._ask), with_kwargs=True, prepend=True))
+            self._handles.append(
+                module.register_forward_pre_hook(ModelHook(self._ask, traced=False), with_kwargs=True, prepend=True)
+            )
         for module in _unique([*(stack[0] for stack in stacks), *_up_to_the_first(model, blocks)]):
-            self._handles.append(module.register_forward_pre_hook(ModelHook(self._cut), with_kwargs=True, prepend=True))
+            self._handles.append(
+                module.register_forward_pre_hook(ModelHook(self._cut, traced=False), with_kwargs=True, prepend=True)
+            )
         self._wrap()
 
     def close(self) -> None:

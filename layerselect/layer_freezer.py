@@ -42,7 +42,7 @@ class LayerFreezer(Plan):
     Args:
         modules: the block of each layer.
         layers: for each layer, its parameters that are followed.
-        standing: whether flags stand.
+        compiled: whether the model is compiled.
 
     Attributes:
         floor: layers below it never take gradients, whatever is asked for.
@@ -50,10 +50,11 @@ class LayerFreezer(Plan):
     """
 
     def __init__(
-        self, modules: Sequence[nn.Module], layers: Sequence[Sequence[nn.Parameter]], *, standing: bool = False
+        self, modules: Sequence[nn.Module], layers: Sequence[Sequence[nn.Parameter]], *, compiled: bool = False
     ) -> None:
         self.floor = 0
-        self.standing = standing or any(is_spread(p) for parameters in layers for p in parameters)
+        self._compiled = compiled
+        self.standing = compiled or any(is_spread(p) for parameters in layers for p in parameters)
         # The model holds this object through its hooks; that it does not hold the model lets both go at once.
         self._modules = [weakref.ref(module) for module in modules]
         self._active = [True] * len(layers)
@@ -143,9 +144,9 @@ class LayerFreezer(Plan):
             self._steps = OptimizerSteps(self._optimizer_stepped)
             self._steps.follow(p for parameters in self._layers for p in parameters)
         if self.standing:
-            # In front of the hooks of fully_shard.
-            again = ModelHook(lambda *_: None if torch.compiler.is_compiling() else self.stand())
-            self._handles.append(model.register_forward_pre_hook(again, prepend=True))
+            if not self._compiled:  # in front of the hooks of fully_shard
+                again = ModelHook(lambda *_: self.stand())
+                self._handles.append(model.register_forward_pre_hook(again, prepend=True))
             self.stand()
         else:
             self._hook_layers()
@@ -202,6 +203,12 @@ class LayerFreezer(Plan):
                 self._stood[index] = []
             else:
                 self._stood[index] += switch_off(self._layers[index])
+
+    def make_standing(self) -> None:
+        """The model turned out to be compiled: flags stand from now on."""
+        self._unhook()
+        self._compiled = self.standing = True
+        self.stand()
 
     def close(self) -> None:
         """Takes every hook away and leaves every flag to the user."""

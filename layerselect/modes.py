@@ -7,6 +7,7 @@ import logging
 import torch
 from torch import nn
 
+from .compiled import compiled_autograd_on, is_compiled
 from .engines import check_freezing, why_final_late
 from .errors import LayerSelectError
 from .needs_all_gradients import why_all_gradients
@@ -55,8 +56,13 @@ def resolve_capture(capture: str, model: nn.Module) -> str:
             raise LayerSelectError(
                 f"capture='backward' would measure the wrong gradients, for {reason}: use capture='step'"
             )
+        if capture == "backward" and compiled_autograd_on():
+            raise LayerSelectError(
+                "capture='backward' measures with hooks in C++, which compiled autograd cannot run: use capture='step', or switch "
+                "compiled autograd off"
+            )
         return capture
-    return "step" if reason else "backward"
+    return "step" if reason or compiled_autograd_on() else "backward"
 
 
 def resolve_lag(lag: int | None, device: torch.device) -> int:
@@ -72,8 +78,6 @@ def _why_not_freeze(model: nn.Module) -> str | None:
     reason = why_final_late(model)
     if reason:
         return reason
-    if isinstance(model, torch._dynamo.OptimizedModule) or any(
-        getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()
-    ):
+    if is_compiled(model):
         return "the model is compiled, and every change of what trains would compile it again"
     return why_all_gradients(model)

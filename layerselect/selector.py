@@ -16,6 +16,7 @@ from .activation_checkpointing import CheckpointBoundary
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_to_clip
+from .compiled import CompileWatch, compiled_autograd_on, is_compiled
 from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
@@ -154,6 +155,7 @@ class FastSelector(Readings):
         self.layer_sizes: list[int] = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
         self.layer_names: list[str] = self._found.names
         self.num_layers: int = len(self.layer_names)
+        self._may_gate = mode == "auto" and trunk == "none"
         self._asked_capture = capture
         self.capture: str = resolve_capture(capture, model)
         self.backend: str = _backend.resolve(backend, self._device)
@@ -171,10 +173,11 @@ class FastSelector(Readings):
         self._attachment: Attachment | None = None
         self._closed = False
         self._warned_without_optimizer = False
+        self._watch: CompileWatch | None = None
         self._frozen_layers = [False] * self.num_layers
         self._step = 0
         self._plan = BackwardPlan(
-            LayerFreezer(self._found.modules, _parameters_by_layer(self._found)),
+            LayerFreezer(self._found.modules, _parameters_by_layer(self._found), compiled=is_compiled(model)),
             self.schedule,
             num_layers=self.num_layers,
             lag=self.lag,
@@ -213,6 +216,8 @@ class FastSelector(Readings):
             freezer.install(model)
             self._boundary = CheckpointBoundary(model, self._found.modules, freezer)
             self._holdings.hold("boundary", self._boundary.close)
+            self._watch = CompileWatch(model, self._found.modules)
+            self._holdings.hold("compiler", self._watch.close)
 
     # ------------------------------------------------------------------ what it knows
 
@@ -329,6 +334,7 @@ class FastSelector(Readings):
         self._follow_replaced_parameters()
         self._follow_users_flags(self._optimizers)
         self._engine.check()
+        self._look_for_a_compiler()
         if self.mode == "freeze":
             self._plan.freezer.stepped()
             # Frozen layers took none: what is there was left by zero_grad(set_to_none=False), and would be stepped on.
@@ -550,6 +556,27 @@ class FastSelector(Readings):
         self.load_state_dict(state)
         if optimizers:
             self._tie(optimizers)
+
+    def _look_for_a_compiler(self) -> None:
+        """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was built."""
+        if self.capture == "backward" and compiled_autograd_on():
+            raise LayerSelectError(
+                "compiled autograd was switched on after the selector was built, and it runs none of the hooks that measure "
+                "gradients: build the selector with capture='step'"
+            )
+        reason = None if self._watch is None else self._watch.look()
+        if reason is None or self._watch is None:
+            return
+        self._watch.close()
+        self._watch = None
+        if not self._may_gate:
+            logger.warning("mode='freeze' was asked for, but %s: mode='gate' gives the same selection without that", reason)
+            self._plan.freezer.make_standing()
+            return
+        logger.warning("mode 'auto' means 'gate' from here on: %s", reason)
+        self.mode = "gate"
+        self._plan.freezer.close()
+        self._boundary.close()
 
     def _detach(self) -> None:
         if self._attachment is not None:
