@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import _backend
 from .activation_checkpointing import CheckpointBoundary
+from .agreement import Agreement
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_left
@@ -148,6 +149,8 @@ class FastSelector(Readings):
         self.schedule = replace(schedule, warmup=warmup + self._trunk.watched)
         self._clipping = Clipping()
         self._seen = SeenGradients()
+        shapes = [[p.shape for _, p in layer] for layer in self._found.layers]
+        self._agreement = Agreement(model, self.layer_names, shapes)
         self._attachment: Attachment | None = None
         self._closed = False
         self._warned_without_optimizer = False
@@ -294,6 +297,7 @@ class FastSelector(Readings):
             self._advance(scaling if self._core.decides_on_device else None)
         self._clipping.allow(self._found)
         self._seen.note([p for _, p in layer] for layer in self._found.layers)
+        self._agreement.compare(self.mask)
 
     def _advance(self, skipping: Scaling | None) -> None:
         """What follows from a step that was closed, or that a device may have skipped, for which there is ``skipping``."""
@@ -344,6 +348,7 @@ class FastSelector(Readings):
             self._core.close()
             self._rule.close()
             self._engine.close()
+            self._agreement.close()
             self._plan.freezer.restore()
             self._trunk.close()
             if self._boundary is not None:
