@@ -32,6 +32,17 @@ def processes() -> int:
     return 1
 
 
+def together(model: nn.Module) -> list[int]:
+    """The processes that train ``model`` together, as its engine says; without one, all of them."""
+    ddp = _ddp_in(model)
+    if ddp is not None:
+        return sorted(torch.distributed.get_process_group_ranks(ddp.process_group))
+    meshes = {p.device_mesh for p in model.parameters() if is_spread(p)}
+    if meshes:
+        return sorted({rank for mesh in meshes for rank in mesh.mesh.flatten().tolist()})
+    return list(range(processes()))
+
+
 def why_final_late(model: nn.Module) -> str | None:
     """Why the gradients of ``model`` may be final only after the backward pass; None if they are final in it."""
     if _ddp_in(model) is not None:

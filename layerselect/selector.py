@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import _backend
 from .activation_checkpointing import CheckpointBoundary
+from .agreement import Agreement
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_to_clip
@@ -170,6 +171,8 @@ class FastSelector(Readings):
         self.schedule = replace(schedule, warmup=warmup + self._trunk.watched)
         self._clipping = Clipping()
         self._seen = SeenGradients()
+        shapes = [[p.shape for _, p in layer] for layer in self._found.layers]
+        self._agreement = Agreement(model, self.layer_names, shapes)
         self._attachment: Attachment | None = None
         self._closed = False
         self._warned_without_optimizer = False
@@ -208,6 +211,7 @@ class FastSelector(Readings):
         self._holdings.hold("rule", self._rule.close)
         self._engine = EngineWatch(model, freezer, mode=self.mode, capture=self.capture)
         self._holdings.hold("engine", self._engine.close)
+        self._holdings.hold("agreement", self._agreement.close)
         self._holdings.hold("freezer", freezer.close)
         self._holdings.hold("trunk", self._trunk.close)
         if self.mode == "freeze":
@@ -354,6 +358,7 @@ class FastSelector(Readings):
             self._attachment.measured(grad_scale)
         self._clipping.allow(self._found)
         self._seen.note([p for _, p in layer] for layer in self._found.layers)
+        self._agreement.compare(self.mask)
 
     def _advance(self, skipping: Scaling | None) -> None:
         """What follows from a step that was closed, or that a device may have skipped, for which there is ``skipping``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 
 import pytest
 import torch
@@ -180,7 +179,7 @@ def test_a_step_that_raised_leaves_no_trace():
 
 
 def test_a_second_step_with_the_same_gradients_uses_their_selection():
-    model, selector, optimizer = build()
+    model, selector, _ = build()
     with selector:
         plain_loss(model).backward()
         selector.step()
@@ -222,7 +221,7 @@ def test_nothing_is_left_on_an_optimizer_afterwards():
 
 
 def test_an_optimizer_that_does_not_step_is_said_in_the_second_step(caplog):
-    model, selector, optimizer = build()
+    model, selector, _ = build()
     with selector:
         for seed in range(4):
             assert len(said(caplog, IDLE)) == (seed >= 2)
