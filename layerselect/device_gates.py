@@ -102,8 +102,8 @@ class FusedGate(Gate):
             if type(optimizer) is torch.optim.SGD:
                 start_momentum(optimizer, [p for p in owned.outer if p.grad is not None])
             optimizer.found_inf = stop
-        for parameters in owned.layers:
-            self._keep_from_step(parameters)
+        for layer in owned.mine:
+            self._keep_from_step(owned.layers[layer])
 
     def _put_back(self) -> None:
         super()._put_back()
@@ -200,7 +200,7 @@ class KeepingGate(Gate):
         self._gate = gate
         self._gate_now = gate.clone()  # what the keeper reads
         self._begin_all = begin_all
-        self._present: list[bool] = []
+        self._absent: list[int] = []
         self._present_here: Tensor | None = None
         self._room: _Room | None = None
         self._without_state: list[nn.Parameter] = []
@@ -248,11 +248,13 @@ class KeepingGate(Gate):
         gate = self._gate
         if self._nonfinite is not None:
             gate = torch.maximum(gate, self._nonfinite.poison(self.moved()))
-        groups = (*self._owned.layers, self._owned.outer)
-        present = [any(p.grad is not None for p in parameters) for parameters in groups]
-        if present != self._present or self._present_here is None:
-            self._present = present
-            self._present_here = to_device(torch.tensor(present, dtype=torch.float32), gate.device)
+        owned = self._owned
+        absent = [layer for layer in owned.mine if all(p.grad is None for p in owned.layers[layer])]
+        if absent != self._absent or self._present_here is None:
+            self._absent = absent
+            present = torch.ones(len(owned.layers) + 1, dtype=torch.float32)
+            present[absent] = 0.0
+            self._present_here = to_device(present, gate.device)
         torch.mul(gate, self._present_here, out=self._gate_now)
 
     @torch.no_grad()
@@ -297,9 +299,12 @@ class KeepingGate(Gate):
         return self._optimizer.state.get(parameter) or {}
 
     def _parameters(self) -> Iterator[tuple[int, nn.Parameter]]:
-        for layer, parameters in enumerate((*self._owned.layers, self._owned.outer)):
-            for parameter in parameters:
+        owned = self._owned
+        for layer in owned.mine:
+            for parameter in owned.layers[layer]:
                 yield layer, parameter
+        for parameter in owned.outer:
+            yield len(owned.layers), parameter
 
     def _held(self) -> list[_Held] | None:
         """All that the step may change; None if the device cannot keep it."""
