@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -96,8 +97,15 @@ class FusedGate(Gate):
             # A scaler adds up what it found on several devices, but only 1 skips a step.
             found_inf = found_inf.clamp(max=1.0).to(gate.device, non_blocking=True)
             stop = found_inf if stop is None else torch.maximum(stop, found_inf)
-        self._parts.step(owned.parts, gate if stop is None else torch.maximum(gate, stop))
         self._found_before = [getattr(optimizer, "found_inf", None)]
+        if len(owned.mine) == 1 and not owned.outer:
+            # One number for all that it holds: its own step does.
+            number = gate[owned.mine[0]]
+            if type(optimizer) is torch.optim.SGD:
+                start_momentum(optimizer, [p for p in owned.layers[owned.mine[0]] if p.grad is not None])
+            optimizer.found_inf = number if stop is None else torch.maximum(number, stop)
+            return
+        self._parts.step(owned.parts, gate if stop is None else torch.maximum(gate, stop))
         if stop is not None and owned.outer:
             if type(optimizer) is torch.optim.SGD:
                 start_momentum(optimizer, [p for p in owned.outer if p.grad is not None])
@@ -161,7 +169,7 @@ class _Room:
         return self._places_now() == self._places
 
     def _values_now(self) -> list[Any]:
-        return [value for state in self._states for value in state.values()]
+        return list(chain.from_iterable(map(dict.values, self._states)))
 
     def _places_now(self) -> list[int]:
         if self._plain:
