@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -96,14 +97,21 @@ class FusedGate(Gate):
             # A scaler adds up what it found on several devices, but only 1 skips a step.
             found_inf = found_inf.clamp(max=1.0).to(gate.device, non_blocking=True)
             stop = found_inf if stop is None else torch.maximum(stop, found_inf)
-        self._parts.step(owned.parts, gate if stop is None else torch.maximum(gate, stop))
         self._found_before = [getattr(optimizer, "found_inf", None)]
+        if len(owned.mine) == 1 and not owned.outer:
+            # One number for all that it holds: its own step does.
+            number = gate[owned.mine[0]]
+            if type(optimizer) is torch.optim.SGD:
+                start_momentum(optimizer, [p for p in owned.layers[owned.mine[0]] if p.grad is not None])
+            optimizer.found_inf = number if stop is None else torch.maximum(number, stop)
+            return
+        self._parts.step(owned.parts, gate if stop is None else torch.maximum(gate, stop))
         if stop is not None and owned.outer:
             if type(optimizer) is torch.optim.SGD:
                 start_momentum(optimizer, [p for p in owned.outer if p.grad is not None])
             optimizer.found_inf = stop
-        for parameters in owned.layers:
-            self._keep_from_step(parameters)
+        for layer in owned.mine:
+            self._keep_from_step(owned.layers[layer])
 
     def _put_back(self) -> None:
         super()._put_back()
@@ -161,7 +169,7 @@ class _Room:
         return self._places_now() == self._places
 
     def _values_now(self) -> list[Any]:
-        return [value for state in self._states for value in state.values()]
+        return list(chain.from_iterable(map(dict.values, self._states)))
 
     def _places_now(self) -> list[int]:
         if self._plain:
@@ -200,7 +208,7 @@ class KeepingGate(Gate):
         self._gate = gate
         self._gate_now = gate.clone()  # what the keeper reads
         self._begin_all = begin_all
-        self._present: list[bool] = []
+        self._absent: list[int] = []
         self._present_here: Tensor | None = None
         self._room: _Room | None = None
         self._without_state: list[nn.Parameter] = []
@@ -248,11 +256,13 @@ class KeepingGate(Gate):
         gate = self._gate
         if self._nonfinite is not None:
             gate = torch.maximum(gate, self._nonfinite.poison(self.moved()))
-        groups = (*self._owned.layers, self._owned.outer)
-        present = [any(p.grad is not None for p in parameters) for parameters in groups]
-        if present != self._present or self._present_here is None:
-            self._present = present
-            self._present_here = to_device(torch.tensor(present, dtype=torch.float32), gate.device)
+        owned = self._owned
+        absent = [layer for layer in owned.mine if all(p.grad is None for p in owned.layers[layer])]
+        if absent != self._absent or self._present_here is None:
+            self._absent = absent
+            present = torch.ones(len(owned.layers) + 1, dtype=torch.float32)
+            present[absent] = 0.0
+            self._present_here = to_device(present, gate.device)
         torch.mul(gate, self._present_here, out=self._gate_now)
 
     @torch.no_grad()
@@ -297,9 +307,12 @@ class KeepingGate(Gate):
         return self._optimizer.state.get(parameter) or {}
 
     def _parameters(self) -> Iterator[tuple[int, nn.Parameter]]:
-        for layer, parameters in enumerate((*self._owned.layers, self._owned.outer)):
-            for parameter in parameters:
+        owned = self._owned
+        for layer in owned.mine:
+            for parameter in owned.layers[layer]:
                 yield layer, parameter
+        for parameter in owned.outer:
+            yield len(owned.layers), parameter
 
     def _held(self) -> list[_Held] | None:
         """All that the step may change; None if the device cannot keep it."""

@@ -36,21 +36,26 @@ class FusedParts:
         self._states: list[list[list[dict[str, Any] | None]]] = []
         self._plain: list[list[bool]] = []
 
-    def step(self, parts: Sequence[Sequence[Part]], found_inf: Tensor) -> None:
+    def step(self, parts: Sequence[tuple[int, list[Part]]], found_inf: Tensor) -> None:
         """A step of every part whose number is 0.
 
         Args:
-            parts: for each layer, what each group has of it.
+            parts: layers, and what each group has of them.
             found_inf: float32 [at least L]: where it is 1, nothing of the layer changes.
         """
         optimizer, groups = self._optimizer, self._optimizer.param_groups
         self._find(parts)
-        stops = found_inf.unbind()
-        advances = (1.0 - found_inf).unbind()
+        # Of an optimizer that holds little, not a number for each layer.
+        if 4 * len(parts) < len(found_inf):
+            chosen = torch.stack([found_inf[layer] for layer, _ in parts]) if parts else found_inf[:0]
+            stops, advances = chosen.unbind(), (1.0 - chosen).unbind()
+        else:
+            every, rest = found_inf.unbind(), (1.0 - found_inf).unbind()
+            stops, advances = [every[layer] for layer, _ in parts], [rest[layer] for layer, _ in parts]
         scale = getattr(optimizer, "grad_scale", None)
         before = getattr(optimizer, "found_inf", None)
         try:
-            for layer, own in enumerate(parts):
+            for layer, (_, own) in enumerate(parts):
                 for index, (place, parameters) in enumerate(own):
                     gradients = [p.grad for p in parameters]
                     states = self._states[layer][index]
@@ -75,12 +80,12 @@ class FusedParts:
             elif hasattr(optimizer, "found_inf"):
                 del optimizer.found_inf
 
-    def _find(self, parts: Sequence[Sequence[Part]]) -> None:
+    def _find(self, parts: Sequence[tuple[int, list[Part]]]) -> None:
         """Where the state of each parameter is; what has a gradient and no state yet is given it."""
         optimizer = self._optimizer
         fresh = [
             p
-            for layer, own in enumerate(parts)
+            for layer, (_, own) in enumerate(parts)
             for index, (_, parameters) in enumerate(own)
             for p, state in zip(
                 parameters,
@@ -95,8 +100,8 @@ class FusedParts:
         if parts is self._parts and len(states) == len(self._all_states) and all(map(is_, states, self._all_states)):
             return
         self._parts, self._all_states = parts, list(states)
-        self._states = [[[optimizer.state.get(p) for p in parameters] for _, parameters in own] for own in parts]
-        self._plain = [[_is_uniform(parameters) for _, parameters in own] for own in parts]
+        self._states = [[[optimizer.state.get(p) for p in parameters] for _, parameters in own] for _, own in parts]
+        self._plain = [[_is_uniform(parameters) for _, parameters in own] for _, own in parts]
 
     def _adam(
         self,

@@ -115,7 +115,7 @@ class Gate:
     def leave_one(self) -> bool:
         """Leaves one gradient of zeros, which no step will see, if the optimizer has none at all; returns whether it had none."""
         self._owned.look()
-        held = (*self._owned.layers, self._owned.outer)
+        held = [*(self._owned.layers[layer] for layer in self._owned.mine), self._owned.outer]
         if any(p.grad is not None for parameters in held for p in parameters):
             return False
         self._stand_in = min((p for parameters in held for p in parameters), key=nn.Parameter.numel)
@@ -163,8 +163,8 @@ class Gate:
         selected = self._selected()
         gated: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
-        for parameters, wanted in zip(self._owned.layers, selected, strict=True):
-            (free if wanted else gated).extend(parameters)
+        for layer in self._owned.mine:
+            (free if selected[layer] else gated).extend(self._owned.layers[layer])
         if self._nonfinite is not None and self._nonfinite.flagged():
             stepped = [*free, *self._owned.outer]
             if self._nonfinite.spoils(stepped, self.moved()):

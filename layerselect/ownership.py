@@ -19,7 +19,8 @@ class Ownership:
     Attributes:
         layers: for each layer, those of its parameters that the optimizer holds.
         outer: all else that the optimizer holds.
-        parts: for each layer, the groups with something of it: the group's place, and these parameters in the group's order.
+        mine: the layers of which it holds something.
+        parts: for each of these, the groups with something of it: the group's place, and these parameters in the group's order.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, layers: Sequence[Sequence[nn.Parameter]]) -> None:
@@ -28,7 +29,8 @@ class Ownership:
         self._seen: list[list[nn.Parameter]] = []
         self.layers: list[list[nn.Parameter]] = []
         self.outer: list[nn.Parameter] = []
-        self.parts: list[list[tuple[int, list[nn.Parameter]]]] = []
+        self.mine: list[int] = []
+        self.parts: list[tuple[int, list[tuple[int, list[nn.Parameter]]]]] = []
         self._find()
 
     def look(self) -> bool:
@@ -48,11 +50,13 @@ class Ownership:
         self.layers = [[p for p in parameters if id(p) in held] for parameters in self._all]
         layer_of = {id(p): layer for layer, parameters in enumerate(self.layers) for p in parameters}
         self.outer = [p for group in self._seen for p in group if id(p) not in layer_of]
-        self.parts = [[] for _ in self.layers]
+        self.mine = [layer for layer, parameters in enumerate(self.layers) if parameters]
+        parts: dict[int, list[tuple[int, list[nn.Parameter]]]] = {layer: [] for layer in self.mine}
         for place, group in enumerate(self._seen):
             members: dict[int, list[nn.Parameter]] = {}
             for p in group:
                 if id(p) in layer_of:
                     members.setdefault(layer_of[id(p)], []).append(p)
             for layer, own in members.items():
-                self.parts[layer].append((place, own))
+                parts[layer].append((place, own))
+        self.parts = list(parts.items())
