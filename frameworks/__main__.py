@@ -34,7 +34,7 @@ def main() -> int:
             logger.info("%-46s %s", case.name, "not run" if kept is None else f"{kept['result']}: {kept['sentence']}")
         return 0
     results = {case.name: result_of(case) for case in cases}
-    wrong = {case.name for case in cases if (kept := results[case.name]) and kept["result"] not in case.right}
+    wrong = {case.name for case in cases if (kept := results[case.name]) and not _right(case, kept)}
     todo = [case for case in cases if args.again or results[case.name] is None or (args.wrong and case.name in wrong)]
     logger.info("%d cases, %d to run; results and logs are kept in %s", len(cases), len(todo), FOLDER)
     run_all(todo, args.jobs)

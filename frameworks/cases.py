@@ -30,6 +30,7 @@ class Case:
         launcher: what starts the processes: ``""`` (one process), ``"torchrun"``, or options of ``accelerate launch``.
         processes: how many report.
         timeout: seconds for all of it.
+        variables: of the environment.
         right: the results that are right. Others are listed when all is done.
         untried: why it is not run.
     """
@@ -48,6 +49,7 @@ class Case:
     launcher: str = ""
     processes: int = 1
     timeout: int = 240
+    variables: tuple[tuple[str, str], ...] = ()
     right: tuple[str, ...] = WORKS
     untried: str = ""
 

@@ -60,7 +60,7 @@ def run(case: Case) -> dict[str, Any]:
     target = RESULTS_FOLDER / f"{case.name}.json"
     target.with_suffix(".part").write_text(json.dumps(kept, indent=1))
     target.with_suffix(".part").replace(target)
-    mark = "" if kept["result"] in case.right else "   <- not what is right"
+    mark = "" if kept["result"] in (*case.right, "untried") else "   <- not what is right"
     logger.info("%-46s %-8s %5.1f s  %s%s", case.name, kept["result"], kept["seconds"], kept["sentence"][:160], mark)
     return kept
 
@@ -90,7 +90,7 @@ def _outcome(case: Case) -> dict[str, Any]:
     (scratch / "work").mkdir(parents=True)
     log = FOLDER / "logs" / f"{case.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    ended = _execute(command(case, interpreter, scratch / "ranks"), scratch / "work", log, case.timeout)
+    ended = _execute(command(case, interpreter, scratch / "ranks"), scratch / "work", log, case)
     reports = [json.loads(path.read_text()) for path in sorted((scratch / "ranks").glob("*.json"))]
     shutil.rmtree(scratch / "work", ignore_errors=True)
     if not ended:
@@ -113,7 +113,7 @@ def _joined(reports: list[dict[str, Any]]) -> dict[str, Any]:
     return worst
 
 
-def _execute(command: list[str], work: Path, log: Path, timeout: int) -> bool:
+def _execute(command: list[str], work: Path, log: Path, case: Case) -> bool:
     """Runs a command in a process group of its own; whether it ended by itself."""
     environment = {
         **os.environ,
@@ -127,6 +127,8 @@ def _execute(command: list[str], work: Path, log: Path, timeout: int) -> bool:
         "CUDA_VISIBLE_DEVICES": "",
         "ACCELERATE_USE_CPU": "true",
         "TMPDIR": str(work),
+        "TORCHINDUCTOR_CACHE_DIR": str(FOLDER / "inductor"),
+        **dict(case.variables),
         "PYTHONWARNINGS": "ignore",
     }
     with log.open("w") as out:
@@ -137,7 +139,7 @@ def _execute(command: list[str], work: Path, log: Path, timeout: int) -> bool:
             start_new_session=True,
         )  # fmt: skip
         try:
-            process.wait(timeout)
+            process.wait(case.timeout)
             return True
         except subprocess.TimeoutExpired:
             return False

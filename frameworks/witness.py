@@ -316,5 +316,10 @@ def _copy(tensor: Tensor) -> list[Tensor]:
 def _same(before: list[Tensor], now: Tensor) -> bool:
     parts = _parts(now)
     return len(before) == len(parts) and all(
-        a.shape == b.shape and bool(torch.equal(a.nan_to_num(), b.nan_to_num())) for a, b in zip(before, parts, strict=True)
+        a.shape == b.shape and bool(torch.equal(_comparable(a), _comparable(b))) for a, b in zip(before, parts, strict=True)
     )
+
+
+def _comparable(tensor: Tensor) -> Tensor:
+    """The same bits, so that NaN equals NaN; 8-bit floats cannot be compared as such."""
+    return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor.nan_to_num()

@@ -1,0 +1,3 @@
+from .cases import Case
+def cases() -> list[Case]:
+    return []
