@@ -50,9 +50,10 @@ ENVIRONMENTS = {
     "ignite": Environment(("pytorch-ignite==0.5.5",)),
     "fastai": Environment(("fastai==2.8.12",), without=("torchvision",)),
     "adapters": Environment(("adapters==1.3.0",)),
+    "composer": Environment(("mosaicml==0.32.1",)),
     "deepspeed": Environment(("deepspeed==0.19.8",), options=("--no-build-isolation",)),
-    "torchtune": Environment(("torchtune==0.6.1", "torchao==0.18.0")),
-    "llamafactory": Environment(("llamafactory==0.9.5",), without=("torchvision", "torchaudio")),
+    "torchtune": Environment(("torchtune==0.6.1", "torchao==0.14.1")),
+    "llamafactory": Environment(("llamafactory==0.9.5",), without=("torchvision",)),
 }  # fmt: skip
 
 
