@@ -5,11 +5,12 @@ from __future__ import annotations
 from .cases import BOTH, REFUSED, SAID, WORKS, Case
 
 _HF = ("transformers", "accelerate")
-#: Options of ``accelerate launch``.
-_DDP = "--cpu --multi_cpu --mixed_precision no"
-_FSDP2 = (
-    "--cpu --use_fsdp --fsdp_version 2 --mixed_precision no --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP "
-    "--fsdp_transformer_layer_cls_to_wrap LlamaDecoderLayer --fsdp_reshard_after_forward true"
+#: Launchers (``accelerate launch`` starts several processes on a CPU only through MPI, or with FSDP).
+DDP = "torchrun"
+FSDP2 = (
+    "--use_fsdp --fsdp_version 2 --mixed_precision no --num_machines 1 --dynamo_backend no "
+    "--fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP --fsdp_transformer_layer_cls_to_wrap LlamaDecoderLayer "
+    "--fsdp_reshard_after_forward true"
 )
 
 
@@ -95,11 +96,11 @@ def _accelerate() -> list[Case]:
         case("clip"),
         case("accumulate"),
         case("pattern", right=(*WORKS, *SAID)),
-        case(engine="DDP", launcher=_DDP),
-        case("clip", "accumulate", engine="DDP", launcher=_DDP),
-        case("pattern", engine="DDP", launcher=_DDP, right=(*WORKS, *SAID)),
-        case(engine="FSDP2", launcher=_FSDP2),
-        case("clip", engine="FSDP2", launcher=_FSDP2),
+        case(engine="DDP", launcher=DDP),
+        case("clip", "accumulate", engine="DDP", launcher=DDP),
+        case("pattern", engine="DDP", launcher=DDP, right=(*WORKS, *SAID)),
+        case(engine="FSDP2", launcher=FSDP2),
+        case("clip", engine="FSDP2", launcher=FSDP2),
     ]
 
 

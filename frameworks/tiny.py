@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -124,7 +128,7 @@ def tokenizer(kind: str) -> Any:
 def folder(kind: str) -> str:
     """A folder with a model and its tokenizer: ``"llama"``, ``"bert"`` (a classifier) or ``"llama-reward"``."""
     place = CACHE / kind
-    if not (place / "tokenizer_config.json").exists():
+    if not place.exists():
         torch.manual_seed(0)
         if kind == "llama-reward":
             from transformers import LlamaForSequenceClassification
@@ -134,9 +138,22 @@ def folder(kind: str) -> str:
             model = LlamaForSequenceClassification(config)
         else:
             model = {"llama": llama, "bert": bert}[kind]()
-        model.save_pretrained(place)
-        tokenizer(kind.split("-")[0]).save_pretrained(place)
+        with _made(place) as part:
+            model.save_pretrained(part)
+            tokenizer(kind.split("-")[0]).save_pretrained(part)
     return str(place)
+
+
+@contextmanager
+def _made(place: Path) -> Iterator[Path]:
+    """A folder that stands in ``place`` when all of it is there; of several processes that make one, one wins."""
+    part = place.with_name(f"{place.name}.part{os.getpid()}")
+    part.mkdir(parents=True)
+    yield part
+    try:
+        part.rename(place)
+    except OSError:  # another was faster
+        shutil.rmtree(part)
 
 
 def _sentence(row: int) -> str:
@@ -173,10 +190,9 @@ def dataset(kind: str, count: int = 48) -> Any:
 def data_folder(kind: str) -> str:
     """A folder with ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, which ``load_dataset(FOLDER)`` reads."""
     place = CACHE / "data" / kind
-    place.mkdir(parents=True, exist_ok=True)
-    for split in ("train", "validation", "test"):
-        lines = [json.dumps(row) for row in rows(kind, 48 if split == "train" else 16)]
-        target = place / f"{split}.jsonl"
-        if not target.exists():
-            target.write_text("\n".join(lines) + "\n")
+    if not place.exists():
+        with _made(place) as part:
+            for split in ("train", "validation", "test"):
+                lines = [json.dumps(row) for row in rows(kind, 48 if split == "train" else 16)]
+                part.joinpath(f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     return str(place)

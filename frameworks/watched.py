@@ -6,6 +6,7 @@ The program's ``main(*arguments, mode=...)`` runs once for each of MODES (with c
 * ``works``: the witness saw nothing wrong in any mode;
 * ``refused``: ``LayerSelectError``, with its sentence;
 * ``warned``: something went wrong, and the package had warned, no later than two steps after;
+* ``untried``: the program raises without the selector, too;
 * ``failed``: anything else.
 """
 
@@ -24,10 +25,11 @@ from typing import Any
 import numpy
 import torch
 
+from . import control
 from .witness import Witness
 
 #: From good to bad.
-RESULTS = ("works", "refused", "warned", "failed")
+RESULTS = ("works", "untried", "refused", "warned", "failed")
 
 
 def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
@@ -48,9 +50,13 @@ def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
         result, sentence = "refused", " ".join(str(error).split())
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        result, sentence = "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+        result, sentence = "failed", _said(error)
     finally:
         witness.remove()
+    if result == "failed":
+        without = control.run(program, arguments, mode)
+        if without is not None:
+            result, sentence = "untried", f"it does not run here without the selector either: {_said(without)}"
     if result == "works" and witness.faults:
         warning = witness.warned_of()
         result, sentence = ("failed", "; ".join(witness.faults)) if warning is None else ("warned", warning)
@@ -62,6 +68,10 @@ def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
         "warnings": [text for _, text in witness.warnings],
         "selectors": [report.facts() for report in witness.reports],
     }
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 def versions() -> dict[str, str]:

@@ -234,6 +234,8 @@ class Report:
             fault(f"the run shows nothing: {self.steps} steps of the selector")
         elif not self.left_out:
             fault("the run shows nothing: no layer was ever left out")
+        elif not any(self._layers()):
+            fault("the run shows nothing: the layers are not found under their names")
         elif not self.moved and self._selector.mode != "observe":
             fault("no layer was trained")
         elif not self.compared:
@@ -258,10 +260,10 @@ class Report:
     def _layers(self) -> list[dict[str, nn.Parameter]]:
         """For each layer, the parameters that were to be trained when the selector was built."""
         layers: list[dict[str, nn.Parameter]] = [{} for _ in self._selector.layer_names]
-        starts = [f"{name}." for name in self._selector.layer_names]
+        starts = [f"{_without_wrappers(name)}." for name in self._selector.layer_names]
         for name, parameter in self._model.named_parameters():
             for layer, start in zip(layers, starts, strict=True):
-                if self._flags.get(name) and name.startswith(start):
+                if self._flags.get(name) and _without_wrappers(name).startswith(start):
                     layer[name] = parameter
         return layers
 
@@ -284,6 +286,11 @@ class _Ear(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._witness.warnings.append((self._witness.steps, record.getMessage()))
+
+
+def _without_wrappers(name: str) -> str:
+    """A name as the model itself has it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def _norm(gradients: list[Tensor | None]) -> float | None:

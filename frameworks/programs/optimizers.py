@@ -15,7 +15,12 @@ from ..tiny import Plain, loss_of, tokens_of
 
 STEPS = 8
 #: Arguments that an optimizer of pytorch-optimizer cannot do without.
-NEEDED = {"ranger21": {"num_iterations": STEPS}, "bsam": {"num_data": 64}, "adammini": {"num_embeds": 64, "num_heads": 4}}
+NEEDED = {
+    "ranger21": {"num_iterations": STEPS},
+    "bsam": {"num_data": 64},
+    "adammini": {"num_embeds": 64, "num_heads": 4},
+    "adashift": {"keep_num": 1},
+}
 #: Which want the graph of the backward pass kept, or a closure.
 SECOND_ORDER = ("sophiah", "adahessian")
 CLOSURES = ("bsam", "alig", "LBFGS", "SAM-closure")
