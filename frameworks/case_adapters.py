@@ -46,5 +46,9 @@ def _case(name: str) -> Case:
         packages=("peft", "bitsandbytes") if quantized else ("peft",),
         environment="optimizers" if quantized else "project",
         modes=BOTH,
-        right=SAID if name in _WITHOUT_LAYERS else (*WORKS, *SAID) if name in ("X-LoRA", "LoRA, shared between layers") else WORKS,
+        right=SAID
+        if name in _WITHOUT_LAYERS
+        else (*WORKS, *SAID)
+        if name in ("X-LoRA", "LoRA, shared between layers")
+        else WORKS,
     )

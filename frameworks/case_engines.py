@@ -25,7 +25,9 @@ def cases() -> list[Case]:
         _case("fsdp2-bf16", "FSDP2, bfloat16", processes=2),
         _case("zero-redundancy", "ZeroRedundancyOptimizer", processes=2, right=(*WORKS, *SAID)),
         _case("alone", "two processes that share nothing", processes=2, modes=("gate",), right=SAID),
-        _case("pipeline", "pipeline (torch.distributed.pipelining)", processes=2, modes=("gate",), right=(*WORKS, *SAID)),
+        _case(
+            "pipeline", "pipeline (torch.distributed.pipelining)", processes=2, modes=("gate",), right=(*WORKS, *SAID)
+        ),
         _case("tensor", "tensor parallel", processes=2, modes=("gate",), right=(*WORKS, *SAID)),
     ]
     return [*one, *two, _cuda_graphs()]

@@ -19,7 +19,12 @@ def cases() -> list[Case]:
 
 
 def _plain() -> list[Case]:
-    words = {"": "", "clip": "clipping", "own-clip": "selector.clip_grad_norm_", "zeros": "zero_grad(set_to_none=False)"}
+    words = {
+        "": "",
+        "clip": "clipping",
+        "own-clip": "selector.clip_grad_norm_",
+        "zeros": "zero_grad(set_to_none=False)",
+    }
     words |= {"accumulate": "accumulation", "bf16": "bfloat16 autocast"}
     return [
         Case(
@@ -50,7 +55,7 @@ def _trainer() -> list[Case]:
 
     two = {"launcher": "torchrun", "processes": 2}
     extra = {"environment": "optimizers", "modes": ("auto",)}
-    layerwise = {**extra, "right": SAID}
+    layerwise = {**extra, "right": SAID, "says": "backward pass"}
     return [
         case(),
         case("lora"),
@@ -183,13 +188,24 @@ def _llamafactory() -> list[Case]:
             right=right,
         )
 
-    return [case("sft", "lora"), case("sft", "full"), case("dpo", "lora"), case("kto", "lora"), case("rm", "lora"), case("sft", "freeze")]
+    return [
+        case("sft", "lora"),
+        case("sft", "full"),
+        case("dpo", "lora"),
+        case("kto", "lora"),
+        case("rm", "lora"),
+        case("sft", "freeze"),
+    ]
 
 
 def _deepspeed() -> list[Case]:
     made = []
     for stage in ("0", "1", "2", "3"):
-        for where, what in (("inner", "selector before initialize()"), ("engine", "selector after"), ("accelerate", "accelerate")):
+        for where, what in (
+            ("inner", "selector before initialize()"),
+            ("engine", "selector after"),
+            ("accelerate", "accelerate"),
+        ):
             made.append(
                 Case(
                     name=f"deepspeed-zero{stage}-{where}",
@@ -203,6 +219,7 @@ def _deepspeed() -> list[Case]:
                     launcher="torchrun",
                     processes=2,
                     right=(*WORKS, *REFUSED) if stage == "0" else REFUSED,
+                    says="DeepSpeed",
                     variables=(("DS_ACCELERATOR", "cpu"),),
                 )
             )
@@ -218,6 +235,7 @@ def _deepspeed() -> list[Case]:
         launcher="torchrun",
         processes=2,
         right=REFUSED,
+        says="DeepSpeed",
         variables=(("DS_ACCELERATOR", "cpu"),),
     )
     return [*made, trainer]
@@ -236,6 +254,7 @@ def _torchtune() -> list[Case]:
             environment="torchtune",
             modes=BOTH,
             right=SAID if how.endswith("backward") else WORKS,
+            says="backward pass",
         )
         for how, what in (("plain", "model"), ("lora", "model"), ("optimizer-in-backward", "optimizer_in_bwd"))
     ]

@@ -34,7 +34,20 @@ _OTHERS = (
     ("apollo_torch", "APOLLOAdamW layerwise"),
 )
 #: What cannot be gated: updates in the backward pass, in two calls, or of what another optimizer has moved.
-_SAID = {"lomo", "adalomo", "Lookahead", "TRAC", "SAM", "SAM-closure", "FriendlySAM", "LookSAM", "WSAM", "Lomo", "AdaLomo", "layerwise"}
+_SAID = {
+    "lomo",
+    "adalomo",
+    "Lookahead",
+    "TRAC",
+    "SAM",
+    "SAM-closure",
+    "FriendlySAM",
+    "LookSAM",
+    "WSAM",
+    "Lomo",
+    "AdaLomo",
+    "layerwise",
+}
 _EITHER = {"bsam", "ScheduleFreeWrapper", "alig"}
 
 
@@ -66,6 +79,7 @@ def _case(family: str, name: str, environment: str = "optimizers", package: str 
         packages=() if package == "torch" else (package.replace("_", "-"),),
         environment=environment,
         modes=BOTH,
+        says="backward pass" if short.lower() in ("lomo", "adalomo", "layerwise") else "",
         right=REFUSED if name == "LBFGS" else right,
         timeout=600 if family == "torchao" else 120,  # it compiles its steps
     )
@@ -73,5 +87,9 @@ def _case(family: str, name: str, environment: str = "optimizers", package: str 
 
 def _untried(package: str, name: str, why: str) -> Case:
     return Case(
-        name=f"optimizer-{package}-{name}", section="Optimizers", program="optimizers", optimizer=f"{package}: {name}", untried=why
+        name=f"optimizer-{package}-{name}",
+        section="Optimizers",
+        program="optimizers",
+        optimizer=f"{package}: {name}",
+        untried=why,
     )

@@ -18,10 +18,19 @@ def cases() -> list[Case]:
 
 
 def _trl() -> list[Case]:
-    data = {"sft": "chat", "dpo": "preference", "kto": "unpaired", "grpo": "prompt", "rloo": "prompt", "reward": "preference"}
-    more = {name: "--beta 0.1" for name in ("dpo", "kto", "grpo", "rloo")}
+    data = {
+        "sft": "chat",
+        "dpo": "preference",
+        "kto": "unpaired",
+        "grpo": "prompt",
+        "rloo": "prompt",
+        "reward": "preference",
+    }
+    more = dict.fromkeys(("dpo", "kto", "grpo", "rloo"), "--beta 0.1")
     for name in ("grpo", "rloo"):
-        more[name] += " --num_generations 2 --max_completion_length 8 --reward_funcs frameworks.programs.trl_trainers.short_answers"
+        more[name] += (
+            " --num_generations 2 --max_completion_length 8 --reward_funcs frameworks.programs.trl_trainers.short_answers"
+        )
     made = []
     for name, kind in data.items():
         model = "llama-reward" if name == "reward" else "llama"
@@ -51,7 +60,10 @@ def _peft() -> list[Case]:
     sft = f"MODEL llama {_TRL} --dataset_name FOLDER text --dataset_text_field text {lora}"
     pairs = "MODEL bert --num_train_epochs 1 --output_dir out --num_virtual_tokens 4 --peft_type"
     made = [("sft/train.py", sft, "LoRA", WORKS)]
-    made += [("sequence_classification/peft_no_lora_accelerate.py", f"{pairs} {kind}", kind, SAID) for kind in ("p_tuning", "prompt_tuning")]
+    made += [
+        ("sequence_classification/peft_no_lora_accelerate.py", f"{pairs} {kind}", kind, SAID)
+        for kind in ("p_tuning", "prompt_tuning")
+    ]
     return [
         Case(
             name=f"script-peft-{path.split('/')[0]}-{adapter.lower()}",
@@ -94,7 +106,8 @@ def _accelerate() -> list[Case]:
                 launcher = FSDP2
             made.append(
                 Case(
-                    name=f"script-accelerate-{path.split('/')[-1].replace('_', '-')}" + (f"-{engine.lower()}" if launcher else ""),
+                    name=f"script-accelerate-{path.split('/')[-1].replace('_', '-')}"
+                    + (f"-{engine.lower()}" if launcher else ""),
                     section="Public scripts",
                     program="public_script",
                     arguments=("accelerate", f"examples/{path}.py", "--cpu", *words.split()),

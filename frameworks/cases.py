@@ -32,6 +32,7 @@ class Case:
         timeout: seconds for all of it.
         variables: of the environment.
         right: the results that are right. Others are listed when all is done.
+        says: an expression that the sentence of a refusal or a warning has to match, to be right.
         untried: why it is not run.
     """
 
@@ -51,6 +52,7 @@ class Case:
     timeout: int = 240
     variables: tuple[tuple[str, str], ...] = ()
     right: tuple[str, ...] = WORKS
+    says: str = ""
     untried: str = ""
 
 

@@ -84,7 +84,9 @@ def patched(source: str, path: str) -> Path:
     for replace in replacements(source, path):
         found = text.count(replace.old)
         if found != replace.times and not (replace.times == 0 and found):
-            raise NotToBeHad(f"{path} of {source} {version(source)} has changed: {replace.old.strip()!r} is there {found} times")
+            raise NotToBeHad(
+                f"{path} of {source} {version(source)} has changed: {replace.old.strip()!r} is there {found} times"
+            )
         text = text.replace(replace.old, replace.new)
     target = original.with_name(f"selected_{os.getpid()}_{original.name}")
     target.write_text(text)
@@ -93,7 +95,17 @@ def patched(source: str, path: str) -> Path:
 
 def _download(source: str, place: Path) -> None:
     wanted = f"{source}=={version(source)}"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-binary",
+        ":all:",
+    ]
     got = subprocess.run([*pip, "--dest", str(place), wanted], capture_output=True, text=True)
     archives = list(place.glob("*.tar.gz"))
     if not archives:
@@ -116,9 +128,7 @@ def _clone(source: str, place: Path) -> None:
     raise NotToBeHad(f"{url} cannot be cloned: {got.stderr.strip()[-200:]}")
 
 
-_CALLBACK = (
-    "        callbacks=[__import__('layerselect.integrations.transformers', fromlist=['*']).SelectorCallback(rule='variance')],\n"
-)
+_CALLBACK = "        callbacks=[__import__('layerselect.integrations.transformers', fromlist=['*']).SelectorCallback(rule='variance')],\n"
 _PREPARED = (
     "    model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(\n"
     "        model, optimizer, train_dataloader, eval_dataloader, lr_scheduler\n"
@@ -144,7 +154,9 @@ def replacements(source: str, path: str) -> list[Replace]:
             Replace("max_training_samples=500", "max_training_samples=48"),
             *_loop(_PREPARED, 12, before="            grad_norm = accelerator.clip_grad_norm_("),
         ]
-    prepared = _inner(_PREPARED) if name in ("automatic_gradient_accumulation", "memory", "cross_validation") else _PREPARED
+    prepared = (
+        _inner(_PREPARED) if name in ("automatic_gradient_accumulation", "memory", "cross_validation") else _PREPARED
+    )
     if name == "schedule_free":
         prepared = prepared.replace(", lr_scheduler", "")
     return [*_mrpc(), *_loop(prepared, STEP_AT.get(name, 16))]
@@ -187,7 +199,10 @@ def _loop(prepared: str, step_at: int, before: str = "") -> list[Replace]:
     built = "".join(f"{indent}{line}\n" for line in lines)
     pad = " " * step_at
     before = before or f"{pad}optimizer.step()\n"
-    return [Replace(f"{prepared}\n", f"{prepared}\n{built}"), Replace(f"\n{before}", f"\n{pad}selector.step()\n{before}")]
+    return [
+        Replace(f"{prepared}\n", f"{prepared}\n{built}"),
+        Replace(f"\n{before}", f"\n{pad}selector.step()\n{before}"),
+    ]
 
 
 def _inner(text: str, by: int = 4) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import logging
@@ -12,14 +13,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from .cases import Case
+from .cases import SAID, Case
 from .environments import FOLDER, ROOT, CannotInstall, python
 from .watched import RESULTS
 
@@ -31,9 +33,21 @@ _making = Lock()
 
 
 def fingerprint(case: Case) -> str:
-    """Changes where the case or its program does, so that it is run anew."""
-    text = json.dumps(asdict(case), sort_keys=True) + PROGRAMS.joinpath(f"{case.program}.py").read_text()
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Changes where the case or its program does, so that it is run anew; comments and layout do not count."""
+    program = ast.dump(ast.parse(PROGRAMS.joinpath(f"{case.program}.py").read_text()))
+    return _digest(json.dumps(asdict(case), sort_keys=True), program)
+
+
+@cache
+def package() -> str:
+    """Changes with the code of the package itself."""
+    files = [path for folder in ("layerselect", "csrc") for path in ROOT.joinpath(folder).rglob("*")]
+    kinds = (".py", ".cpp", ".h", ".cu", ".cuh")
+    return _digest(*(path.read_text() for path in sorted(files) if path.suffix in kinds))
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 def result_of(case: Case) -> dict[str, Any] | None:
@@ -43,6 +57,13 @@ def result_of(case: Case) -> dict[str, Any] | None:
         return None
     kept = json.loads(path.read_text())
     return kept if kept["fingerprint"] == fingerprint(case) else None
+
+
+def is_right(case: Case, kept: Mapping[str, Any]) -> bool:
+    """Whether a case came out as it should."""
+    if kept["result"] not in (*case.right, "untried"):
+        return False
+    return kept["result"] not in SAID or re.search(case.says, kept["sentence"]) is not None
 
 
 def run_all(cases: Iterable[Case], jobs: int) -> None:
@@ -55,12 +76,18 @@ def run(case: Case) -> dict[str, Any]:
     """Runs one case and keeps its result."""
     started = time.monotonic()
     outcome = _outcome(case)
-    kept = {**outcome, "case": case.name, "fingerprint": fingerprint(case), "seconds": round(time.monotonic() - started, 1)}
+    kept = {
+        **outcome,
+        "package": package(),
+        "case": case.name,
+        "fingerprint": fingerprint(case),
+        "seconds": round(time.monotonic() - started, 1),
+    }
     RESULTS_FOLDER.mkdir(parents=True, exist_ok=True)
     target = RESULTS_FOLDER / f"{case.name}.json"
     target.with_suffix(".part").write_text(json.dumps(kept, indent=1))
     target.with_suffix(".part").replace(target)
-    mark = "" if kept["result"] in (*case.right, "untried") else "   <- not what is right"
+    mark = "" if is_right(case, kept) else "   <- not what is right"
     logger.info("%-46s %-8s %5.1f s  %s%s", case.name, kept["result"], kept["seconds"], kept["sentence"][:160], mark)
     return kept
 

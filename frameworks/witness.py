@@ -45,7 +45,9 @@ class Witness:
 
         reports: weakref.WeakKeyDictionary[FastSelector, Report] = weakref.WeakKeyDictionary()
 
-        def built(original: Callable[..., None], selector: FastSelector, model: nn.Module, *args: Any, **how: Any) -> None:
+        def built(
+            original: Callable[..., None], selector: FastSelector, model: nn.Module, *args: Any, **how: Any
+        ) -> None:
             flags = {name: p.requires_grad for name, p in model.named_parameters()}
             original(selector, model, *args, **how)
             report = reports[selector] = Report(self, selector, model, flags)
@@ -54,7 +56,9 @@ class Witness:
         def stepped(original: Callable[..., None], selector: FastSelector, *args: Any, **how: Any) -> None:
             reports[selector].before_selection()
             original(selector, *args, **how)
-            reports[selector].after_selection(compare=not (args or how) or (args or (how.get("grad_scale"),))[0] is None)
+            reports[selector].after_selection(
+                compare=not (args or how) or (args or (how.get("grad_scale"),))[0] is None
+            )
 
         def closed(original: Callable[..., None], selector: FastSelector, *args: Any) -> None:
             if selector in reports:
@@ -224,7 +228,9 @@ class Report:
         now = {name: p.requires_grad for name, p in self._model.named_parameters()}
         wrong = [name for name, flag in self._flags.items() if now.get(name, flag) != flag]
         if wrong:
-            self._witness.fault("after close(), requires_grad is not as found", f"{len(wrong)} parameters, {wrong[0]} first")
+            self._witness.fault(
+                "after close(), requires_grad is not as found", f"{len(wrong)} parameters, {wrong[0]} first"
+            )
 
     def finish(self) -> None:
         if not self._closed:
@@ -323,7 +329,8 @@ def _copy(tensor: Tensor) -> list[Tensor]:
 def _same(before: list[Tensor], now: Tensor) -> bool:
     parts = _parts(now)
     return len(before) == len(parts) and all(
-        a.shape == b.shape and bool(torch.equal(_comparable(a), _comparable(b))) for a, b in zip(before, parts, strict=True)
+        a.shape == b.shape and bool(torch.equal(_comparable(a), _comparable(b)))
+        for a, b in zip(before, parts, strict=True)
     )
 
 

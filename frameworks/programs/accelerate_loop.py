@@ -22,7 +22,9 @@ def main(*words: str, mode: str) -> None:
     for tokens in loader:
         with accelerator.accumulate(model):
             accelerator.backward(model(input_ids=tokens, labels=tokens).loss)
-            if accelerator.sync_gradients or "pattern" in words:  # the pattern is accelerate's own: every call, every micro-batch
+            if (
+                accelerator.sync_gradients or "pattern" in words
+            ):  # the pattern is accelerate's own: every call, every micro-batch
                 selector.step()
             if "clip" in words and accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), 0.05)

@@ -83,7 +83,9 @@ def wrapped(name: str, model: nn.Module, ranks: int) -> nn.Module:
     if name == "checkpoint":
         for block in model.blocks:
             inner = block.forward
-            block.forward = lambda hidden, inner=inner: torch.utils.checkpoint.checkpoint(inner, hidden, use_reentrant=False)
+            block.forward = lambda hidden, inner=inner: torch.utils.checkpoint.checkpoint(
+                inner, hidden, use_reentrant=False
+            )
     return model
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from fastai.learner import Learner
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
+from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper
 from layerselect import FastSelector
 from torch.utils.data import DataLoader

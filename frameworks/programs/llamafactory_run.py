@@ -59,7 +59,12 @@ def main(stage: str, finetuning: str, *words: str, mode: str) -> None:
     for word in words:
         more |= {
             "galore": {"use_galore": True, "galore_rank": 4, "galore_target": "q_proj,up_proj"},
-            "galore-layerwise": {"use_galore": True, "galore_layerwise": True, "galore_rank": 4, "galore_target": "q_proj,up_proj"},
+            "galore-layerwise": {
+                "use_galore": True,
+                "galore_layerwise": True,
+                "galore_rank": 4,
+                "galore_target": "q_proj,up_proj",
+            },
         }[word]
     run_exp(
         {

@@ -83,7 +83,11 @@ def _torch(name: str, model: nn.Module, parameters: list[nn.Parameter]) -> list[
     options: dict[str, Any] = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
     if "weight_decay" in inspect.signature(kind).parameters:
         options["weight_decay"] = 0.01
-    options.update({"fused": {"fused": True}, "foreach": {"foreach": True}, "for": {"foreach": False}}.get(how[:7].split("-")[0], {}))
+    options.update(
+        {"fused": {"fused": True}, "foreach": {"foreach": True}, "for": {"foreach": False}}.get(
+            how[:7].split("-")[0], {}
+        )
+    )
     if how == "capturable":
         options["capturable"] = True
     return [kind(parameters, lr=1e-2, **options)]
@@ -137,7 +141,9 @@ def _others(name: str, model: nn.Module, parameters: list[nn.Parameter]) -> list
     low_rank = {"rank": 4, "update_proj_gap": 4, "scale": 0.25, "proj_type": "std"}
     if package == "apollo_torch":
         low_rank |= {"proj": "random", "scale_type": "channel"}
-    if kind == "layerwise":  # as GaLore's and APOLLO's authors do: an optimizer for each parameter, stepped in the backward pass
+    if (
+        kind == "layerwise"
+    ):  # as GaLore's and APOLLO's authors do: an optimizer for each parameter, stepped in the backward pass
         return _layerwise(package, parameters, matrices, low_rank)
     groups = [{"params": rest}, {"params": matrices, **low_rank}]
     return [getattr(importlib.import_module(package), kind)(groups, lr=1e-2)]

@@ -25,7 +25,9 @@ CONFIGS: dict[str, Any] = {
     "LoRA, trainable tokens": lambda: peft.LoraConfig(r=4, target_modules=LINEAR, trainable_token_indices=[7, 8, 9]),
     "LoRA, two adapters": lambda: peft.LoraConfig(r=4, target_modules=LINEAR),
     "LoRA of some layers": lambda: peft.LoraConfig(r=4, target_modules=LINEAR, layers_to_transform=[1, 2, 3]),
-    "LoRA, shared between layers": lambda: peft.VBLoRAConfig(target_modules=["q_proj"], num_vectors=16, vector_length=16, r=2),
+    "LoRA, shared between layers": lambda: peft.VBLoRAConfig(
+        target_modules=["q_proj"], num_vectors=16, vector_length=16, r=2
+    ),
     "AdaLoRA": lambda: peft.AdaLoraConfig(
         init_r=6, target_r=2, tinit=1, tfinal=2, deltaT=1, total_step=8, target_modules=LINEAR
     ),

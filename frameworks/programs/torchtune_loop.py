@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from layerselect import FastSelector
-from torchtune.models.llama3 import llama3
+from torchtune.models.llama3 import llama3, lora_llama3
 from torchtune.modules.peft import get_adapter_params, set_trainable_params
-from torchtune.models.llama3 import lora_llama3
 from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bwd_hooks
 
 from ..tiny import LAYERS, VOCABULARY, WIDTH, loss_of, tokens_of

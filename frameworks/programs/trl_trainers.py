@@ -11,7 +11,14 @@ from peft import LoraConfig
 from ..tiny import dataset, folder
 
 NAMES = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "grpo": "GRPO", "rloo": "RLOO", "reward": "Reward"}
-DATA = {"sft": "chat", "dpo": "preference", "kto": "unpaired", "grpo": "prompt", "rloo": "prompt", "reward": "preference"}
+DATA = {
+    "sft": "chat",
+    "dpo": "preference",
+    "kto": "unpaired",
+    "grpo": "prompt",
+    "rloo": "prompt",
+    "reward": "preference",
+}
 
 
 def short_answers(completions: list[Any], **rest: Any) -> list[float]:
