@@ -20,6 +20,7 @@ from .capture import make_capture
 from .cuda import CudaCore
 from .device_rules import device_rule, to_device
 from .errors import LayerSelectError
+from .graph_capture import is_capturing
 from .history import History
 from .rules import EXCLUDED, MEASURED, Rule
 from .scaling import Scaling
@@ -234,7 +235,10 @@ class DeviceCore:
                     f"the kernels do not know rule {rule.name!r}: build the selector with it, or with backend='torch'"
                 )
             options = {"kind": "fixed", "fixed": self._standing(drawn)}
-        self.history.expect()
+        if not is_capturing(
+            self._device
+        ):  # a copy to the host would be repeated by each replay, into memory given back long ago
+            self.history.expect()
         closed = self._core.step(options, active, scaling, first_layer=first_layer)
         return Outcome.CLOSED if closed else Outcome.NO_GRADIENT
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from . import _backend
 from .gating import Gate, parameters_of, start_momentum, step_only
+from .graph_capture import refuse_in_capture
 from .sharding import held_here
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,11 @@ class KeepingGate(Gate):
     def _set_aside(self) -> None:
         held = None if self._host_only else self._held()
         if held is None:
+            refuse_in_capture(
+                self._gate.device,
+                "the host has to gate this step, for want of state on the device, so use fused=True, or make ordinary steps before "
+                "in which all layers are selected (warmup=1)",
+            )
             super()._set_aside()
             # What has a gradient left is about to be stepped.
             self._stepped.update(id(p) for parameters in self._layers for p in parameters if p.grad is not None)
@@ -142,6 +148,11 @@ class KeepingGate(Gate):
             return
         places = [h.here.data_ptr() for h in held]
         if places != self._places:
+            refuse_in_capture(
+                self._gate.device,
+                "what it is to keep is not what the last ordinary step kept, so make one before, in which the same parameters have "
+                "gradients",
+            )
             keeper = _backend.load("native", "cpu").Keeper
             self._keeper = keeper([h.here for h in held], [h.layer for h in held], self._gate)
             self._places = places

@@ -21,6 +21,7 @@ from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
 from .freezing import Freezer
 from .gating import check_parameters, unwrap_optimizer
+from .graph_capture import check_capture
 from .history import History
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
@@ -150,6 +151,7 @@ class FastSelector(Readings):
         self._clipping = Clipping()
         self._attachment: Attachment | None = None
         self._closed = False
+        self._captured = False
         self._warned_without_optimizer = False
         self._step = 0
         self._plan = BackwardPlan(
@@ -187,7 +189,8 @@ class FastSelector(Readings):
 
         On a device the host is not told of a skipped step at once: in mode ``freeze`` it counts it until ``lag`` steps
         later, and plans probes, draws and what takes gradients accordingly; in the other modes, where none of this depends
-        on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out.
+        on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out. Steps that a CUDA
+        graph replays are counted by the device alone: ``state_dict()["step"]`` has them.
         """
         return self._step
 
@@ -213,6 +216,10 @@ class FastSelector(Readings):
         if new is not self._rule:
             self._rule.close()
         self._rule = new
+        if self._captured:
+            logger.warning(
+                "a step of the selector was captured in a CUDA graph, which goes on with the old rule: capture anew"
+            )
         self._plan.forget_drawn()
         if self.mode == "freeze":
             self._plan.prepare(self._rule, self._step)
@@ -278,6 +285,14 @@ class FastSelector(Readings):
         self._check_open()
         self._follow_replaced_parameters()
         self._engine.check()
+        self._captured |= check_capture(
+            self._rule,
+            (p for _, p in self._all_parameters()),
+            device=self._device,
+            mode=self.mode,
+            decides_on_device=self._core.decides_on_device,
+            steps=self._step,
+        )
         self._look_for_a_compiler()
         if self.mode == "freeze":
             # Frozen layers took none: what is there was left by zero_grad(set_to_none=False), and would be stepped on.
@@ -369,7 +384,8 @@ class FastSelector(Readings):
             "layer_names": list(self.layer_names),
             "score": self.score,
             "lag": self.lag,
-            "step": self._step,
+            # What a CUDA graph replays is counted by the device alone.
+            "step": max(self._step, int(self._core.state["step"])),
             "rule": {
                 "name": self._rule.name,
                 "config": self._rule.config(),
@@ -475,7 +491,9 @@ class FastSelector(Readings):
         self._watch.close()
         self._watch = None
         if not self._may_gate:
-            logger.warning("mode='freeze' was asked for, but %s: mode='gate' gives the same selection without that", reason)
+            logger.warning(
+                "mode='freeze' was asked for, but %s: mode='gate' gives the same selection without that", reason
+            )
             return
         logger.warning("mode 'auto' means 'gate' from here on: %s", reason)
         self.mode = "gate"
