@@ -1,6 +1,7 @@
 # Everything a fresh machine needs is set up by the targets themselves, in .venv.
 #   make demo    set-up, build and the main job on the demo corpus
 #   make test    set-up, build and the tests
+#   make frameworks    the table of docs/frameworks.md: other people's frameworks, each in an environment of its own (an hour)
 # TORCH=torch==2.14.1 chooses another build of torch (default: the CPU build this release is tested with).
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: setup demo test lint bench cuda-check clean
+.PHONY: setup demo test lint bench frameworks cuda-check clean
 
 setup: $(VENV)/.installed
 
@@ -33,10 +34,14 @@ lint: setup
 bench: setup
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-enable
 
+# Environments, results and logs are kept in .frameworks, so that it goes on where it was; ONLY=expression picks cases.
+frameworks: setup
+	$(BIN)/python -m frameworks --only "$(ONLY)"
+
 # Every kernel for every architecture, warnings as errors, no spills. Needs nvcc, no GPU and no Python package.
 cuda-check:
 	$(PYTHON) tools/cuda_check.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info layerselect/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .frameworks build dist *.egg-info layerselect/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

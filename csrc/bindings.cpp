@@ -5,6 +5,7 @@
 #include "cpu/sqnorm_kernel.h"
 #include "cuda/core.h"
 #include "cuda/keeper.h"
+#include "gradient_marks.h"
 #include "hooks.h"
 #include "ops.h"
 
@@ -44,12 +45,13 @@ void close_step(DeviceCore& core, std::vector<std::int64_t> measured, std::vecto
                 std::int64_t first_layer, const std::string& kind, std::pair<double, double> window, bool inclusive,
                 std::int64_t splits, std::int64_t k, double gamma,
                 std::optional<at::Tensor> fixed, std::optional<at::Tensor> costs, double budget, std::int64_t warmup,
-                std::int64_t interval, std::optional<at::Tensor> inv_scale, std::optional<at::Tensor> outer_inv_scale,
+                std::int64_t interval, std::optional<at::Tensor> inv_scale, std::vector<std::int64_t> late,
+                std::optional<at::Tensor> late_inv_scale,
                 std::optional<at::Tensor> skip, bool skip_nonfinite) {
   core.close_step({std::move(measured), std::move(active), first_layer,
                    {kind, window.first, window.second, inclusive, splits, k, gamma, std::move(fixed),
                     std::move(costs), budget},
-                   warmup, interval, std::move(inv_scale), std::move(outer_inv_scale), std::move(skip), skip_nonfinite});
+                   warmup, interval, std::move(inv_scale), std::move(late), std::move(late_inv_scale), std::move(skip), skip_nonfinite});
 }
 
 }  // namespace
@@ -74,9 +76,16 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("finish", &GradientMonitor::finish, py::arg("written") = false, NoGil())
       .def("close", &GradientMonitor::close, NoGil())
       .def_property_readonly("sqnorms", &GradientMonitor::sqnorms)
-      .def_property_readonly("remeasured", py::cpp_function(&GradientMonitor::remeasured, NoGil()))
+      .def("written", &GradientMonitor::written, NoGil())
+      .def_property_readonly("late", py::cpp_function(&GradientMonitor::late, NoGil()))
+      .def_property_readonly("fired", py::cpp_function(&GradientMonitor::fired, NoGil()))
       .def_property_readonly("rearmed", py::cpp_function(&GradientMonitor::rearmed, NoGil()))
       .def_property_readonly("computed_in_backward", py::cpp_function(&GradientMonitor::computed_in_backward, NoGil()));
+
+  py::class_<layerselect::GradientMarks>(m, "GradientMarks")
+      .def(py::init<std::vector<at::Tensor>>(), py::arg("parameters"))
+      .def("mark", &layerselect::GradientMarks::mark, NoGil())
+      .def("moved", &layerselect::GradientMarks::moved, NoGil());
 
   m.def("has_cuda_kernels", &layerselect::cuda::has_cuda_kernels);
   py::class_<DeviceCore, std::shared_ptr<DeviceCore>>(m, "DeviceCore")
@@ -84,14 +93,16 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
                     std::int64_t, std::optional<std::vector<double>>>(),
            py::arg("parameters"), py::arg("groups"), py::arg("num_layers"), py::arg("form") = "l2",
            py::arg("history_rows") = 512, py::arg("layer_numels") = py::none())
+      .def("launch_groups", &DeviceCore::launch_groups, py::arg("groups"), py::arg("gradients"), NoGil())
       .def("hold_all", &DeviceCore::hold_all, py::arg("gradients"), NoGil())
+      .def("take_sums", &DeviceCore::take_sums)
       .def("sum_held", &DeviceCore::sum_held, NoGil())
       .def("close_step", &close_step, py::kw_only(), py::arg("measured"), py::arg("active"),
            py::arg("first_layer") = 0, py::arg("kind"),
            py::arg("window") = std::pair(0.0, 1.0), py::arg("inclusive") = true, py::arg("splits") = 1, py::arg("k") = 0,
            py::arg("gamma") = 0.0, py::arg("fixed") = py::none(), py::arg("costs") = py::none(), py::arg("budget") = 1.0,
            py::arg("warmup") = 0, py::arg("interval") = 1, py::arg("inv_scale") = py::none(),
-           py::arg("outer_inv_scale") = py::none(), py::arg("skip") = py::none(), py::arg("skip_nonfinite") = false, NoGil())
+           py::arg("late") = std::vector<std::int64_t>(), py::arg("late_inv_scale") = py::none(), py::arg("skip") = py::none(), py::arg("skip_nonfinite") = false, NoGil())
       .def_property_readonly("state", &DeviceCore::state)
       .def_property_readonly("launches", &DeviceCore::launches);
   py::class_<Keeper>(m, "Keeper")

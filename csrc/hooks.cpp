@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "checks.h"
@@ -224,14 +225,11 @@ std::vector<at::Tensor> GradientMonitor::gradients_of(const Group& group) const 
 }
 
 void GradientMonitor::compute_on_device(Group& group) {
-  const std::int64_t index = &group - groups_.data();
   const std::vector<at::Tensor> gradients = gradients_of(group);
   for (const std::size_t i : group.slots) {
     slots_[i].summed.version = kUnknown;
   }
-  if (index != core_->outer_group()) {
-    core_->launch_group(index, gradients);
-  }
+  core_->launch_group(&group - groups_.data(), gradients);
   for (std::size_t j = 0; j < gradients.size(); ++j) {
     slots_[group.slots[j]].summed = identity_of(gradients[j]);
   }
@@ -295,9 +293,22 @@ void GradientMonitor::close() {
   groups_.clear();
 }
 
-bool GradientMonitor::remeasured() const {
+std::vector<std::int64_t> GradientMonitor::late() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return remeasured_;
+  return late_;
+}
+
+bool GradientMonitor::fired() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return fired_;
+}
+
+bool GradientMonitor::written() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) {
+    const at::Tensor& gradient = slot.parameter.grad();
+    return gradient.defined() && match(slot.summed, gradient) != Match::kUnchanged;
+  });
 }
 
 std::int64_t GradientMonitor::rearmed() const {

@@ -10,13 +10,15 @@
 // a backward pass that broke off.
 //
 // A sum is that of the gradient as the backward pass left it. What happens to gradients in place afterwards (clipping,
-// unscaling) is not followed where the hooks did their work; where they did not, finish() computes all changed groups
-// anew, so that sums of one step always belong to the same moment.
+// unscaling) is not followed. What finish() computes is of the gradients as they are then: late() says which sums these are.
+// It is only what the hooks missed; the other sums stay.
+//
+// A group without a gradient is not measured. Nor is one that no hook reported and whose gradients are all zero: that is how
+// zero_grad(set_to_none=False) leaves a layer that then takes no part in the backward pass.
 //
 // On a device other than the CPU a DeviceCore stands behind the monitor: a group's sums are launched on the stream that
-// produced its last gradient, and the sums of the last group (the outer parameters) together with the selection, by
-// DeviceCore::close_step() after finish(): the outer gradients as they are then. What hooks missed makes all sums such sums, in
-// the closing launch.
+// produced its last gradient. What hooks missed is launched in finish(), by whole groups; where that is everything, the sums are
+// part of the closing launch. Whether gradients are all zero is then for the device to see.
 //
 // Lifetime: an AccumulateGrad node dies with its last graph, and its hooks with it, unless somebody holds it, and a node
 // holds its parameter. So a monitor keeps its parameters alive until close(). The binding closes it when
@@ -55,16 +57,21 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   // Closes a step. Afterwards sqnorms holds the sum of every gradient that is there; a parameter without one counts 0,
   // except in a group that is frozen as a whole (nothing in it requires or has a gradient), which keeps its sums.
   // Puts back hooks that have died. `written`: gradients were written to since the backward pass, perhaps without a trace (the
-  // versions of tensors that a GradScaler unscales stay as they are). Returns the groups in which at least one parameter has a gradient.
+  // versions of tensors that a GradScaler unscales stay as they are). Returns the groups that were measured; with a device core
+  // those in which at least one parameter has a gradient.
   std::vector<std::int64_t> finish(bool written = false);
 
   // Removes every hook and lets go of the parameters; sqnorms keeps its values. Not to be called while a backward
   // pass runs.
   void close();
 
-  // Whether the sums of the last step were taken anew by finish(), of the gradients as they were then, and not as the
-  // backward pass left them.
-  bool remeasured() const;
+  // The parameters whose sums finish() computed in the last step, of the gradients as they were then, and not as the backward
+  // pass left them; with a device core all those of their groups.
+  std::vector<std::int64_t> late() const;
+  // Whether a backward pass gave any parameter a gradient in the last step.
+  bool fired() const;
+  // Whether a gradient was written to in place, or replaced, since it was summed.
+  bool written() const;
   // Hooks that had died and were put back, since the beginning.
   std::int64_t rearmed() const;
   // Group sums computed while backward passes ran (not by finish()) in the last step.
@@ -116,9 +123,10 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   // What finish() sees of a group.
   struct Look {
     bool has_gradient = false;
-    bool trains = false;    // some parameter requires a gradient
-    bool summed = false;    // the sums belong to the gradients that are there, as a backward pass left them
-    bool unchanged = true;  // and nothing was written to them since
+    bool trains = false;            // some parameter requires a gradient
+    bool touched = false;           // a hook fired, or had died
+    std::vector<std::size_t> late;  // gradients that are not summed, or were written to by nobody knows whom
+    std::vector<std::size_t> gone;  // sums whose gradient is no longer there
   };
 
   GradientMonitor() = default;
@@ -131,9 +139,10 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   void compute(Group& group);
   void compute(const std::vector<std::size_t>& slots, Plan& plan);
   void compute_on_device(Group& group);
-  void hold_everything();
+  void compute_late_on_device(const std::vector<std::int64_t>& late, const std::vector<std::int64_t>& measured);
   std::vector<at::Tensor> gradients_of(const Group& group) const;
-  Look look_at(const Group& group);
+  Look look_at(const Group& group, bool written);
+  bool is_zero(const Group& group) const;
   static Identity identity_of(const at::Tensor& gradient);
   static Match match(const Identity& summed, const at::Tensor& gradient);
 
@@ -145,7 +154,8 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   std::int64_t rearmed_ = 0;
   std::int64_t computed_now_ = 0;
   std::int64_t computed_in_backward_ = 0;
-  bool remeasured_ = false;
+  std::vector<std::int64_t> late_;
+  bool fired_ = false;
   bool callback_queued_ = false;
   bool closed_ = false;
   std::shared_ptr<void> companion_;

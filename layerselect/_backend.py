@@ -29,6 +29,12 @@ def _native() -> ModuleType | str:
         return str(error)
 
 
+def native_module() -> ModuleType | None:
+    """The compiled module, where there is one."""
+    module = _native()
+    return None if isinstance(module, str) else module
+
+
 def resolve(backend: str = "auto", device: torch.device | str = "cpu") -> Literal["native", "torch"]:
     """Which backend :func:`load` would give: ``"native"`` or ``"torch"``.
 

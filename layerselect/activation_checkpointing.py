@@ -20,7 +20,7 @@ from .freezing import asking_gradient
 from .input_gradients import InputGradients, any_requires_grad, free_to_choose, is_floating
 from .layers import all_stacks
 from .model_hooks import ModelHook
-from .selective_checkpoint import FLAG, FUNCTION, SelectiveCheckpoint, trains
+from .selective_checkpoint import FLAG, FUNCTION, Plan, SelectiveCheckpoint
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +42,12 @@ class CheckpointBoundary:
     Args:
         model: the module that the selector was built for.
         blocks: the layers' modules.
+        plan: what takes gradients in a pass.
     """
 
-    def __init__(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    def __init__(self, model: nn.Module, blocks: Sequence[nn.Module], plan: Plan | None = None) -> None:
         self._inputs = InputGradients()
+        self._plan = Plan() if plan is None else plan
         self._watched: set[bool] = set()  # in training mode, in evaluation mode: whether a pass was watched
         # The model holds this object through its hooks; that it does not hold the model lets both go at once.
         self._checkpointing = [weakref.ref(module) for module in model.modules() if hasattr(module, FLAG)]
@@ -88,7 +90,7 @@ class CheckpointBoundary:
         for module in self._modules():
             function = vars(module).get(FUNCTION)
             if function is not None and not isinstance(function, SelectiveCheckpoint):
-                setattr(module, FUNCTION, SelectiveCheckpoint(function, self._inputs))
+                setattr(module, FUNCTION, SelectiveCheckpoint(function, self._inputs, self._plan))
 
     # ------------------------------------------------------------------ hooks
 
@@ -122,7 +124,7 @@ class CheckpointBoundary:
             if asked or cut is not None:
                 self._leave_to_the_model(lost=not asked)
             return None
-        if cut is None or asked or _is_checkpointed(module) or not free_to_choose() or not trains(module):
+        if cut is None or asked or _is_checkpointed(module) or not free_to_choose() or not self._plan.trains(module):
             return None
         return _with_asking(args, kwargs, cut)
 

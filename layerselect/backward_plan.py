@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .core import check_mask
-from .freezing import Freezer
+from .layer_freezer import LayerFreezer
 from .mirror import Mirror
 from .rules import MEASURED, Rule
 from .schedule import Schedule
@@ -34,7 +34,7 @@ class BackwardPlan:
 
     def __init__(
         self,
-        freezer: Freezer,
+        freezer: LayerFreezer,
         schedule: Schedule,
         *,
         num_layers: int,

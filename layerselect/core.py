@@ -1,8 +1,8 @@
 """What a step of the selector computes: scores, selection, counters, history; on the host's terms or on a device's.
 
 Both cores offer the same: ``state``, live tensors by name (``scores``, ``status``, ``nonfinite``, ``total_norm``,
-``group_sums``, ``step``, ``decided``, ``mask``, ``wanted``, ``threshold``, ``kept_share``, ``step_cost``, ``frequency``),
-``history``, ``step()``, ``close()``.
+``group_sums``, ``step``, ``decided``, ``mask``, ``wanted``, ``threshold``, ``kept_share``, ``step_cost``, ``frequency``,
+``trained_frequency``), ``history``, ``unmeasured``, ``fired``, ``step()``, ``written()``, ``close()``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -20,8 +21,7 @@ from .capture import make_capture
 from .cuda import CudaCore
 from .device_rules import device_rule, to_device
 from .errors import LayerSelectError
-from .graph_capture import is_capturing
-from .history import History
+from .history import DEFAULT_ROWS, History
 from .rules import EXCLUDED, MEASURED, Rule
 from .scaling import Scaling
 from .schedule import Schedule
@@ -48,6 +48,10 @@ class Core(Protocol):
     state: dict[str, Tensor]
     history: History
     decides_on_device: bool  #: whether the host would have to wait to know the selection
+    #: Which active layers had no gradient in the last step, as far as the host can know. They keep their scores, and are to take
+    #: gradients in the next step; the device says the same, later, in ``wanted``.
+    unmeasured: list[bool]
+    fired: bool  #: whether a backward pass gave any followed parameter a gradient before the last step
 
     def step(
         self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
@@ -57,10 +61,14 @@ class Core(Protocol):
         Args:
             rule: the rule in force.
             drawn: bool [L] on the host: the rule's latest selection, if it makes them without looking at scores.
-            active: which layers took gradients; the others' scores are held.
+            active: which layers were to take gradients; the others' scores are held, and those of layers that took none.
             scaling: how the gradients are scaled; with it, one that is not finite skips the step.
             first_layer: the layers below it take no part in the selection.
         """
+        ...
+
+    def written(self) -> bool:
+        """Whether a gradient was written to in place (clipped, say), or replaced, since it was measured. Nothing waits."""
         ...
 
     def close(self) -> None: ...
@@ -80,6 +88,7 @@ class CoreSettings:
     backend: str
     schedule: Schedule
     owner: nn.Module
+    history: int | str | Path = DEFAULT_ROWS
 
 
 def make_core(settings: CoreSettings, rule: Rule) -> Core:
@@ -125,7 +134,7 @@ class HostCore:
             settings.capture, settings.parameters, settings.groups, length + 1, backend, settings.owner
         )
         self._scores = LayerScores(settings.score, settings.groups, settings.numels, device)
-        self.history = History(settings.layer_names, device)
+        self.history = History(settings.layer_names, device, keep=settings.history)
         self._step = torch.zeros((), dtype=torch.int64)
         self.state = {
             **self._scores.tensors,
@@ -135,21 +144,34 @@ class HostCore:
             "wanted": torch.ones(length, dtype=torch.bool, device=device),
             **{name: torch.full((), float("nan"), dtype=torch.float32, device=device) for name in _SAID},
             "frequency": torch.zeros(length, dtype=torch.int64, device=device),
+            "trained_frequency": torch.zeros(length, dtype=torch.int64, device=device),
         }
+        self.unmeasured = [False] * length
+
+    @property
+    def fired(self) -> bool:
+        return self._capture.fired
+
+    def written(self) -> bool:
+        return self._capture.written()
 
     def step(
         self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
     ) -> Outcome:
         measured_groups = self._capture.finish(scaling is not None and scaling.written)
+        measured = set(measured_groups)
+        self.unmeasured = [on and layer not in measured for layer, on in enumerate(active)]
         if not measured_groups:
             return Outcome.NO_GRADIENT
         state, step = self.state, int(self._step)  # counted on the host
-        factor = None if scaling is None else scaling.factor(of_now=self._capture.remeasured)
-        self._scores.measure(self._capture.sqnorms, measured_groups, factor)
+        late = self._capture.late
+        then = None if scaling is None else scaling.factor(of_now=False)
+        now = scaling.factor(of_now=True) if scaling is not None and late else None
+        self._scores.measure(self._capture.sqnorms, measured_groups, then, late, now)
         if scaling is not None and bool(scaling.skips(self.state["total_norm"])):
             return Outcome.SKIPPED
-        trained = torch.tensor(active, device=state["mask"].device)
-        self._scores.update(trained)
+        wished = torch.tensor(active, device=state["mask"].device)
+        trained = self._scores.update(wished)
         state["status"][:first_layer] = EXCLUDED
         selects = self._schedule.selects_in(step)
         if self._schedule.warms_up_in(step):
@@ -158,11 +180,13 @@ class HostCore:
             self._decide(rule, drawn)
         # Between two selections the last one stands, less what is not finite now.
         torch.logical_and(state["decided"], state["status"] != EXCLUDED, out=state["mask"])
-        # A layer left out because it was not finite, or never measured, must be measured again.
+        # A layer left out because it was not finite, never measured, or without a gradient, must be measured again.
         torch.logical_or(state["decided"], state["status"] != MEASURED, out=state["wanted"])
+        state["wanted"] |= wished & ~trained
         state["wanted"][:first_layer] = False
         if selects:
             state["frequency"] += state["mask"]
+            state["trained_frequency"] += state["mask"] & trained
         self.history.record(
             step=step, scores=state["scores"], mask=state["mask"], trained=trained, threshold=state["threshold"]
         )
@@ -171,6 +195,7 @@ class HostCore:
 
     def close(self) -> None:
         self._capture.close()
+        self.history.close()
 
     def _decide(self, rule: Rule, drawn: Tensor | None) -> None:
         for name in _SAID:
@@ -210,17 +235,26 @@ class DeviceCore:
         )
         self.state = self._core.state
         ring = {name.removeprefix("history_"): t for name, t in self.state.items() if name.startswith("history_")}
-        self.history = History(settings.layer_names, self._device, ring)
+        self.history = History(settings.layer_names, self._device, ring, settings.history)
         self._rule: Rule | None = None
         self._revision = 0  # of the rule, when the options were made
         self._options: dict[str, Any] | None = None
         self._drawn: Tensor | None = None
         self._drawn_here: Tensor | None = None
 
+        self.unmeasured = [False] * self._length
+
     @property
     def launches(self) -> int:
         """Kernel launches of the last step."""
         return self._core.launches
+
+    @property
+    def fired(self) -> bool:
+        return self._core.fired
+
+    def written(self) -> bool:
+        return self._core.written()
 
     def step(
         self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
@@ -235,15 +269,14 @@ class DeviceCore:
                     f"the kernels do not know rule {rule.name!r}: build the selector with it, or with backend='torch'"
                 )
             options = {"kind": "fixed", "fixed": self._standing(drawn)}
-        if not is_capturing(
-            self._device
-        ):  # a copy to the host would be repeated by each replay, into memory given back long ago
-            self.history.expect()
+        self.history.expect()
         closed = self._core.step(options, active, scaling, first_layer=first_layer)
+        self.unmeasured = self._core.unmeasured(active)
         return Outcome.CLOSED if closed else Outcome.NO_GRADIENT
 
     def close(self) -> None:
         self._core.close()
+        self.history.close()
 
     def _standing(self, drawn: Tensor | None) -> Tensor:
         """The drawn selection on the device. It is handed over in every step: whether this one selects is for the device to

@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import LayerSelectError
-from .freezing import Freezer
+from .foreign_engines import why_foreign
+from .layer_freezer import LayerFreezer
 from .model_hooks import ModelHook
 from .sharding import is_spread
 
@@ -29,6 +30,17 @@ def processes() -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
     return 1
+
+
+def together(model: nn.Module) -> list[int]:
+    """The processes that train ``model`` together, as its engine says; without one, all of them."""
+    ddp = _ddp_in(model)
+    if ddp is not None:
+        return sorted(torch.distributed.get_process_group_ranks(ddp.process_group))
+    meshes = {p.device_mesh for p in model.parameters() if is_spread(p)}
+    if meshes:
+        return sorted({rank for mesh in meshes for rank in mesh.mesh.flatten().tolist()})
+    return list(range(processes()))
 
 
 def why_final_late(model: nn.Module) -> str | None:
@@ -54,6 +66,9 @@ def check_engine(model: nn.Module) -> None:
             "FullyShardedDataParallel (FSDP1) flattens the parameters of many layers into one, so no layer can be measured: "
             "use torch.distributed.fsdp.fully_shard (FSDP2; in accelerate, fsdp_version: 2)"
         )
+    foreign = why_foreign(model)
+    if foreign is not None:
+        raise LayerSelectError(foreign)
 
 
 def check_freezing(model: nn.Module) -> None:
@@ -89,7 +104,7 @@ class EngineWatch:
         mode, capture: the selector's.
     """
 
-    def __init__(self, model: nn.Module, freezer: Freezer, *, mode: str, capture: str) -> None:
+    def __init__(self, model: nn.Module, freezer: LayerFreezer, *, mode: str, capture: str) -> None:
         self._processes = processes()
         self._any_will_do = mode != "freeze" and capture == "step"
         self._freezer = weakref.ref(freezer)

@@ -1,83 +1,57 @@
-"""Mode ``freeze``: ``requires_grad`` follows the selection. No other Python file sets it, of parameters or of activations."""
+"""``requires_grad`` switched off and on again. No other Python file sets it, of parameters or of activations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
 
 class Freezer:
-    """Switches the gradients of whole layers on and off, and remembers how it found them.
-
-    Autograd skips what needs no gradient: a frozen adapter's weight gradient is not computed, what that
-    gradient would need is not saved, and the backward pass ends at the lowest layer that trains.
+    """Switches the gradients of groups of parameters off and on, for as long as nobody else does.
 
     Args:
-        layers: for each layer, the parameters to switch; all of them take gradients.
-
-    Attributes:
-        floor: layers below it never take gradients, whatever is asked for.
+        groups: the parameters of each group; all of them take gradients.
     """
 
-    def __init__(self, layers: Sequence[Sequence[nn.Parameter]]) -> None:
-        self._layers = layers
-        self.floor = 0
-        self._active = [True] * len(layers)
-        self._planned: list[bool] | None = None  # what is held back
+    def __init__(self, groups: Sequence[Sequence[nn.Parameter]]) -> None:
+        self._groups = groups
+        self._active = [True] * len(groups)
 
     @property
     def active(self) -> list[bool]:
-        """Which layers take gradients."""
+        """Which groups take gradients."""
         return list(self._active)
 
-    @property
-    def planned(self) -> list[bool]:
-        """Which layers are to take gradients; what is held back included."""
-        return self.active if self._planned is None else list(self._planned)
-
-    @property
-    def held(self) -> bool:
-        """Whether :meth:`apply` only takes note."""
-        return self._planned is not None
-
-    def hold(self) -> None:
-        """From now on :meth:`apply` only takes note, until :meth:`release`."""
-        self._planned = self.planned
-
-    def release(self) -> None:
-        """Applies what was held back."""
-        planned, self._planned = self._planned, None
-        if planned is not None:
-            self.apply(planned)
-
     def apply(self, active: Sequence[bool]) -> None:
-        """Lets exactly the layers marked in ``active`` take gradients in the next backward pass, less those below the floor."""
-        active = [wanted and index >= self.floor for index, wanted in enumerate(active)]
-        if self._planned is not None:
-            self._planned = active
-            return
+        """Lets exactly the groups marked in ``active`` take gradients in the next backward pass."""
         for index, wanted in enumerate(active):
             if wanted != self._active[index]:
-                for parameter in self._layers[index]:
+                for parameter in self._groups[index]:
                     parameter.requires_grad_(wanted)
                 self._active[index] = bool(wanted)
 
-    def follow(self, layers: Sequence[Sequence[nn.Parameter]]) -> None:
+    def follow(self, groups: Sequence[Sequence[nn.Parameter]]) -> None:
         """Goes on with other parameters in the place of the old ones, as they are."""
-        self._layers = layers
-        self._active = [any(parameter.requires_grad for parameter in parameters) for parameters in layers]
-
-    def drop_gradients(self, keep: Sequence[bool]) -> None:
-        """Drops the gradients of the layers not in ``keep``, so that no optimizer moves them in this step."""
-        for parameters, kept in zip(self._layers, keep, strict=True):
-            if not kept:
-                for parameter in parameters:
-                    parameter.grad = None
+        self._groups = groups
+        self._active = [any(parameter.requires_grad for parameter in parameters) for parameters in groups]
 
     def restore(self) -> None:
-        self._planned, self.floor = None, 0
-        self.apply([True] * len(self._layers))
+        self.apply([True] * len(self._groups))
+
+
+def switch_off(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Lets none of ``parameters`` require a gradient; returns those that did."""
+    switched = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in switched:
+        parameter.requires_grad_(False)
+    return switched
+
+
+def switch_on(parameters: Iterable[nn.Parameter]) -> None:
+    """Takes back what :func:`switch_off` did to ``parameters``."""
+    for parameter in parameters:
+        parameter.requires_grad_(True)
 
 
 def asking_gradient(activation: Tensor) -> Tensor:

@@ -33,6 +33,11 @@ class Watch:
         self._proved: set[int] = set()
         self._seen: list[tuple[int, nn.Parameter, dict[Any, Any]]] = []
 
+    @property
+    def watches(self) -> bool:
+        """Whether there is still something to be proved."""
+        return self._left > 0
+
     def before(self, gated: Sequence[nn.Parameter], free: Sequence[nn.Parameter]) -> None:
         """Remembers what the coming step must not change.
 

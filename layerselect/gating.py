@@ -4,47 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .errors import LayerSelectError
+from .fresh_state import start_momentum
 from .gate_watch import Watch
 from .model_hooks import ModelHook
-
-
-def unwrap_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer itself, without the wrappers that ``accelerate`` and others put around it."""
-    inner = optimizer
-    while not _is_plain(inner) and hasattr(inner, "optimizer"):
-        inner = inner.optimizer
-    if not isinstance(inner, torch.optim.Optimizer):
-        raise LayerSelectError(f"attach() needs a torch.optim.Optimizer, not {type(optimizer).__name__}")
-    return inner
-
-
-def _is_plain(optimizer: Any) -> bool:
-    return isinstance(optimizer, torch.optim.Optimizer) and not isinstance(
-        getattr(optimizer, "optimizer", None), torch.optim.Optimizer
-    )
-
-
-def check_parameters(optimizers: Sequence[torch.optim.Optimizer], expected: Sequence[tuple[str, nn.Parameter]]) -> None:
-    """Demands that the optimizers hold every trainable parameter: one that is missing would never train,
-    however often its layer is selected.
-
-    Raises:
-        LayerSelectError: naming how many are missing and the first of them.
-    """
-    held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    missing = [name for name, parameter in expected if id(parameter) not in held]
-    if missing:
-        raise LayerSelectError(
-            f"the optimizer lacks {len(missing)} of the {len(expected)} trainable parameters, first {missing[0]!r}: build "
-            "it from selector.trainable_parameters() (or hand all optimizers to one attach call)"
-        )
+from .nonfinite import GradientMarks, NonFinite, version_of
+from .ownership import Ownership
+from .step_frames import OuterStep
 
 
 class Gate:
@@ -58,8 +29,9 @@ class Gate:
 
     Args:
         optimizer: any that leaves parameters without a gradient alone.
-        layers: for each layer, its parameters.
+        layers: for each layer, its parameters; some may be in other optimizers.
         selected: called at each step; says which layers the step may touch.
+        nonfinite: what is known of gradients that are not finite; if not given, only what is not selected is kept away.
 
     Raises:
         LayerSelectError: for ``LBFGS``, whose search direction mixes all parameters. In ``optimizer.step()``:
@@ -71,6 +43,7 @@ class Gate:
         optimizer: torch.optim.Optimizer,
         layers: Sequence[Sequence[nn.Parameter]],
         selected: Callable[[], list[bool]],
+        nonfinite: NonFinite | None = None,
     ) -> None:
         if isinstance(optimizer, torch.optim.LBFGS):
             raise LayerSelectError(
@@ -78,18 +51,29 @@ class Gate:
                 "use an optimizer that treats each parameter on its own"
             )
         self._optimizer = optimizer
-        self._layers = layers
+        self._owned = Ownership(optimizer, layers)
         self._selected = selected
+        self._nonfinite = nonfinite
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
+        self._withheld: list[tuple[nn.Parameter, Tensor]] = []
+        self._stand_in: nn.Parameter | None = None
+        self._marks: GradientMarks | None = None
+        self._marked = False
         self._watch = Watch(optimizer)
-        self._running: FrameType | None = None
+        self._nesting = OuterStep()
         self._handles = [
             optimizer.register_step_pre_hook(ModelHook(self._enter)),
             optimizer.register_step_post_hook(ModelHook(self._leave)),
         ]
 
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Whose step is gated."""
+        return self._optimizer
+
     def close(self) -> None:
-        self._running = None
+        self._nesting.forget()
+        self._take_up()
         self._put_back()
         for handle in self._handles:
             handle.remove()
@@ -97,22 +81,58 @@ class Gate:
     def state_dropped(self, parameters: Iterable[nn.Parameter]) -> None:
         """The optimizer's state of these parameters was dropped between two steps."""
 
+    def begin(self) -> None:
+        """New gradients were measured: those still set aside, in a step that never came or was left by an exception, are old."""
+        self._marked = False
+        self._kept.clear()
+        self._withheld.clear()
+        stand_in, self._stand_in = self._stand_in, None
+        if stand_in is not None and stand_in.grad is not None and version_of(stand_in.grad) < 1:
+            stand_in.grad = None  # nobody stepped, and nobody added to it
+
+    def withhold(self, layers: Iterable[int]) -> None:
+        """Sets the gradients of these layers aside until the next step is over, so that nothing before it meets them. Zeros stand in
+        for them: whoever reads gradients meanwhile finds one wherever there was one."""
+        self._owned.look()
+        for layer in layers:
+            for parameter in self._owned.layers[layer]:
+                if parameter.grad is not None:
+                    self._withheld.append((parameter, parameter.grad))
+                    parameter.grad = torch.zeros_like(parameter.grad)
+
+    def mark(self) -> None:
+        """Gradients are as they are to be stepped, as far as we know: from now on it matters that they are written to."""
+        if self._owned.look() or self._marks is None:
+            held = (*self._owned.layers, self._owned.outer)
+            self._marks = GradientMarks([p for parameters in held for p in parameters])
+        self._marks.mark()
+        self._marked = True
+
+    def moved(self) -> bool:
+        """Whether gradients of this optimizer were written to since they were marked; so it is where they were not."""
+        return not self._marked or self._marks is None or self._marks.moved()
+
+    def leave_one(self) -> bool:
+        """Leaves one gradient of zeros, which no step will see, if the optimizer has none at all; returns whether it had none."""
+        self._owned.look()
+        held = [*(self._owned.layers[layer] for layer in self._owned.mine), self._owned.outer]
+        if any(p.grad is not None for parameters in held for p in parameters):
+            return False
+        self._stand_in = min((p for parameters in held for p in parameters), key=nn.Parameter.numel)
+        self._stand_in.grad = torch.zeros_like(self._stand_in)
+        return True
+
     def _enter(self, optimizer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        # A step that calls super().step() runs the hooks twice, one pair inside the other: only the outer one counts. Whether
-        # it is still running, or was left by an exception long ago, the stack tells.
-        caller = _caller()
-        if self._running is not None and _is_inside(caller, self._running):
-            return None
-        self._running = caller
-        return self._before_step(args, kwargs)
+        return self._before_step(args, kwargs) if self._nesting.begins() else None
 
     def _leave(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
-        if _caller() is self._running:
-            self._running = None
+        if self._nesting.ends():
             self._after_step()
 
     def _before_step(self, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         self._put_back()  # left over where the step before raised
+        self._take_up()
+        self._owned.look()
         # torch hands the hook all positional arguments of step(), the optimizer itself first.
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
@@ -140,19 +160,36 @@ class Gate:
         self._set_aside()
 
     def _set_aside(self) -> None:
+        selected = self._selected()
         gated: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
-        for parameters, selected in zip(self._layers, self._selected(), strict=True):
-            (free if selected else gated).extend(parameters)
-        self._watch.before(gated, [p for p in free if p.grad is not None])
+        for layer in self._owned.mine:
+            (free if selected[layer] else gated).extend(self._owned.layers[layer])
+        if self._nonfinite is not None and self._nonfinite.flagged():
+            stepped = [*free, *self._owned.outer]
+            if self._nonfinite.spoils(stepped, self.moved()):
+                gated, free = [*gated, *stepped], []
+        if self._watch.watches:
+            self._watch.before(gated, [p for p in free if p.grad is not None])
         self._keep_from_step(gated)
         self._start_fused_momentum()
 
     def _keep_from_step(self, parameters: Iterable[nn.Parameter]) -> None:
         for parameter in parameters:
-            if parameter.grad is not None:
-                self._kept.append((parameter, parameter.grad))
+            gradient = parameter.grad
+            if gradient is not None:
+                self._kept.append((parameter, gradient))
                 parameter.grad = None
+
+    def _take_up(self) -> None:
+        """What was set aside before the step is from now on what the step must not see."""
+        for parameter, gradient in self._withheld:
+            parameter.grad = None
+            self._kept.append((parameter, gradient))
+        self._withheld.clear()
+        stand_in, self._stand_in = self._stand_in, None
+        if stand_in is not None:
+            stand_in.grad = None
 
     def _start_fused_momentum(self) -> None:
         """Steps those parameters by themselves that ``SGD(fused=True)`` steps for the first time: its kernel knows a first
@@ -160,10 +197,10 @@ class Gate:
         optimizer = self._optimizer
         if type(optimizer) is not torch.optim.SGD:
             return
-        if getattr(optimizer, "found_inf", None) is not None:
-            start_momentum(optimizer)
         groups = [group["params"] for group in optimizer.param_groups if group["fused"] and group["momentum"]]
         running = [p for group in groups for p in group if p.grad is not None]
+        if getattr(optimizer, "found_inf", None) is not None:
+            start_momentum(optimizer, running)
         first = [p for p in running if optimizer.state.get(p, {}).get("momentum_buffer") is None]
         if 0 < len(first) < len(running):
             step_only(optimizer, {id(p) for p in first})
@@ -185,47 +222,18 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:
 
 
 def step_only(optimizer: torch.optim.Optimizer, wanted: set[int]) -> None:
-    """A step of ``optimizer`` over the parameters with these ids alone. Of the optimizers of torch only: their ``step``
-    changes no group. Hooks and schedulers, which belong to the user's one call, hear nothing of it."""
+    """A step of ``optimizer`` over the parameters with these ids alone (see :func:`step_parts`)."""
+    groups = [[p for p in group["params"] if id(p) in wanted] for group in optimizer.param_groups]
+    step_parts(optimizer, list(enumerate(groups)))
+
+
+def step_parts(optimizer: torch.optim.Optimizer, parts: Iterable[tuple[int, list[nn.Parameter]]]) -> None:
+    """A step of ``optimizer`` over these parameters of its groups alone, each group given by its place. Of the optimizers of torch
+    only: their ``step`` changes no group. Hooks and schedulers, which belong to the user's one call, hear nothing of it."""
     groups = optimizer.param_groups
     try:
-        optimizer.param_groups = [
-            {**group, "params": [p for p in group["params"] if id(p) in wanted]} for group in groups
-        ]
+        optimizer.param_groups = [{**groups[place], "params": parameters} for place, parameters in parts]
         with torch.no_grad():
             inspect.unwrap(type(optimizer).step)(optimizer)
     finally:
         optimizer.param_groups = groups
-
-
-def start_momentum(optimizer: torch.optim.SGD, skipped: Iterable[nn.Parameter] | None = None) -> None:
-    """Begins the momentum of ``SGD(fused=True)`` with zeros, from which its first step gives the same.
-
-    Where that step is skipped (``found_inf`` is 1), it leaves a momentum behind that nobody wrote.
-
-    Args:
-        skipped: the parameters whose step may be skipped; all with a gradient, if not given.
-    """
-    chosen = None if skipped is None else {id(p) for p in skipped}
-    for group in optimizer.param_groups:
-        if group["fused"] and group["momentum"] and not group["dampening"]:
-            for parameter in group["params"]:
-                if parameter.grad is not None and (chosen is None or id(parameter) in chosen):
-                    state = optimizer.state[parameter]
-                    if state.get("momentum_buffer") is None:
-                        state["momentum_buffer"] = torch.zeros_like(parameter)
-
-
-def _caller() -> FrameType | None:
-    """The frame of torch's wrapper around a step, for one of the two hooks that ask."""
-    frame = inspect.currentframe()
-    for _ in ("the hook", "its ModelHook", "the wrapper"):
-        frame = frame.f_back if frame is not None else None
-    return frame
-
-
-def _is_inside(frame: FrameType | None, outer: FrameType) -> bool:
-    """Whether ``outer`` is still running, and ``frame`` within it."""
-    while frame is not None and frame is not outer:
-        frame = frame.f_back
-    return frame is not None

@@ -1,20 +1,21 @@
 """Finds the layers of a model: the repeated blocks of its stacks, and the trainable parameters in them.
 
 Nothing here knows the name of a model class. A stack is recognised by its structure: a container of
-repeated blocks that hold trainable parameters.
+repeated blocks that hold trainable parameters (:mod:`layerselect.layer_stacks`).
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from .errors import LayerSelectError
+from .layer_hints import check_is_module, finer_layers, likely_layers, listed, recurrent_stack, trained_elsewhere
+from .layer_stacks import Named, Stack, blocks_in, find_stacks, is_composite, is_inside, trains
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,13 @@ def split_parameters(model: nn.Module, layers: LayerSpec = None) -> LayeredParam
         model: any module, wrapped by ``peft``, ``torch.compile`` or ``DistributedDataParallel`` or not.
         layers: ``None`` finds the stacks by structure. Otherwise the dotted path of a container
             (``"model.layers"``), a regular expression that matches the qualified name of each layer, or
-            a list of names or modules.
+            a list of names or modules. Where a model's stages have forward passes of their own (ConvNeXt, ResNet, Swin), the
+            stages are the layers; the log (level ``INFO``) names the expression that makes their blocks the layers.
 
     Raises:
         LayerSelectError: no stack is found, ``layers`` matches nothing, or no layer has a trainable parameter.
     """
+    check_is_module(model)
     found = _discover(model) if layers is None else _resolve(model, layers)
     owners = _owners(model, found)
     sorted_layers: list[list[tuple[str, nn.Parameter]]] = [[] for _ in found]
@@ -71,10 +74,7 @@ def split_parameters(model: nn.Module, layers: LayerSpec = None) -> LayeredParam
 
     kept = [i for i, parameters in enumerate(sorted_layers) if parameters]
     if not kept:
-        raise LayerSelectError(
-            f"None of the {len(found)} layers of {type(model).__name__} (from {found[0][0]!r} on) has a trainable "
-            "parameter of its own: add adapters or set requires_grad before building the selector"
-        )
+        raise LayerSelectError(_why_nothing_to_train(model, found))
     if len(kept) < len(found):
         logger.info(
             "%d of %d layers hold no trainable parameter and take no part in the selection",
@@ -91,7 +91,7 @@ def split_parameters(model: nn.Module, layers: LayerSpec = None) -> LayeredParam
 
 def all_stacks(model: nn.Module) -> list[list[nn.Module]]:
     """The blocks of every stack that structure shows, whether or not they hold trainable parameters."""
-    return [[module for _, module in blocks] for _, blocks in _candidate_stacks(model, trainable=False)]
+    return [[module for _, module in stack.blocks] for stack in find_stacks(model, trainable=False)]
 
 
 def layer_modules(model: nn.Module, layers: LayerSpec = None) -> list[nn.Module]:
@@ -113,7 +113,25 @@ def clean_name(name: str) -> str:
     return _WRAPPER_PREFIX.sub(r"\1", name).replace("..", ".").lstrip(".")
 
 
-def _owners(model: nn.Module, layers: list[tuple[str, nn.Module]]) -> dict[int, set[int]]:
+def _why_nothing_to_train(model: nn.Module, found: list[Named]) -> str:
+    """Why none of the layers that were found has a trainable parameter of its own."""
+    layers = f"the {len(found)} layers of {type(model).__name__} (from {found[0][0]!r} on)"
+    if len(found) == 1:
+        layers = f"the layer {found[0][0]!r} of {type(model).__name__}"
+    inside = {id(p) for _, module in found for p in module.parameters()}
+    shared = [clean_name(name) for name, p in model.named_parameters() if p.requires_grad and id(p) in inside]
+    if shared:
+        return (
+            f"The trainable parameters in {layers} are shared ({listed(shared)}), between layers or with other parts of the "
+            "model, so that none can train without the others: pass layers= with modules that have parameters of their own"
+        )
+    return (
+        f"There is no trainable parameter in {layers}, and {trained_elsewhere(model, clean_name)}: add adapters or set "
+        "requires_grad before building the selector, or pass other layers="
+    )
+
+
+def _owners(model: nn.Module, layers: list[Named]) -> dict[int, set[int]]:
     """For each parameter, by identity, the layers it stands in; -1 stands for "outside every layer"."""
     inside: dict[int, int] = {}
     for index, (_, module) in enumerate(layers):
@@ -131,80 +149,54 @@ def _owners(model: nn.Module, layers: list[tuple[str, nn.Module]]) -> dict[int, 
     return owners
 
 
-def _discover(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    stacks = _candidate_stacks(model)
-    if not stacks:
-        frozen = _candidate_stacks(model, trainable=False)
-        if frozen:
-            raise LayerSelectError(
-                f"The layers of {type(model).__name__} ({frozen[0][0]!r}) hold no trainable parameter: add adapters or "
-                "set requires_grad before building the selector"
-            )
-        raise LayerSelectError(
-            f"{type(model).__name__} has no stack of repeated blocks: pass layers= with the path of the container, a "
-            "regular expression or the list of layers"
-        )
-    layers = _unique((name, module) for _, blocks in stacks for name, module in blocks)
+def _discover(model: nn.Module) -> list[Named]:
+    stacks = find_stacks(model)
+    recurrent = recurrent_stack(model)
+    bare = all(not is_composite(module) for stack in stacks for _, module in stack.blocks)
+    if not stacks or (recurrent is not None and bare):
+        raise LayerSelectError(_why_none(model, recurrent))
+    layers = _unique((name, module) for stack in stacks for name, module in stack.blocks)
     logger.info(
         "found %d layers in %s",
         len(layers),
-        ", ".join(f"{name or 'the model'} ({len(b)})" for name, b in stacks),
+        ", ".join(f"{clean_name(s.name) or 'the model'} ({len(s.blocks)})" for s in stacks),
     )
+    finer = finer_layers(layers, clean_name)
+    if finer is not None:
+        logger.info("these are stages; for their %d blocks as layers pass layers=%r", finer[1], finer[0])
     return layers
 
 
-def _candidate_stacks(model: nn.Module, trainable: bool = True) -> list[tuple[str, list[tuple[str, nn.Module]]]]:
-    """The outermost containers of repeated blocks, best kind first: composite blocks before bare modules,
-    ``ModuleList`` before ``Sequential`` (which more often strings unlike modules together)."""
-    for container, composite in (
-        (nn.ModuleList, True),
-        (nn.Sequential, True),
-        (nn.ModuleList, False),
-        (nn.Sequential, False),
-    ):
-        stacks: list[tuple[str, list[tuple[str, nn.Module]]]] = []
-        for name, module in model.named_modules():
-            if not isinstance(module, container):
-                continue
-            # A list inside a block (experts, sub-layers) belongs to that block.
-            if any(_is_inside(name, block) for _, blocks in stacks for block, _ in blocks):
-                continue
-            blocks = _repeated_blocks(name, module, composite, trainable)
-            if blocks:
-                stacks.append((name, blocks))
-        if stacks:
-            # One block is a stack only where nothing longer is found.
-            return [stack for stack in stacks if len(stack[1]) > 1] or stacks
-    return []
+def _why_none(model: nn.Module, recurrent: str | None) -> str:
+    """Why structure shows no layers, and what to do."""
+    who = type(model).__name__
+    frozen = find_stacks(model, trainable=False)
+    if frozen and not any(map(trains, _modules(frozen))):
+        return (
+            f"The layers of {who} ({listed([clean_name(stack.name) for stack in frozen])}) hold no trainable parameter, and "
+            f"{trained_elsewhere(model, clean_name)}: add adapters to the layers or set requires_grad before building the "
+            "selector, or pass layers= with the modules to select among"
+        )
+    if recurrent is not None:
+        return f"{who} has no stack of repeated blocks; {recurrent}, or pass layers= with the modules to select among"
+    likely = [clean_name(name) for name, _ in likely_layers(model)]
+    if likely:
+        kind = type(model.get_submodule(likely_layers(model)[0][0])).__name__
+        return (
+            f"{who} has no stack of repeated blocks (an nn.ModuleList or nn.Sequential); seen were {len(likely)} modules of class "
+            f"{kind}: pass layers={likely!r}, or the path of a container, a regular expression or another list of layers"
+        )
+    return (
+        f"{who} has no stack of repeated blocks: pass layers= with the path of the container, a "
+        "regular expression or the list of layers"
+    )
 
 
-def _repeated_blocks(name: str, container: nn.Module, composite: bool, trainable: bool) -> list[tuple[str, nn.Module]]:
-    """The (trainable) children of ``container`` of its most frequent class, or of any class in a ``ModuleList``
-    of composite blocks: hybrid models mix attention and state-space blocks in one list."""
-    children = [
-        (f"{name}.{key}" if name else key, child)
-        for key, child in container.named_children()
-        if any(p.requires_grad or not trainable for p in child.parameters()) and _is_composite(child) == composite
-    ]
-    if not children:
-        return []
-    if isinstance(container, nn.ModuleList) and composite:
-        return children
-    most_frequent, count = Counter(type(child) for _, child in children).most_common(1)[0]
-    if count < 2:
-        return []
-    return [(child_name, child) for child_name, child in children if type(child) is most_frequent]
+def _modules(stacks: list[Stack]) -> Iterator[nn.Module]:
+    return (module for stack in stacks for _, module in stack.blocks)
 
 
-def _is_composite(module: nn.Module) -> bool:
-    return any(True for _ in module.children())
-
-
-def _is_inside(name: str, ancestor: str) -> bool:
-    return name.startswith(ancestor + ".")
-
-
-def _unique(layers: Iterator[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+def _unique(layers: Iterator[Named]) -> list[Named]:
     seen: set[int] = set()
     unique = []
     for name, module in layers:
@@ -214,7 +206,7 @@ def _unique(layers: Iterator[tuple[str, nn.Module]]) -> list[tuple[str, nn.Modul
     return unique
 
 
-def _resolve(model: nn.Module, layers: LayerSpec) -> list[tuple[str, nn.Module]]:
+def _resolve(model: nn.Module, layers: LayerSpec) -> list[Named]:
     if isinstance(layers, str):
         found = _by_path(model, layers) or _by_expression(model, layers)
         if not found:
@@ -228,7 +220,7 @@ def _resolve(model: nn.Module, layers: LayerSpec) -> list[tuple[str, nn.Module]]
         if isinstance(item, nn.Module):
             if id(item) not in names:
                 raise LayerSelectError(
-                    f"layers= holds a {type(item).__name__} that is not a module of {type(model).__name__}"
+                    f"layers= holds a {type(item).__name__} that is not a module of {type(model).__name__}; {_hint(model)}"
                 )
             found.append((names[id(item)], item))
             continue
@@ -236,26 +228,32 @@ def _resolve(model: nn.Module, layers: LayerSpec) -> list[tuple[str, nn.Module]]
         if not matches:
             raise LayerSelectError(f"layers= names {item!r}, which is no module of the model; {_hint(model)}")
         found.append(matches[0])
+    for name, _ in found:
+        around = next((other for other, _ in found if is_inside(name, other)), None)
+        if around is not None:
+            raise LayerSelectError(
+                f"layers= names {clean_name(name)!r} and {clean_name(around)!r}, one inside the other: name one of them"
+            )
     return _unique(iter(found))
 
 
-def _modules_named(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+def _modules_named(model: nn.Module, path: str) -> list[Named]:
     """Modules whose cleaned name is ``path`` or, where none is, ends in it (``peft`` puts a prefix in front)."""
     cleaned = [(name, module) for name, module in model.named_modules() if name]
     exact = [(name, module) for name, module in cleaned if clean_name(name) == path or name == path]
     return exact or [(name, module) for name, module in cleaned if name.endswith("." + path)]
 
 
-def _by_path(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+def _by_path(model: nn.Module, path: str) -> list[Named]:
     return [
-        (f"{name}.{key}", child)
+        block
         for name, module in _modules_named(model, path)
-        if isinstance(module, (nn.ModuleList, nn.Sequential))
-        for key, child in module.named_children()
+        if isinstance(module, (nn.ModuleList, nn.Sequential, nn.ModuleDict))
+        for block in blocks_in(name, module)
     ]
 
 
-def _by_expression(model: nn.Module, expression: str) -> list[tuple[str, nn.Module]]:
+def _by_expression(model: nn.Module, expression: str) -> list[Named]:
     try:
         pattern = re.compile(expression)
     except re.error as error:
@@ -264,11 +262,15 @@ def _by_expression(model: nn.Module, expression: str) -> list[tuple[str, nn.Modu
         ) from error
     matches = [(name, m) for name, m in model.named_modules() if name and pattern.fullmatch(clean_name(name))]
     # A block matched together with its own children is one layer.
-    return [(n, m) for n, m in matches if not any(_is_inside(n, other) for other, _ in matches)]
+    return [(n, m) for n, m in matches if not any(is_inside(n, other) for other, _ in matches)]
 
 
 def _hint(model: nn.Module) -> str:
-    containers = [clean_name(name) or "(the model)" for name, _ in _candidate_stacks(model)]
-    if not containers:
-        return "no container of repeated blocks with trainable parameters was found in it"
-    return "what would match: " + ", ".join(repr(name) for name in containers)
+    stacks = find_stacks(model) or find_stacks(model, trainable=False)
+    containers = [repr(clean_name(stack.name)) for stack in stacks if stack.name]
+    blocks = [clean_name(name) for name, _ in (stacks[0].blocks if stacks else likely_layers(model))]
+    if containers:
+        return "what would match: " + ", ".join(containers)
+    if blocks:
+        return f"what would match: {blocks!r}"
+    return "no container of repeated blocks was found in it"

@@ -10,6 +10,35 @@ from torch import Tensor
 from .errors import LayerSelectError
 
 
+class Arrival:
+    """Says when a copy from a device has arrived on the host.
+
+    A copy runs on the current stream of the device that it is made from, which need not be the current device: where a
+    model stands on the second GPU, an event without a stream is recorded on the first one, and says nothing of the copy.
+
+    Args:
+        device: that the copies come from, until :meth:`mark` names another one.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._event = torch.cuda.Event()
+
+    def mark(self, device: torch.device) -> None:
+        """Call it behind the copy: what was started on that device's current stream until now is what is waited for."""
+        if device != self._device:  # an event stays with the device on which it was first recorded
+            self._device, self._event = device, torch.cuda.Event()
+        try:
+            stream = torch.cuda.current_stream(device)
+        except AssertionError:  # a torch without CUDA has no streams, and copied before it returned
+            return
+        self._event.record(stream)
+
+    def wait(self) -> None:
+        """Makes the host wait until the copy has arrived."""
+        self._event.synchronize()
+
+
 class Mirror:
     """A vector on the host, ``lag`` steps old, for which nobody waits longer than for a step that is that old.
 
@@ -27,17 +56,18 @@ class Mirror:
         if lag < 0:
             raise LayerSelectError(f"lag={lag!r} is not a whole number of at least 0")
         self._lag = lag
-        self._cuda = device.type == "cuda"
-        self._rows = torch.zeros((lag + 1, length), dtype=dtype, pin_memory=self._cuda)
-        self._events = [torch.cuda.Event() for _ in range(lag + 1)] if self._cuda else []
+        self._device = device
+        cuda = device.type == "cuda"
+        self._rows = torch.zeros((lag + 1, length), dtype=dtype, pin_memory=cuda)
+        self._arrived: list[Arrival] = [Arrival(device) for _ in range(lag + 1)] if cuda else []
         self._pushed = 0
 
     def push(self, values: Tensor) -> None:
-        """Starts the copy of a vector to the host, on the current stream."""
+        """Starts the copy of a vector to the host, on the current stream of the device that the vector is on."""
         slot = self._pushed % (self._lag + 1)
         self._rows[slot].copy_(values, non_blocking=True)
-        if self._cuda:
-            self._events[slot].record()
+        if self._arrived:
+            self._arrived[slot].mark(values.device if values.is_cuda else self._device)
         self._pushed += 1
 
     def read(self) -> list[Any] | None:
@@ -45,14 +75,14 @@ class Mirror:
         if self._pushed <= self._lag:
             return None
         slot = (self._pushed - 1 - self._lag) % (self._lag + 1)
-        if self._cuda:
-            self._events[slot].synchronize()
+        if self._arrived:
+            self._arrived[slot].wait()
         return self._rows[slot].tolist()
 
     def state_dict(self) -> dict[str, Any]:
         """Waits for the copies that are on their way."""
-        for event in self._events:
-            event.synchronize()
+        for arrived in self._arrived:
+            arrived.wait()
         return {"rows": self._rows.clone(), "pushed": self._pushed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

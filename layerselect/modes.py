@@ -10,6 +10,7 @@ from torch import nn
 from .compiled import compiled_autograd_on, is_compiled
 from .engines import check_freezing, why_final_late
 from .errors import LayerSelectError
+from .needs_all_gradients import why_all_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ def resolve_mode(mode: str, model: nn.Module) -> str:
     """
     if mode == "freeze":
         check_freezing(model)
+        reason = why_all_gradients(model)
+        if reason:
+            raise LayerSelectError(f"mode='freeze' computes no gradients of unselected layers, but {reason}: use mode='gate'")
     if mode != "auto":
         if mode not in MODES:
             raise LayerSelectError(f"mode={mode!r} is none of 'auto', {', '.join(map(repr, MODES))}")
@@ -76,4 +80,4 @@ def _why_not_freeze(model: nn.Module) -> str | None:
         return reason
     if is_compiled(model):
         return "the model is compiled, and every change of what trains would compile it again"
-    return None
+    return why_all_gradients(model)

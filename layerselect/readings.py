@@ -46,10 +46,15 @@ class Readings:
         return self._core.state["frequency"]
 
     @property
+    def trained_frequency(self) -> Tensor:
+        """int64 [L], live, on the device: in how many selections each layer was chosen and had a gradient in that step. In mode
+        ``freeze`` a rule may choose a layer that took none; it then trains from the next step on."""
+        return self._core.state["trained_frequency"]
+
+    @property
     def total_norm(self) -> Tensor:
-        """float64 [], live, on the device: the L2 norm of the gradients that the last step captured, those
-        of outer parameters included; of a skipped step, too. Where the device decides, gradients of outer parameters
-        are measured in :meth:`step`, also with ``capture="backward"``: what is written to them before shows in it."""
+        """float64 [], live, on the device: the L2 norm of the gradients that the last step captured, those of outer parameters
+        included, as the backward pass left them; of a skipped step, too."""
         return self._core.state["total_norm"]
 
     @property

@@ -43,6 +43,7 @@ class LayerScores:
         self._groups = torch.tensor(list(groups), dtype=torch.int64, device=device)
         self._numels = torch.tensor(list(numels), dtype=torch.float64, device=device)
         self._raw = torch.zeros(length, dtype=torch.float32, device=device)
+        self._present = torch.zeros(length + 1, dtype=torch.bool, device=device)
         self.group_sums = torch.zeros(length + 1, dtype=torch.float64, device=device)
         self.values = torch.full((length,), float("nan"), dtype=torch.float32, device=device)
         self.status = torch.full((length,), NEVER_MEASURED, dtype=torch.uint8, device=device)
@@ -56,38 +57,57 @@ class LayerScores:
             "group_sums": self.group_sums,
         }
 
-    def measure(self, sqnorms: Tensor, measured_groups: Sequence[int], inv_scale: Tensor | None = None) -> None:
+    def measure(
+        self,
+        sqnorms: Tensor,
+        measured_groups: Sequence[int],
+        inv_scale: Tensor | None = None,
+        late: Sequence[int] = (),
+        late_inv_scale: Tensor | None = None,
+    ) -> None:
         """Takes in the norms of one step: ``total_norm`` and ``group_sums``. All else waits for :meth:`update`.
 
         Args:
             sqnorms: float64 [P], the sum of squares of each parameter's gradient.
             measured_groups: the groups in which some parameter has a gradient. The others count as zero.
             inv_scale: float32 [], what the gradients are to be multiplied by.
+            late: parameters whose sums are of a later moment than the others'.
+            late_inv_scale: float32 [], what their gradients are to be multiplied by.
         """
-        present = torch.zeros_like(self.group_sums, dtype=torch.bool)
-        present[list(measured_groups)] = True
+        self._present.fill_(False)
+        self._present[list(measured_groups)] = True
         sqnorms = sqnorms.to(self.group_sums.device)
-        if inv_scale is not None:
-            sqnorms = sqnorms * inv_scale.double().square()
-        sums = self._sum_by_group(sqnorms).where(present, 0.0)
+        if inv_scale is not None or late_inv_scale is not None:
+            one = torch.ones((), dtype=torch.float64, device=sqnorms.device)
+            factors = (one if inv_scale is None else inv_scale.double().square()).repeat(len(sqnorms))
+            if late:
+                factors[list(late)] = one if late_inv_scale is None else late_inv_scale.double().square()
+            sqnorms = sqnorms * factors
+        sums = self._sum_by_group(sqnorms).where(self._present, 0.0)
         self.group_sums.copy_(sums)
         torch.sqrt(sums.sum(), out=self.total_norm)
-        self._raw.copy_(self._form_scores(sqnorms, sums, present))
+        self._raw.copy_(self._form_scores(sqnorms, sums, self._present))
 
-    def update(self, active: Tensor) -> None:
+    def update(self, active: Tensor) -> Tensor:
         """Turns what was measured into scores.
 
         Args:
-            active: bool [L], the layers that took gradients; the others keep their scores.
+            active: bool [L], the layers that were to take gradients; the others keep their scores.
+
+        Returns:
+            bool [L], the layers that took gradients. An active layer without any keeps its score. Where it has none it cannot
+            train in this step, and takes no part in this selection.
         """
         raw = self._raw
+        took = active & self._present[:-1]
         finite = raw.isfinite()
-        updated = active & finite
-        self.values.copy_(raw.where(updated, self.values))
-        excluded = active & ~finite
-        self.nonfinite += excluded
+        self.values.copy_(raw.where(took & finite, self.values))
+        nonfinite = took & ~finite
+        self.nonfinite += nonfinite
         known = self.values.isfinite()
+        excluded = nonfinite | (active & ~took & ~known)
         self.status.fill_(NEVER_MEASURED).masked_fill_(known, MEASURED).masked_fill_(excluded, EXCLUDED)
+        return took
 
     def _form_scores(self, sqnorms: Tensor, sums: Tensor, present: Tensor) -> Tensor:
         if self._form == "rms":

@@ -24,6 +24,14 @@ FUNCTION, FLAG = "_gradient_checkpointing_func", "gradient_checkpointing"
 _OPTIONS = (inspect.signature(checkpoint).parameters.keys() | {"preserve_rng_state"}) - {"function", "args", "kwargs"}
 
 
+class Plan:
+    """Which parameters take gradients in a pass: here, those that require one. :class:`~layerselect.layer_freezer.LayerFreezer` is another."""
+
+    def trains(self, module: nn.Module) -> bool:
+        """Whether some parameter of ``module`` takes a gradient."""
+        return any(parameter.requires_grad for parameter in module.parameters())
+
+
 class SelectiveCheckpoint:
     """Stands in the place of a module's checkpoint function and calls it only where a gradient will flow.
 
@@ -33,11 +41,13 @@ class SelectiveCheckpoint:
     Args:
         original: the checkpoint function, often ``functools.partial(torch.utils.checkpoint.checkpoint, ...)``.
         inputs: tells borrowed gradients from real ones.
+        plan: what takes gradients.
     """
 
-    def __init__(self, original: Callable[..., Any], inputs: InputGradients) -> None:
+    def __init__(self, original: Callable[..., Any], inputs: InputGradients, plan: Plan | None = None) -> None:
         self.original = original
         self.inputs = inputs
+        self._plan = Plan() if plan is None else plan
         self._told = False
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -47,7 +57,7 @@ class SelectiveCheckpoint:
         bound = function.keywords if isinstance(function, functools.partial) else {}
         module = _module_of(function)
         asked = any_requires_grad((*args, *kwargs.values(), *bound.values()))
-        if not asked and module is not None and not trains(module):
+        if not asked and module is not None and not self._plan.trains(module):
             with _switched_off_inside(module):
                 return _plainly(function, args, kwargs)
         if self._is_reentrant(kwargs) and not any_requires_grad(args):
@@ -86,10 +96,6 @@ class SelectiveCheckpoint:
     def __reduce__(self) -> tuple[Callable, tuple]:
         # A copy of the model has no selector; its pickle does not ask for this package.
         return cast, (object, self.original)
-
-
-def trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _module_of(function: Callable[..., Any]) -> nn.Module | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,37 +13,47 @@ from torch import Tensor, nn
 
 from . import _backend
 from .activation_checkpointing import CheckpointBoundary
+from .agreement import Agreement
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
-from .clipping import Clipping, norm_left
-from .compiled import CompileWatch, compiled_autograd_on
+from .clipping import Clipping, norm_to_clip
+from .compiled import CompileWatch, compiled_autograd_on, is_compiled
 from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
-from .freezing import Freezer
-from .gating import check_parameters, unwrap_optimizer
+from .foreign_engines import explain_missing
+from .gating import parameters_of
 from .graph_capture import check_capture
-from .history import History
+from .history import DEFAULT_ROWS, History, check_history
+from .holdings import Holdings, register, take_over, unregister
+from .layer_freezer import LayerFreezer
+from .layer_hints import check_is_module
 from .layers import LayeredParameters, LayerSpec, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
+from .nonfinite import not_finite
+from .optimizer_watch import SeenGradients
+from .optimizers import check_parameters, unwrap_optimizer
 from .parameter_places import ParameterPlaces
 from .readings import Readings
 from .rules import EXCLUDED, ModelView, Rule, make_rule
 from .scaling import GradScaler, Scaling, read_scaling
 from .schedule import Schedule
 from .scores import SCORE_FORMS
-from .selector_state import STATE_VERSION, check_state
+from .selector_state import STATE_VERSION, check_state, say_what_changed, settings_of
 from .state_reset import check_on_freeze
 from .trunk import DEFAULT_CUT, Trunk, TrunkStore
 from .trunk.selection import TrunkSelection
+from .user_flags import UserFlags
 
 logger = logging.getLogger(__name__)
+
+_LOOK_EVERY = 50  #: steps; parameters that were added are found in the step in which an optimizer is given them
 
 #: Tensors of the core that a saved state holds.
 _SAVED = (
     "scores", "status", "nonfinite", "total_norm", "step", "decided", "mask", "wanted", "threshold", "frequency",
-    "kept_share", "step_cost",
+    "trained_frequency", "kept_share", "step_cost",
 )  # fmt: skip
 
 
@@ -99,6 +111,9 @@ class FastSelector(Readings):
             scores is shown those of the first steps, in which no layer is updated (:class:`~layerselect.trunk.Cut`).
         trunk_store: where the states are kept, a :class:`~layerselect.trunk.TrunkStore`; ``None``: in memory as far as it
             reaches, and only for this selector.
+        history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file to
+            which every step is appended (:func:`~layerselect.history_file.read_history`): it survives a killed process, and a
+            resumed run continues it. Where several processes train, the first one writes it.
 
     Raises:
         LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
@@ -123,18 +138,25 @@ class FastSelector(Readings):
         trunk: str = "none",
         cut: int | str | Rule = DEFAULT_CUT,
         trunk_store: TrunkStore | None = None,
+        history: int | str | Path = DEFAULT_ROWS,
     ) -> None:
         _check_choice("score", score, SCORE_FORMS)
+        check_history(history)
+        self._keep_history = history
         schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
+        check_is_module(model)
         check_engine(model)
         put_shards_back(model)
+        self.mode: str = resolve_mode(mode, model)
+        if self.mode != "observe":
+            take_over(model.parameters())
         self._model = model
         self._found: LayeredParameters = split_parameters(model, layers)
+        self._flags = UserFlags(model, self._found, layers)
         self._device = self._found.layers[0][0][1].device
         self.layer_sizes: list[int] = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
         self.layer_names: list[str] = self._found.names
         self.num_layers: int = len(self.layer_names)
-        self.mode: str = resolve_mode(mode, model)
         self._may_gate = mode == "auto" and trunk == "none"
         self._asked_capture = capture
         self.capture: str = resolve_capture(capture, model)
@@ -149,13 +171,18 @@ class FastSelector(Readings):
         # The steps in which the layers are watched select nothing.
         self.schedule = replace(schedule, warmup=warmup + self._trunk.watched)
         self._clipping = Clipping()
+        self._seen = SeenGradients()
+        shapes = [[p.shape for _, p in layer] for layer in self._found.layers]
+        self._agreement = Agreement(model, self.layer_names, shapes)
         self._attachment: Attachment | None = None
         self._closed = False
         self._captured = False
         self._warned_without_optimizer = False
+        self._watch: CompileWatch | None = None
+        self._frozen_layers = [False] * self.num_layers
         self._step = 0
         self._plan = BackwardPlan(
-            Freezer([[p for _, p in layer] for layer in self._found.layers]),
+            LayerFreezer(self._found.modules, _parameters_by_layer(self._found), compiled=is_compiled(model)),
             self.schedule,
             num_layers=self.num_layers,
             lag=self.lag,
@@ -164,24 +191,45 @@ class FastSelector(Readings):
         )
         self._rule = self._prepared(make_rule(rule, seed=seed))
         self._seed = seed
+        self._holdings = Holdings()
+        self._finalizer = weakref.finalize(self, self._holdings.let_go)
+        self._finalizer.atexit = False
         try:
             self._build_core()
+            self._start(model)
         except BaseException:
-            self._rule.close()  # nobody else will
+            self._finalizer()
+            self._rule.close()  # where nobody held it yet
             raise
-        self._engine = EngineWatch(model, self._plan.freezer, mode=self.mode, capture=self.capture)
-        self._boundary: CheckpointBoundary | None = None
-        if self.mode == "freeze":
-            self._trunk.stand(self._plan.freezer)
-            self._plan.prepare(self._rule, self._step)
-            self._boundary = CheckpointBoundary(model, self._found.modules)
-        self._watch = CompileWatch(model, self._found.modules) if self.mode == "freeze" else None
+        register(self)
         logger.info(
             "%d layers, %d outer parameters, mode %s, capture %s, backend %s, rule %s",
             self.num_layers, len(self._found.outer), self.mode, self.capture, self.backend, self._rule.name,
         )  # fmt: skip
 
+    def _start(self, model: nn.Module) -> None:
+        """Puts on the model what the mode needs."""
+        freezer = self._plan.freezer
+        self._holdings.hold("rule", self._rule.close)
+        self._engine = EngineWatch(model, freezer, mode=self.mode, capture=self.capture)
+        self._holdings.hold("engine", self._engine.close)
+        self._holdings.hold("agreement", self._agreement.close)
+        self._holdings.hold("freezer", freezer.close)
+        self._holdings.hold("trunk", self._trunk.close)
+        if self.mode == "freeze":
+            self._trunk.stand(freezer)
+            self._plan.prepare(self._rule, self._step)
+            freezer.install(model)
+            self._boundary = CheckpointBoundary(model, self._found.modules, freezer)
+            self._holdings.hold("boundary", self._boundary.close)
+            self._watch = CompileWatch(model, self._found.modules)
+            self._holdings.hold("compiler", self._watch.close)
+
     # ------------------------------------------------------------------ what it knows
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._step} steps"
+        return f"<FastSelector of {self.num_layers} layers, rule {self._rule.name}, mode {self.mode}, {state}>"
 
     @property
     def steps(self) -> int:
@@ -220,6 +268,7 @@ class FastSelector(Readings):
             logger.warning(
                 "a step of the selector was captured in a CUDA graph, which goes on with the old rule: capture anew"
             )
+        self._holdings.hold("rule", new.close)
         self._plan.forget_drawn()
         if self.mode == "freeze":
             self._plan.prepare(self._rule, self._step)
@@ -233,6 +282,10 @@ class FastSelector(Readings):
         """Every parameter that may train in any step, outer ones included: what an optimizer must be given."""
         if not self._closed:
             self._follow_replaced_parameters()
+        return self.held_parameters()
+
+    def held_parameters(self) -> list[nn.Parameter]:
+        """The same as they were when the selector last looked."""
         return [p for _, p in self._all_parameters()]
 
     def selected(self) -> list[int]:
@@ -256,15 +309,21 @@ class FastSelector(Readings):
                 refused in one of its first steps.
         """
         self._check_open()
-        plain = [unwrap_optimizer(optimizer) for optimizer in optimizers]
+        plain = [unwrap_optimizer(optimizer, governs=self.mode != "observe") for optimizer in optimizers]
         if not plain:
             raise LayerSelectError("attach() was called without an optimizer")
         self._follow_replaced_parameters()
-        check_parameters(plain, self._all_parameters())
+        self._follow_users_flags(plain)
+        check_parameters(plain, [pair for pair in self._all_parameters() if pair[1].requires_grad])
+        self._tie(plain)
+
+    def _tie(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self._detach()
-        layers = [[p for _, p in layer] for layer in self._found.layers]
+        layers = _parameters_by_layer(self._found)
+        where = {"names": self.layer_names, "modules": self._found.modules, "seen": self._seen}
         how = {"mode": self.mode, "on_freeze": self.on_freeze, "core": self._core, "freezer": self._plan.freezer}
-        self._attachment = Attachment(plain, layers, **how)
+        self._attachment = Attachment(optimizers, layers, **where, **how)
+        self._holdings.hold("optimizers", self._attachment.close)
 
     def step(self, grad_scale: float | Tensor | GradScaler | None = None) -> None:
         """Closes the step: finishes the scores, applies the rule, updates mask, frequency and history.
@@ -284,6 +343,7 @@ class FastSelector(Readings):
         """
         self._check_open()
         self._follow_replaced_parameters()
+        self._follow_users_flags(self._optimizers)
         self._engine.check()
         self._captured |= check_capture(
             self._rule,
@@ -295,6 +355,7 @@ class FastSelector(Readings):
         )
         self._look_for_a_compiler()
         if self.mode == "freeze":
+            self._plan.freezer.stepped()
             # Frozen layers took none: what is there was left by zero_grad(set_to_none=False), and would be stepped on.
             self._plan.freezer.drop_gradients(self._plan.freezer.active)
         scaling = read_scaling(grad_scale, self._optimizers, self._device)
@@ -303,13 +364,16 @@ class FastSelector(Readings):
             self._rule, drawn, self._plan.freezer.active, scaling, first_layer=self._trunk.first_layer
         )
         if outcome is Outcome.NO_GRADIENT:
-            raise LayerSelectError(
-                "no trainable parameter has a gradient: call selector.step() after loss.backward() and before "
-                "optimizer.zero_grad()"
-            )
+            raise LayerSelectError(explain_missing(self._model, self._all_parameters(), fired=self._core.fired))
+        if self._attachment is not None:
+            self._attachment.watch.selector_stepped(grad_scale)
         if outcome is Outcome.CLOSED:
             self._advance(scaling if self._core.decides_on_device else None)
+        if self._attachment is not None:
+            self._attachment.measured(grad_scale)
         self._clipping.allow(self._found)
+        self._seen.note([p for _, p in layer] for layer in self._found.layers)
+        self._agreement.compare(self.mask)
 
     def _advance(self, skipping: Scaling | None) -> None:
         """What follows from a step that was closed, or that a device may have skipped, for which there is ``skipping``."""
@@ -335,7 +399,9 @@ class FastSelector(Readings):
         does in the same place, but with the norm that :meth:`step` has measured: no gradient is read for it.
 
         In ``observe`` and ``gate`` that is the norm of all gradients, those of unselected layers included; in ``freeze`` of
-        those that are left: the selected layers' and the outer ones'. Where the gradients are still scaled (see
+        those that are left: the selected layers' and the outer ones'. In ``gate`` and ``freeze`` a layer whose gradient is not
+        finite does not count, and spoils no other: it is not selected, and no step sees its gradients
+        (:attr:`total_norm` says that there was one). Where the gradients are still scaled (see
         ``grad_scale`` of :meth:`step`) it is the norm they will have once they are not. Scores do not change.
 
         Args:
@@ -348,24 +414,21 @@ class FastSelector(Readings):
             LayerSelectError: it was not called once in a step, after :meth:`step`; or ``max_norm`` is negative.
         """
         self._check_open()
-        norm = self.total_norm.clone() if self.mode != "freeze" else norm_left(self._core, self._found)
-        self._clipping.clip(self._found, max_norm, norm)
+        norm = norm_to_clip(self._core, self._found, self.mode)
+        as_measured = [] if self._attachment is None else self._attachment.clipping()
+        on_device = self._core.decides_on_device
+        spare = [] if self.mode == "observe" else not_finite(self._core.state, on_device=on_device)
+        self._clipping.clip(self._found, max_norm, norm, spare)
+        if self._attachment is not None:
+            self._attachment.clipped(as_measured)
         return norm
 
     def close(self) -> None:
         """Removes every hook and restores every ``requires_grad`` and checkpoint function it changed. May be called twice."""
         if not self._closed:
             self._closed = True
-            self._detach()
-            self._core.close()
-            self._rule.close()
-            self._engine.close()
-            if self._watch is not None:
-                self._watch.close()
-            self._plan.freezer.restore()
-            self._trunk.close()
-            if self._boundary is not None:
-                self._boundary.close()
+            unregister(self)
+            self._finalizer()
 
     def __enter__(self) -> FastSelector:
         return self
@@ -386,6 +449,7 @@ class FastSelector(Readings):
             "lag": self.lag,
             # What a CUDA graph replays is counted by the device alone.
             "step": max(self._step, int(self._core.state["step"])),
+            "settings": settings_of(self),
             "rule": {
                 "name": self._rule.name,
                 "config": self._rule.config(),
@@ -406,11 +470,13 @@ class FastSelector(Readings):
         """
         self._check_open()
         check_state(state, layer_names=self.layer_names, rule=self._rule.name, score=self.score, lag=self.lag)
+        say_what_changed(state, settings=settings_of(self), rule=self._rule.config())
         self._trunk.load_state_dict(state)
         self._rule.load_state_dict(state["rule"]["state"])
         self._step = int(state["step"])
         for name in _SAVED:
-            self._core.state[name].copy_(state["core"][name])
+            # States of before "trained_frequency" was counted have none.
+            self._core.state[name].copy_(state["core"].get(name, torch.zeros(())))
         self._plan.load_state_dict(state)
         self.history.load_state_dict(state["history"])
         if self.mode == "freeze":
@@ -452,31 +518,65 @@ class FastSelector(Readings):
                 backend=self.backend,
                 schedule=self.schedule,
                 owner=self._model,
+                history=self._keep_history,
             ),
             self._rule,
         )
+        self._holdings.hold("core", self._core.close)
         self._places = ParameterPlaces(self._model, self._found)
 
     def _follow_replaced_parameters(self) -> None:
         """Moves to the new objects where parameters were replaced."""
         found = self._places.look()
-        if found is None:
-            return
-        if self._optimizers:
-            check_parameters(self._optimizers, [pair for layer in found.layers for pair in layer] + found.outer)
-        # It may be fully_shard() that replaced them.
-        self.capture = resolve_capture(self._asked_capture, self._model)
-        logger.warning("parameters of the model were replaced; the selector follows the new ones")
+        if found is not None:
+            if self._optimizers:
+                check_parameters(self._optimizers, [pair for layer in found.layers for pair in layer] + found.outer)
+            # It may be fully_shard() that replaced them.
+            self.capture = resolve_capture(self._asked_capture, self._model)
+            logger.warning("parameters of the model were replaced; the selector follows the new ones")
+            self._follow(found)
+
+    def _follow_users_flags(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Follows what others did to ``requires_grad``, and parameters that began to train."""
+        freezer = self._plan.freezer
+        found = self._flags.look(
+            freezer.switched(),
+            [freezer.standing and not active for active in freezer.active],
+            lambda: set().union(*map(parameters_of, optimizers)) if optimizers else None,
+            thoroughly=self._looks_thoroughly(),
+        )
+        if found is not None:
+            self._follow(found)
+        frozen = self._flags.frozen_layers()
+        for layer in range(self.num_layers):
+            if frozen[layer] and not self._frozen_layers[layer]:
+                # What it scored would go on to be selected; a layer that cannot be measured is not.
+                self._core.state["scores"][layer] = float("nan")
+        self._frozen_layers = frozen
+
+    def _looks_thoroughly(self) -> bool:
+        """Whether parameters may have been added to the model: the optimizers hold others, or nobody can tell."""
+        if self._attachment is None or self._step % _LOOK_EVERY == 0:
+            return True
+        changed = self._attachment.watch.groups_changed
+        if changed:
+            self._attachment.watch.accept_groups()
+        return changed
+
+    def _follow(self, found: LayeredParameters) -> None:
+        """Goes on with other parameters in the same layers."""
         state, optimizers = self.state_dict(), self._optimizers
         self._detach()
         self._core.close()
-        self._plan.freezer.follow([[p for _, p in layer] for layer in found.layers])
+        self._plan.freezer.follow(_parameters_by_layer(found))
         self._found = found
+        self.layer_sizes = [sum(p.numel() for _, p in layer) for layer in found.layers]
+        self._flags.follow(found)
         self._rule.prepare(self._view())
         self._build_core()
         self.load_state_dict(state)
         if optimizers:
-            self.attach(*optimizers)
+            self._tie(optimizers)
 
     def _look_for_a_compiler(self) -> None:
         """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was built."""
@@ -491,24 +591,31 @@ class FastSelector(Readings):
         self._watch.close()
         self._watch = None
         if not self._may_gate:
-            logger.warning(
-                "mode='freeze' was asked for, but %s: mode='gate' gives the same selection without that", reason
-            )
+            logger.warning("mode='freeze' was asked for, but %s: mode='gate' gives the same selection without that", reason)
+            self._plan.freezer.make_standing()
             return
         logger.warning("mode 'auto' means 'gate' from here on: %s", reason)
         self.mode = "gate"
-        self._plan.freezer.restore()
-        if self._boundary is not None:
-            self._boundary.close()
+        self._plan.freezer.close()
+        self._boundary.close()
 
     def _detach(self) -> None:
         if self._attachment is not None:
             self._attachment.close()
+            self._holdings.hold("optimizers", _nothing)
         self._attachment = None
 
     def _check_open(self) -> None:
         if self._closed:
             raise LayerSelectError("the selector was closed: build a new one")
+
+
+def _parameters_by_layer(found: LayeredParameters) -> list[list[nn.Parameter]]:
+    return [[p for _, p in layer] for layer in found.layers]
+
+
+def _nothing() -> None:
+    """What is left to end."""
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,12 +1,60 @@
-"""Whether a saved selector state belongs to a selector."""
+"""Whether a saved selector state belongs to a selector, and what was changed since."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from .errors import LayerSelectError
 
+logger = logging.getLogger(__name__)
+
 STATE_VERSION = 1
+
+#: Attributes of a selector and of its schedule that may be changed when a run is resumed, which is then said.
+_OF_SELECTOR = ("mode", "capture", "on_freeze", "budget")
+_OF_SCHEDULE = ("interval", "warmup", "probe_every")
+
+
+def settings_of(selector: Any) -> dict[str, Any]:
+    """What a selector was built with, as JSON values, as far as a resumed run may differ in it."""
+    found = {name: getattr(selector, name) for name in _OF_SELECTOR if hasattr(selector, name)}
+    return _plain({**found, **{name: getattr(selector.schedule, name) for name in _OF_SCHEDULE}})
+
+
+def say_what_changed(state: dict[str, Any], *, settings: dict[str, Any], rule: dict[str, Any]) -> None:
+    """Logs one warning if a run goes on with other settings than it was saved with; a state of an earlier release knows only
+    those of its rule.
+
+    Args:
+        settings: of the selector, from :func:`settings_of`.
+        rule: the configuration of its rule.
+    """
+    saved = state.get("settings", {})
+    changes = [
+        *_changes(f"{state['rule']['name']}:", state["rule"]["config"], rule),
+        *_changes("", {name: saved[name] for name in saved if name in settings}, settings if saved else {}),
+    ]
+    if changes:
+        logger.warning(
+            "the selector goes on with other settings than it was saved with (saved -> now): %s", ", ".join(changes)
+        )
+
+
+def _changes(where: str, saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs, in words. What only one of them has was added or removed by a release, unless it has a value."""
+    saved, now = _plain(saved), _plain(now)
+    names = [*saved, *(name for name in now if name not in saved)]
+    return [
+        f"{where}{name} {saved.get(name)!r} -> {now.get(name)!r}" for name in names if saved.get(name) != now.get(name)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back: tuples are lists, keys are text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def check_state(state: dict[str, Any], *, layer_names: list[str], rule: str, score: str, lag: int) -> None:

@@ -26,8 +26,8 @@ class _Part:
 class SeveralDevicesCore:
     """Does what :class:`~layerselect.cuda.CudaCore` does, for parameters on several devices. No wait for any of them.
 
-    The deciding device is that of the first parameter. Its core sees one number per layer, the score, as a gradient of one
-    element: the norm of which is the score again, to the last bit. Launches: those of each device, and one more.
+    The deciding device is that of the first parameter. Its core sees one number per layer, the square of the score, as if it
+    were a sum over a gradient: its root is the score again, to the last bit. Launches: those of each device, and one more.
 
     Args:
         parameters, groups, num_layers, score, capture, warmup, interval, owner: as for ``CudaCore``; the parameters of one
@@ -45,7 +45,7 @@ class SeveralDevicesCore:
         capture: str = "backward",
         warmup: int = 0,
         interval: int = 1,
-        owner: object = None,
+        owner: nn.Module | None = None,
         device_of: Callable[[Tensor], object] = lambda parameter: parameter.device,
     ) -> None:
         main = parameters[0].device
@@ -63,13 +63,10 @@ class SeveralDevicesCore:
                     torch.tensor(layers, dtype=torch.int64, device=main),
                 )
             )
-        self._scores = torch.zeros(num_layers + 1, dtype=torch.float32, device=main)
-        carriers = [nn.Parameter(torch.zeros(1, device=main)) for _ in range(num_layers + 1)]
-        for index, carrier in enumerate(carriers):
-            carrier.grad = self._scores[index : index + 1]
-        self._decision = CudaCore(
-            carriers, list(range(num_layers + 1)), num_layers, capture="step", warmup=warmup, interval=interval
-        )
+        carriers = [torch.zeros(1, device=main) for _ in range(num_layers + 1)]
+        self._groups = list(range(num_layers + 1))
+        self._decision = CudaCore(carriers, self._groups, num_layers, capture=None, warmup=warmup, interval=interval)
+        self._squares = self._decision.state["sqnorms"]  # by layer: each has one carrier
         self._total_norm = torch.zeros((), dtype=torch.float64, device=main)
         self._sums = torch.zeros(num_layers + 1, dtype=torch.float64, device=main)
         self.state: dict[str, Tensor] = {
@@ -77,6 +74,20 @@ class SeveralDevicesCore:
             "total_norm": self._total_norm,
             "group_sums": self._sums,
         }
+
+    @property
+    def fired(self) -> bool:
+        """Whether a backward pass gave any parameter a gradient before the last step."""
+        return any(part.core.fired for part in self._parts)
+
+    def written(self) -> bool:
+        """Whether a gradient was written to in place, or replaced, since it was measured. Waits for nothing."""
+        return any(part.core.written() for part in self._parts)
+
+    def unmeasured(self, active: Sequence[bool]) -> list[bool]:
+        """Which of the active layers had no gradient in the last step."""
+        measured = {group for part in self._parts for group in part.core.measured}
+        return [on and layer not in measured for layer, on in enumerate(active)]
 
     @property
     def launches(self) -> int:
@@ -93,21 +104,23 @@ class SeveralDevicesCore:
             # A part that skips has its norms all the same, and that it is not finite reaches the decision with them.
             here = None if scaling is None else replace(scaling, found_inf=None).on(part.there.device)
             if not part.core.step({"kind": "all"}, active, here):
-                self._scores.index_fill_(0, part.here, 0.0)
+                self._squares.index_fill_(0, part.here, -1.0)
                 continue
             measured = True
             state = part.core.state
-            # Status 0: not finite in this step, which the deciding core must see for itself.
-            fresh = state["scores"].masked_fill(state["status"] == 0, math.nan).index_select(0, part.there)
-            self._scores.index_copy_(0, part.here, fresh.to(self._scores.device, non_blocking=True))
+            # Status 0: not finite in this step, which the deciding core must see for itself. -1: there was no gradient.
+            fresh = state["scores"].masked_fill(state["status"] == 0, math.nan).double().square()
+            known = torch.where(state["history_trained"][0], fresh, -1.0).index_select(0, part.there)
+            self._squares.index_copy_(0, part.here, known.to(self._squares.device, non_blocking=True))
             self._sums += state["group_sums"].to(self._sums.device, non_blocking=True)
         if not measured:
             return False
         torch.sqrt(self._sums.sum(), out=self._total_norm)
         # 0, or NaN: the last carrier stands for whatever has no score.
-        self._scores[-1:].copy_(self._total_norm * 0.0, non_blocking=True)
+        self._squares[-1:].copy_(self._total_norm * 0.0, non_blocking=True)
         found_inf = None if scaling is None else Scaling(found_inf=scaling.found_inf)
-        return self._decision.step(rule, active, found_inf, first_layer=first_layer)
+        self._decision.decide(rule, active, found_inf, measured=self._groups, first_layer=first_layer)
+        return True
 
     def close(self) -> None:
         """Removes the hooks; ``state`` keeps its values."""

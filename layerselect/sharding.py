@@ -95,8 +95,8 @@ class SpreadSums:
         """Replaces, in place, the sums of what is held here by the sums of the whole tensors.
 
         Args:
-            sums: float64 [P + 1], on the device: one for each parameter, and last the number of gradients that this
-                process has. That becomes a number that is 0 only if no process has any.
+            sums: float64 [2 P], on the device: one for each parameter, and then for each 1 if this process has a gradient of
+                it and else 0. That becomes a number that is 0 only if no process has one whose sum counts.
         """
         if sums.device.type == self._device.type:
             self._communicate(sums)
@@ -118,15 +118,15 @@ class SpreadSums:
 
 @dataclass(frozen=True)
 class _MeshSums:
-    """The parameters that are spread over one mesh."""
+    """The parameters that are spread over one mesh: n / 2 of them, each with a sum and a count of gradients."""
 
-    places: Tensor  #: int64 [n], their numbers in the vector of sums
+    places: Tensor  #: int64 [n], where these stand in the vector of sums
     counts: Tensor  #: bool [n], whether this process's number counts, or another one holds the same
     groups: list[Any]  #: process groups over which to add, one after the other
     last: set[int]  #: the dimension of the last of them
 
     @classmethod
-    def over(cls, mesh: Any, members: list[tuple[int, Tensor]], last: int, device: torch.device) -> _MeshSums:
+    def over(cls, mesh: Any, members: list[tuple[int, Tensor]], number: int, device: torch.device) -> _MeshSums:
         coordinate = mesh.get_coordinate()
         if coordinate is None:
             raise LayerSelectError(
@@ -137,8 +137,8 @@ class _MeshSums:
         added = set().union(*own)
         where = torch.device(mesh.device_type) if device.type != mesh.device_type else device
         return cls(
-            torch.tensor([*(i for i, _ in members), last], dtype=torch.int64, device=where),
-            torch.tensor([*counts, True], dtype=torch.bool, device=where),
+            torch.tensor([start + i for start in (0, number) for i, _ in members], dtype=torch.int64, device=where),
+            torch.tensor([*counts, *counts], dtype=torch.bool, device=where),
             _groups(mesh, added),
             set(sorted(added)[-1:]),
         )

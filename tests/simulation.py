@@ -60,6 +60,7 @@ class Simulation:
         self.scores = [math.nan] * len(layers)
         self.selection = set(range(len(layers)))
         self.frequency = [0] * len(layers)
+        self.trained_frequency = [0] * len(layers)
         self.step_index = 0
 
     def step(self, loss: torch.Tensor) -> None:
@@ -68,18 +69,23 @@ class Simulation:
         probe = self.probe_every and (self.step_index - self.warmup) % self.probe_every == 0
         measures_all = self.mode == "gate" or probe or self.step_index <= self.warmup
         active = everything if measures_all else self.past[0]
-        for index in active:
+        # A layer without any gradient is not measured: it keeps its score, or cannot be chosen while it has none.
+        missing = {index for index in active if all(p.grad is None for p in self.layers[index])}
+        out = {index for index in missing if math.isnan(self.scores[index])}
+        for index in active - missing:
             self.scores[index] = math.sqrt(
                 math.fsum(float((p.grad.double() ** 2).sum()) for p in self.layers[index] if p.grad is not None)
             )
         if self.step_index < self.warmup:
             self.selection = everything
         elif (self.step_index - self.warmup) % self.interval == 0:
-            self.selection = self.pick(self.scores)
+            candidates = sorted(everything - out)
+            self.selection = {candidates[i] for i in self.pick([self.scores[index] for index in candidates])}
             for index in self.selection:
                 self.frequency[index] += 1
-        self.past = [*self.past[1:], self.selection]
-        for index in self.selection & active:
+                self.trained_frequency[index] += index in active - missing
+        self.past = [*self.past[1:], self.selection | missing]
+        for index in (self.selection & active) - missing:
             self.optimizers[index].step()
         self.outer_optimizer.step()
         self.model.zero_grad()

@@ -94,7 +94,7 @@ def test_the_sum_is_that_of_the_backward_pass_when_gradients_are_clipped(watch):
     nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
     monitor.finish()
     assert torch.equal(monitor.sqnorms, before)
-    assert not monitor.remeasured
+    assert monitor.late == []
 
 
 def test_gradients_exchanged_behind_the_back_of_autograd(watch):
@@ -106,17 +106,53 @@ def test_gradients_exchanged_behind_the_back_of_autograd(watch):
     assert monitor.sqnorms[16] == 8
 
 
-def test_sums_of_one_step_belong_to_one_moment(watch):
+def test_what_was_missed_is_computed_and_no_more(watch):
     model = Stack()
     monitor = watch(model)
     model(inputs()).backward()
+    before = monitor.sqnorms.clone()
     nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
-    model.head.weight.grad = model.head.weight.grad.clone()  # another tensor: this group must be computed again
-    monitor.finish()
-    assert_sums(monitor, model.parameters())
-    assert monitor.remeasured  # whoever scales sums must know of which moment they are
+    model.head.weight.grad = model.head.weight.grad.clone()  # another tensor
+    assert monitor.finish() == [0, 1, 2, 3, 4]
+    assert monitor.late == [16]  # whoever scales sums must know of which moment they are
+    now = float(model.head.weight.grad.double().square().sum())
+    assert float(monitor.sqnorms[16]) == pytest.approx(now, rel=1e-6) and now < before[16]
+    before[16] = monitor.sqnorms[16]
+    assert torch.equal(monitor.sqnorms, before)
     step(monitor, model)
-    assert not monitor.remeasured
+    assert monitor.late == []
+
+
+def test_whether_gradients_were_written_to_since_they_were_measured(watch):
+    model = Stack()
+    monitor = watch(model)
+    assert not monitor.written()
+    for write in (
+        lambda: nn.utils.clip_grad_norm_(model.parameters(), 1e-3),
+        lambda: model.head.bias.grad.mul_(2),
+        lambda: setattr(model.head.bias, "grad", torch.ones(1)),
+    ):
+        step(monitor, model)
+        assert not monitor.written()
+        model.head.weight.grad = None  # what is gone was not written to
+        assert not monitor.written()
+        write()
+        assert monitor.written()
+    monitor.finish()  # which measures what was replaced
+    assert not monitor.written()
+
+
+def test_whether_a_backward_pass_ran(watch):
+    """Also where nothing is left of its gradients, as with an optimizer that steps in the backward pass."""
+    model = Stack()
+    monitor = watch(model)
+    monitor.finish()
+    assert not monitor.fired
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    model(inputs()).backward()
+    assert monitor.finish() == [] and monitor.fired
+    assert monitor.finish() == [] and not monitor.fired
 
 
 def test_what_is_written_without_a_trace_is_told(watch):
@@ -134,11 +170,14 @@ def test_what_is_written_without_a_trace_is_told(watch):
         if missed:
             model.head.weight.grad = model.head.weight.grad.clone()
         monitor.finish(written=True)
-        assert monitor.remeasured == missed
-        if missed:
-            assert_sums(monitor, model.parameters())
-        else:
-            assert torch.equal(monitor.sqnorms, before)
+        assert monitor.late == ([16] if missed else [])
+        before[16] *= 0.25**2 if missed else 1.0
+        assert monitor.sqnorms.tolist() == pytest.approx(before.tolist(), rel=1e-6)
+    # A step without a backward pass: nobody knows what was written to since.
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, torch.zeros(()), torch.tensor(0.25))
+    monitor.finish(written=True)
+    assert len(monitor.late) == 18
+    assert_sums(monitor, model.parameters())
 
 
 def test_sparse_gradients_are_refused_in_finish_and_not_in_backward(ops_of):

@@ -41,8 +41,8 @@ def test_requires_grad_off_and_on(watch, set_to_none):
         assert monitor.sqnorms[4:].tolist() == pytest.approx(
             [(p.grad.double() ** 2).sum().item() for p in list(model.parameters())[4:]], rel=1e-6
         )
-    else:
-        assert measured == [0, 1, 2, 3, 4]
+    else:  # there are gradients, but no backward pass has touched them since they were zeroed
+        assert measured == [1, 2, 3, 4]
         assert_sums(monitor, model.parameters())
     assert monitor.computed_in_backward == 4
     model.blocks[0].requires_grad_(True)
@@ -176,18 +176,57 @@ def test_parameters_without_a_gradient(watch):
         assert monitor.computed_in_backward == 5  # the incomplete group when the backward pass ended
 
 
-def test_a_layer_left_out_of_one_step(watch):
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_layer_left_out_of_one_step(watch, set_to_none):
+    """It is not measured, and the others are as the backward pass left them."""
     model = Stack()
     monitor = watch(model)
     step(monitor, model)
     block, model.blocks[1] = model.blocks[1], nn.Identity()
-    model.zero_grad()
-    block.zero_grad()
-    model(inputs(1)).backward()
-    assert monitor.finish() == [0, 2, 3, 4]
-    assert not monitor.sqnorms[4:8].any()
+    for module in (model, block):
+        module.zero_grad(set_to_none)
+    for seed in (1, 2):  # the second time nothing was zeroed
+        model(inputs(seed)).backward()
+        left = [float(p.grad.double().square().sum()) for p in model.parameters()]
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        assert monitor.finish() == [0, 2, 3, 4]
+        assert monitor.late == ([] if set_to_none or seed == 2 else [4, 5, 6, 7])
+        assert not monitor.sqnorms[4:8].any()
+        assert [*monitor.sqnorms[:4], *monitor.sqnorms[8:]] == pytest.approx(left, rel=1e-6)
     model.blocks[1] = block
     step(monitor, model, 2)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_parameter_left_out_of_one_step(watch, set_to_none):
+    """It counts 0, and so does the zero that was left for it; its layer is measured in the backward pass."""
+    model = Stack()
+    monitor = watch(model)
+    step(monitor, model)
+    model.zero_grad(set_to_none)
+    weight = model.blocks[1][0].weight
+    model.blocks[1][0].forward = lambda x: nn.functional.linear(x, weight.detach(), model.blocks[1][0].bias)
+    model(inputs(1)).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    before = monitor.sqnorms.clone()
+    assert monitor.finish() == [0, 1, 2, 3, 4] and monitor.late == []
+    assert torch.equal(monitor.sqnorms, before)
+    assert monitor.sqnorms[4] == 0.0 and bool(monitor.sqnorms[5:].all())
+
+
+def test_gradients_assigned_by_hand_to_a_layer_that_no_hook_reports(watch):
+    model = Stack()
+    monitor = watch(model)
+    step(monitor, model)
+    model.zero_grad()
+    for parameter in model.blocks[1].parameters():
+        parameter.grad = torch.full_like(parameter, 2.0)
+    assert monitor.finish() == [1] and monitor.late == [4, 5, 6, 7] and not monitor.fired
+    assert_sums(monitor, model.parameters())
+    for parameter in model.blocks[1].parameters():
+        parameter.grad.mul_(3)
+    assert monitor.finish() == [1]
+    assert_sums(monitor, model.parameters())
 
 
 def test_autocast_bfloat16(watch):

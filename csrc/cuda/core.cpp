@@ -141,7 +141,9 @@ DeviceCore::DeviceCore(const std::vector<at::Tensor>& parameters, const std::vec
     state_[name] = at::ones({n}, on.dtype(at::kBool));
   }
   state_["gate"] = at::zeros({n + 1}, on.dtype(at::kFloat));
-  state_["frequency"] = at::zeros({n}, on.dtype(at::kLong));
+  state_["frequencies"] = at::zeros({2, n}, on.dtype(at::kLong));
+  state_["frequency"] = state_["frequencies"].select(0, 0);
+  state_["trained_frequency"] = state_["frequencies"].select(0, 1);
   at::Tensor counters = at::zeros({4}, on.dtype(at::kLong));
   static_assert(sizeof(Counters) == 32 && offsetof(Counters, total_norm) == 8 && offsetof(Counters, threshold) == 16 &&
                 offsetof(Counters, kept_share) == 24 && offsetof(Counters, step_cost) == 28);
@@ -220,13 +222,32 @@ void DeviceCore::remember_launch(const c10::Stream& stream) {
   found->second.second.record(stream);
 }
 
-void DeviceCore::hold_group(std::int64_t group, const std::vector<at::Tensor>& gradients) {
+void DeviceCore::launch_groups(const std::vector<std::int64_t>& groups, const Gradients& gradients) {
+  LS_CHECK(gradients.size() == pointers_.size(), gradients.size(), " gradients for ", pointers_.size(), " parameters");
+  const c10::DeviceGuard guard(device_);
+  const c10::Stream stream = current_stream(device_);
   copies_.clear();
-  for (std::size_t j = 0; j < gradients.size(); ++j) {
-    set_pointer(members_[group][j], gradients[j]);
+  for (const std::int64_t group : groups) {
+    LS_CHECK(0 <= group && group <= num_layers_, "group ", group, " is not in 0..", num_layers_);
+    for (const std::size_t parameter : members_[group]) {
+      set_pointer(parameter, gradients[parameter].value_or(at::Tensor()));
+    }
   }
-  held_begin_ = plan_.unit_begin[group];
-  held_end_ = plan_.unit_begin[group + 1];
+  if (stream != home_ && closed_.has_value()) {
+    closed_->block(stream);  // the last selection may still read the partials
+  }
+  wait_for_launches(stream);  // and an earlier launch of this step may still write them
+  for (std::size_t i = 0; i < groups.size();) {
+    const std::uint32_t begin = plan_.unit_begin[groups[i]];
+    std::uint32_t end = plan_.unit_begin[groups[i++] + 1];
+    while (i < groups.size() && plan_.unit_begin[groups[i]] == end) {
+      end = plan_.unit_begin[groups[i++] + 1];
+    }
+    launch(begin, end, nullptr, stream);
+  }
+  remember_launch(stream);
+  copies_.clear();  // their memory is used again on this stream only, so after the launch
+  summed_ = false;
 }
 
 void DeviceCore::hold_all(const Gradients& gradients) {
@@ -263,6 +284,8 @@ void DeviceCore::sum_held() {
   wait_for_launches(stream);
   launch(held_begin_, held_end_, &args, stream);
   remember_launch(stream);
+  copies_.clear();
+  held_begin_ = held_end_ = 0;
   summed_ = true;
 }
 
@@ -274,6 +297,8 @@ void DeviceCore::close_step(const StepOptions& options) {
   wait_for_launches(stream);
   if (summed_) {
     args.num_reduced = 0;
+  }
+  if (summed_ || held_begin_ == held_end_) {
     check(launchers_->select(&args, native(stream)), "the selection");
     ++launches_now_;
   } else {

@@ -58,8 +58,9 @@ struct StepOptions {
   RuleOptions rule;
   std::int64_t warmup = 0;
   std::int64_t interval = 1;
-  std::optional<at::Tensor> inv_scale;   // float32 [], on the device: for the layers' gradients
-  std::optional<at::Tensor> outer_inv_scale;  // float32 [], on the device
+  std::optional<at::Tensor> inv_scale;   // float32 [], on the device
+  std::vector<std::int64_t> late;        // the groups whose sums are of a later moment than the backward pass
+  std::optional<at::Tensor> late_inv_scale;  // float32 [], on the device: for their gradients
   std::optional<at::Tensor> skip;        // float32 [], on the device
   bool skip_nonfinite = false;           // a step with a gradient that is not finite is skipped, too
 };
@@ -76,20 +77,23 @@ class DeviceCore {
 
   // Launches the sums of one group; its gradients in the order of its parameters.
   void launch_group(std::int64_t group, const std::vector<at::Tensor>& gradients);
-  // What close_step() launches together with the selection: the outer group's gradients, or (without a group) those of all
-  // parameters, in their order. They must stay alive until close_step().
-  void hold_group(std::int64_t group, const std::vector<at::Tensor>& gradients);
+  // Launches the sums of several groups, ascending: one launch for each run of groups that are neighbours. `gradients` are those
+  // of all parameters, in their order.
+  void launch_groups(const std::vector<std::int64_t>& groups, const Gradients& gradients);
+  // What close_step() or sum_held() launches: the gradients of all parameters, in their order. They must stay alive until then.
   void hold_all(const Gradients& gradients);
-  // Launches the sums of what is held, by tensor, into state "sqnorms", and no more: they may then be replaced by sums over
-  // several processes, from which close_step() selects.
+  // Makes of what is held, or of what was launched before, the sums by tensor in state "sqnorms", and no more: they may then be
+  // replaced by sums over several processes, from which close_step() selects. There -1 says that no process has the gradient.
   void sum_held();
-  // The closing launch: the sums of what is held, and the selection in its last block; or that alone, after sum_held().
+  // The same for a caller that writes "sqnorms" itself, on the current stream.
+  void take_sums() { summed_ = true; }
+  // The closing launch: the sums of what is held, and the selection in its last block; or the selection alone.
   void close_step(const StepOptions& options);
 
   std::int64_t launches() const { return launches_; }  // of the last step, the closing ones included
   std::int64_t outer_group() const { return num_layers_; }
   const c10::Device& device() const { return device_; }
-  // Live views on the device, by name: scores, status, nonfinite, decided, mask, wanted, gate, frequency, step, threshold,
+  // Live views on the device, by name: scores, status, nonfinite, decided, mask, wanted, gate, frequency, trained_frequency, step, threshold,
   // kept_share, step_cost, total_norm, group_sums, sqnorms (by tensor of the plan), order (the parameter of each tensor),
   // history_*.
   const std::map<std::string, at::Tensor>& state() const { return state_; }
@@ -125,7 +129,7 @@ class DeviceCore {
   std::vector<at::Tensor> copies_;                  // of held gradients that are not dense
   std::uint32_t held_begin_ = 0;                    // units that the closing launch sums
   std::uint32_t held_end_ = 0;
-  bool summed_ = false;                             // by sum_held(), in this step
+  bool summed_ = false;                             // "sqnorms" is filled, in this step
   std::map<std::string, at::Tensor> state_;
   std::map<std::string, at::Tensor> tables_;        // the plan on the device
   c10::Stream home_;                                // where the last step was closed

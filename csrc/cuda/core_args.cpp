@@ -35,7 +35,7 @@ SelectArgs DeviceCore::select_args(const StepOptions& options) const {
   args.group_tensors = table<std::int32_t>("group_tensors");
   args.numels = table<double>("numels");
   args.inv_scale = scalar_pointer(options.inv_scale, "inv_scale", device_);
-  args.outer_inv_scale = scalar_pointer(options.outer_inv_scale, "outer_inv_scale", device_);
+  args.late_inv_scale = scalar_pointer(options.late_inv_scale, "late_inv_scale", device_);
   args.group_sums = data<double>("group_sums");
   args.skip = scalar_pointer(options.skip, "skip", device_);
   args.skip_nonfinite = options.skip_nonfinite ? 1 : 0;
@@ -46,7 +46,7 @@ SelectArgs DeviceCore::select_args(const StepOptions& options) const {
   args.mask = data<std::uint8_t>("mask");
   args.wanted = data<std::uint8_t>("wanted");
   args.gate = data<float>("gate");
-  args.frequency = data<std::int64_t>("frequency");
+  args.frequency = data<std::int64_t>("frequencies");
   args.counters = data<Counters>("counters");
   args.history_step = data<std::int64_t>("history_step");
   args.history_threshold = data<float>("history_threshold");
@@ -99,6 +99,10 @@ SelectArgs DeviceCore::select_args(const StepOptions& options) const {
   for (const std::int64_t group : options.measured) {
     LS_CHECK(0 <= group && group <= num_layers_, "measured group ", group, " is not in 0..", num_layers_);
     args.present.words[group / 32] |= 1U << (group % 32);
+  }
+  for (const std::int64_t group : options.late) {
+    LS_CHECK(0 <= group && group <= num_layers_, "late group ", group, " is not in 0..", num_layers_);
+    args.late.words[group / 32] |= 1U << (group % 32);
   }
   LS_CHECK(static_cast<std::int64_t>(options.active.size()) == num_layers_, "active has ", options.active.size(),
            " entries for ", num_layers_, " layers");

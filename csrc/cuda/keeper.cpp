@@ -50,10 +50,12 @@ Keeper::Keeper(std::vector<at::Tensor> tensors, const std::vector<std::int64_t>&
     next += (size + 31) / 16 * 16;
   }
   count_ = static_cast<std::int64_t>(items.size());
-  at::Tensor on_host = at::empty({std::max<std::int64_t>(count_ * static_cast<std::int64_t>(sizeof(CopyItem)), 16)}, at::kByte);
+  // Pinned, so that the host does not wait for the copy; the allocator keeps it until the device has read it.
+  at::Tensor on_host = at::empty({std::max<std::int64_t>(count_ * static_cast<std::int64_t>(sizeof(CopyItem)), 16)},
+                                 at::TensorOptions().dtype(at::kByte).pinned_memory(gate_.is_cuda()));
   std::copy_n(reinterpret_cast<const std::uint8_t*>(items.data()), items.size() * sizeof(CopyItem),
               on_host.mutable_data_ptr<std::uint8_t>());
-  items_ = on_host.to(gate_.device());
+  items_ = on_host.to(gate_.device(), at::kByte, /*non_blocking=*/true);
 }
 
 void Keeper::run(bool back) const {

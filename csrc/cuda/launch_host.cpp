@@ -28,20 +28,28 @@ void reduce_tensors(const SelectArgs& args) {
   }
 }
 
-// Sums of the groups, and the raw scores of the layers.
-std::vector<double> sum_groups(const SelectArgs& args, std::vector<float>& raw) {
+// Sums of the groups, the raw scores of the layers, and whether they have gradients.
+std::vector<double> sum_groups(const SelectArgs& args, std::vector<float>& raw, std::vector<bool>& present) {
   std::vector<double> sums(args.num_layers + 1, 0.0);
   for (int group = 0; group <= args.num_layers; ++group) {
-    const float* const inv_scale = group < args.num_layers ? args.inv_scale : args.outer_inv_scale;
+    const bool late = has(args.late, group);
+    const float* const inv_scale = late ? args.late_inv_scale : args.inv_scale;
     const double scale = inv_scale == nullptr ? 1.0 : *inv_scale;
     double roots = 0.0;
+    bool any = false;
     for (int i = args.group_begin[group]; has(args.present, group) && i < args.group_begin[group + 1]; ++i) {
-      const double square = args.tensor_sums[args.group_tensors[i]] * (scale * scale);
+      const double of_tensor = args.tensor_sums[args.group_tensors[i]];
+      if (of_tensor < 0.0) {
+        continue;
+      }
+      any = true;
+      const double square = of_tensor * (scale * scale);
       sums[group] += square;
       roots += std::sqrt(std::sqrt(square));
     }
     args.group_sums[group] = sums[group];
     if (group < args.num_layers) {
+      present[group] = any && !(late && sums[group] == 0.0);
       const double sum = args.form == Form::kSqrtSum ? roots
                          : args.form == Form::kRms   ? sums[group] / args.numels[group]
                                                      : sums[group];
@@ -51,10 +59,9 @@ std::vector<double> sum_groups(const SelectArgs& args, std::vector<float>& raw) 
   return sums;
 }
 
-void update_scores(const SelectArgs& args, const std::vector<float>& raw) {
+void update_scores(const SelectArgs& args, const std::vector<float>& raw, const std::vector<bool>& took) {
   for (int l = 0; l < args.num_layers; ++l) {
-    const bool active = has(args.active, l);
-    if (active && !std::isfinite(raw[l])) {
+    if (took[l] && !std::isfinite(raw[l])) {
       args.nonfinite[l] += 1;
       args.status[l] = kExcluded;
       continue;
@@ -63,10 +70,11 @@ void update_scores(const SelectArgs& args, const std::vector<float>& raw) {
       args.status[l] = kExcluded;
       continue;
     }
-    if (active) {
+    if (took[l]) {
       args.scores[l] = raw[l];
     }
-    args.status[l] = std::isfinite(args.scores[l]) ? kMeasured : kNeverMeasured;
+    // An active layer without a gradient and without a score cannot train in this step.
+    args.status[l] = std::isfinite(args.scores[l]) ? kMeasured : has(args.active, l) ? kExcluded : kNeverMeasured;
   }
 }
 
@@ -133,15 +141,19 @@ int layerselect_host_select(const SelectArgs* select, CUstream_st* /*stream*/) {
   }
   const int n = args.num_layers;
   std::vector<float> raw(n);
+  std::vector<bool> took(n);
   double total = 0.0;
-  for (const double sum : sum_groups(args, raw)) {
+  for (const double sum : sum_groups(args, raw, took)) {
     total += sum;
   }
   args.counters->total_norm = std::sqrt(total);
   if ((args.skip_nonfinite != 0 && !std::isfinite(total)) || (args.skip != nullptr && *args.skip != 0.0F)) {
     return 0;
   }
-  update_scores(args, raw);
+  for (int l = 0; l < n; ++l) {
+    took[l] = took[l] && has(args.active, l);
+  }
+  update_scores(args, raw, took);
   const auto step = static_cast<std::uint32_t>(args.counters->step);
   const bool decides = step >= args.warmup && (step - args.warmup) % args.interval == 0;
   if (step < args.warmup) {
@@ -158,13 +170,15 @@ int layerselect_host_select(const SelectArgs* select, CUstream_st* /*stream*/) {
     const bool selected = args.decided[l] != 0 && args.status[l] != layerselect::kExcluded;
     args.mask[l] = selected ? 1 : 0;
     args.frequency[l] += decides && selected ? 1 : 0;
-    const bool open = args.decided[l] != 0 || args.status[l] != layerselect::kMeasured;
+    args.frequency[n + l] += decides && selected && took[l] ? 1 : 0;
+    const bool missing = has(args.active, l) && !took[l];
+    const bool open = args.decided[l] != 0 || missing || args.status[l] != layerselect::kMeasured;
     args.wanted[l] = l >= args.first_layer && open ? 1 : 0;
     args.gate[l] = selected ? 0.0F : 1.0F;
     if (args.history_rows > 0) {
       args.history_scores[row * n + l] = args.scores[l];
       args.history_mask[row * n + l] = args.mask[l];
-      args.history_trained[row * n + l] = has(args.active, l) ? 1 : 0;
+      args.history_trained[row * n + l] = took[l] ? 1 : 0;
     }
   }
   args.gate[n] = 0.0F;

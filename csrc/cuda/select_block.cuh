@@ -5,7 +5,7 @@
 // of ../select.h, in which each thread owns a layer or a cut; minima do not depend on order. So the bits do not
 // depend on the grid, and the mask is the CPU's.
 //
-// Memory moved, for P tensors of I items and L layers: 8 I + 24 P bytes of sums and indices, about 48 L of state, and with a
+// Memory moved, for P tensors of I items and L layers: 8 I + 24 P bytes of sums and indices, about 56 L of state, and with a
 // budget up to 40 L of costs.
 #pragma once
 
@@ -61,18 +61,26 @@ __device__ __forceinline__ void reduce_tensors(const SelectArgs& args) {
   }
 }
 
-// Sums of the groups into scratch.wide and args.group_sums, raw scores of the layers into scratch.scores.
+// Sums of the groups into scratch.wide and args.group_sums, raw scores of the layers into scratch.scores, and into
+// scratch.status whether a layer has a gradient.
 __device__ __forceinline__ void sum_groups(const SelectArgs& args, const Scratch& scratch) {
   for (int group = static_cast<int>(threadIdx.x); group <= args.num_layers; group += kThreads) {
-    const float* const inv_scale = group < args.num_layers ? args.inv_scale : args.outer_inv_scale;
+    const bool late = has(args.late, group);
+    const float* const inv_scale = late ? args.late_inv_scale : args.inv_scale;
     const double scale = inv_scale == nullptr ? 1.0 : static_cast<double>(*inv_scale);
     const double scale_squared = __dmul_rn(scale, scale);
     double sum = 0.0;
     double roots = 0.0;
+    bool present = false;
     if (has(args.present, group)) {
       const int end = args.group_begin[group + 1];
       for (int i = args.group_begin[group]; i < end; ++i) {
-        const double square = __dmul_rn(args.tensor_sums[args.group_tensors[i]], scale_squared);
+        const double of_tensor = args.tensor_sums[args.group_tensors[i]];
+        if (of_tensor < 0.0) {
+          continue;
+        }
+        present = true;
+        const double square = __dmul_rn(of_tensor, scale_squared);
         sum = __dadd_rn(sum, square);
         if (args.form == Form::kSqrtSum) {
           roots = __dadd_rn(roots, __dsqrt_rn(__dsqrt_rn(square)));
@@ -82,6 +90,7 @@ __device__ __forceinline__ void sum_groups(const SelectArgs& args, const Scratch
     scratch.wide[group] = sum;
     args.group_sums[group] = sum;
     if (group < args.num_layers) {
+      scratch.status[group] = present && !(late && sum == 0.0) ? 1 : 0;
       if (args.form == Form::kSqrtSum) {
         sum = roots;
       } else if (args.form == Form::kRms) {
@@ -92,25 +101,35 @@ __device__ __forceinline__ void sum_groups(const SelectArgs& args, const Scratch
   }
 }
 
-// Takes in the raw scores: status, held scores, counters of what is not finite.
-__device__ __forceinline__ void update_scores(const SelectArgs& args, const Scratch& scratch) {
-  for (int layer = static_cast<int>(threadIdx.x); layer < args.num_layers; layer += kThreads) {
+// Takes in the raw scores: status, held scores, counters of what is not finite. An active layer without a gradient keeps its
+// score; where it has none it is excluded, since it cannot train in this step. Returns which of the thread's layers took
+// gradients, a bit for each in turn.
+__device__ __forceinline__ std::uint32_t update_scores(const SelectArgs& args, const Scratch& scratch) {
+  std::uint32_t took_bits = 0;
+  std::uint32_t turn = 1;
+  for (int layer = static_cast<int>(threadIdx.x); layer < args.num_layers; layer += kThreads, turn <<= 1) {
+    const bool active = has(args.active, layer);
+    const bool took = active && scratch.status[layer] != 0;
     const float raw = scratch.scores[layer];
     float score = args.scores[layer];
     std::uint8_t status = kExcluded;
-    if (has(args.active, layer) && !isfinite(raw)) {
+    if (took) {
+      took_bits |= turn;
+    }
+    if (took && !isfinite(raw)) {
       args.nonfinite[layer] += 1;
     } else if (layer >= args.first_layer) {
-      if (has(args.active, layer)) {
+      if (took) {
         score = raw;
         args.scores[layer] = raw;
       }
-      status = isfinite(score) ? kMeasured : kNeverMeasured;
+      status = isfinite(score) ? kMeasured : active ? kExcluded : kNeverMeasured;
     }
     args.status[layer] = status;
     scratch.scores[layer] = score;
     scratch.status[layer] = status;
   }
+  return took_bits;
 }
 
 // What a rule says: the layers from a rank on, or each layer for itself.
@@ -243,7 +262,7 @@ __device__ __forceinline__ void select_block(const SelectArgs& args, unsigned ch
   if (is_skipped(args, write_total_norm(args, scratch))) {
     return;
   }
-  update_scores(args, scratch);
+  std::uint32_t took_bits = update_scores(args, scratch);
 
   // 32-bit remainders: 64-bit ones are calls. Nobody trains for four billion steps.
   const auto steps = static_cast<std::uint32_t>(step);
@@ -260,7 +279,8 @@ __device__ __forceinline__ void select_block(const SelectArgs& args, unsigned ch
     }
   }
   const std::int64_t row = args.history_rows > 0 ? steps % static_cast<std::uint32_t>(args.history_rows) : 0;
-  for (int layer = static_cast<int>(threadIdx.x); layer < num_layers; layer += kThreads) {
+  for (int layer = static_cast<int>(threadIdx.x); layer < num_layers; layer += kThreads, took_bits >>= 1) {
+    const bool took = (took_bits & 1U) != 0;
     bool decided = warming_up;
     if (decides) {
       decided = has_budget ? fits_in(budgeted, scratch, layer) : chosen(args.rule, decision, scratch, layer);
@@ -270,15 +290,20 @@ __device__ __forceinline__ void select_block(const SelectArgs& args, unsigned ch
     const bool selected = decided && scratch.status[layer] != kExcluded;
     if (decides && selected) {
       args.frequency[layer] += 1;
+      if (took) {
+        args.frequency[num_layers + layer] += 1;
+      }
     }
     args.decided[layer] = decided ? 1 : 0;
     args.mask[layer] = selected ? 1 : 0;
-    args.wanted[layer] = layer >= args.first_layer && (decided || scratch.status[layer] != kMeasured) ? 1 : 0;
+    const bool missing = has(args.active, layer) && !took;
+    const bool open = decided || missing || scratch.status[layer] != kMeasured;
+    args.wanted[layer] = layer >= args.first_layer && open ? 1 : 0;
     args.gate[layer] = selected ? 0.0F : 1.0F;
     if (args.history_rows > 0) {
       args.history_scores[row * num_layers + layer] = scratch.scores[layer];
       args.history_mask[row * num_layers + layer] = selected ? 1 : 0;
-      args.history_trained[row * num_layers + layer] = has(args.active, layer) ? 1 : 0;
+      args.history_trained[row * num_layers + layer] = took ? 1 : 0;
     }
   }
   if (threadIdx.x == 0) {  // barriers ago, every thread has read the counters

@@ -22,7 +22,7 @@ constexpr int kWarps = kThreads / 32;
 // else about the work stands in device memory, written once. 4 KiB of arguments are possible on every driver; CUDA 13
 // allows 32,764 bytes, which the larger table uses. (A driver for CUDA 12.0 refuses them, so builds with CUDA 12 do
 // without.)
-constexpr int kSmallTable = 432;
+constexpr int kSmallTable = 416;
 constexpr int kLargeTable = 4000;
 
 // One warp's or one block's share of a tensor: 16 bytes, read by one load.
@@ -101,13 +101,13 @@ struct SelectArgs {
   // From partial sums to sums for each tensor. num_reduced = 0: tensor_sums is filled already.
   const double* partials;
   const std::int32_t* item_begin;  // [num_reduced + 1]: items of tensor t
-  double* tensor_sums;             // [tensors]
+  double* tensor_sums;             // [tensors]; negative: no process has such a gradient
   // From tensors to layers.
   const std::int32_t* group_begin;    // [L + 2]: where group g starts in group_tensors
   const std::int32_t* group_tensors;  // [tensors]: in the order of the parameters
   const double* numels;               // [L], for Form::kRms
-  const float* inv_scale;             // the layers' gradients are multiplied by it; null: by 1
-  const float* outer_inv_scale;       // the outer ones by this: their sums may be of a later moment
+  const float* inv_scale;             // the gradients are multiplied by it; null: by 1
+  const float* late_inv_scale;        // those of late groups by this
   double* group_sums;                 // [L + 1]: out, each group's sum of squares, so multiplied
   // A step that the optimizer will skip writes the norms (tensor_sums, group_sums, total_norm) and leaves all else as it is.
   const float* skip;                  // not 0: such a step; null: never
@@ -118,16 +118,16 @@ struct SelectArgs {
   // What was decided.
   std::uint8_t* decided;    // [L] the last selection
   std::uint8_t* mask;       // [L] that, less what is not finite now
-  std::uint8_t* wanted;     // [L] the layers that need gradients next: decided, or not measured
+  std::uint8_t* wanted;     // [L] the layers that need gradients next: decided, or not measured, or active without any
   float* gate;              // [L + 1] 1: the optimizer leaves the layer alone, 0: it updates; in the style of found_inf
-  std::int64_t* frequency;  // [L] selections in which the layer was chosen
+  std::int64_t* frequency;  // [2 L] selections in which the layer was chosen; then those in which it took gradients, too
   Counters* counters;
   // The history: a ring of rows, row = step modulo history_rows. None is kept where history_rows is 0.
   std::int64_t* history_step;       // [rows]
   float* history_threshold;         // [rows]
   float* history_scores;            // [rows, L]
   std::uint8_t* history_mask;       // [rows, L]
-  std::uint8_t* history_trained;    // [rows, L]: the layers marked active
+  std::uint8_t* history_trained;    // [rows, L]: the layers that took gradients
 
   Rule rule;
   std::uint32_t warmup;    // steps before the first selection
@@ -138,8 +138,9 @@ struct SelectArgs {
   std::int32_t first_layer;  // the layers below it take no part: excluded, never wanted
   Form form;
   std::int32_t skip_nonfinite;  // not 0: a step with a total norm that is not finite is such a step, too
-  GroupBits present;  // groups with a gradient; the others' sums count as 0
-  GroupBits active;   // layers that took gradients; the others' scores are held
+  GroupBits present;  // groups that may have a gradient; the others' sums count as 0
+  GroupBits active;   // layers that were to take gradients; the others' scores are held, and those of layers that took none
+  GroupBits late;     // groups whose sums are of a later moment, or that no hook reported: if all zero, they took no gradient
 };
 
 // Bytes of dynamic shared memory that a selection over L layers needs.

@@ -110,5 +110,16 @@ def training_line(facts: dict[str, Any]) -> str:
     if per_step and facts.get("trunk_kept"):
         per_step += f" ({facts['last_epoch_seconds_per_step']:.3f} s in the last epoch)"
     saved = f", {facts['saved_mb']:.1f} MB saved for the backward pass" if "saved_mb" in facts else ""
-    layers = f"{facts['layers_selected']:.1f} of {facts['num_layers']} layers selected on average"
-    return f"{facts['steps']} steps{per_step}; {layers}{saved}"
+    return f"{facts['steps']} steps{per_step}; {layers_line(facts)}{saved}"
+
+
+def layers_line(facts: dict[str, Any]) -> str:
+    """How much was selected, and how much of it trained, by the facts of a training."""
+    selected, layers = facts["layers_selected"], facts["num_layers"]
+    trained = facts.get("layers_trained")  # runs of early releases do not know it
+    if selected is None or trained is None:
+        return "no layer selected" if selected is None else f"{selected:.1f} of {layers} layers selected on average"
+    return (
+        f"{selected:.1f} of {layers} layers selected on average, {trained:.1f} trained (a layer was selected in "
+        f"{selected / layers:.0%} and trained in {trained / layers:.0%} of the steps)"
+    )

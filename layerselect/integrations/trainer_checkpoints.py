@@ -6,17 +6,28 @@ import json
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..checkpoint import VALUES_FILE, defect, seal
+from ..checkpoint import TENSORS_FILE, VALUES_FILE, defect, seal
+from ..errors import LayerSelectError
 from .trainer_internals import LayerSelection
 
 logger = logging.getLogger(__name__)
 
 TRAINER_STATE = "trainer_state.json"
+#: What to do with a checkpoint that a run without a selector saved.
+RESUMES = ("refuse", "fresh")
+_ADVICE = " (the run that saved it had no selector: resume='fresh' begins one at that step)"
 #: A checkpoint on SIGTERM (``enable_jit_checkpoint``) holds this file until it is complete.
 _UNFINISHED = "checkpoint-is-incomplete.txt"
+
+
+def check_resume(resume: Any) -> None:
+    """Raises LayerSelectError unless ``resume`` is one of :data:`RESUMES`."""
+    if not isinstance(resume, str) or resume not in RESUMES:
+        raise LayerSelectError(f"resume={resume!r} is none of {', '.join(map(repr, RESUMES))}")
 
 
 def checkpoint_defect(folder: str | Path) -> str | None:
@@ -29,7 +40,7 @@ def checkpoint_defect(folder: str | Path) -> str | None:
     folder = Path(folder)
     why = defect(folder)
     if why is not None:
-        return why
+        return f"{why}{_ADVICE}" if begun_without_selector(folder) else why
     if (folder / _UNFINISHED).exists():
         return f"it holds {_UNFINISHED}"
     try:
@@ -44,28 +55,51 @@ def checkpoint_defect(folder: str | Path) -> str | None:
     return None
 
 
-def last_checkpoint(folder: str | Path) -> str | None:
+def begun_without_selector(folder: str | Path) -> bool:
+    """Whether ``folder`` is a finished checkpoint of a Trainer in whose run there was no selector.
+
+    A Trainer writes its own state last. Where that knows of a selector of this step, or where a file of one lies, there was one,
+    and something has been lost.
+    """
+    folder = Path(folder)
+    if any((folder / name).exists() for name in (VALUES_FILE, TENSORS_FILE, _UNFINISHED)):
+        return False
+    try:
+        state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(state, dict) and not LayerSelection.saved_with(state)
+
+
+def last_checkpoint(folder: str | Path, *, resume: str = "refuse") -> str | None:
     """The newest complete checkpoint in a Trainer's ``output_dir``, for ``trainer.train(resume_from_checkpoint=...)``.
 
     ``transformers``' own ``get_last_checkpoint`` (``resume_from_checkpoint=True``) takes the newest folder, also one that was
     being written when the process was killed.
 
+    Args:
+        resume: as given to the callback: with ``"fresh"``, a checkpoint that a run without a selector saved counts, too.
+
     Returns:
         Its path; ``None`` if there is none, or no such folder.
+
+    Raises:
+        LayerSelectError: an unknown ``resume``.
     """
+    check_resume(resume)
     for path in _checkpoints(Path(folder)):
         why = checkpoint_defect(path)
-        if why is None:
+        if why is None or (resume == "fresh" and begun_without_selector(path)):
             return str(path)
         logger.warning("%s is left out: %s", path, why)
     return None
 
 
-def newest_defect(folder: str | Path) -> tuple[Path, str] | None:
+def newest_defect(folder: str | Path, resume: str) -> tuple[Path, str] | None:
     """The newest checkpoint in ``folder`` and what is wrong with it, if something is."""
     for path in _checkpoints(Path(folder)):
         why = checkpoint_defect(path)
-        return None if why is None else (path, why)
+        return None if why is None or (resume == "fresh" and begun_without_selector(path)) else (path, why)
     return None
 
 

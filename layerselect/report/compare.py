@@ -9,6 +9,7 @@ from ..tasks.compare import Comparison, Row, used_columns
 from ..tasks.compare.cells import CellResult
 from ..tasks.compare.table import notes
 from .page import page_environment, svg
+from .selection import SelectionShares, lacking
 from .trunk import trunk_sentence
 
 
@@ -95,6 +96,8 @@ def _maps(comparison: Comparison) -> list[dict[str, Any]]:
             "seed": result.cell.seed,
             "facts": result.training,
             "trunk": trunk_sentence(result.training),
+            "shares": SelectionShares.of(result.history).sentence(),
+            "lacking": lacking(result.history),
             "map": svg(heat_map(result.history, result.layer_names)),
         }
         for name, result in first.items()

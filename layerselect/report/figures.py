@@ -31,15 +31,21 @@ COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2")
 CLASSIFICATION = (("macro_f1", "macro-F1"), ("macro_auprc", "macro AUPRC"), ("accuracy", "accuracy"))
 #: More columns than this would be thinner than a pixel: neighbouring steps are then averaged.
 _MAX_COLUMNS = 900
+#: Of selections, of those of them that trained.
+_BARS = ("#bfdbfe", COLOURS[0])
+#: Of a selection that took no gradient.
+_IDLE = (0.86, 0.15, 0.15)
 # One layer's rows in the heat map: its score on top, then whether it was selected, then a gap.
 _SCORE_ROWS, _MARK_ROWS, _GAP_ROWS = 6, 3, 1
 
 
 def heat_map(history: Mapping[str, np.ndarray], layer_names: Sequence[str]) -> str:
-    """Scores by layer and step, the selected layers marked by a black bar under their colours.
+    """Scores by layer and step, the selected layers marked by a bar under their colours: black where they trained, red where
+    they took no gradient.
 
     Args:
-        history: ``step`` int64 ``[n]``, ``scores`` float32 ``[n, L]``, ``mask`` bool ``[n, L]``.
+        history: ``step`` int64 ``[n]``, ``scores`` float32 ``[n, L]``, ``mask`` bool ``[n, L]``, and ``trained`` bool ``[n, L]``
+            (which layers took gradients) if it is known.
     """
     steps, scores, mask = history["step"], history["scores"].astype(np.float64), history["mask"]
     if not len(steps):
@@ -48,10 +54,11 @@ def heat_map(history: Mapping[str, np.ndarray], layer_names: Sequence[str]) -> s
     positive = np.where(np.isfinite(scores) & (scores > 0), scores, np.nan)
     values = _binned(np.log10(positive))
     share = _binned(mask.astype(np.float64))
+    idle = _binned((mask & ~history.get("trained", mask)).astype(np.float64))
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
     norm = Normalize(low, max(high, low + 1e-6))
-    image = _rows_of(values, share, norm)
+    image = _rows_of(values, share, norm, idle)
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 1.3 + layers * (0.34 if layers <= 12 else 0.2)), layout="constrained")
         axes = figure.add_subplot()
@@ -69,18 +76,23 @@ def heat_map(history: Mapping[str, np.ndarray], layer_names: Sequence[str]) -> s
         return svg_text(figure)
 
 
-def frequency_bars(frequency: Sequence[int], steps: int) -> str:
-    """In which share of the selections each layer was chosen."""
-    share = np.asarray(frequency, dtype=float) / max(1, steps)
+def frequency_bars(selected: Sequence[int], steps: int, trained: Sequence[int] | None = None) -> str:
+    """In which share of the steps each layer was selected (light), and selected and trained (dark)."""
+    shares = [np.asarray(counts, dtype=float) / max(1, steps) for counts in (selected, trained) if counts is not None]
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 1.9), layout="constrained")
+        figure = Figure(figsize=(9.6, 1.9 if trained is None else 2.2), layout="constrained")
         axes = figure.add_subplot()
-        bars = axes.bar(range(len(share)), share, color=COLOURS[0], width=0.72)
-        if len(share) <= 16:
-            axes.bar_label(bars, [f"{value:.0%}" for value in share], fontsize=8, color="#334155", padding=1)
-        axes.set(ylim=(0, 1.12), xlabel="layer", ylabel="share of steps", xlim=(-0.7, len(share) - 0.3))
+        layers = range(len(shares[0]))
+        for share, colour, name in zip(shares, _BARS[-len(shares) :], ("selected", "trained"), strict=False):
+            axes.bar(layers, share, color=colour, width=0.72, label=name)
+        if len(shares[0]) <= 16:
+            texts = [" / ".join(f"{share[layer]:.0%}" for share in shares) for layer in layers]
+            axes.bar_label(axes.containers[0], texts, fontsize=8 if trained is None else 7, color="#334155", padding=1)
+        if trained is not None:
+            axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+        axes.set(ylim=(0, 1.12), xlabel="layer", ylabel="share of steps", xlim=(-0.7, len(shares[0]) - 0.3))
         axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
-        axes.set_xticks(range(0, len(share), max(1, -(-len(share) // 32))))
+        axes.set_xticks(range(0, len(shares[0]), max(1, -(-len(shares[0]) // 32))))
         return svg_text(figure)
 
 
@@ -191,11 +203,18 @@ def _binned(values: np.ndarray) -> np.ndarray:
     return np.stack(rows)
 
 
-def _rows_of(values: np.ndarray, share: np.ndarray, norm: Normalize) -> np.ndarray:
-    """The picture, RGB uint8: for each layer, from below, a gap, the mark of its selection, its score."""
+def _rows_of(values: np.ndarray, share: np.ndarray, norm: Normalize, idle: np.ndarray | None = None) -> np.ndarray:
+    """The picture, RGB uint8: for each layer, from below, a gap, the mark of its selection, its score.
+
+    Args:
+        share: of the steps of a cell in which the layer was selected.
+        idle: of them, in which it was selected and took no gradient.
+    """
     colours = colormaps["viridis"](norm(np.nan_to_num(values, nan=norm.vmin)))[..., :3]
     colours[~np.isfinite(values)] = 0.85  # never measured
     marks = np.repeat((1.0 - share)[..., None], 3, axis=2) * 0.95
+    if idle is not None:
+        marks += idle[..., None] * np.array(_IDLE)
     white = np.ones_like(colours)
     stripes = [*[white] * _GAP_ROWS, *[marks] * _MARK_ROWS, *[colours] * _SCORE_ROWS]
     picture = np.stack(stripes, axis=2)  # [n, L, stripe, rgb]

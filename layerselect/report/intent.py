@@ -11,6 +11,7 @@ import numpy as np
 
 from ..metrics import ClassificationReport
 from .page import page_environment, svg
+from .selection import SelectionShares, lacking
 from .trunk import trunk_sentence
 
 
@@ -23,7 +24,7 @@ class IntentReport:
         splits: for each split, the reports of the floors and, last, of the trained model.
         metrics, losses: the lines of ``metrics.jsonl`` and ``training.jsonl``.
         frequency: how many selections each layer was in.
-        history: ``step`` [n], ``scores`` [n, L], ``mask`` [n, L].
+        history: ``step`` [n], ``scores`` [n, L], ``mask`` [n, L], ``trained`` [n, L] if it is known.
     """
 
     settings: Mapping[str, Any]
@@ -54,12 +55,14 @@ def render(report: IntentReport) -> str:
     environment = page_environment()
     from .figures import curves, frequency_bars, heat_map
 
-    steps = len(report.history["step"])
+    shares = SelectionShares.of(report.history)
     return environment.get_template("intent.html.j2").render(
         r=report,
         headline=_headline(report),
-        heat_map=svg(heat_map(report.history, report.layer_names)) if steps else "",
-        frequency=svg(frequency_bars(report.frequency, _selections(report))) if steps else "",
+        heat_map=svg(heat_map(report.history, report.layer_names)) if shares.steps else "",
+        frequency=svg(frequency_bars(shares.selected, shares.steps, shares.trained)) if shares.steps else "",
+        shares=shares.sentence(),
+        lacking=lacking(report.history),
         curves=svg(curves(report.losses, report.metrics)),
         trunk=trunk_sentence(report.training),
     )
@@ -72,7 +75,3 @@ def _headline(report: IntentReport) -> dict[str, Any]:
     independent = [name for name in names if name != chosen_by]
     split = (independent or names or [None])[0]
     return {"split": split, "reports": report.splits.get(split, {}), "independent": bool(independent)}
-
-
-def _selections(report: IntentReport) -> int:
-    return max(1, len(report.history["step"]))

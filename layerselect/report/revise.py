@@ -13,6 +13,7 @@ import numpy as np
 from ..metrics import RevisionScores
 from .diff import difference_html
 from .page import page_environment, svg
+from .selection import SelectionShares, lacking
 from .trunk import trunk_sentence
 
 #: A page with more predictions than this is slow to open.
@@ -43,7 +44,7 @@ class ReviseReport:
         predictions: the lines of ``predictions.jsonl``: ``id, split, intentions, source, references, prediction, scores``.
         metrics, losses: the lines of ``metrics.jsonl`` and ``training.jsonl``.
         frequency: how many selections each layer was in.
-        history: ``step`` [n], ``scores`` [n, L], ``mask`` [n, L].
+        history: ``step`` [n], ``scores`` [n, L], ``mask`` [n, L], ``trained`` [n, L] if it is known.
         transfer: ``kind`` (shared, all or none), ``layers`` (taken over), ``own`` (the generator's choice), ``ratio``,
             ``frequency`` (of the predictor), ``own_frequency``, ``own_steps``, ``first_loss``, ``untrained_loss``, ``warnings``.
             What a run did not measure may be missing or ``None``. ``None`` where the run had no predictor.
@@ -78,15 +79,17 @@ def render(report: ReviseReport) -> str:
     environment = page_environment()
     from .figures import curves, frequency_bars, heat_map
 
-    steps = len(report.history["step"])
+    shares = SelectionShares.of(report.history)
     shown = sorted(report.predictions, key=_by_sari)[:MAX_PREDICTIONS]
     intentions = list(dict.fromkeys(name for record in shown for name in record["intentions"]))
     return environment.get_template("revise.html.j2").render(
         r=report,
         lead=_lead(report),
         headline=_headline(report),
-        heat_map=svg(heat_map(report.history, report.layer_names)) if steps else "",
-        frequency=svg(frequency_bars(report.frequency, steps)) if steps else "",
+        heat_map=svg(heat_map(report.history, report.layer_names)) if shares.steps else "",
+        frequency=svg(frequency_bars(shares.selected, shares.steps, shares.trained)) if shares.steps else "",
+        shares=shares.sentence(),
+        lacking=lacking(report.history),
         curves=svg(curves(report.losses, report.metrics, _CURVES, top=100)),
         trunk=trunk_sentence(report.training),
         transfer=_transfer(report.transfer) if report.transfer else None,

@@ -35,10 +35,11 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
     ``seconds_per_step``, ``processor_seconds_per_step`` and ``saved_mb`` are means over the steps of this process (an
     interrupted run's earlier steps are not in them), ``last_epoch_...`` are medians over the last of these steps, as many as an
     epoch has: where hidden states are kept, steps that read what the first epoch has computed. ``peak_memory_mb`` is the most that this process held, on the device if it trained on one;
-    ``layers_selected``, ``layers_with_gradient`` and ``trained_parameters`` (of selected layers, and outside the layers) are means
-    over all steps.
+    ``layers_selected``, ``layers_with_gradient``, ``layers_trained`` (selected, and with a gradient) and ``trained_parameters`` (of
+    layers that trained, and outside the layers) are means over all steps.
     """
     rows = selector.history.arrays()
+    trained = rows["mask"] & rows["trained"]
     parameters = list(trainer.model.parameters())
     facts = {
         "steps": trainer.state.global_step,
@@ -52,7 +53,8 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
         "num_layers": selector.num_layers,
         "layers_selected": float(rows["mask"].sum(axis=1).mean()) if len(rows["mask"]) else None,
         "layers_with_gradient": float(rows["trained"].sum(axis=1).mean()) if len(rows["trained"]) else None,
-        "trained_parameters": _trained_parameters(selector, rows["mask"]),
+        "layers_trained": float(trained.sum(axis=1).mean()) if len(trained) else None,
+        "trained_parameters": _trained_parameters(selector, trained),
         "peak_memory_mb": round(_peak_memory(trainer.args.device) / 1e6, 1),
         "mode": selector.mode,
         "backend": selector.backend,

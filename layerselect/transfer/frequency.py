@@ -33,15 +33,19 @@ class Importance:
 
     Attributes:
         layer_names: qualified names of the L layers, in forward order.
-        frequency: G, for each layer in how many selections it was chosen.
+        frequency: G, for each layer in how many selections it was chosen. This is the importance of Intention-Tuning
+            (arXiv 2602.00477): it asks how often a layer's gradient stood out, whether or not the layer trained in that step.
         steps: how many steps the run had.
         rule: the rule that chose: its ``name`` and its options.
+        trained_frequency: of these selections, those in which the layer took gradients and so trained; fewer than ``frequency``
+            in mode ``freeze``. ``None`` in files of early releases, which did not tell.
     """
 
     layer_names: list[str]
     frequency: list[int]
     steps: int
     rule: dict[str, Any]
+    trained_frequency: list[int] | None = None
 
 
 def read_importance(path: str | Path) -> Importance:
@@ -75,7 +79,12 @@ def read_importance(path: str | Path) -> Importance:
         raise _damaged(file, f"steps is {steps!r}")
     if not isinstance(rule, dict) or not isinstance(rule.get("name"), str):
         raise _damaged(file, f"rule is {rule!r}")
-    return Importance(names, frequency, steps, rule)
+    trained = content.get("trained_frequency")
+    if trained is not None and not (
+        isinstance(trained, list) and len(trained) == len(names) and all(map(_is_count, trained))
+    ):
+        raise _damaged(file, "trained_frequency is no list of a count for each layer")
+    return Importance(names, frequency, steps, rule, trained)
 
 
 def pick_layers(frequency: Sequence[int], rule: str | Rule = "variance", seed: int = 0) -> list[int]:
@@ -85,7 +94,8 @@ def pick_layers(frequency: Sequence[int], rule: str | Rule = "variance", seed: i
     all chosen equally often, G says nothing and the cut would be arbitrary: all layers are returned, with a warning.
 
     Args:
-        frequency: G, [L], for each layer in how many selections it was chosen.
+        frequency: G, [L], for each layer in how many selections it was chosen: ``Importance.frequency``, selections as in the paper,
+            not ``trained_frequency``.
         rule: a rule, or its name with options, that decides by scores; or ``all``, ``fixed``, ``upper``, which choose the same
             layers whatever G is. A rule that is given is not changed.
         seed: for rules given by name that draw at random.

@@ -49,9 +49,10 @@ class SentAhead:
 
     def take(self, keys: tuple[bytes, ...], place: object) -> list[Tensor] | None:
         """The states of a batch that was sent, for use on the current streams; ``None`` if it was not."""
-        sent = self._sent.pop(keys, None)
-        if sent is None or sent.place is not place:
+        sent = self._sent.get(keys)
+        if sent is None or sent.place is not place:  # of a pass in between, with another adapter
             return None
+        del self._sent[keys]
         for state, event in zip(sent.states, sent.arrived, strict=True):
             stream = torch.cuda.current_stream(state.device)
             stream.wait_event(event)

@@ -35,9 +35,9 @@ class Kept:
         return [entry if entry is not None and fits(entry, masks, row) else None for row, entry in enumerate(found)]
 
 
-def numerics_on(device: torch.device) -> tuple[str, str | None, str | None]:
-    """What decides, besides weights and tokens, how hidden states are rounded: the kind of device, autocast, and on a GPU
-    the precision of float32 products."""
+def numerics_on(device: torch.device) -> tuple[str, str | None, str]:
+    """What decides, besides weights and tokens, how hidden states are rounded: the kind of device, autocast, and the precision of
+    float32 products."""
     kind = device.type
     autocast = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None
-    return kind, autocast, torch.get_float32_matmul_precision() if kind == "cuda" else None
+    return kind, autocast, torch.get_float32_matmul_precision()

@@ -5,6 +5,9 @@ model is given of the example, padding left out: token ids, token types, whateve
 belong to it. Where the model is told ``position_ids``, those of the tokens count. Where it is not, it counts
 from the left end of the batch, padding included: then it counts how far from there the example begins, which is nothing
 under padding on the right.
+
+The decoder of an encoder-decoder is often given nothing but labels, of which the model makes its inputs. Behind the last label that
+counts, they are padding. Where it makes them of something else, everything counts, padding included.
 """
 
 from __future__ import annotations
@@ -49,12 +52,16 @@ class BatchKeys:
     asks_padding: bool = False
 
 
-def keys_of(inputs: Mapping[str, Any], stacks: int = 1) -> BatchKeys:
+def keys_of(
+    inputs: Mapping[str, Any], stacks: int = 1, *, shifts_labels: bool = False, decoder_below: bool = True
+) -> BatchKeys:
     """The keys of a batch.
 
     Args:
         inputs: what the model is called with, by name; tensors on the host, or the host waits for them.
         stacks: 2 for an encoder-decoder, whose decoder's inputs are called ``decoder_...``.
+        shifts_labels: it makes the decoder's inputs of the labels, moved on by one place, where it is given no other.
+        decoder_below: whether states of the decoder are kept, too.
 
     Raises:
         LayerSelectError: there is no tensor in it; or several examples share a row (packing); or the attention mask is not one
@@ -63,19 +70,31 @@ def keys_of(inputs: Mapping[str, Any], stacks: int = 1) -> BatchKeys:
     tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name not in _IGNORED}
     _refuse_packing(inputs)
     labels = tensors.get("labels")
-    if stacks == 1 or "decoder_input_ids" in tensors:
-        tensors.pop("labels", None)  # else the decoder's inputs are made of them
+    if stacks > 1 and not decoder_below:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("decoder_")}
+    has_decoder = stacks > 1 and decoder_below
+    decoder_is_given = not {"decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(tensors)
+    if not has_decoder or decoder_is_given:
+        tensors.pop("labels", None)  # else the decoder's inputs may be made of them
     size = batch_size(tensors)
-    groups = ("", "decoder_")[: max(1, min(stacks, 2))]
+    groups = ("", "decoder_")[: 1 + has_decoder]
     masks = [_mask(tensors.pop(f"{group}attention_mask", None), f"{group}attention_mask", size) for group in groups]
+    shifted = has_decoder and not decoder_is_given and shifts_labels and _are_tokens(labels)
+    if shifted and labels is not None and masks[1] is None:
+        masks[1] = _up_to_the_last(labels)
     hashes = [hashlib.blake2b(digest_size=_KEY_BYTES) for _ in range(size)]
     for group, mask in zip(groups, masks, strict=True):
         if mask is not None and f"{group}position_ids" not in tensors:
             for row, digest in zip(mask, hashes, strict=True):
                 _add_places(digest, group, row)
+    # What the decoder makes its inputs of is not known then: what stands where there is padding may count, too.
+    whole = has_decoder and not decoder_is_given and not shifted
     for name in sorted(tensors):
-        in_decoder = len(groups) > 1 and (name.startswith("decoder_") or name == "labels")
-        _add(hashes, name, tensors[name], size, masks[1 if in_decoder else 0])
+        in_decoder = has_decoder and (name.startswith("decoder_") or name == "labels")
+        _add(hashes, name, tensors[name], size, None if whole else masks[1 if in_decoder else 0])
+    if whole and masks[0] is not None:
+        for row, digest in zip(masks[0], hashes, strict=True):
+            digest.update(np.packbits(row).data)
     there = tuple(None if mask is None else torch.from_numpy(mask) for mask in masks)
     return BatchKeys(
         tuple(digest.digest() for digest in hashes),
@@ -115,6 +134,16 @@ def _mask(value: Tensor | None, name: str, size: int) -> np.ndarray | None:
     return (mask != 0).numpy()
 
 
+def _are_tokens(labels: Tensor | None) -> bool:
+    return labels is not None and labels.ndim == 2 and not labels.is_floating_point()
+
+
+def _up_to_the_last(labels: Tensor) -> np.ndarray:
+    """True up to the last label that counts: the token behind it is what its place predicts."""
+    counts = _array(labels) != _NO_LABEL
+    return np.logical_or.accumulate(counts[:, ::-1], axis=1)[:, ::-1].copy()
+
+
 def _asks_padding(mask: np.ndarray | None, labels: Tensor) -> bool:
     if mask is None or labels.shape != mask.shape:
         return False
@@ -145,7 +174,10 @@ def _add(hashes: list[Any], name: str, value: Tensor, size: int, mask: np.ndarra
     if is_position and len(array) == 1:
         array = np.repeat(array, size, axis=0)
     label = f"\0{name}\0{value.dtype}\0".encode()
-    if array.ndim == 0 or len(array) != size:  # the same for all
+    if name.endswith("position_ids") and array.ndim == 3 and array.shape[1] == size:  # of several kinds of positions
+        array = np.ascontiguousarray(array.swapaxes(0, 1))
+        mask = None
+    if array.ndim == 0 or len(array) != size or name.endswith("head_mask"):  # the same for all
         content = label + str(array.shape).encode() + array.tobytes()
         for digest in hashes:
             digest.update(content)

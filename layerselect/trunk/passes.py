@@ -39,7 +39,7 @@ def states_at_cut(
 
     handles = [b.register_forward_hook(partial(take, s)) for s, b in enumerate(lasts) if b is not None]
     try:
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.inference_mode(False), torch.no_grad():
             call()
     except _Reached:
         return found
@@ -78,7 +78,7 @@ def survey(
         nexts: of each stack the lowest block above it; ``None`` where the whole stack is below, or none of it.
 
     Raises:
-        LayerSelectError: the hidden states do not go from block to block as they are; or the model comes to another output
+        LayerSelectError: the model calls a block more than once; or the hidden states do not go from block to block as they are; or it comes to another output
             when the blocks below the cut are skipped: then it uses what they compute elsewhere, too.
     """
     found: list[Tensor | None] = [None] * len(lasts)
@@ -90,6 +90,11 @@ def survey(
             order.append(module)
 
     def take(stack: int, block: nn.Module, args: Any, output: Any) -> None:
+        if found[stack] is not None:
+            raise LayerSelectError(
+                f"{type(model).__name__} runs its layers more than once in a pass, and hidden states are kept for one run alone: "
+                "call it once for each input, or train with trunk='none'"
+            )
         found[stack] = skipping.form_of(block).hidden(output)
 
     def arrives(stack: int, block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -101,6 +106,7 @@ def survey(
 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.callback(setattr, skipping, "learn", False)
         skipping.learn = True
@@ -117,7 +123,7 @@ def survey(
             "some of the model's blocks below the cut do not run in every pass: train with trunk='none'"
         )
     states = [None if state is None else state.detach() for state in found]
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), torch.inference_mode(False), torch.no_grad():
         skipping.given = states
         try:
             skipped = call()

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import LayerSelectError
-from ..freezing import Freezer
+from ..layer_freezer import LayerFreezer
 from ..rules import ModelView, Rule
 from .cut import Cut
 from .store import TrunkStore
@@ -79,7 +79,7 @@ class TrunkSelection:
         """Whether the cut is still to be chosen."""
         return self._cut is not None and self._cut.depth is None
 
-    def saw(self, scores: Tensor, status: Tensor, freezer: Freezer) -> None:
+    def saw(self, scores: Tensor, status: Tensor, freezer: LayerFreezer) -> None:
         """Takes note of a step; while the cut is to be chosen, no layer is updated in it."""
         if self.watching:
             assert self._cut is not None
@@ -87,7 +87,7 @@ class TrunkSelection:
             freezer.drop_gradients([False] * len(freezer.active))
         self.stand(freezer)
 
-    def stand(self, freezer: Freezer) -> None:
+    def stand(self, freezer: LayerFreezer) -> None:
         """Begins to keep hidden states, if the cut is known and layers may be frozen."""
         if not self.first_layer or self.trunk is not None or self._declined or freezer.held:
             return
@@ -96,7 +96,13 @@ class TrunkSelection:
         if self._may_decline and not worth_keeping(self._view.modules[: self.first_layer]):
             self._declined = True  # measured once, not in every step
             return
-        self.trunk = Trunk(self._view.model, self.first_layer, self._store, layers=self._view.modules)
+        self.trunk = Trunk(
+            self._view.model,
+            self.first_layer,
+            self._store,
+            layers=self._view.modules,
+            held=[p for layer in self._view.parameters[: self.first_layer] for _, p in layer],
+        )
         logger.info("the cut is below layer %d of %d", self.first_layer, len(self._view.modules))
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ are replaced.
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from ..probing import evaluating
+from .kept import numerics_on
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,15 @@ class Skipping:
     Attributes:
         given: for each stack, the hidden states behind the last of these blocks; ``None``: they compute.
         learn: notes the forms of the outputs of blocks that compute.
+        numerics: those under which a block computed when they were last learned. A model may set up its own autocast inside.
+        taken: for each stack, whether one of its blocks has handed on what is given.
     """
 
     def __init__(self, stacks: Sequence[Sequence[nn.Module]]) -> None:
         self.given: Sequence[Tensor | None] | None = None
         self.learn = False
+        self.numerics: tuple | None = None
+        self.taken = [False] * len(stacks)
         self._forwards = [
             _Forward(block, self, stack, f"block {number}")
             for stack, blocks in enumerate(stacks)
@@ -99,6 +105,10 @@ class Skipping:
         form = next(f.form for f in self._forwards if f.block is block)
         assert form is not None
         return form
+
+    def replaced(self) -> nn.Module | None:
+        """A block whose ``forward`` somebody has replaced meanwhile."""
+        return next((f.block for f in self._forwards if vars(f.block).get("forward") is not f), None)
 
     def close(self) -> None:
         """Gives the blocks their own ``forward`` back."""
@@ -123,6 +133,7 @@ class _Forward:
         if given is None:
             output = self._forward(*args, **kwargs)
             if self._skipping.learn:
+                self._skipping.numerics = numerics_on(_device_of(self.block))
                 self.form = OutputForm.of(args, kwargs, output)
                 if self.form is None:
                     raise LayerSelectError(
@@ -132,6 +143,7 @@ class _Forward:
             return output
         hidden = given[self._stack]
         assert self.form is not None and hidden is not None
+        self._skipping.taken[self._stack] = True
         return self.form.with_hidden(hidden, args, kwargs, self._computed(args, kwargs) if self.form.computed else None)
 
     def _computed(self, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -146,10 +158,19 @@ class _Forward:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable:
         """A copy of the model has no store: its blocks compute."""
+        if self._own is not None:
+            return copy.deepcopy(self._own, memo)
         block = memo.get(id(self.block), self.block)
         return types.MethodType(type(block).forward, block)
 
     def __reduce__(self) -> tuple:
-        raise TypeError(
-            "a model whose hidden states are kept cannot be pickled: save its state_dict, or close the selector first"
-        )
+        """Nor has one that was saved."""
+        return (_itself, (self._own,)) if self._own is not None else (getattr, (self.block, "forward"))
+
+
+def _itself(forward: Callable) -> Callable:
+    return forward
+
+
+def _device_of(block: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in block.parameters()), torch.device("cpu"))

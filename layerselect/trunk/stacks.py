@@ -50,8 +50,19 @@ def check_model(model: nn.Module) -> None:
         raise LayerSelectError(
             "the parameters are sharded, and processes that skip layers would wait for those that do not: train with trunk='none'"
         )
-    if isinstance(model, torch._dynamo.OptimizedModule) or any(
-        getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()
+    for module in (model, *model.modules()):
+        refuse_compiled(module)
+
+
+def refuse_compiled(module: nn.Module, *, compiling: bool = False) -> None:
+    """
+    Raises:
+        LayerSelectError: the module is compiled, or it is being compiled.
+    """
+    if (
+        compiling
+        or isinstance(module, torch._dynamo.OptimizedModule)
+        or vars(module).get("_compiled_call_impl") is not None
     ):
         raise LayerSelectError(
             "the model is compiled, and layers that are skipped would compile it again: train with trunk='none'"
@@ -60,6 +71,11 @@ def check_model(model: nn.Module) -> None:
 
 def argument_names(model: nn.Module) -> list[str]:
     """The names of the arguments that the model's call takes by position."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # under peft
-    parameters = inspect.signature(type(base).forward).parameters.values()
+    names = _positional(model)
+    # Some of peft's wrappers hand on whatever they are given.
+    return names or _positional(model.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+def _positional(model: nn.Module) -> list[str]:
+    parameters = inspect.signature(type(model).forward).parameters.values()
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][1:]

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LayerSelectError
 from ..layers import LayerSpec, layer_modules
+from ..model_hooks import ModelHook
 from .ahead import SentAhead
-from .kept import Kept, numerics_on
+from .forgotten import REMEMBERED, Forgotten, without_memory
+from .kept import Kept
 from .keys import CARRIED, BatchKeys, batch_size, keys_of
 from .padding import batch_of, examples_of
-from .passes import check_padding, states_at_cut, survey
+from .passes import check_padding, states_at_cut
+from .places import Places
 from .skipping import Skipping
-from .stacks import argument_names, check_model, stacks_at
+from .stacks import argument_names, check_model, refuse_compiled, stacks_at
 from .store import TrunkStore
-from .weights import TrunkWeights
 
-logger = logging.getLogger(__name__)
-
-#: Goes up when entries of earlier releases mean something else.
-_VERSION = 1
 #: What a call, or else the model's configuration, may ask for that the layers below the cut have to be run for.
 _ASKED_ANYWHERE = ("output_hidden_states", "output_attentions")
-#: What is remembered for the next token; without the skipped layers it is not whole.
-_REMEMBERED = ("past_key_values", "cache")
 
 
 class Trunk:
@@ -48,8 +44,9 @@ class Trunk:
     compared. A pass that asks for what only all layers can give (a cache for generation, the hidden states of all layers)
     runs all layers.
 
-    The weights below the cut are watched: when one of them is written to, replaced or moved, their fingerprint is taken
-    anew, and entries of another one are not found.
+    What is below the cut is watched: its weights, which adapters are active, disabled or merged, their scaling, the configuration.
+    Each setting has entries of its own. Where hidden states depend on what no entry can be found by (hooks of others, noise on
+    embeddings, arguments that are no tensors), the pass computes, and why is said once.
 
     Args:
         model: the module that the training calls.
@@ -57,6 +54,8 @@ class Trunk:
         store: where the states are kept; the caller closes it. ``None``: one of its own, in memory as far as it reaches.
         layers: where the layers are, as for :class:`~layerselect.FastSelector`; whether they train does not matter. Or the
             layers' modules.
+        held: parameters that the caller keeps from training below the cut, whatever their ``requires_grad``; adapters that
+            others switch on there are taken to be so, too. ``None``: nothing may require a gradient there.
 
     Attributes:
         filled: how many examples were computed.
@@ -69,7 +68,13 @@ class Trunk:
     """
 
     def __init__(
-        self, model: nn.Module, cut: int, store: TrunkStore | None = None, *, layers: LayerSpec = None
+        self,
+        model: nn.Module,
+        cut: int,
+        store: TrunkStore | None = None,
+        *,
+        layers: LayerSpec = None,
+        held: Collection[nn.Parameter] | None = None,
     ) -> None:
         check_model(model)
         found = layer_modules(model, layers)
@@ -77,26 +82,35 @@ class Trunk:
             raise LayerSelectError(
                 f"cut={cut!r} is not between 1 and {len(found) - 1}: the model has {len(found)} layers"
             )
-        self.cut, self._layers = cut, len(found)
+        self.cut = cut
         self.filled = self.read = 0
-        self.bytes_per_token: int | None = None
         self._model = model.module if isinstance(model, DistributedDataParallel) else model
         self._names = argument_names(self._model)
         self._stacks = stacks_at(self._model, found, cut)
         self._owns_store = store is None
         self.store = TrunkStore() if store is None else store
         self._skipping = Skipping([stack.below for stack in self._stacks])
-        self._weights: TrunkWeights | None = None
-        self._kept: dict[tuple, Kept] = {}
+        self._places = Places(
+            self._model, model, self._stacks, self.store, self._skipping, {"cut": cut, "layers": len(found)}, held
+        )
+        self._of_keys = {
+            "shifts_labels": _shifts_labels(self._model),
+            "decoder_below": len(self._stacks) > 1 and bool(self._stacks[1].below),
+        }
         self._inside = self._padding_is_idle = False
-        self._fingerprints: dict[tuple, str] = {}
         self._latest: Kept | None = None
+        self._begin = torch.compiler.disable(self._begun)  # the model may be compiled afterwards, from outside
+        self._modes: list[tuple[nn.Module, bool]] = []
         self._sent = SentAhead()
         self._handles = [
             # In front of all others: some of them take note of the pass that begins, and ours may run another one first.
-            model.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True),
-            model.register_forward_hook(self._after, always_call=True),
+            model.register_forward_pre_hook(ModelHook(self._before), with_kwargs=True, prepend=True),
+            model.register_forward_hook(ModelHook(self._after), always_call=True),
         ]
+
+    @property
+    def bytes_per_token(self) -> int | None:
+        return self._places.bytes_per_token
 
     def close(self) -> None:
         """Gives the model its layers back. May be called twice."""
@@ -107,12 +121,6 @@ class Trunk:
         if self._owns_store:
             self.store.close()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Trunk:
-        """A copy of the model has no trunk: what its hooks hold is a closed one."""
-        closed = object.__new__(Trunk)
-        closed._handles, closed._inside = [], False
-        return closed
-
     def __enter__(self) -> Trunk:
         return self
 
@@ -122,7 +130,7 @@ class Trunk:
     def keys(self, batch: Mapping[str, Any]) -> BatchKeys:
         """The keys of a batch that is on the host. A batch that carries them to the model's call, as ``batch["trunk_keys"]``, spares
         a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts them in."""
-        return keys_of(batch, len(self._stacks))
+        return keys_of(batch, len(self._stacks), **self._of_keys)
 
     def ahead(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """The batches of a loader, which are on the host, each with its keys. While one of them is trained on, the states of the
@@ -148,42 +156,76 @@ class Trunk:
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         if self._inside or not self._handles:
             return None
+        return self._begin(args, kwargs)
+
+    def _begun(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        refuse_compiled(self._model)
         carried = kwargs.pop(CARRIED, None)
-        inputs = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        inputs = {**_named(self._names, args), **kwargs}
         if self._needs_all_layers(inputs):
-            for block in self._below():
-                block.eval()  # as in the passes whose states are kept
+            below = [part for block in self._below() for part in block.modules()]
+            self._modes = [(part, part.training) for part in below]
+            for part in below:
+                part.training = False  # as in the passes whose states are kept
+            return args, kwargs
+        if self._places.closed_to(inputs):
             return args, kwargs
         self._inside = True
+        trains = torch.is_grad_enabled()
         try:
-            keys = keys_of(inputs, len(self._stacks)) if carried is None else carried
-            self._skipping.given = self._spread(self._states(keys, inputs, args, kwargs))
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):  # what is made in inference mode could not be used in training
+                keys = self.keys(inputs) if carried is None else carried
+                states = self._states(keys, inputs, args, kwargs, trains)
         finally:
             self._inside = False
+        if states is not None:
+            if trains and self._places.gradients_are_asked():
+                states = [state.requires_grad_(True) for state in states]
+            self._skipping.taken = [False] * len(self._stacks)
+            self._skipping.given = self._spread(states)
         return args, kwargs
 
-    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not self._handles or self._inside or self._skipping.given is None:
-            return
+    def _after(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if not self._handles or self._inside:
+            return None
+        for part, training in self._modes:
+            part.training = training
+        self._modes = []
+        if self._skipping.given is None:
+            return None
         self._skipping.given = None
-        for name in _REMEMBERED:
-            # A ModelOutput lets no item go by itself.
-            if isinstance(output, OrderedDict) and name in OrderedDict.keys(output):
-                OrderedDict.__delitem__(output, name)
-                setattr(output, name, None)
+        if output is not None and not all(self._own(self._skipping.taken)):  # None: the pass has failed
+            raise LayerSelectError(
+                "the model left out its layers below the cut in this pass, so it was not given their hidden states: set its layerdrop "
+                "to 0, or train with trunk='none'"
+            )
+        return without_memory(output)
 
     def _needs_all_layers(self, inputs: Mapping[str, Any]) -> bool:
         config = getattr(self._model, "config", None)
-        if inputs.get("use_cache") or any(inputs.get(name) is not None for name in _REMEMBERED):
+        for name in REMEMBERED:
+            if isinstance(inputs.get(name), Forgotten):
+                inputs[name].refuse()
+        if inputs.get("use_cache") or any(inputs.get(name) is not None for name in REMEMBERED):
             return True
         given = {name: inputs.get(name) for name in _ASKED_ANYWHERE}
         return any(getattr(config, name, False) if value is None else value for name, value in given.items())
 
     # ------------------------------------------------------------------ states
 
-    def _states(self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
-        """The hidden states of a batch at the cut, on their devices, for each stack with layers below it."""
-        kept = self._latest = self._place(inputs, args, kwargs, batch)
+    def _states(
+        self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], trains: bool
+    ) -> list[Tensor] | None:
+        """The hidden states of a batch at the cut, on their devices, for each stack with layers below it; ``None`` if the pass has to
+        compute them."""
+        kept = self._places.find(inputs, lambda: self._model(*args, **kwargs), batch, trains=trains)
+        if kept is None:
+            return None
+        if trains or self._latest is None:  # what the next batch of the training will ask for
+            self._latest = kept
         sent = self._sent.take(batch.keys, kept)
         if sent is not None:
             self.read += len(batch.keys)
@@ -227,59 +269,6 @@ class Trunk:
         states = states_at_cut(self._model, lambda: self._model(*args, **kwargs), self._lasts(), self._skipping)
         return self._own(states)
 
-    def _place(self, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], batch: BatchKeys) -> Kept:
-        """Where the states of this call are kept."""
-        if self._weights is not None and self._weights.changed():
-            self._kept.clear()
-        numerics = numerics_on(next(self._model.parameters()).device)
-        if numerics not in self._kept:
-            self._kept[numerics] = self._look(numerics, batch, args, kwargs)
-        return self._kept[numerics]
-
-    def _look(self, numerics: tuple, batch: BatchKeys, args: tuple, kwargs: dict[str, Any]) -> Kept:
-        """Runs the model whole, once, to learn how it is cut."""
-        seen = survey(
-            self._model,
-            lambda: self._model(*args, **kwargs),
-            self._lasts(),
-            [s.above for s in self._stacks],
-            self._skipping,
-        )
-        states = self._own(seen.states)
-        for state, mask in zip(states, self._own(batch.masks), strict=True):
-            if state.ndim < 2 or len(state) != len(batch.keys) or (mask is not None and state.shape[:2] != mask.shape):
-                raise LayerSelectError(
-                    f"the hidden states are {list(state.shape)} for {len(batch.keys)} examples, so they cannot be told apart example "
-                    "by example: train with trunk='none'"
-                )
-        self._weights = TrunkWeights(self._model, list(self._below()), seen.outside)
-        self._weights.check_frozen()
-        below = [len(stack.below) for stack in self._stacks]
-        config = getattr(self._model, "config", None)
-        attention = getattr(config, "_attn_implementation", None)
-        dtypes = [state.dtype for state in states]
-        fingerprint = self._weights.fingerprint(
-            {"version": _VERSION, "below": below, "numerics": numerics, "attention": attention}
-        )
-        if self._fingerprints.setdefault(numerics, fingerprint) != fingerprint:
-            self._fingerprints[numerics] = fingerprint
-            logger.warning("weights below the cut have changed: what was kept of them is not used any more")
-        facts = {
-            "model": getattr(config, "_name_or_path", "") or type(self._model).__name__, "cut": self.cut, "layers": self._layers,
-            "dtype": str(dtypes[0]).removeprefix("torch."),
-        }  # fmt: skip
-        half = self.store.precision == "half"
-        self.bytes_per_token = sum(s[0, 0].numel() * (2 if half else s.element_size()) for s in states)
-        logger.info(
-            "hidden states below layer %d of %d are kept as %s, %d bytes a token, and computed in evaluation mode%s",
-            self.cut, self._layers, fingerprint[:12], self.bytes_per_token, self._dropout(),
-        )  # fmt: skip
-        return Kept(self.store.shelf(fingerprint, facts), dtypes, [state.device for state in states])
-
-    def _dropout(self) -> str:
-        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for block in self._below() for m in block.modules())
-        return " (without the dropout of these layers)" if drops else ""
-
     def _below(self) -> list[nn.Module]:
         return [block for stack in self._stacks for block in stack.below]
 
@@ -294,3 +283,17 @@ class Trunk:
         """The other way round."""
         own = iter(values)
         return [next(own) if stack.below else None for stack in self._stacks]
+
+
+def _named(names: Sequence[str], args: tuple) -> dict[str, Any]:
+    """What is given by position, by name."""
+    known = {*names}
+    further = (f"argument {number}" for number in range(len(args)))
+    return dict(zip([*names, *(name for name in further if name not in known)], args, strict=False))
+
+
+def _shifts_labels(model: nn.Module) -> bool:
+    """Whether an encoder-decoder makes its decoder's inputs of the labels, as those of ``transformers`` say that they do."""
+    with suppress(AttributeError):
+        model = model.get_base_model()  # under peft
+    return hasattr(model, "prepare_decoder_input_ids_from_labels")

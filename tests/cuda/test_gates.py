@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layerselect import device_gates
 from layerselect.device_gates import FusedGate, KeepingGate, make_gate
+from layerselect.fresh_state import start_momentum
 from layerselect.gating import Gate, parameters_of
 from layerselect.mirror import Mirror
 
@@ -117,14 +119,14 @@ def test_several_optimizers_share_the_layers(device: torch.device, names: tuple[
 def test_it_says_that_a_layer_without_state_is_waited_for(device: torch.device, caplog):
     # capturable: on a GPU it otherwise counts its steps on the host, which is another reason to wait.
     on_gpu = device.type == "cuda"
-    gated = Gated(device, lambda ps: torch.optim.RMSprop(ps, lr=1e-3, foreach=False, capturable=on_gpu))
+    gated = Gated(device, lambda ps: torch.optim.NAdam(ps, lr=1e-3, foreach=False, capturable=on_gpu))
     mask = torch.ones(LAYERS, dtype=torch.bool)
     mask[3] = False
     gated.step(0, mask)
     for _ in range(100):
         gated.optimizers[0].step()
     assert [r.message[:68] for r in caplog.records] == [
-        "layer 3 and perhaps others were never selected in 100 steps, so RMSp"
+        "layer 3 and perhaps others were never selected in 100 steps, so NAda"
     ]
 
 
@@ -206,3 +208,89 @@ def test_a_scaler_that_found_it_on_several_devices(device: torch.device, name: s
     for state in optimizer.state.values():
         assert all(float(value.abs().max()) == 0.0 for value in state.values())
     assert len(optimizer.state) == len(before)
+
+
+class Experts(torch.nn.Module):
+    """Two of eight experts of each layer have tokens in a step; the others have no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = torch.nn.ModuleList(
+            torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(8)) for _ in range(LAYERS)
+        )
+
+    def loss(self, step: int) -> torch.Tensor:
+        draw = torch.Generator().manual_seed(step)
+        x = torch.randn(4, 8, generator=draw).to(next(self.parameters()).device)
+        for block in self.blocks:
+            for i in torch.randperm(8, generator=draw)[:2].tolist():
+                x = x + block[i](x).tanh()
+        return x.square().mean()
+
+
+@pytest.mark.parametrize("begin_all", [True, False])
+@pytest.mark.parametrize("name", ["adamw foreach", "sgd momentum foreach", "adafactor foreach", "sgd"])
+def test_missing_gradients_are_not_waited_for(native, name: str, begin_all: bool, monkeypatch):
+    model, twin = Experts(), Experts()
+    layers = [list(block.parameters()) for block in model.blocks]
+    state = {"gate": torch.zeros(LAYERS + 1), "mask": torch.ones(LAYERS, dtype=torch.bool)}
+    optimizer, alone = OPTIMIZERS[name](model.parameters()), Alone(OPTIMIZERS[name], twin.parameters())
+    made = []
+
+    class Module:
+        def Keeper(*args) -> object:
+            made.append(1)
+            return native.Keeper(*args[1:])
+
+    monkeypatch.setattr(device_gates._backend, "load", lambda *_: Module())
+    monkeypatch.setattr(Gate, "_set_aside", lambda self: pytest.fail("gated by the host"))
+    gate = make_gate(optimizer, layers, state, begin_all=begin_all)
+    for step, mask in enumerate(random_masks(30)):
+        for each in (model, twin):
+            each.zero_grad()
+            each.loss(step).backward()
+        state["gate"][:LAYERS].copy_(1.0 - mask.float())
+        for parameters in (list(b.parameters()) for b, chosen in zip(twin.blocks, mask, strict=True) if not chosen):
+            for p in parameters:
+                p.grad = None
+        optimizer.step()
+        alone.step()
+        assert everything_of(optimizer, model.parameters()) == everything_of(alone, twin.parameters()), step
+    assert type(gate) is KeepingGate
+    assert len(made) == 1 if begin_all else len(made) < 15
+
+
+@pytest.mark.parametrize("name", ["adamw fused", "adamw foreach", "sgd momentum fused", "lion"])
+def test_groups_that_change_after_the_gate_was_made(device: torch.device, name: str):
+    """A layer that the optimizer gets later, lists of parameters that are replaced, and state that is loaded."""
+    model, twin = plain().to(device), plain().to(device)
+    layers = [list(block.parameters()) for block in model.blocks]
+    state = {"gate": torch.zeros(LAYERS + 1, device=device), "mask": torch.ones(LAYERS, dtype=torch.bool, device=device)}
+    build = OPTIMIZERS[name]
+    optimizers = [build([*m.embed.parameters(), *m.head.parameters()]) for m in (model, twin)]
+    make_gate(optimizers[0], layers, state)
+    for step in range(8):
+        if step < LAYERS:
+            for each, m in zip(optimizers, (model, twin), strict=True):
+                each.add_param_group({"params": list(m.blocks[step].parameters())})
+        if step == 6:
+            for each in optimizers:
+                each.load_state_dict(each.state_dict())
+                for group in each.param_groups:
+                    group["params"] = list(group["params"])
+        chosen = [layer for layer in range(LAYERS) if (layer + step) % 3]
+        state["mask"].fill_(False)[chosen] = True
+        state["gate"].fill_(1.0)[chosen] = 0.0
+        state["gate"][LAYERS] = 0.0
+        for m in (model, twin):
+            m.zero_grad()
+            loss_on(m, device, step).backward()
+        for layer in range(LAYERS):
+            if layer not in chosen:
+                twin.blocks[layer].zero_grad()
+        if name == "sgd momentum fused":  # plain SGD(fused=True) cannot start one momentum after the other
+            start_momentum(optimizers[1], [p for p in twin.parameters() if p.grad is not None])
+        for each in optimizers:
+            each.step()
+        assert everything_of(optimizers[0], model.parameters()) == everything_of(optimizers[1], twin.parameters()), step

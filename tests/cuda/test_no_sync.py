@@ -12,32 +12,69 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     ROOT / "layerselect" / name
     for name in (
-        "core.py", "cuda.py", "device_gates.py", "gating.py", "history.py", "mirror.py", "several_devices.py", "sharding.py",
-        "cost_meter.py",
+        "core.py", "cuda.py", "backward_end.py", "gradient_watch.py", "engine_seen.py", "device_gates.py", "gating.py",
+        "history.py", "mirror.py", "several_devices.py", "sharding.py", "cost_meter.py", "nonfinite.py",
     )
 ]  # fmt: skip
 # Methods whose call makes the host wait for a tensor on a device, or may.
 WAITS = {"item", "cpu", "tolist", "numpy", "synchronize", "nonzero", "wait", "all_close", "allclose", "equal", "unique"}
 # What an observe or gate step runs, by class; the other functions belong to construction or to mode freeze.
 STEP_PATHS = {
-    "CudaCore": {"step", "launches", "_add_up"},
-    "Gate": {"_enter", "_leave", "_before_step", "_after_step", "_keep_from_step", "_put_back"},
-    "FusedGate": {"_set_aside"},
+    "CudaCore": {"step", "decide", "unmeasured", "launches", "written", "_launch", "_add_up"},
+    "BackwardEnd": {
+        "look",
+        "_attach",
+        "_calling",
+        "_on_gradient",
+        "_call_at_end",
+        "_queue",
+        "_on_callback",
+        "_on_outer",
+        "_ended",
+        "_wait_for_outer",
+        "_report",
+    },
+    "GradientWatch": {
+        "rearmed",
+        "parameter",
+        "gradient",
+        "finish",
+        "written",
+        "_trains",
+        "_match",
+        "_on_backward_end",
+        "_match_now",
+        "_measure_now",
+    },
+    "_Identity": {"of"},
+    "EngineSeen": {"makes_final", "unseen", "_look"},
+    "Gate": {
+        "_enter", "_leave", "_before_step", "_after_step", "_keep_from_step", "_put_back", "_take_up", "begin",
+        "withhold", "leave_one", "optimizer", "mark", "moved",
+    },
+    "FusedGate": {"_set_aside", "_put_back"},
+    "GradientMarks": {"__init__", "mark", "moved"},
+    "NonFinite": {"__init__", "poison", "_decide", "matters"},
+    "_Room": {"__init__", "stands", "_values_now", "_places_now"},
     "KeepingGate": {
         "_set_aside",
         "_put_back",
         "_held",
         "_restore",
-        "_is_replaced",
         "_state_of",
         "_after_step",
         "_wait_for_state",
+        "_write_gate",
+        "_parameters",
+        "_begin_states",
+        "_find",
     },
     "Mirror": {"push"},
-    "DeviceCore": {"step", "launches", "_standing"},
+    "Arrival": {"mark"},
+    "DeviceCore": {"step", "launches", "written", "_standing"},
     "History": {"expect"},
     "_Copy": {"__init__"},
-    "SeveralDevicesCore": {"step", "launches"},
+    "SeveralDevicesCore": {"step", "launches", "written", "unmeasured"},
     "SpreadSums": {"add_up", "_communicate"},
     "_MeshSums": {"add_up"},
     "CostMeter": {
@@ -54,7 +91,11 @@ STEP_PATHS = {
 # The same where there are no classes: files, and what in them a step runs.
 STEP_FILES = {
     "scaling.py": {"written", "factor", "skips", "on", "read_scaling", "_read_scaler", "_reciprocal"},
-    "clipping.py": {"__init__", "allow", "clip", "norm_left", "_gradients"},
+    "clipping.py": {"__init__", "allow", "clip", "norm_to_clip", "_gradients"},
+    "ownership.py": {"__init__", "look", "_find"},
+    "fresh_state.py": {"begin_state", "start_momentum"},
+    "fused_parts.py": {"__init__", "step", "_find", "_adam", "_sgd", "_is_plain", "_is_uniform"},
+    "scaler_steps.py": {"leave_something"},
     # Where a rule was replaced, or decides by other costs than before.
     "device_rules.py": {"device_rule", "to_device", "_constant"},
 }
@@ -110,6 +151,13 @@ def test_forward_passes_of_mode_freeze_call_nothing_that_waits(name: str):
 def test_every_method_is_either_a_step_or_known_to_be_none():
     elsewhere = {
         ("CudaCore", "__init__"), ("CudaCore", "close"), ("CudaCore", "_numels"),
+        ("BackwardEnd", "__init__"), ("BackwardEnd", "close"), ("BackwardEnd", "__del__"),
+        ("GradientWatch", "__init__"), ("GradientWatch", "close"),
+        # Of sums on the host.
+        ("GradientWatch", "measured"),
+        ("EngineSeen", "__init__"), ("EngineSeen", "close"),
+        # What a finished step has noted.
+        *((name, "fired") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
         # Asked only by a process that has no gradient at all.
         ("CudaCore", "_others_have_gradients"),
         ("SpreadSums", "__init__"), ("SpreadSums", "of"), ("_MeshSums", "over"),
@@ -121,15 +169,20 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("FusedGate", "__init__"), ("FusedGate", "_before_closure"), ("KeepingGate", "__init__"),
         # Only an optimizer that the host gates from then on is undone.
         ("KeepingGate", "_forget"), ("KeepingGate", "_undo"), ("KeepingGate", "_gate_on_host"),
+        ("KeepingGate", "_is_replaced"),
+        # What is said of the last step on the host, and what gates of the host ask in a step that was not finite.
+        *(("NonFinite", name) for name in ("measured", "flagged", "spoils", "_say")),
         ("Gate", "state_dropped"), ("KeepingGate", "state_dropped"),
+        ("Arrival", "__init__"), ("Arrival", "wait"),
         ("Mirror", "__init__"), ("Mirror", "read"), ("Mirror", "state_dict"), ("Mirror", "load_state_dict"),
         ("DeviceCore", "__init__"), ("DeviceCore", "close"),
         # The protocol, and the core that is not a device's.
-        ("Core", "step"), ("Core", "close"), ("HostCore", "__init__"), ("HostCore", "step"), ("HostCore", "close"),
+        ("Core", "step"), ("Core", "written"), ("HostCore", "written"), ("Core", "close"), ("HostCore", "__init__"), ("HostCore", "step"), ("HostCore", "close"),
         ("HostCore", "_decide"),
         # Reading is the caller's wait; _absorb looks at a copy that was started half a ring ago.
-        *(("History", name) for name in ("__init__", "__len__", "record", "arrays", "to_pandas", "plot", "state_dict",
-                                         "load_state_dict", "_absorb")),
+        *(("History", name) for name in ("__init__", "__len__", "dropped", "missing", "record", "collect", "close", "arrays",
+                                         "to_pandas", "plot", "state_dict", "load_state_dict", "_bounded", "_absorb",
+                                         "_write", "_keep", "_say")),
         ("_Copy", "columns"),
         ("SeveralDevicesCore", "__init__"), ("SeveralDevicesCore", "close"),
         # Once in a run, and what they read was recorded passes ago.
@@ -184,7 +237,7 @@ def test_native_code_of_a_step_allocates_and_copies_nothing():
     core = "".join(code_of(ROOT / "csrc" / "cuda" / name) for name in ("core.cpp", "core_args.cpp"))
     for name in (
         "launch_group",
-        "hold_group",
+        "launch_groups",
         "hold_all",
         "sum_held",
         "remember_launch",

@@ -10,13 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.transformers_run import CALLBACKS, EXAMPLES, train, train_sharded
+from tests.distributed.transformers_run import (
+    CALLBACKS,
+    CLIPPED,
+    CLIPPED_CALLBACKS,
+    ENGINES,
+    EXAMPLES,
+    train,
+    train_clipped,
+    train_sharded,
+)
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400
 
-#: What "auto" is with two processes; in one it would be "freeze", and "backward", which measures before the Trainer clips.
-ALONE = {"mode": "gate", "capture": "step"}
+#: What "auto" is with two processes; in one it would be "freeze".
+ALONE = {"mode": "gate"}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +79,20 @@ def test_one_process_goes_on_where_two_have_stopped(results, folder, name):
     options = {**ALONE, **CALLBACKS[name]}
     alone = train(folder / f"{name}-alone-resumed", 1, resume=folder / name / "checkpoint-3", **options)
     check_same(results[0][name], alone, exactly=False)
+
+
+@pytest.mark.parametrize("capture", ["backward", "step"])
+@pytest.mark.parametrize("name", CLIPPED_CALLBACKS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_clipped_was_measured_before(results, folder, engine, name, capture):
+    first, second = (result[f"clipped {engine} {name}"] for result in results)
+    assert first["wrapped"] == {"ddp": "DistributedDataParallel", "fsdp2": "FSDPPeftModel"}[engine]
+    check_same(first, second, exactly=True)
+    assert min(first["norms"]) > CLIPPED["max_grad_norm"]
+    alone = train_clipped(folder / "alone", 1, engine, **{**CLIPPED_CALLBACKS[name], "capture": capture})
+    assert torch.equal(first["masks"], alone["masks"]) and torch.equal(first["trained"], alone["trained"])
+    torch.testing.assert_close(first["scores"], alone["scores"], rtol=1e-5, atol=1e-7)
+    assert 0 < int(first["masks"].sum()) < first["masks"].numel()
 
 
 @pytest.mark.parametrize("mode", ["gate", "freeze"])

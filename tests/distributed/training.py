@@ -61,10 +61,13 @@ def train(
     steps: int = 30,
     wrapping: dict[str, Any] | None = None,
     micro_batches: int = 1,
+    clip: float | None = None,
+    build: Callable[[], nn.Module] = plain,
+    set_to_none: bool = True,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Trains, and returns what was measured, chosen and learnt."""
-    model = wrap(engine, plain(), **(wrapping or {}))
+    """Trains, and returns what was measured, chosen and learnt. Gradients are clipped before the selector's step."""
+    model = wrap(engine, build(), **(wrapping or {}))
     selector = FastSelector(model, rule, **settings)
     stepper = OPTIMIZERS[optimizer](selector.trainable_parameters())
     selector.attach(stepper)
@@ -72,9 +75,11 @@ def train(
     for step in range(steps):
         rows["trained"].append(selector.trained())
         accumulate(model, engine, step, micro_batches)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         selector.step()
         stepper.step()
-        stepper.zero_grad()
+        stepper.zero_grad(set_to_none)
         rows["scores"].append(selector.scores.clone())
         rows["masks"].append(selector.mask.clone())
         rows["total_norm"].append(selector.total_norm.clone())

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from layerselect import FastSelector
 from layerselect.integrations.transformers import SelectorCallback
 from torch import Tensor
@@ -24,6 +28,13 @@ CALLBACKS: dict[str, dict[str, Any]] = {
     "gate": {"rule": "variance"},
     "freeze": {"rule": "topk:k=2", "mode": "freeze", "probe_every": 3},
 }
+#: The same under clipping that changes every step; with plain gradient descent, which does not make much of last bits.
+CLIPPED = {"max_grad_norm": 0.05, "optim": "sgd", "learning_rate": 0.5}
+CLIPPED_CALLBACKS: dict[str, dict[str, Any]] = {
+    "gate": {"rule": "variance", "mode": "gate"},
+    "freeze": {"rule": "variance", "mode": "freeze", "probe_every": 4},
+}
+ENGINES = ("ddp", "fsdp2")
 BATCH = 4
 #: Of examples/distributed.py.
 EXAMPLES = (("ddp", "freeze"), ("fsdp2", "auto"))
@@ -34,16 +45,41 @@ def rows(count: int = 24) -> list[dict[str, Tensor]]:
     return [{"input_ids": row, "labels": row} for row in tokens]
 
 
-def train(folder: Path, processes: int, resume: Path | None = None, **options: Any) -> dict[str, Any]:
+@contextmanager
+def sharding(trainer: Trainer) -> Iterator[None]:
+    """FSDP2 as accelerate sets it up where there are GPUs; without them it has to be told."""
+    shared, partial = AcceleratorState._shared_state, PartialState._shared_state
+    shared["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["LlamaDecoderLayer"]
+    )
+    shared["distributed_type"] = partial["distributed_type"] = DistributedType.FSDP
+    trainer.is_fsdp_enabled = True
+    try:
+        yield
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def train(
+    folder: Path,
+    processes: int,
+    resume: Path | None = None,
+    engine: str = "ddp",
+    changes: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Trains a small Llama for six steps, saved after three."""
-    arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=6, save_steps=3, per_device_train_batch_size=BATCH // processes,
-        gradient_accumulation_steps=2, learning_rate=1e-2, logging_steps=1, report_to=[], use_cpu=True, disable_tqdm=True,
-        seed=3, dataloader_pin_memory=False, resume_from_checkpoint=None if resume is None else str(resume),
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "output_dir": str(folder), "max_steps": 6, "save_steps": 3, "per_device_train_batch_size": BATCH // processes,
+        "gradient_accumulation_steps": 2, "learning_rate": 1e-2, "logging_steps": 1, "report_to": [], "use_cpu": True,
+        "disable_tqdm": True, "seed": 3, "dataloader_pin_memory": False,
+        "resume_from_checkpoint": None if resume is None else str(resume), **(changes or {}),
+    }  # fmt: skip
+    arguments = TrainingArguments(**settings)
     callback = SelectorCallback(**options)
     trainer = Trainer(with_lora(hugging_face("llama")), arguments, train_dataset=rows(), callbacks=[callback])
-    trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    with sharding(trainer) if engine == "fsdp2" and processes > 1 else nullcontext():
+        trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     selector = callback.selector
     assert selector is not None
     history = selector.history.arrays()
@@ -54,8 +90,13 @@ def train(folder: Path, processes: int, resume: Path | None = None, **options: A
         "masks": torch.as_tensor(history["mask"]),
         "scores": torch.as_tensor(history["scores"]),
         "trained": torch.as_tensor(history["trained"]),
-        "weights": [p.detach().clone() for p in trainer.model.parameters()],
+        "weights": [whole(p) for p in trainer.model.parameters()],
+        "norms": [row["grad_norm"] for row in trainer.state.log_history if "grad_norm" in row],
     }
+
+
+def train_clipped(folder: Path, processes: int, engine: str, **options: Any) -> dict[str, Any]:
+    return train(folder, processes, engine=engine, changes={**CLIPPED, "save_strategy": "no"}, **options)
 
 
 def train_sharded(shard: bool, mode: str) -> dict[str, Any]:
@@ -93,6 +134,9 @@ def main(folder: Path) -> None:
         results[f"{name}, resumed"] = train(
             folder / f"{name}-resumed", 2, resume=folder / name / "checkpoint-3", **options
         )
+    for engine in ENGINES:
+        for name, options in CLIPPED_CALLBACKS.items():
+            results[f"clipped {engine} {name}"] = train_clipped(folder / "clipped", 2, engine, **options)
     for mode in ("gate", "freeze"):
         results[f"sharded {mode}"] = train_sharded(True, mode)
     for engine, mode in EXAMPLES:

@@ -118,28 +118,6 @@ def test_a_selector_of_ones_own_stays_open(tmp_path):
         SelectorCallback(selector, rule="all")
 
 
-class Breaks(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-
-def test_training_again_after_an_interruption_begins_anew(tmp_path):
-    breaks, callback = Breaks(), SelectorCallback(rule="fixed:layers=[3]", mode="freeze")
-    trainer = build(tmp_path, callback, breaks, save_strategy="no")
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    first = callback.selector
-    assert sum(p.requires_grad for p in trainer.model.parameters()) == 14  # one layer, seven linear maps
-    trainer.remove_callback(breaks)
-    trainer.train()
-    assert callback.selector is not first
-    assert callback.selector.steps == 8
-    assert sum(p.requires_grad for p in trainer.model.parameters()) == 4 * 14
-    with pytest.raises(LayerSelectError, match="was closed"):
-        first.step()
-
-
 def test_the_trainers_callbacks_are_left_as_they_were(tmp_path):
     trainer = build(tmp_path, SelectorCallback(mode="gate"), save_strategy="no")
     before = list(trainer.callback_handler.callbacks)

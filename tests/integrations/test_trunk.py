@@ -7,7 +7,8 @@ import torch
 from layerselect.integrations.transformers import SelectorCallback, last_checkpoint
 from layerselect.trunk import TrunkStore
 
-from tests.integrations.trainers import StopAfter, assert_same_end, train
+from tests.integrations.trainers import StopAfter, assert_same_end, build, train
+from tests.models import hugging_face
 
 KEPT = {"mode": "freeze", "probe_every": 3, "trunk": "cached", "cut": 2}
 
@@ -46,3 +47,94 @@ def test_a_resumed_training_reads_what_the_first_has_kept(tmp_path):
     assert resumed.selector.cut == 2 and resumed.selector.trunk is not None
     assert resumed.selector.trunk.filled == 0 and resumed.selector.trunk.read == 8
     assert_same_end((trainer, resumed), (end, whole))
+
+
+def test_noise_on_embeddings(tmp_path):
+    """NEFTune: the same losses as by freezing alone; nothing is kept while it is on."""
+    ends = []
+    for name, options in (
+        ("kept", {"rule": "all", **KEPT}),
+        ("frozen", {"rule": "fixed:layers=[2,3]", "mode": "freeze"}),
+    ):
+        callback = SelectorCallback(options)
+        trainer = train(tmp_path / name, callback, examples=6, save_strategy="no", neftune_noise_alpha=20.0)
+        ends.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        if name == "kept":
+            assert (callback.selector.trunk.filled, callback.selector.trunk.read) == (0, 0)
+    assert ends[0] == ends[1]
+
+
+def test_an_evaluation_with_another_adapter_in_the_middle_of_a_training(tmp_path):
+    from peft import LoraConfig
+    from transformers import TrainerCallback
+
+    class Evaluates(TrainerCallback):
+        def __init__(self) -> None:
+            self.seen: list[torch.Tensor] = []
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            tokens = torch.arange(3, 12)[None]
+            with torch.no_grad():
+                with model.disable_adapter():
+                    self.seen.append(model(input_ids=tokens).logits)
+                model.set_adapter("reference")
+                self.seen.append(model(input_ids=tokens).logits)
+                model.set_adapter("default")
+
+    def run(options: dict, name: str) -> torch.Tensor:
+        evaluates = Evaluates()
+        trainer = build(tmp_path / name, SelectorCallback(options), evaluates, examples=6, save_strategy="no")
+        torch.manual_seed(5)
+        trainer.model.add_adapter("reference", LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+        trainer.model.set_adapter("default")
+        trainer.train()
+        return torch.stack(evaluates.seen)
+
+    kept = run({"rule": "all", **KEPT}, "kept")
+    assert torch.equal(kept, run({"rule": "fixed:layers=[2,3]", "mode": "freeze"}, "frozen"))
+
+
+def test_a_preference_training_whose_reference_is_the_model_without_its_adapter(tmp_path):
+    """DPO: the losses of the same training without a store, in which nothing below the cut trains."""
+    trl = pytest.importorskip("trl")
+    tokenizers = pytest.importorskip("tokenizers")
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{number}": number for number in range(3, 60)}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<pad>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<pad>"
+    )
+    pairs = [
+        {"prompt": f"w{3 + i} w{4 + i}", "chosen": f" w{5 + i} w{6 + i} w7", "rejected": f" w{9 + i} w{8 + i}"}
+        for i in range(8)
+    ]
+    losses = []
+    for name in ("kept", "frozen"):
+        model = get_peft_model(
+            hugging_face("llama"), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+        )
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                if "lora_B" in parameter_name:
+                    parameter.normal_(0, 0.3)
+                if name == "frozen" and (".layers.0." in parameter_name or ".layers.1." in parameter_name):
+                    parameter.requires_grad_(False)
+        callback = SelectorCallback({"rule": "all", **KEPT} if name == "kept" else {"rule": "all", "mode": "freeze"})
+        arguments = trl.DPOConfig(
+            output_dir=str(tmp_path / name), num_train_epochs=2, per_device_train_batch_size=4, learning_rate=1e-2,
+            report_to=[], logging_steps=1, use_cpu=True, disable_tqdm=True, save_strategy="no", bf16=False,
+        )  # fmt: skip
+        trainer = trl.DPOTrainer(
+            model=model, args=arguments, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer,
+            callbacks=[callback],
+        )  # fmt: skip
+        trainer.train()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        if name == "kept":
+            assert callback.selector.trunk.read > 0
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

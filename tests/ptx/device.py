@@ -151,7 +151,7 @@ class State:
             "mask": np.ones(n, np.uint8),
             "wanted": np.ones(n, np.uint8),
             "gate": np.zeros(n + 1, np.float32),
-            "frequency": np.zeros(n, np.int64),
+            "frequency": np.zeros(2 * n, np.int64),
             "numels": np.ones(n) if numels is None else np.asarray(numels, np.float64),
             "group_sums": np.zeros(n + 1),
         }
@@ -169,7 +169,7 @@ class State:
         self.buffers |= {name: module.empty(shape, dtype, name) for name, (shape, dtype) in history.items()}
         self.fixed = module.to_device(np.zeros(n, np.uint8), "fixed")
         self.costs = module.to_device(np.zeros(2 * n + 1), "costs")
-        names = ("inv_scale", "outer_inv_scale", "skip")
+        names = ("inv_scale", "late_inv_scale", "skip")
         self.scalars = {name: module.to_device(np.zeros(1, np.float32), name) for name in names}
 
     def get(self, name: str) -> np.ndarray:
@@ -203,7 +203,8 @@ class State:
         active: Sequence[bool] | None = None,
         first_layer: int = 0,
         inv_scale: float | None = None,
-        outer_inv_scale: float | None = None,
+        late: Sequence[bool] | None = None,
+        late_inv_scale: float | None = None,
         skip: float | None = None,
         skip_nonfinite: bool = False,
     ) -> structs.SelectArgs:
@@ -215,7 +216,7 @@ class State:
             args.tensor_sums = norms.tensor_sums.ptr
             args.group_begin, args.group_tensors = norms.group_begin.ptr, norms.group_tensors.ptr
             args.num_reduced = len(norms.plan["order"])
-        for name, value in (("inv_scale", inv_scale), ("outer_inv_scale", outer_inv_scale), ("skip", skip)):
+        for name, value in (("inv_scale", inv_scale), ("late_inv_scale", late_inv_scale), ("skip", skip)):
             if value is not None:
                 self.scalars[name].set(np.asarray([value], np.float32))
                 setattr(args, name, self.scalars[name].ptr)
@@ -225,6 +226,7 @@ class State:
         args.num_layers, args.history_rows, args.form = self.num_layers, self.history_rows, structs.FORMS[form]
         args.present.fill([True] * (self.num_layers + 1) if present is None else list(present))
         args.active.fill([True] * self.num_layers if active is None else list(active))
+        args.late.fill([] if late is None else list(late))
         return args
 
     def close_step(self, args: structs.SelectArgs) -> list[Launch]:

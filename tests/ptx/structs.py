@@ -49,7 +49,7 @@ class SelectArgs(c.Structure):
     _fields_ = (
         *((name, c.c_void_p) for name in (
             "partials", "item_begin", "tensor_sums", "group_begin", "group_tensors", "numels", "inv_scale",
-            "outer_inv_scale", "group_sums", "skip", "scores", "status", "nonfinite", "decided", "mask", "wanted", "gate", "frequency", "counters",
+            "late_inv_scale", "group_sums", "skip", "scores", "status", "nonfinite", "decided", "mask", "wanted", "gate", "frequency", "counters",
             "history_step", "history_threshold", "history_scores", "history_mask", "history_trained",
         )),
         ("rule", Rule),
@@ -63,6 +63,7 @@ class SelectArgs(c.Structure):
         ("skip_nonfinite", c.c_int32),
         ("present", GroupBits),
         ("active", GroupBits),
+        ("late", GroupBits),
     )  # fmt: skip
 
 

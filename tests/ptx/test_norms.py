@@ -83,7 +83,7 @@ def test_equal_values_add_up_without_drift(emulator: Emulator):
 def test_any_number_of_tensors(emulator: Emulator, count: int):
     rng = np.random.default_rng(count)
     gradients = [gradient(rng, int(n), "bfloat16") for n in rng.integers(0, 300, count)]
-    for large, expected in ((True, 1), (False, -(-count // 432))):
+    for large, expected in ((True, 1), (False, -(-count // 416))):
         norms = Norms(emulator, gradients, np.sort(rng.integers(0, 7, count)), 7)
         launches = norms.launch(large_table=large)
         assert len(launches) == expected
@@ -92,9 +92,9 @@ def test_any_number_of_tensors(emulator: Emulator, count: int):
 
 
 def test_table_ends_exactly_at_a_unit(emulator: Emulator):
-    """432 tensors fill the small table; one more, in the same unit or another, opens a second launch."""
+    """416 tensors fill the small table; one more, in the same unit or another, opens a second launch."""
     rng = np.random.default_rng(4)
-    for count, expected in ((432, 1), (433, 2)):
+    for count, expected in ((416, 1), (417, 2)):
         gradients = [gradient(rng, 5, "float32") for _ in range(count)]
         norms = Norms(emulator, gradients, [i // 10 for i in range(count)])
         assert len(norms.launch(large_table=False)) == expected

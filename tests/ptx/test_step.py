@@ -106,10 +106,17 @@ def test_steps_of_a_run(emulator: Emulator, way):
         if step == 3:  # layer 0 is not finite, layer 2 frozen: its old partials must not count
             gradients[0].bits[77] = np.inf
             active[2] = present[2] = False
-        if step == 5:  # layer 4 takes gradients, but got none
-            present[4] = False
+        late = [False] * (LAYERS + 1)
+        took = [True] * LAYERS
+        if step in (0, 5):  # layer 4 was to take gradients, but got none
+            present[4] = took[4] = False
             for i in range(12, 15):
                 gradients[i] = Gradient(None, gradients[i].dtype)
+        if step in (1, 7):  # layer 5 has but zeros, which no hook has seen: that is none either; layer 3 has others
+            late[3] = late[5] = True
+            took[5] = False
+            for i in range(15, 18):
+                gradients[i].bits[:] = 0
         first_layer = 2 if step >= 6 else 0
         if first_layer:
             twin.out[:first_layer] = True
@@ -118,15 +125,15 @@ def test_steps_of_a_run(emulator: Emulator, way):
             norms.set(i, gradient)
         args = state.arguments(
             norms, state.rule("variance", window=(0.35, 0.65), inclusive=1, splits=1),
-            form=form, warmup=2, interval=2, present=present, active=active, first_layer=first_layer,
+            form=form, warmup=2, interval=2, present=present, active=active, first_layer=first_layer, late=late,
         )  # fmt: skip
         assert way(norms, state, args) == WAYS[way]
         raw = raw_scores(gradients, form)
         device = state.get("scores")
-        known = np.isfinite(raw) & np.asarray(active)
+        known = np.isfinite(raw) & np.asarray(active) & np.asarray(took)
         np.testing.assert_allclose(device[known], raw[known], rtol=1e-6)
         # The oracle goes on from the device's own scores: they may differ in the last bit, and the rest may not.
-        twin.close_step(np.where(known, device, raw), active)
+        twin.close_step(np.where(known, device, raw), active, took)
         expect(state, twin)
         squares = [g.sqnorm() for g, group in zip(gradients, GROUPS, strict=True) if present[group]]
         np.testing.assert_allclose(state.counters.total_norm, np.sqrt(np.sum(squares)), rtol=1e-6)
@@ -156,15 +163,45 @@ def test_inv_scale_is_read_on_the_device(emulator: Emulator, form: str):
     state = State(emulator, LAYERS, numels=NUMELS_OF_LAYER)
     norms.launch(state.arguments(norms, state.rule("all"), form=form, inv_scale=2.0**-12))
     np.testing.assert_allclose(state.get("scores"), raw_scores(gradients, form, 2.0**-12), rtol=1e-6)
-    # The outer gradients have a scale of their own: their sums may be of another moment.
-    squares = [g.sqnorm() for g in gradients]
-    layers = sum(squares[:-1]) * 2.0**-24
-    for outer_inv_scale in (None, 2.0**-3):
-        outer = squares[-1] * (outer_inv_scale or 1.0) ** 2
-        norms.launch(state.arguments(norms, state.rule("all"), inv_scale=2.0**-12, outer_inv_scale=outer_inv_scale))
-        np.testing.assert_allclose(state.get("group_sums")[-1], outer, rtol=1e-6)
-        np.testing.assert_allclose(state.get("group_sums").sum(), layers + outer, rtol=1e-6)
-        np.testing.assert_allclose(state.counters.total_norm, np.sqrt(layers + outer), rtol=1e-6)
+    # Late groups have a scale of their own: their sums are of another moment.
+    squares = np.bincount(GROUPS, [g.sqnorm() for g in gradients])
+    for late in ((LAYERS,), (1, 4)):
+        for late_inv_scale in (None, 2.0**-3):
+            flags = [group in late for group in range(LAYERS + 1)]
+            scales = np.where(flags, late_inv_scale or 1.0, 2.0**-12)
+            args = state.arguments(
+                norms, state.rule("all"), inv_scale=2.0**-12, late=flags, late_inv_scale=late_inv_scale
+            )
+            norms.launch(args)
+            np.testing.assert_allclose(state.get("group_sums"), squares * scales**2, rtol=1e-6)
+            np.testing.assert_allclose(state.counters.total_norm, np.sqrt(np.sum(squares * scales**2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["l2", "rms", "sqrt_sum"])
+def test_a_negative_sum_says_that_there_is_no_gradient(emulator: Emulator, form: str):
+    """As processes tell each other: of layer 1 nobody has any, of layer 2 one tensor is missing, and of the outer group."""
+    rng = np.random.default_rng(6)
+    gradients = gradients_of(rng, np.ones(LAYERS))
+    norms = Norms(emulator, gradients, GROUPS, LAYERS + 1)
+    state = State(emulator, LAYERS, numels=NUMELS_OF_LAYER)
+    args = state.arguments(norms, state.rule("top", k=6), form=form)
+    norms.launch(args)
+    before = state.get("scores")
+    lacking = [3, 4, 5, 7, 18]
+    sums = norms.tensor_sums.get()
+    sums[np.argsort(norms.plan["order"])[lacking]] = -1.0
+    norms.tensor_sums.set(sums)
+    args.num_reduced = 0
+    state.close_step(args)
+    for i in lacking:
+        gradients[i] = Gradient(np.zeros_like(gradients[i].bits), gradients[i].dtype)
+    expected = raw_scores(gradients, form)
+    expected[1] = before[1]
+    np.testing.assert_allclose(state.get("scores"), expected, rtol=1e-6)
+    assert state.get("status").tolist() == [1] * LAYERS and state.get("mask").all()
+    assert state.get("group_sums")[[1, LAYERS]].tolist() == [0.0, 0.0]
+    assert state.get("frequency").tolist() == [2] * LAYERS + [2, 1, 2, 2, 2, 2]
+    assert state.get("history_trained")[1].tolist() == [1, 0, 1, 1, 1, 1]
 
 
 def all_of(state: State) -> dict[str, bytes]:
@@ -190,7 +227,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_skipped(emulator: Emulator
         norms.set(i, gradient)
     # A layer that takes no gradients has none in this step, whatever an earlier one left behind.
     present = [broken != "frozen" or i != 1 for i in range(LAYERS + 1)]
-    scale = {"inv_scale": 0.5, "outer_inv_scale": 0.5}
+    scale = {"inv_scale": 0.5, "late": [i > 2 for i in range(LAYERS + 1)], "late_inv_scale": 0.5}
     way(norms, state, state.arguments(norms, rule, present=present, skip_nonfinite=True, skip=0.0, **scale))
     squares = [0.25 * sum(g.sqnorm() for g, group in zip(gradients, GROUPS, strict=True) if group == i and present[i])
                for i in range(LAYERS + 1)]  # fmt: skip
@@ -272,5 +309,6 @@ def test_a_model_without_gradients_at_all(emulator: Emulator):
     norms = Norms(emulator, [], [], 2)
     state = State(emulator, 1)
     norms.launch(state.arguments(norms, state.rule("all"), present=[False, False], active=[True]))
-    assert state.get("scores").tolist() == [0.0]
+    assert np.isnan(state.get("scores")).all() and state.get("status").tolist() == [0]
+    assert state.get("mask").tolist() == [0] and state.get("wanted").tolist() == [1]
     assert state.counters.total_norm == 0.0

@@ -20,19 +20,20 @@ class Twin:
         self.status = np.full(n, 2, np.uint8)
         self.nonfinite = np.zeros(n, np.int64)
         self.decided = np.ones(n, bool)
-        self.frequency = np.zeros(n, np.int64)
+        self.frequency = np.zeros(2 * n, np.int64)  # chosen; and then chosen with gradients
         self.threshold = np.float32(np.nan)
         self.step = 0
         self.rows: list[dict[str, np.ndarray]] = []
 
-    def close_step(self, raw: np.ndarray, active: Sequence[bool]) -> None:
-        """``raw``: float32 [L], the scores of this step."""
-        taken = np.asarray(active)
+    def close_step(self, raw: np.ndarray, active: Sequence[bool], present: Sequence[bool]) -> None:
+        """``raw``: float32 [L], the scores of this step; ``present``: the layers with a gradient."""
+        wished = np.asarray(active)
+        taken = wished & np.asarray(present)
         finite = np.isfinite(raw)
         self.scores = np.where(taken & finite & ~self.out, raw, self.scores).astype(np.float32)
         self.nonfinite += taken & ~finite
         self.status = np.where(np.isfinite(self.scores), 1, 2).astype(np.uint8)
-        self.status[(taken & ~finite) | self.out] = 0
+        self.status[(taken & ~finite) | (wished & ~taken & (self.status == 2)) | self.out] = 0
         decides = self.step >= self.warmup and (self.step - self.warmup) % self.interval == 0
         if self.step < self.warmup:
             self.decided[:] = True
@@ -41,8 +42,8 @@ class Twin:
             self.threshold = np.float32(threshold)
         self.mask = self.decided & (self.status != 0)
         if decides:
-            self.frequency += self.mask
-        self.wanted = ~self.out & (self.decided | (self.status != 1))
+            self.frequency += np.concatenate([self.mask, self.mask & taken])
+        self.wanted = ~self.out & (self.decided | (self.status != 1) | (wished & ~taken))
         self.gate = np.append(1.0 - self.mask, 0.0).astype(np.float32)
         row = {
             "step": self.step,

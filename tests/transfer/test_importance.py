@@ -29,7 +29,8 @@ def finished_run(folder, **changes):
 
 def test_the_file_of_a_run_is_read(tmp_path):
     selector = finished_run(tmp_path / "run")
-    expected = Importance(selector.layer_names, selector.frequency.tolist(), 4, {"name": "topk", "k": 2})
+    counts = selector.frequency.tolist()
+    expected = Importance(selector.layer_names, counts, 4, {"name": "topk", "k": 2}, counts)
     for path in ("run", "run/adapter", "run/importance.json"):
         assert read_importance(tmp_path / path) == expected
     assert read_importance(str(tmp_path / "run")) == expected
@@ -51,6 +52,8 @@ def test_the_file_of_a_run_is_read(tmp_path):
         ({"steps": "4"}, "steps is '4'"),
         ({"rule": "topk"}, "rule is 'topk'"),
         ({"rule": {}}, "rule is {}"),
+        ({"trained_frequency": [1] * 5}, "trained_frequency is no list of a count for each layer"),
+        ({"trained_frequency": ["a"] * 6}, "trained_frequency is no list of a count for each layer"),
     ],
 )
 def test_damaged_importance(tmp_path, changes, words):
@@ -72,3 +75,14 @@ def test_missing_importance(tmp_path):
             read_importance(tmp_path / path)
     with pytest.raises(LayerSelectError, match="there is no '.*away'"):
         read_importance(tmp_path / "away")
+
+
+def test_a_file_of_an_early_release_is_read(tmp_path):
+    selector = finished_run(tmp_path / "run")
+    path = tmp_path / "run" / "importance.json"
+    content = json.loads(path.read_text())
+    del content["trained_frequency"]
+    path.write_text(json.dumps(content))
+    found = read_importance(path)
+    assert found.trained_frequency is None
+    assert found.frequency == selector.frequency.tolist()

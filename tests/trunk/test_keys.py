@@ -106,6 +106,51 @@ def test_a_decoders_inputs_have_keys_of_their_own():
     assert keys_of({**encoder, "labels": labels.flip(0), **told}, 2).keys == found.keys
 
 
+@given(examples, st.integers(0, 3))
+def test_padding_of_labels_does_not_matter_where_they_are_shifted(rows, more):
+    targets = [row[::-1] for row in rows]
+
+    def seq2seq(right: int) -> dict[str, Tensor]:
+        wide = padded(targets, right=right, positions=False)
+        labels = wide["input_ids"].masked_fill(wide["attention_mask"] == 0, -100)
+        return {**padded(rows, positions=False), "labels": labels}
+
+    plainly, wider = (keys_of(seq2seq(right), 2, shifts_labels=True) for right in (0, more))
+    assert plainly.keys == wider.keys
+    assert [int(mask.sum()) for mask in plainly.masks[1]] == [len(row) for row in rows]
+    above = [keys_of(seq2seq(right), 2, decoder_below=False).keys for right in (0, more)]
+    assert above[0] == above[1] == keys_of(padded(rows, positions=False)).keys
+
+
+def test_labels_that_do_not_count_are_read_where_a_decoder_is_given_them():
+    batch = padded([[1, 2, 3]], positions=False)
+    labels = torch.tensor([[4, 5, 6, -100]])
+    seen = {keys_of({**batch, "labels": labels}, 2, shifts_labels=True).keys}
+    for place in range(3):
+        seen.add(
+            keys_of({**batch, "labels": labels.index_fill(1, torch.tensor([place]), -100)}, 2, shifts_labels=True).keys
+        )
+    assert len(seen) == 4
+
+
+def test_what_a_decoder_makes_its_inputs_of_counts_with_its_padding():
+    """No inputs for it and no tokens for labels: it may read the encoder's, padding included."""
+    one, other = (keys_of(padded([[1, 2]], right=right, positions=False), 2) for right in (0, 2))
+    assert one.keys != other.keys
+    changed = padded([[1, 2]], right=2, positions=False)
+    changed["input_ids"][0, 3] = 5
+    assert keys_of(changed, 2).keys != other.keys
+
+
+def test_several_kinds_of_positions_are_those_of_their_examples():
+    """[3, B, T], as vision models have them, with as many examples as kinds."""
+    batch = padded([[1, 2], [1, 2], [1, 2]], positions=False)
+    positions = torch.arange(2).expand(3, 3, 2).clone()
+    positions[:, 1] += 5  # of the second example
+    first, second, third = keys_of({**batch, "position_ids": positions}).keys
+    assert first == third != second
+
+
 def test_the_first_token_behind_padding():
     batch = padded([[1, 2], [1, 2, 3]], aligned="left")
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)

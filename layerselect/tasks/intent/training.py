@@ -15,6 +15,7 @@ from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
 from ..label_words import LabelWords
 from ..probe import give_probe
+from ..run_folder import HISTORY_ROWS
 from ..training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
 from ..trunk import RunTrunk, try_selector
 from .config import IntentConfig
@@ -84,6 +85,7 @@ def build_trainer(
     )  # fmt: skip
     counts = label_counts(splits.train, len(labels))
     options, collator = selector_options(config, trunk.store), Collator(tokenizer, words)
+    options["history"] = folder / HISTORY_ROWS
     selector = trunk.selector = SelectorCallback(options)
     trainer = ClassificationTrainer(
         model,

@@ -13,6 +13,7 @@ from transformers import EvalPrediction, TrainerCallback
 from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
 from ..completions import CompletionCollator, CompletionSplit, completion_loss, nll
+from ..run_folder import HISTORY_ROWS
 from ..training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
 from ..trunk import RunTrunk
 from .config import ReviseConfig
@@ -63,7 +64,8 @@ def build_trainer(
         callbacks: of the caller (progress, logs).
         trunk: what the run keeps.
     """
-    selector = trunk.selector = SelectorCallback({**selector_options(config, trunk.store), "rule": rule})
+    options = {**selector_options(config, trunk.store), "rule": rule, "history": folder / HISTORY_ROWS}
+    selector = trunk.selector = SelectorCallback(options)
     trainer = RevisionTrainer(
         model,
         training_arguments(

@@ -1,0 +1,106 @@
+"""Runs one program under the witness and writes what came of it: ``python -m frameworks.watched FOLDER PROGRAM MODES ARGUMENT ...``.
+
+The program's ``main(*arguments, mode=...)`` runs once for each of MODES (with commas between them). Each process writes
+``FOLDER/RANK.json``. The result is
+
+* ``works``: the witness saw nothing wrong in any mode;
+* ``refused``: ``LayerSelectError``, with its sentence;
+* ``warned``: something went wrong, and the package had warned, no later than two steps after;
+* ``untried``: the program raises without the selector, too;
+* ``failed``: anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import random
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from . import control
+from .witness import Witness
+
+#: From good to bad.
+RESULTS = ("works", "untried", "refused", "warned", "failed")
+
+
+def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
+    """One run of a program in one mode."""
+    from layerselect import LayerSelectError
+
+    witness = Witness()
+    witness.install()
+    torch.manual_seed(0)
+    numpy.random.seed(0)
+    random.seed(0)
+    result, sentence = "works", ""
+    try:
+        importlib.import_module(f"frameworks.programs.{program}").main(*arguments, mode=mode)
+        witness.finish()
+    except LayerSelectError as error:
+        traceback.print_exc()
+        result, sentence = "refused", " ".join(str(error).split())
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        result, sentence = "failed", _said(error)
+    finally:
+        witness.remove()
+    if result == "failed":
+        without = control.run(program, arguments, mode)
+        if without is not None:
+            result, sentence = "untried", f"it does not run here without the selector either: {_said(without)}"
+    if result == "works" and witness.faults:
+        warning = witness.warned_of()
+        result, sentence = ("failed", "; ".join(witness.faults)) if warning is None else ("warned", warning)
+    return {
+        "mode": mode,
+        "result": result,
+        "sentence": sentence,
+        "faults": list(witness.faults),
+        "warnings": [text for _, text in witness.warnings],
+        "selectors": [report.facts() for report in witness.reports],
+    }
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for distribution in importlib.metadata.distributions():
+        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+        found.setdefault(name, distribution.version)  # the first on the path is the one that is imported
+    return found
+
+
+def main(folder: str, program: str, modes: str, *arguments: str) -> None:
+    torch.set_num_threads(1)
+    runs = [run(program, list(arguments), mode) for mode in modes.split(",")]
+    worst = max(runs, key=lambda one: RESULTS.index(one["result"]))
+    modes_of_worst = [one["mode"] for one in runs if one["result"] == worst["result"]]
+    outcome = {
+        "result": worst["result"],
+        "sentence": worst["sentence"],
+        "modes": modes_of_worst,
+        "runs": runs,
+        "versions": versions(),
+    }
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(outcome))
+    sys.stdout.write(json.dumps({key: outcome[key] for key in ("result", "sentence", "modes")}) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # what frameworks do at exit (trackers, threads, process groups) is no matter of the selector
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

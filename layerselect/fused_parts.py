@@ -1,0 +1,172 @@
+"""A step of a fused optimizer in parts, each of which the device may leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .fresh_state import begin_state
+from .gating import step_parts
+from .sharding import is_spread
+
+Part = tuple[int, list[nn.Parameter]]
+
+
+class FusedParts:
+    """Calls the kernel of ``AdamW``, ``Adam`` or ``SGD`` (with ``fused=True``) once for each part, with a number of its own.
+
+    It gives each part what the optimizer's own ``step()`` gives it, bit for bit, without looking through all groups for each:
+    where a parameter's state is, is found once, and anew where the optimizer's ``state`` holds other dictionaries. What these calls
+    would not do as the optimizer does (a learning rate that is a tensor, gradients spread over processes, a part of several dtypes) is
+    left to its ``step()``.
+
+    Args:
+        optimizer: one that :func:`layerselect.device_gates.takes_found_inf`.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._is_sgd = type(optimizer) is torch.optim.SGD
+        self._parts: object = None
+        self._all_states: list[Any] = []
+        self._states: list[list[list[dict[str, Any] | None]]] = []
+        self._plain: list[list[bool]] = []
+
+    def step(self, parts: Sequence[tuple[int, list[Part]]], found_inf: Tensor) -> None:
+        """A step of every part whose number is 0.
+
+        Args:
+            parts: layers, and what each group has of them.
+            found_inf: float32 [at least L]: where it is 1, nothing of the layer changes.
+        """
+        optimizer, groups = self._optimizer, self._optimizer.param_groups
+        self._find(parts)
+        # Of an optimizer that holds little, not a number for each layer.
+        if 4 * len(parts) < len(found_inf):
+            chosen = torch.stack([found_inf[layer] for layer, _ in parts]) if parts else found_inf[:0]
+            stops, advances = chosen.unbind(), (1.0 - chosen).unbind()
+        else:
+            every, rest = found_inf.unbind(), (1.0 - found_inf).unbind()
+            stops, advances = [every[layer] for layer, _ in parts], [rest[layer] for layer, _ in parts]
+        scale = getattr(optimizer, "grad_scale", None)
+        before = getattr(optimizer, "found_inf", None)
+        try:
+            for layer, (_, own) in enumerate(parts):
+                for index, (place, parameters) in enumerate(own):
+                    gradients = [p.grad for p in parameters]
+                    states = self._states[layer][index]
+                    if any(g is None for g in gradients):
+                        there = [i for i, g in enumerate(gradients) if g is not None]
+                        if not there:
+                            continue
+                        parameters = [parameters[i] for i in there]
+                        gradients = [gradients[i] for i in there]
+                        states = [states[i] for i in there]
+                    group = groups[place]
+                    if not self._plain[layer][index] or not _is_plain(group) or gradients[0].is_sparse:
+                        optimizer.found_inf = stops[layer]
+                        step_parts(optimizer, [(place, parameters)])
+                    elif self._is_sgd:
+                        self._sgd(group, parameters, gradients, states, stops[layer], scale)
+                    else:
+                        self._adam(group, parameters, gradients, states, stops[layer], advances[layer], scale)
+        finally:
+            if before is not None:
+                optimizer.found_inf = before
+            elif hasattr(optimizer, "found_inf"):
+                del optimizer.found_inf
+
+    def _find(self, parts: Sequence[tuple[int, list[Part]]]) -> None:
+        """Where the state of each parameter is; what has a gradient and no state yet is given it."""
+        optimizer = self._optimizer
+        fresh = [
+            p
+            for layer, (_, own) in enumerate(parts)
+            for index, (_, parameters) in enumerate(own)
+            for p, state in zip(
+                parameters,
+                self._states[layer][index] if parts is self._parts else [None] * len(parameters),
+                strict=True,
+            )
+            if not state and p.grad is not None and not optimizer.state.get(p)
+        ]
+        if fresh:
+            begin_state(optimizer, fresh)
+        states = optimizer.state.values()
+        if parts is self._parts and len(states) == len(self._all_states) and all(map(is_, states, self._all_states)):
+            return
+        self._parts, self._all_states = parts, list(states)
+        self._states = [[[optimizer.state.get(p) for p in parameters] for _, parameters in own] for _, own in parts]
+        self._plain = [[_is_uniform(parameters) for _, parameters in own] for _, own in parts]
+
+    def _adam(
+        self,
+        group: dict[str, Any],
+        parameters: list[nn.Parameter],
+        gradients: list[Tensor],
+        states: list[dict[str, Any]],
+        stop: Tensor,
+        advance: Tensor,
+        scale: Tensor | None,
+    ) -> None:
+        device = parameters[0].device
+        steps = [state["step"] for state in states]
+        # Where the kernel is told to stop, it does not look at the count.
+        torch._foreach_add_(steps, advance.to(device, non_blocking=True))
+        decoupled = group.get("decoupled_weight_decay", type(self._optimizer) is torch.optim.AdamW)
+        (torch._fused_adamw_ if decoupled else torch._fused_adam_)(
+            parameters,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
+            steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=group["amsgrad"],
+            maximize=group["maximize"],
+            grad_scale=None if scale is None else scale.to(device, non_blocking=True),
+            found_inf=stop.to(device, non_blocking=True),
+        )
+
+    def _sgd(
+        self,
+        group: dict[str, Any],
+        parameters: list[nn.Parameter],
+        gradients: list[Tensor],
+        states: list[dict[str, Any]],
+        stop: Tensor,
+        scale: Tensor | None,
+    ) -> None:
+        device = parameters[0].device
+        torch._fused_sgd_(
+            parameters,
+            gradients,
+            [state["momentum_buffer"] for state in states] if group["momentum"] else [],
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+            is_first_step=False,
+            grad_scale=None if scale is None else scale.to(device, non_blocking=True),
+            found_inf=stop.to(device, non_blocking=True),
+        )
+
+
+def _is_plain(group: dict[str, Any]) -> bool:
+    """Whether all numbers of the group are numbers."""
+    numbers = (group["lr"], group["weight_decay"], *group.get("betas", ()), group.get("momentum", 0.0))
+    return not any(isinstance(number, Tensor) for number in numbers) and not group.get("differentiable")
+
+
+def _is_uniform(parameters: Sequence[nn.Parameter]) -> bool:
+    return len({(p.device, p.dtype) for p in parameters}) == 1 and not any(map(is_spread, parameters))

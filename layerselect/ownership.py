@@ -1,0 +1,62 @@
+"""What of each layer an optimizer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import is_
+
+import torch
+from torch import nn
+
+
+class Ownership:
+    """Whose step moves which parameters: found once, and anew when the optimizer's groups have changed.
+
+    Args:
+        optimizer: its ``param_groups`` are looked at.
+        layers: for each layer, its parameters; some may be in other optimizers.
+
+    Attributes:
+        layers: for each layer, those of its parameters that the optimizer holds.
+        outer: all else that the optimizer holds.
+        mine: the layers of which it holds something.
+        parts: for each of these, the groups with something of it: the group's place, and these parameters in the group's order.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, layers: Sequence[Sequence[nn.Parameter]]) -> None:
+        self._optimizer = optimizer
+        self._all = layers
+        self._seen: list[list[nn.Parameter]] = []
+        self.layers: list[list[nn.Parameter]] = []
+        self.outer: list[nn.Parameter] = []
+        self.mine: list[int] = []
+        self.parts: list[tuple[int, list[tuple[int, list[nn.Parameter]]]]] = []
+        self._find()
+
+    def look(self) -> bool:
+        """Whether the groups hold other parameters than at the last look; what follows from that is found anew then."""
+        groups = self._optimizer.param_groups
+        if len(groups) == len(self._seen) and all(
+            len(group["params"]) == len(seen) and all(map(is_, group["params"], seen))
+            for group, seen in zip(groups, self._seen, strict=True)
+        ):
+            return False
+        self._find()
+        return True
+
+    def _find(self) -> None:
+        self._seen = [list(group["params"]) for group in self._optimizer.param_groups]
+        held = {id(p) for group in self._seen for p in group}
+        self.layers = [[p for p in parameters if id(p) in held] for parameters in self._all]
+        layer_of = {id(p): layer for layer, parameters in enumerate(self.layers) for p in parameters}
+        self.outer = [p for group in self._seen for p in group if id(p) not in layer_of]
+        self.mine = [layer for layer, parameters in enumerate(self.layers) if parameters]
+        parts: dict[int, list[tuple[int, list[nn.Parameter]]]] = {layer: [] for layer in self.mine}
+        for place, group in enumerate(self._seen):
+            members: dict[int, list[nn.Parameter]] = {}
+            for p in group:
+                if id(p) in layer_of:
+                    members.setdefault(layer_of[id(p)], []).append(p)
+            for layer, own in members.items():
+                parts[layer].append((place, own))
+        self.parts = list(parts.items())
