@@ -15,6 +15,7 @@ import torch
 from layerselect import CostAware, FastSelector, Ist, LayerSelectError, SuppressionProbe, make_rule
 from layerselect.model_hooks import ModelHook
 from layerselect.rules import LayerCardRule
+from layerselect.trunk.reasons import _foreign
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
@@ -249,6 +250,28 @@ def test_adapters_and_checkpointing_of_transformers(rule):
             language_loss(copied).backward()
             assert [p.grad is not None for p in copied.parameters()] == users
         selector.close()
+
+
+def test_a_copy_of_a_compiled_model_that_freezes():
+    """There the flags are switched for longer than a layer's pass."""
+    model = a_model("plain")
+    for block in model.blocks:
+        block.compile(backend="eager")
+    with FastSelector(model, "fixed:layers=[4]", mode="freeze"):
+        assert flags(model) != flags(a_model("plain"))
+        copied = copy.deepcopy(model)
+        assert flags(copied) == flags(pickled(model)) == flags(a_model("plain"))
+    assert flags(model) == flags(a_model("plain"))
+
+
+def test_what_is_left_in_a_copy_does_not_stop_another_selector():
+    """Keeping hidden states is refused where hooks may change them: what is left of ours changes nothing."""
+    model, selector, optimizer = selected_model("cosine", "freeze")
+    train(model, selector, optimizer, range(2))
+    for copied in (copy.deepcopy(model), pickled(model)):
+        hooks = [(m._forward_pre_hooks, m._forward_hooks) for m in copied.modules()]
+        assert any(any(pair) for pair in hooks)
+        assert [hook for pair in hooks for hook in _foreign(*pair)] == []
 
 
 def test_a_shallow_copy_is_another_name_for_the_same_model():
