@@ -69,7 +69,10 @@ class BackwardPlan:
             scores, status = torch.full((count,), float("nan")), torch.full((count,), MEASURED, dtype=torch.uint8)
             mask = getattr(rule.select(scores, status), "mask", None)
             check_mask(rule, mask, count)
-            self._drawn = mask if not out else torch.cat([torch.zeros(out, dtype=torch.bool), mask])
+            mask = mask if not out else torch.cat([torch.zeros(out, dtype=torch.bool), mask])
+            # The same tensor as long as it is the same choice: a device is not told again.
+            if self._drawn is None or not mask.equal(self._drawn):
+                self._drawn = mask
             self._drawn_for = step
         return self._drawn
 

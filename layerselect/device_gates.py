@@ -17,10 +17,15 @@ from .fresh_state import begin_state, start_momentum
 from .fused_parts import FusedParts
 from .gating import Gate
 from .gating import parameters_of as parameters_of
+from .graph_capture import refuse_in_capture
 from .nonfinite import NonFinite
 from .sharding import held_here, is_spread
 
 logger = logging.getLogger(__name__)
+
+_PREPARES = (
+    "it has to prepare what it keeps, so make an ordinary step before, in which the same parameters have gradients"
+)
 
 _PATIENCE = 100  #: steps that the host gates for want of state, before it says so
 
@@ -225,6 +230,7 @@ class KeepingGate(Gate):
     def _set_aside(self) -> None:
         held = None if self._host_only else self._held()
         if held is None:
+            refuse_in_capture(self._gate.device, "the host has to gate this step, so use an optimizer with fused=True")
             super()._set_aside()
             # What has a gradient left is about to be stepped.
             self._stepped.update(id(p) for _, p in self._parameters() if p.grad is not None)
@@ -259,6 +265,7 @@ class KeepingGate(Gate):
         owned = self._owned
         absent = [layer for layer in owned.mine if all(p.grad is None for p in owned.layers[layer])]
         if absent != self._absent or self._present_here is None:
+            refuse_in_capture(gate.device, _PREPARES)
             self._absent = absent
             present = torch.ones(len(owned.layers) + 1, dtype=torch.float32)
             present[absent] = 0.0
@@ -323,6 +330,7 @@ class KeepingGate(Gate):
             or any(p.grad is not None for p in self._without_state)
             or not room.stands()
         ):
+            refuse_in_capture(self._gate.device, _PREPARES)
             self._room = None  # before the next one is made
             if not self._begin_states():
                 return None

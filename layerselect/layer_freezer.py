@@ -14,6 +14,7 @@ from torch import nn
 
 from .freezing import switch_off, switch_on
 from .input_gradients import tensors_in
+from .layer_stacks import called_modules, has_forward
 from .model_hooks import ModelHook
 from .optimizer_steps import OptimizerSteps
 from .selective_checkpoint import Plan
@@ -147,6 +148,7 @@ class LayerFreezer(Plan):
             if not self._compiled:  # in front of the hooks of fully_shard
                 again = ModelHook(lambda *_: self.stand())
                 self._handles.append(model.register_forward_pre_hook(again, prepend=True))
+            self._hook_copies()
             self.stand()
         else:
             self._hook_layers()
@@ -155,11 +157,25 @@ class LayerFreezer(Plan):
         for layer, reference in enumerate(self._modules):
             module = reference()
             if module is not None:
-                points = _called_inside(module) if layer in self._deep else _called(module)
+                points = _called_inside(module) if layer in self._deep else called_modules(module)
                 for point in points:
-                    enter, leave = (functools.partial(f, layer) for f in (self._enter, self._leave))
-                    self._handles.append(point.register_forward_pre_hook(ModelHook(enter), prepend=True))
-                    self._handles.append(point.register_forward_hook(ModelHook(leave), always_call=True))
+                    enter, leave, lent = (functools.partial(f, layer) for f in (self._enter, self._leave, self._lent))
+                    hook = ModelHook(enter, lent, traced=False)
+                    self._handles.append(point.register_forward_pre_hook(hook, prepend=True))
+                    hook = ModelHook(leave, traced=False)
+                    self._handles.append(point.register_forward_hook(hook, always_call=True))
+
+    def _hook_copies(self) -> None:
+        """Where flags stand, copies of the model get them as the user set them."""
+        for layer, reference in enumerate(self._modules):
+            module = reference()
+            if module is not None:
+                hook = ModelHook(_nothing, functools.partial(self._lent, layer), traced=False)
+                self._handles.append(module.register_forward_hook(hook))
+
+    def _lent(self, layer: int) -> list[nn.Parameter]:
+        """What is switched off in a layer at the moment."""
+        return [*self._stood[layer], *(p for _, off in self._frames[layer] for p in off)]
 
     def drop_gradients(self, keep: Sequence[bool]) -> None:
         """Drops the gradients of the layers not in ``keep``, so that no optimizer moves them in this step."""
@@ -208,6 +224,7 @@ class LayerFreezer(Plan):
         """The model turned out to be compiled: flags stand from now on."""
         self._unhook()
         self._compiled = self.standing = True
+        self._hook_copies()
         self.stand()
 
     def close(self) -> None:
@@ -300,18 +317,13 @@ class LayerFreezer(Plan):
             self._hook_layers()
 
 
-def _called(module: nn.Module) -> Iterator[nn.Module]:
-    """``module``, or what it contains where it is but a container and cannot be called."""
-    if type(module).forward is not nn.Module.forward:
-        yield module
-    else:
-        for child in module.children():
-            yield from _called(child)
+def _nothing(*_: Any) -> None:
+    """For a hook that is there for what it does in copies."""
 
 
 def _called_inside(module: nn.Module) -> Iterable[nn.Module]:
     """Everything in ``module`` that can be called and has parameters of its own."""
-    return [m for m in module.modules() if m._parameters and type(m).forward is not nn.Module.forward]
+    return [m for m in module.modules() if m._parameters and has_forward(m)]
 
 
 def _listed(output: Any) -> list[Any]:

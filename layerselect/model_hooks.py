@@ -61,6 +61,11 @@ class ModelHook:
         return [] if self._lent is None else [p for p in self._lent() if not p.requires_grad]
 
 
+def is_ours(hook: Any) -> bool:
+    """Whether a hook is one of this package's, or what is left of one in a copy: it changes no forward pass."""
+    return isinstance(hook, ModelHook) or hook is _NOTHING
+
+
 def _nothing_left(parameters: Iterable[nn.Parameter]) -> Callable[..., Any]:
     for parameter in parameters:
         parameter.requires_grad = True

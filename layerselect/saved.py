@@ -45,7 +45,8 @@ class Saved:
             "layer_names": list(self.layer_names),
             "score": self.score,
             "lag": self.lag,
-            "step": self._step,
+            # What a CUDA graph replays is counted by the device alone.
+            "step": max(self._step, int(self._core.state["step"])),
             "settings": settings_of(self),
             "rule": {
                 "name": self._rule.name,

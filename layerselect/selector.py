@@ -22,6 +22,7 @@ from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
 from .foreign_engines import explain_missing
+from .graph_capture import check_capture
 from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
@@ -167,6 +168,7 @@ class FastSelector(Readings, Saved, Upkeep):
         self._agreement = Agreement(model, self.layer_names, shapes)
         self._attachment: Attachment | None = None
         self._closed = False
+        self._captured = False
         self._warned_without_optimizer = False
         self._watch: CompileWatch | None = None
         self._frozen_layers = [False] * self.num_layers
@@ -227,7 +229,8 @@ class FastSelector(Readings, Saved, Upkeep):
 
         On a device the host is not told of a skipped step at once: in mode ``freeze`` it counts it until ``lag`` steps
         later, and plans probes, draws and what takes gradients accordingly; in the other modes, where none of this depends
-        on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out.
+        on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out. Steps that a CUDA
+        graph replays are counted by the device alone: ``state_dict()["step"]`` has them.
         """
         return self._step
 
@@ -253,6 +256,10 @@ class FastSelector(Readings, Saved, Upkeep):
         if new is not self._rule:
             self._rule.close()
         self._rule = new
+        if self._captured:
+            logger.warning(
+                "a step of the selector was captured in a CUDA graph, which goes on with the old rule: capture anew"
+            )
         self._holdings.hold("rule", new.close)
         self._plan.forget_drawn()
         if self.mode == "freeze":
@@ -322,6 +329,14 @@ class FastSelector(Readings, Saved, Upkeep):
         self._follow_replaced_parameters()
         self._follow_users_flags(self._optimizers)
         self._engine.check()
+        self._captured |= check_capture(
+            self._rule,
+            (p for _, p in self._all_parameters()),
+            device=self._device,
+            mode=self.mode,
+            decides_on_device=self._core.decides_on_device,
+            steps=self._step,
+        )
         self._look_for_a_compiler()
         if self.mode == "freeze":
             self._freezer.stepped()

@@ -87,8 +87,13 @@ def assert_same(model: nn.Module, expected: nn.Module) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("rule", ["variance", "random:k=3", "cosine", "measured"])
-@pytest.mark.parametrize("compiled", HOW)
+@pytest.mark.parametrize(
+    ("compiled", "rule"),
+    [
+        *((how, "variance") for how in HOW),
+        *((how, r) for how in (wrap, each_block) for r in ("random:k=3", "cosine", "measured")),
+    ],
+)
 def test_a_model_compiled_after_the_selector_was_built_gates(compiled, rule, caplog):
     model, twin = plain(10), plain(10)
     selector = FastSelector(model, a_rule(rule), seed=3)
@@ -96,15 +101,16 @@ def test_a_model_compiled_after_the_selector_was_built_gates(compiled, rule, cap
     with FastSelector(twin, a_rule(rule), mode="gate", seed=3) as expected, caplog.at_level(logging.WARNING):
         run = compiled(model)
         optimizer = optimizer_for(selector)
-        frames = train(run, selector, optimizer, range(8))
-        train(twin, expected, optimizer_for(expected), range(8))
+        frames = train(run, selector, optimizer, range(5))
+        train(twin, expected, optimizer_for(expected), range(5))
         assert selector.mode == "gate"
         assert all(p.requires_grad for p in model.parameters())
         # Once more at most than before it was noticed; Dynamo's limit, at which it says so, is 8.
         assert frames[1] == frames[-1]
         assert "recompile_limit" not in caplog.text
         assert caplog.text.count("mode 'auto' means 'gate' from here on") == 1
-        if rule != "measured":  # whose choice depends on the clock
+        # Cosine chose before the first pass, and measured costs depend on the clock.
+        if rule not in ("cosine", "measured"):
             assert_same(model, twin)
             assert selector.frequency.tolist() == expected.frequency.tolist()
     selector.close()
@@ -128,7 +134,7 @@ def test_a_model_that_was_compiled_and_called_before(caplog):
     with caplog.at_level(logging.WARNING), FastSelector(twin, mode="gate") as expected:
         train(run, selector, optimizer_for(selector), range(6))
         train(twin, expected, optimizer_for(expected), range(6))
-    assert selector.mode == "gate" and "run without the hooks" in caplog.text
+    assert selector.mode == "gate" and "mode 'auto' means 'gate' from here on" in caplog.text
     assert_same(model, twin)
 
 
@@ -188,7 +194,7 @@ def test_the_whole_graph_is_one_with_every_hook_in_it():
     with FastSelector(model, "cosine") as selector:
         run = torch.compile(model, backend=BACKEND, fullgraph=True)
         train(run, selector, optimizer_for(selector), range(4))
-        assert not selector.threshold.isnan()  # it has measured
+        assert 0 < len(selector.selected()) < 6  # it has measured
 
 
 def test_what_shows_that_a_model_is_compiled():
@@ -223,9 +229,18 @@ def compiled_autograd():
     return torch._dynamo.compiled_autograd._enable(torch.compile(backend=BACKEND))
 
 
-@pytest.fixture
-def switched_on(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "compiled_autograd", True)
+class Tiny(nn.Module):
+    """Two layers: compiled autograd takes its time with each operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, hidden):
+        for block in self.blocks:
+            hidden = block(hidden)
+        return hidden.square().mean()
 
 
 def test_what_shows_that_compiled_autograd_is_on():
@@ -238,36 +253,48 @@ def test_what_shows_that_compiled_autograd_is_on():
 
 
 def test_capture_auto_is_step_and_the_scores_are_the_same():
-    model, twin = plain(2), plain(2)
+    model, twin, given = Tiny(), Tiny(), torch.ones(2, 4)
     with compiled_autograd():
-        selector = FastSelector(model, mode="gate")
+        selector = FastSelector(model, "topk:k=1", mode="gate")
         assert selector.capture == "step"
-        train(model, selector, optimizer_for(selector), range(2))
-    with FastSelector(twin, mode="gate") as expected:
-        train(twin, expected, optimizer_for(expected), range(2))
+        optimizer = optimizer_for(selector)
+        model(given).backward()
+        selector.step()
+        optimizer.step()
+    with FastSelector(twin, "topk:k=1", mode="gate") as expected:
+        assert expected.capture == "backward"
+        optimizer = optimizer_for(expected)
+        twin(given).backward()
+        expected.step()
+        optimizer.step()
         torch.testing.assert_close(selector.scores, expected.scores)
         assert_same(model, twin)
 
 
-def test_hooks_are_refused_where_compiled_autograd_is_on(switched_on):
-    with pytest.raises(LayerSelectError, match="compiled autograd cannot run: use capture='step'"):
+def test_hooks_are_refused_where_compiled_autograd_is_on():
+    with (
+        torch._dynamo.config.patch(compiled_autograd=True),
+        pytest.raises(LayerSelectError, match="compiled autograd cannot run: use capture='step'"),
+    ):
         FastSelector(plain(), capture="backward")
 
 
-def test_switched_on_later(switched_on, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "compiled_autograd", False)
+def test_switched_on_later():
     model = plain()
     with FastSelector(model, mode="gate") as selector:
         plain_loss(model).backward()
-        monkeypatch.setattr(torch._dynamo.config, "compiled_autograd", True)
-        with pytest.raises(LayerSelectError, match="build the selector with capture='step'"):
+        with (
+            torch._dynamo.config.patch(compiled_autograd=True),
+            pytest.raises(LayerSelectError, match="build the selector with capture='step'"),
+        ):
             selector.step()
+        selector.step()
 
 
 def test_switched_on_for_a_backward_pass_alone(native):
     """Nothing of it can be seen before or after; the hook itself says what to do."""
-    model = plain(2)
-    with FastSelector(model, mode="gate", backend="native"):
-        loss = plain_loss(model)
+    model = Tiny()
+    with FastSelector(model, "topk:k=1", mode="gate", backend="native"):
+        loss = model(torch.ones(2, 4))
         with compiled_autograd(), pytest.raises(NotImplementedError, match="build the selector with capture='step'"):
             loss.backward()

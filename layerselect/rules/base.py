@@ -101,6 +101,16 @@ class Rule(ABC):
         """Removes whatever :meth:`prepare` put into the model. Called when the selector is closed or another rule takes
         this one's place; may be called twice, and ``prepare`` may follow."""
 
+    def against_capture(self) -> str | None:
+        """Why a CUDA graph must not repeat a step with this rule; ``None`` if it may. It may where the device decides by scores,
+        and where the choice never changes."""
+        if self.uses_scores or type(self).state_dict is Rule.state_dict:
+            return None
+        return (
+            f"rule {self.name!r} chooses on the host, and a replay would repeat one choice for good, so use a rule that decides "
+            "by scores, or leave the call outside the graph"
+        )
+
     def without_model(self) -> dict[str, Any]:
         """What a copy of the rule has in the place of the attributes that belong to a model: hooks on it, weights of it."""
         return {}

@@ -120,6 +120,14 @@ class CostAware(Rule):
         self._close_meter()
         self.base.close()
 
+    def against_capture(self) -> str | None:
+        if self._meter is not None:
+            return (
+                "rule 'cost-aware' still measures what the layers cost, and a replay would go on with the counted costs for good, "
+                "so make steps that train all layers (warmup=8) before the graph, or use costs='counted'"
+            )
+        return super().against_capture() or self.base.against_capture()
+
     def without_model(self) -> dict[str, Any]:
         return {"_meter": None}
 

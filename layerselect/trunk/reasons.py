@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model_hooks import ModelHook
+from ..model_hooks import is_ours
 from .below import Below
 from .fingerprint import is_adapted
 
@@ -125,7 +125,7 @@ def _foreign(*registered: Mapping[int, Any]) -> Iterator[Any]:
     for hooks in registered:
         for hook in hooks.values():
             function = hook.func if isinstance(hook, partial) else hook
-            if isinstance(function, ModelHook) or getattr(function, "__name__", "").startswith(_IDLE_HOOKS):
+            if is_ours(function) or getattr(function, "__name__", "").startswith(_IDLE_HOOKS):
                 continue
             if not (getattr(function, "__module__", None) or "").startswith(_IDLE_MODULES):
                 yield function
