@@ -24,7 +24,7 @@ from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
 from .foreign_engines import explain_missing
 from .gating import parameters_of
-from .graph_capture import check_capture
+from .graph_capture import check_capture, is_capturing
 from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
@@ -345,14 +345,8 @@ class FastSelector(Readings):
         self._follow_replaced_parameters()
         self._follow_users_flags(self._optimizers)
         self._engine.check()
-        self._captured |= check_capture(
-            self._rule,
-            (p for _, p in self._all_parameters()),
-            device=self._device,
-            mode=self.mode,
-            decides_on_device=self._core.decides_on_device,
-            steps=self._step,
-        )
+        if is_capturing(self._device):
+            self._begin_capture()
         self._look_for_a_compiler()
         if self.mode == "freeze":
             self._plan.freezer.stepped()
@@ -577,6 +571,19 @@ class FastSelector(Readings):
         self.load_state_dict(state)
         if optimizers:
             self._tie(optimizers)
+
+    def _begin_capture(self) -> None:
+        """This step is captured in a CUDA graph, if it may be."""
+        check_capture(
+            self._rule,
+            [p for _, p in self._all_parameters()],
+            mode=self.mode,
+            decides_on_device=self._core.decides_on_device,
+            steps=self._step,
+        )
+        self._captured = True
+        if self._attachment is not None:
+            self._attachment.watch.captured()
 
     def _look_for_a_compiler(self) -> None:
         """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was built."""
