@@ -24,7 +24,8 @@ from .sharding import held_here, is_spread
 logger = logging.getLogger(__name__)
 
 _PREPARES = (
-    "it has to prepare what it keeps, so make an ordinary step before, in which the same parameters have gradients"
+    "it has to prepare what it keeps, so use an optimizer with fused=True, or make ordinary steps before (with warmup=1), in which "
+    "the same parameters have gradients"
 )
 
 _PATIENCE = 100  #: steps that the host gates for want of state, before it says so

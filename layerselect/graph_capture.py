@@ -5,7 +5,7 @@ A graph repeats what the device was told, and nothing that the host did. ``docs/
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,31 +20,22 @@ def is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-def check_capture(
-    rule: Rule, parameters: Iterable[Tensor], *, device: torch.device, mode: str, decides_on_device: bool, steps: int
-) -> bool:
-    """To be called in each step of a selector.
+def check_capture(rule: Rule, parameters: Sequence[Tensor], *, mode: str, decides_on_device: bool, steps: int) -> None:
+    """To be called when a step of a selector is captured.
 
     Args:
         rule: in force.
         parameters: all that are measured.
-        device: where the selection is made.
         mode: the selector's.
         decides_on_device: whether the host knows nothing of the selection.
         steps: how many were closed before.
 
-    Returns:
-        Whether this step is captured, and may be.
-
     Raises:
         LayerSelectError: it must not be, for what a replay would do is not what a step does.
     """
-    if not is_capturing(device):
-        return False
-    reason = _why_not(rule, list(parameters), mode, decides_on_device, steps)
+    reason = _why_not(rule, parameters, mode, decides_on_device, steps)
     if reason:
         raise LayerSelectError(f"selector.step() cannot be captured in a CUDA graph: {reason}")
-    return True
 
 
 def refuse_in_capture(device: torch.device, reason: str) -> None:
@@ -53,7 +44,7 @@ def refuse_in_capture(device: torch.device, reason: str) -> None:
         raise LayerSelectError(f"optimizer.step() cannot be captured in a CUDA graph: {reason}")
 
 
-def _why_not(rule: Rule, parameters: list[Tensor], mode: str, decides_on_device: bool, steps: int) -> str | None:
+def _why_not(rule: Rule, parameters: Sequence[Tensor], mode: str, decides_on_device: bool, steps: int) -> str | None:
     if mode == "freeze":
         return "mode='freeze' changes from step to step what the backward pass computes, so use mode='gate'"
     reason = rule.against_capture()

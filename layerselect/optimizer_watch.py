@@ -22,9 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class SeenGradients:
-    """What tells the gradients that a selector has just measured from those of a later backward pass."""
+    """What tells the gradients that a selector has just measured from those of a later backward pass.
+
+    Attributes:
+        replayed: steps were captured in a CUDA graph, whose replays the host does not see: all gradients count as measured.
+    """
 
     def __init__(self) -> None:
+        self.replayed = False
         self._parameter: nn.Parameter | None = None
         self._gradient: weakref.ref[Tensor] | None = None
         self._version = 0
@@ -37,6 +42,8 @@ class SeenGradients:
 
     def are_there(self) -> bool:
         """Whether they are still there, and nobody wrote to them."""
+        if self.replayed:
+            return True
         if self._parameter is None or self._gradient is None:
             return False
         gradient = self._parameter.grad
@@ -126,6 +133,10 @@ class OptimizerWatch:
                 "not one that was built anew since, or that another one replaces",
                 ", ".join(dict.fromkeys(type(steps.optimizer).__name__ for steps in self._steps)),
             )
+
+    def captured(self) -> None:
+        """A step of the selector was captured in a CUDA graph: of what its replays measure and move, nothing is seen here."""
+        self._seen.replayed = self._warned_idle = self._warned_moved = True
 
     def listen(self) -> None:
         """From now on the ends of steps are noticed."""

@@ -22,7 +22,7 @@ from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
 from .foreign_engines import explain_missing
-from .graph_capture import check_capture
+from .graph_capture import is_capturing
 from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
@@ -335,14 +335,8 @@ class FastSelector(Readings, Saved, Upkeep):
         self._follow_replaced_parameters()
         self._follow_users_flags(self._optimizers)
         self._engine.check()
-        self._captured |= check_capture(
-            self._rule,
-            (p for _, p in self._all_parameters()),
-            device=self._device,
-            mode=self.mode,
-            decides_on_device=self._core.decides_on_device,
-            steps=self._step,
-        )
+        if is_capturing(self._device):
+            self._begin_capture()
         self._look_for_a_compiler()
         if self.mode == "freeze":
             self._freezer.stepped()

@@ -13,6 +13,7 @@ from .compiled import CompileWatch, compiled_autograd_on
 from .core import Core
 from .errors import LayerSelectError
 from .gating import parameters_of
+from .graph_capture import check_capture
 from .holdings import Holdings
 from .layer_freezer import LayerFreezer
 from .layers import LayeredParameters
@@ -142,6 +143,19 @@ class Upkeep:
         self.mode = "gate"
         self._freezer.close()
         self._boundary.close()
+
+    def _begin_capture(self) -> None:
+        """This step is captured in a CUDA graph, if it may be."""
+        check_capture(
+            self._rule,
+            [p for _, p in self._all_parameters()],
+            mode=self.mode,
+            decides_on_device=self._core.decides_on_device,
+            steps=self._step,
+        )
+        self._captured = True
+        if self._attachment is not None:
+            self._attachment.watch.captured()
 
     def _detach(self) -> None:
         if self._attachment is not None:

@@ -9,10 +9,10 @@ import weakref
 
 import pytest
 import torch
+from layerselect import FastSelector
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from layerselect import FastSelector
 from tests.models import plain, plain_loss
 
 
@@ -94,7 +94,7 @@ class Inside(nn.Module):
 
     def __init__(self, reentrant: bool) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(32, 48), nn.Linear(48, 32)
+        self.up, self.down = nn.Linear(16, 24), nn.Linear(24, 16)
         self.reentrant = reentrant
 
     def inner(self, x: torch.Tensor) -> torch.Tensor:

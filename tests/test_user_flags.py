@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layerselect import FastSelector, LayerSelectError
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from layerselect import FastSelector, LayerSelectError
 from tests.models import plain, plain_loss
 
 MODES = pytest.mark.parametrize("mode", ["gate", "freeze"])
@@ -219,7 +219,7 @@ def test_another_adapter_is_followed_once_the_optimizer_has_it(mode):
 @MODES
 def test_another_adapter_that_no_optimizer_has_is_named(mode):
     model = adapted()
-    selector, optimizer = attached(model, "topk:k=2", mode)
+    selector, _optimizer = attached(model, "topk:k=2", mode)
     model.add_adapter("second", LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
     model.set_adapter("second")
     loss_of(model).backward()

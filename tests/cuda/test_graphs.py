@@ -9,6 +9,7 @@ import pytest
 import torch
 from layerselect import CostAware, FastSelector, Ist, LayerSelectError, SuppressionProbe, graph_capture, make_rule
 from layerselect import core as core_module
+from layerselect import selector as selector_module
 from layerselect.rules import LayerCardRule
 from torch import nn
 
@@ -29,7 +30,8 @@ def capture(monkeypatch: pytest.MonkeyPatch):
     """Call it to begin a capture, and with False to end it."""
 
     def set_to(capturing: bool = True) -> None:
-        monkeypatch.setattr(graph_capture, "is_capturing", lambda device: capturing)
+        for module in (graph_capture, selector_module):
+            monkeypatch.setattr(module, "is_capturing", lambda device: capturing)
 
     return set_to
 
@@ -63,6 +65,7 @@ def train(model, selector, optimizer, steps: range) -> None:
 
 def replay(model, selector, optimizer, steps: range) -> None:
     core = selector._core
+    selector._attachment.watch.captured()
     options = core._options or {"kind": "fixed", "fixed": core._drawn_here}
     for step in steps:
         plain_loss(model, step).backward()
@@ -214,9 +217,10 @@ class OnTheHost(torch.optim.SGD):
                     p.sub_(p.grad, alpha=0.1)
 
 
-def test_an_optimizer_that_the_host_has_to_gate(capture):
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_an_optimizer_that_the_host_has_to_gate(capture, warmup):
     model = plain()
-    selector = FastSelector(model, "topk:k=2", mode="gate")
+    selector = FastSelector(model, "topk:k=2", mode="gate", warmup=warmup)
     optimizer = OnTheHost(selector.trainable_parameters(), lr=0.1)
     selector.attach(optimizer)
     train(model, selector, optimizer, range(4))
@@ -235,7 +239,7 @@ def test_what_an_optimizer_keeps_is_prepared_before(capture):
     plain_loss(model, 2).backward()
     selector.step()
     capture()
-    with pytest.raises(LayerSelectError, match="make an ordinary step before"):
+    with pytest.raises(LayerSelectError, match="make ordinary steps before"):
         optimizer.step()
     capture(False)
     optimizer.step()

@@ -30,7 +30,7 @@ def refuses(message: str, call: Callable[[], Any]) -> None:
 
 
 def selectors(folder: Path) -> None:
-    late = "capture='backward' would measure the wrong gradients.*use capture='step'"
+    late = "capture='backward' cannot measure the right gradients here.*use capture='step'"
     for engine in ("ddp", "fsdp2", "none"):
         refuses(late, lambda engine=engine: FastSelector(wrap(engine, plain()), capture="backward"))
     for options, reason in (
