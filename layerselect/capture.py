@@ -54,7 +54,7 @@ class StepCapture:
         self._groups = list(groups)
         self._ops = _backend.load(backend, parameters[0].device)
         self._local = torch.zeros(len(parameters), dtype=torch.float64)
-        self._spread = SpreadSums.of(parameters, self._local.device)
+        self._spread = SpreadSums.of(parameters, self._local.device, columns=2)
         self.sqnorms = self._local if self._spread is None else torch.zeros_like(self._local)
         self._engine = EngineSeen(owner, sharded=self._spread is not None)
         num_groups = max(groups, default=-1) + 1

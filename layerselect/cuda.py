@@ -69,7 +69,7 @@ class CudaCore:
         self._warmup, self._interval = warmup, interval
         self._parameters, self._groups = list(parameters), list(groups)
         self._device = self._parameters[0].device
-        self._spread = SpreadSums.of(self._parameters, self._device)
+        self._spread = SpreadSums.of(self._parameters, self._device, columns=2)
         self._core = native.DeviceCore(
             [held_here(p) for p in self._parameters],
             self._groups,

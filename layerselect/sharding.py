@@ -71,15 +71,21 @@ class SpreadSums:
         parameters: at least one of them a ``DTensor``; in the same order in all processes. Parameters that are none are
             taken to be the same in all processes of the largest mesh.
         device: where the sums are.
+        columns: how many numbers there are for each parameter.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], device: torch.device) -> None:
+    def __init__(self, parameters: Sequence[Tensor], device: torch.device, columns: int = 1) -> None:
         meshes = list(dict.fromkeys(p.device_mesh for p in parameters if is_spread(p)))
         largest = max(meshes, key=lambda mesh: mesh.size())
         home = [p.device_mesh if is_spread(p) else largest for p in parameters]
         self._device = torch.device(largest.device_type)
         self._parts = [
-            _MeshSums.over(mesh, [(i, p) for i, p in enumerate(parameters) if home[i] == mesh], len(parameters), device)
+            _MeshSums.over(
+                mesh,
+                [(i, p) for i, p in enumerate(parameters) if home[i] == mesh],
+                [column * len(parameters) for column in range(columns)],
+                device,
+            )
             for mesh in meshes
         ]
         # Communicators may add in orders of their own. What was added over one dimension of one mesh is the same in all
@@ -87,16 +93,16 @@ class SpreadSums:
         self._copied = _groups(largest, _long(largest) - (self._parts[0].last if len(meshes) == 1 else set()))
 
     @classmethod
-    def of(cls, parameters: Sequence[Tensor], device: torch.device) -> SpreadSums | None:
+    def of(cls, parameters: Sequence[Tensor], device: torch.device, columns: int = 1) -> SpreadSums | None:
         """None if no parameter is spread."""
-        return cls(parameters, device) if any(map(is_spread, parameters)) else None
+        return cls(parameters, device, columns) if any(map(is_spread, parameters)) else None
 
     def add_up(self, sums: Tensor) -> None:
         """Replaces, in place, the sums of what is held here by the sums of the whole tensors.
 
         Args:
-            sums: float64 [2 P], on the device: one for each parameter, and then for each 1 if this process has a gradient of
-                it and else 0. That becomes a number that is 0 only if no process has one whose sum counts.
+            sums: float64 [columns * P], on the device: a number for each parameter, column by column. With 1 for a gradient
+                that this process has and else 0, a column becomes 0 where no process has one whose sum counts.
         """
         if sums.device.type == self._device.type:
             self._communicate(sums)
@@ -118,7 +124,7 @@ class SpreadSums:
 
 @dataclass(frozen=True)
 class _MeshSums:
-    """The parameters that are spread over one mesh: n / 2 of them, each with a sum and a count of gradients."""
+    """The numbers of the parameters that are spread over one mesh."""
 
     places: Tensor  #: int64 [n], where these stand in the vector of sums
     counts: Tensor  #: bool [n], whether this process's number counts, or another one holds the same
@@ -126,7 +132,7 @@ class _MeshSums:
     last: set[int]  #: the dimension of the last of them
 
     @classmethod
-    def over(cls, mesh: Any, members: list[tuple[int, Tensor]], number: int, device: torch.device) -> _MeshSums:
+    def over(cls, mesh: Any, members: list[tuple[int, Tensor]], columns: list[int], device: torch.device) -> _MeshSums:
         coordinate = mesh.get_coordinate()
         if coordinate is None:
             raise LayerSelectError(
@@ -137,8 +143,8 @@ class _MeshSums:
         added = set().union(*own)
         where = torch.device(mesh.device_type) if device.type != mesh.device_type else device
         return cls(
-            torch.tensor([start + i for start in (0, number) for i, _ in members], dtype=torch.int64, device=where),
-            torch.tensor([*counts, *counts], dtype=torch.bool, device=where),
+            torch.tensor([start + i for start in columns for i, _ in members], dtype=torch.int64, device=where),
+            torch.tensor(counts * len(columns), dtype=torch.bool, device=where),
             _groups(mesh, added),
             set(sorted(added)[-1:]),
         )

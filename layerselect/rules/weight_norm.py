@@ -120,7 +120,5 @@ class _Squares:
         norms = [torch.linalg.vector_norm(held_here(weight), dtype=torch.float32) for weight in self._weights]
         each = torch.stack([norm.to(sums.device, non_blocking=True) for norm in norms]).double().square()
         if self._spread is not None:
-            counted = torch.cat([each, each.new_ones(1)])
-            self._spread.add_up(counted)
-            each = counted[:-1]
+            self._spread.add_up(each)
         return sums.index_add(0, self._layers, each)
