@@ -13,7 +13,7 @@ SOURCES = [
     ROOT / "layerselect" / name
     for name in (
         "core.py", "cuda.py", "backward_end.py", "gradient_watch.py", "engine_seen.py", "device_gates.py", "gating.py",
-        "history.py", "mirror.py", "several_devices.py", "sharding.py", "cost_meter.py", "nonfinite.py",
+        "history.py", "mirror.py", "several_devices.py", "sharding.py", "cost_meter.py", "nonfinite.py", "fused_gate.py",
     )
 ]  # fmt: skip
 # Methods whose call makes the host wait for a tensor on a device, or may.
@@ -53,6 +53,7 @@ STEP_PATHS = {
         "withhold", "leave_one", "optimizer", "mark", "moved",
     },
     "FusedGate": {"_set_aside", "_put_back"},
+    "FusedParts": {"__init__", "step", "_find", "_adam", "_sgd"},
     "GradientMarks": {"__init__", "mark", "moved"},
     "NonFinite": {"__init__", "poison", "_decide", "matters"},
     "_Room": {"__init__", "stands", "_values_now", "_places_now"},
@@ -94,7 +95,6 @@ STEP_FILES = {
     "clipping.py": {"__init__", "allow", "clip", "norm_to_clip", "_gradients"},
     "ownership.py": {"__init__", "look", "_find"},
     "fresh_state.py": {"begin_state", "start_momentum"},
-    "fused_parts.py": {"__init__", "step", "_find", "_adam", "_sgd", "_is_plain", "_is_uniform"},
     "scaler_steps.py": {"leave_something"},
     # Where a rule was replaced, or decides by other costs than before.
     "device_rules.py": {"device_rule", "to_device", "_constant"},

@@ -1,4 +1,4 @@
-"""A step of a fused optimizer in parts, each of which the device may leave out."""
+"""Gating a fused optimizer: its step in parts, each of which the device may leave out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,71 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .fresh_state import begin_state
-from .gating import step_parts
+from .fresh_state import begin_state, start_momentum
+from .gating import Gate, step_parts
+from .nonfinite import NonFinite
 from .sharding import is_spread
 
 Part = tuple[int, list[nn.Parameter]]
+
+
+class FusedGate(Gate):
+    """Steps layer by layer through the optimizer's own fused kernels, each with its number of ``gate`` as ``found_inf``.
+
+    The kernel reads the number on the device and, where it is 1, writes nothing. What the layers' parameters get is what the
+    optimizer gives them, bit for bit. Pre-step hooks that are registered after this gate see only what is left: the step of the
+    outer parameters.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        layers: Sequence[Sequence[nn.Parameter]],
+        gate: Tensor,
+        nonfinite: NonFinite | None = None,
+    ) -> None:
+        super().__init__(optimizer, layers, _undecided, nonfinite)
+        self._gate = gate
+        self._parts = FusedParts(optimizer)
+        self._found_before: list[Tensor | None] = []
+
+    def _before_closure(self) -> None:
+        """Nothing: the fused optimizers call their closure first, and setting aside is stepping here."""
+
+    @torch.no_grad()
+    def _set_aside(self) -> None:
+        optimizer, owned = self._optimizer, self._owned
+        gate, stop = self._gate, None if self._nonfinite is None else self._nonfinite.poison(self.moved())
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is not None:
+            # A scaler adds up what it found on several devices, but only 1 skips a step.
+            found_inf = found_inf.clamp(max=1.0).to(gate.device, non_blocking=True)
+            stop = found_inf if stop is None else torch.maximum(stop, found_inf)
+        self._found_before = [getattr(optimizer, "found_inf", None)]
+        if len(owned.mine) == 1 and not owned.outer:
+            # One number for all that it holds: its own step does.
+            number = gate[owned.mine[0]]
+            if type(optimizer) is torch.optim.SGD:
+                start_momentum(optimizer, [p for p in owned.layers[owned.mine[0]] if p.grad is not None])
+            optimizer.found_inf = number if stop is None else torch.maximum(number, stop)
+            return
+        self._parts.step(owned.parts, gate if stop is None else torch.maximum(gate, stop))
+        if stop is not None and owned.outer:
+            if type(optimizer) is torch.optim.SGD:
+                start_momentum(optimizer, [p for p in owned.outer if p.grad is not None])
+            optimizer.found_inf = stop
+        for layer in owned.mine:
+            self._keep_from_step(owned.layers[layer])
+
+    def _put_back(self) -> None:
+        super()._put_back()
+        optimizer = self._optimizer
+        for found_inf in self._found_before:
+            if found_inf is not None:
+                optimizer.found_inf = found_inf
+            elif hasattr(optimizer, "found_inf"):
+                del optimizer.found_inf
+        self._found_before.clear()
 
 
 class FusedParts:
@@ -170,3 +230,7 @@ def _is_plain(group: dict[str, Any]) -> bool:
 
 def _is_uniform(parameters: Sequence[nn.Parameter]) -> bool:
     return len({(p.device, p.dtype) for p in parameters}) == 1 and not any(map(is_spread, parameters))
+
+
+def _undecided() -> list[bool]:
+    raise AssertionError("the device decides")
