@@ -108,7 +108,8 @@ class RunTrunk(TrainerCallback):
         freezer = Freezer([[p for p in block.parameters() if p.requires_grad] for block in blocks[: selector.cut]])
         freezer.apply([False] * selector.trunk.cut)
         try:
-            with Trunk(model, selector.trunk.cut, self.store, layers=blocks) as trunk:
+            held = [p for block in blocks[: selector.cut] for p in block.parameters()]
+            with Trunk(model, selector.trunk.cut, self.store, layers=blocks, held=held) as trunk:
                 yield
             self._later = (self._later[0] + trunk.filled, self._later[1] + trunk.read)
         finally:

@@ -117,9 +117,10 @@ def _add_adapters(digest: Any, name: str, module: nn.Module) -> None:
         digest.update(f"{attribute}={_text(value)};".encode())
     for attribute, tensor in own_tensors(module):
         _add_tensor(digest, attribute, tensor)
-    for attribute, adapters in _by_adapter(module).items():
+    held = _by_adapter(module)
+    for attribute, adapters in held.items():
         for number, adapter in enumerate(speaking):
-            if adapter not in adapters or "dropout" in attribute:
+            if adapter not in adapters or "dropout" in attribute or attribute in _silent_parts(held, adapter):
                 continue
             part = adapters[adapter]
             if isinstance(part, Tensor):
@@ -139,14 +140,15 @@ def _by_adapter(module: nn.Module) -> dict[str, Any]:
 
 
 def _adds_nothing(held: Mapping[str, Any], adapter: str) -> bool:
-    if adapter in held.get("lora_magnitude_vector", ()):  # scales what is there, to rounding at least
-        return False
-    pairs = [
-        (first, last)
-        for first, last in _ADDS_NOTHING_WHILE_ZERO.items()
-        if adapter in held.get(first, ()) and adapter in held.get(last, ())
-    ]
-    return bool(pairs) and not any(bool(t.any()) for _, last in pairs for t in _tensors(held[last][adapter]))
+    # What scales the weights that are there (DoRA) changes them, to rounding at least.
+    return bool(_silent_parts(held, adapter)) and adapter not in held.get("lora_magnitude_vector", ())
+
+
+def _silent_parts(held: Mapping[str, Any], adapter: str) -> set[str]:
+    """The parts of an adapter that come to nothing while it is as it starts; none if it has learned."""
+    pairs = [pair for pair in _ADDS_NOTHING_WHILE_ZERO.items() if all(adapter in held.get(part, ()) for part in pair)]
+    learned = any(bool(t.any()) for _, last in pairs for t in _tensors(held[last][adapter]))
+    return set() if learned else {part for pair in pairs for part in pair}
 
 
 def _tensors(part: Any) -> list[Tensor]:

@@ -162,16 +162,16 @@ class Places:
         return self._is_closed(f"{changes or 'the setting of the model changes'} in every pass")
 
     def _training(self, trains: bool) -> str | None:
-        """Why a pass without gradients is not kept: something trains that stands below.
+        """Why a pass without gradients is not kept: an adapter below was switched on.
 
         Raises:
-            LayerSelectError: the pass has gradients.
+            LayerSelectError: it takes gradients in this pass, or something else trains that stands below.
         """
         assert self._weights is not None
         found = self._weights.training(held=self._held or frozenset(), but_adapters=self._held is not None)
         if found is None:
             return None
-        if trains:
+        if trains or not self._weights.is_switched(found):
             self._weights.refuse(found)
         return f"{self._weights.name_of(found)} trains and stands below the cut"
 

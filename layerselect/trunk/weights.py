@@ -72,12 +72,16 @@ class TrunkWeights:
         Raises:
             LayerSelectError: always; it names a tensor that trains.
         """
-        switched = any(tensor is parameter for parameter in self._of_adapters())
+        switched = self.is_switched(tensor)
         raise LayerSelectError(
             f"{self.name_of(tensor)} trains and stands below the cut, so hidden states would be out of date at once: "
             "freeze it, or train with trunk='none'"
             + (" (peft's set_adapter() and disable_adapter() switch the gradients of adapters on)" if switched else "")
         )
+
+    def is_switched(self, tensor: Tensor) -> bool:
+        """Whether it is part of an adapter in a block, whose gradients ``peft`` switches on with the adapter."""
+        return any(tensor is parameter for parameter in self._of_adapters())
 
     def name_of(self, tensor: Tensor) -> str:
         return next((name for name, other in self._below.model.named_parameters() if other is tensor), "a weight")

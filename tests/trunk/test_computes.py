@@ -307,22 +307,13 @@ def test_a_forward_that_was_replaced():
         assert trunk.read == 0
 
 
-def test_an_embedding_that_trains_is_computed_in_evaluation():
-    """It is refused where it would take gradients."""
+def test_an_adapter_that_is_switched_on_is_computed_without_gradients_and_refused_with_them():
     plainly, model = adapted(), adapted()
     with Trunk(model, CUT):
         logits(model)
         for one in (plainly, model):
-            one.get_input_embeddings().weight.requires_grad_(True)
+            one.set_adapter("reference")
         assert torch.equal(logits(model), logits(plainly))
-        with pytest.raises(LayerSelectError, match="embed_tokens.weight trains and stands below"):
-            model(**given())
-
-
-def test_who_switches_an_adapter_on_is_named():
-    model = adapted()
-    with Trunk(model, CUT):
-        model.set_adapter("reference")
         with pytest.raises(
             LayerSelectError, match=r"lora_A\.reference.* trains and .*set_adapter\(\) and disable_adapter\(\)"
         ):
