@@ -70,7 +70,8 @@ class Agreement:
         self._steps += 1
         early = self._steps < _EVERY and self._steps >= _EARLY and self._steps.bit_count() == 1
         due = early or self._steps % _EVERY == 0
-        if due and self._talk is None:
+        if (due or self._steps == 1) and self._talk is None:
+            # In the first step, so that the others know of it in the second.
             self._talk = _Talk.begin(self._model(), self._names)
         if self._talk is None:
             return
@@ -145,8 +146,10 @@ class _Talk:
         self._token = uuid.uuid4().hex
         self._slots = f"layerselect/{rank}/"
         self._slot = next(slot for slot in range(1 << 20) if self._take(slot))
-        self._free = weakref.finalize(self, _leave, store, f"{self._slots}{self._slot}")
         self._place = f"layerselect/{ranks[0]}-{len(ranks)}-{ranks[-1]}/{self._slot}"
+        self._free = weakref.finalize(
+            self, _leave, store, f"{self._slots}{self._slot}", f"{self._place}/first" if self.compares else None
+        )
         self._open: dict[int, int] = {}  # looks left, by step
         self._said: dict[int, dict[str, Any]] = {}
         self._missed = False
@@ -174,11 +177,6 @@ class _Talk:
     def tell(self, step: int, said: dict[str, Any]) -> None:
         """Says what this process has in ``step``."""
         self._open[step], self._said[step] = _LOOKS, said
-        if not self.compares and self._store.check([f"{self._place}/first"]):
-            first = self._store.get(f"{self._place}/first").decode()
-            said = {**said, "token": self._token, "first": first}
-            self._store.set(f"{self._place}/{step}/{self._rank}", json.dumps(said))
-            self._said[step] = said
 
     def listen(self, now: int, *, anew: bool) -> tuple[int, str] | None:
         """The step in which all raise, and what is wrong; None if nothing is, or nobody knows yet."""
@@ -192,39 +190,45 @@ class _Talk:
 
     def _judge(self, step: int, now: int) -> tuple[int, str] | None:
         others = [rank for rank in self._ranks if rank != self._rank]
-        keys = [f"{self._place}/{step}/{rank}" for rank in others]
+        keys = [self._key(self._token, step, rank) for rank in others]
         if not self._store.check(keys):
             self._note_missing(step, others)
             return None
-        said = [json.loads(self._store.get(key)) for key in keys]
-        mine = _Words(self._rank, self._said.pop(step))
         del self._open[step]
-        if any(one["first"] != self._token for one in said):
-            return None  # said to others
-        words = [_Words(rank, one) for rank, one in zip(others, said, strict=True)]
+        mine = _Words(self._rank, self._said.pop(step))
+        words = [_Words(rank, json.loads(self._store.get(key))) for rank, key in zip(others, keys, strict=True)]
         problems = [problem for one in words if (problem := _difference(step, self._names, mine, one)) is not None]
-        answer: dict[str, Any] = {"to": [one["token"] for one in said]}
+        answer: dict[str, Any] = {"to": [one.said["token"] for one in words]}
         if problems:
             answer |= {"at": now + _NOTICE, "text": problems[0]}
-        self._store.set(f"{self._place}/{step}/answer", json.dumps(answer))
+        self._store.set(self._key(self._token, step), json.dumps(answer))
         return (answer["at"], answer["text"]) if problems else None
 
     def _hear(self, step: int) -> tuple[int, str] | None:
-        key = f"{self._place}/{step}/answer"
-        if not self._store.check([key]):
+        if not self._store.check([f"{self._place}/first"]):
             return None
-        answer = json.loads(self._store.get(key))
+        first = self._store.get(f"{self._place}/first").decode()
+        if self._said[step].get("to") != first:  # nobody has listened so far, or another one
+            self._said[step] |= {"token": self._token, "to": first}
+            self._store.set(self._key(first, step, self._rank), json.dumps(self._said[step]))
+        if not self._store.check([self._key(first, step)]):
+            return None
+        answer = json.loads(self._store.get(self._key(first, step)))
         if self._token not in answer["to"]:
             return None
         del self._open[step], self._said[step]
         return (answer["at"], answer["text"]) if "text" in answer else None
+
+    def _key(self, first: str, step: int, rank: int | str = "answer") -> str:
+        """Where a process says something to the one with the token ``first``, or hears its answer."""
+        return f"{self._place}/{first}/{step}/{rank}"
 
     def _note_missing(self, step: int, others: Sequence[int]) -> None:
         """Says once whose word is missing, of those who have such a selector."""
         if self._open[step] or self._missed:
             return
         here = [rank for rank in others if self._store.add(f"layerselect/{rank}/{self._slot}", 0) > 0]
-        late = [rank for rank in here if not self._store.check([f"{self._place}/{step}/{rank}"])]
+        late = [rank for rank in here if not self._store.check([self._key(self._token, step, rank)])]
         if late:
             self._missed = True
             logger.warning(
@@ -240,8 +244,10 @@ class _Talk:
         return False
 
 
-def _leave(store: Any, slot: str) -> None:
+def _leave(store: Any, slot: str, first: str | None) -> None:
     try:
+        if first is not None:
+            store.delete_key(first)
         store.add(slot, -1)
     except torch.distributed.DistError as problem:
         logger.debug("%s", problem)

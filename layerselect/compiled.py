@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from .layer_stacks import called_modules
 from .model_hooks import ModelHook
 
 _LOOK_EVERY = 50  #: steps between two looks at the structure of the model
@@ -66,7 +67,7 @@ class CompileWatch:
         self._steps = self._unheard = 0
         self._reason: str | None = None
         hook = ModelHook(_Look(self._told))
-        self._handles: list[Any] = [m.register_forward_pre_hook(hook) for layer in layers for m in _called(layer)]
+        self._handles: list[Any] = [m.register_forward_pre_hook(hook) for layer in layers for m in called_modules(layer)]
 
     def look(self) -> str | None:
         """To be called in each step, behind the backward pass.
@@ -120,10 +121,3 @@ class _Look:
             self._told.ran = True
         elif not torch.compiler.is_exporting():
             self._told.traced = True
-
-
-def _called(module: nn.Module) -> Iterable[nn.Module]:
-    """``module``, or what it contains where it is but a container and cannot be called."""
-    if type(module).forward is not nn.Module.forward:
-        return [module]
-    return [inner for child in module.children() for inner in _called(child)]

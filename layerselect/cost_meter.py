@@ -162,7 +162,7 @@ class CostMeter:
             elif self._later > _TURNS:
                 self._finish()
             return
-        if not all(p.requires_grad for layer in self._view.parameters for _, p in layer):
+        if not all(self._view.takes(p) for layer in self._view.parameters for _, p in layer):
             return
         self._begun += 1
         if self._begun > _WARM_UP:

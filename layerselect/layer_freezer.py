@@ -14,6 +14,7 @@ from torch import nn
 
 from .freezing import switch_off, switch_on
 from .input_gradients import tensors_in
+from .layer_stacks import called_modules, has_forward
 from .model_hooks import ModelHook
 from .optimizer_steps import OptimizerSteps
 from .selective_checkpoint import Plan
@@ -156,7 +157,7 @@ class LayerFreezer(Plan):
         for layer, reference in enumerate(self._modules):
             module = reference()
             if module is not None:
-                points = _called_inside(module) if layer in self._deep else _called(module)
+                points = _called_inside(module) if layer in self._deep else called_modules(module)
                 for point in points:
                     enter, leave, lent = (functools.partial(f, layer) for f in (self._enter, self._leave, self._lent))
                     hook = ModelHook(enter, lent, traced=False)
@@ -320,18 +321,9 @@ def _nothing(*_: Any) -> None:
     """For a hook that is there for what it does in copies."""
 
 
-def _called(module: nn.Module) -> Iterator[nn.Module]:
-    """``module``, or what it contains where it is but a container and cannot be called."""
-    if type(module).forward is not nn.Module.forward:
-        yield module
-    else:
-        for child in module.children():
-            yield from _called(child)
-
-
 def _called_inside(module: nn.Module) -> Iterable[nn.Module]:
     """Everything in ``module`` that can be called and has parameters of its own."""
-    return [m for m in module.modules() if m._parameters and type(m).forward is not nn.Module.forward]
+    return [m for m in module.modules() if m._parameters and has_forward(m)]
 
 
 def _listed(output: Any) -> list[Any]:

@@ -29,7 +29,9 @@ def resolve_mode(mode: str, model: nn.Module) -> str:
         check_freezing(model)
         reason = why_all_gradients(model)
         if reason:
-            raise LayerSelectError(f"mode='freeze' computes no gradients of unselected layers, but {reason}: use mode='gate'")
+            raise LayerSelectError(
+                f"mode='freeze' computes no gradients of unselected layers, but {reason}: use mode='gate'"
+            )
     if mode != "auto":
         if mode not in MODES:
             raise LayerSelectError(f"mode={mode!r} is none of 'auto', {', '.join(map(repr, MODES))}")
@@ -49,12 +51,14 @@ def resolve_capture(capture: str, model: nn.Module) -> str:
         LayerSelectError: an unknown capture, or ``"backward"`` where the hooks would see gradients that are not final.
     """
     reason = why_final_late(model)
+    if compiled_autograd_on():
+        reason = reason or "compiled autograd cannot run hooks in C++"
     if capture != "auto":
         if capture not in CAPTURES:
             raise LayerSelectError(f"capture={capture!r} is none of 'auto', {', '.join(map(repr, CAPTURES))}")
         if capture == "backward" and reason:
             raise LayerSelectError(
-                f"capture='backward' would measure the wrong gradients, for {reason}: use capture='step'"
+                f"capture='backward' cannot measure the right gradients here, for {reason}: use capture='step'"
             )
         if capture == "backward" and compiled_autograd_on():
             raise LayerSelectError(

@@ -6,7 +6,6 @@ import logging
 import weakref
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +16,12 @@ from .agreement import Agreement
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_to_clip
-from .compiled import CompileWatch, compiled_autograd_on, is_compiled
+from .compiled import CompileWatch, is_compiled
 from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
 from .foreign_engines import explain_missing
-from .gating import parameters_of
-from .graph_capture import check_capture, is_capturing
 from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
@@ -37,27 +34,20 @@ from .optimizers import check_parameters, unwrap_optimizer
 from .parameter_places import ParameterPlaces
 from .readings import Readings
 from .rules import EXCLUDED, ModelView, Rule, make_rule
+from .saved import Saved
 from .scaling import GradScaler, Scaling, read_scaling
 from .schedule import Schedule
 from .scores import SCORE_FORMS
-from .selector_state import STATE_VERSION, check_state, say_what_changed, settings_of
 from .state_reset import check_on_freeze
 from .trunk import DEFAULT_CUT, Trunk, TrunkStore
 from .trunk.selection import TrunkSelection
+from .upkeep import Upkeep, parameters_by_layer
 from .user_flags import UserFlags
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY = 50  #: steps; parameters that were added are found in the step in which an optimizer is given them
 
-#: Tensors of the core that a saved state holds.
-_SAVED = (
-    "scores", "status", "nonfinite", "total_norm", "step", "decided", "mask", "wanted", "threshold", "frequency",
-    "trained_frequency", "kept_share", "step_cost",
-)  # fmt: skip
-
-
-class FastSelector(Readings):
+class FastSelector(Readings, Saved, Upkeep):
     """Measures each layer's gradient norm inside the backward pass and chooses which layers to train.
 
     ::
@@ -165,6 +155,7 @@ class FastSelector(Readings):
         check_on_freeze(on_freeze, self.mode)
         self.on_freeze = on_freeze
         self.score = score
+        self._freezer = LayerFreezer(self._found.modules, parameters_by_layer(self._found), compiled=is_compiled(model))
         self._trunk = TrunkSelection(
             trunk, cut, trunk_store, self._view(), mode=self.mode, backend=self.backend, seed=seed
         )
@@ -182,7 +173,7 @@ class FastSelector(Readings):
         self._frozen_layers = [False] * self.num_layers
         self._step = 0
         self._plan = BackwardPlan(
-            LayerFreezer(self._found.modules, _parameters_by_layer(self._found), compiled=is_compiled(model)),
+            self._freezer,
             self.schedule,
             num_layers=self.num_layers,
             lag=self.lag,
@@ -209,7 +200,7 @@ class FastSelector(Readings):
 
     def _start(self, model: nn.Module) -> None:
         """Puts on the model what the mode needs."""
-        freezer = self._plan.freezer
+        freezer = self._freezer
         self._holdings.hold("rule", self._rule.close)
         self._engine = EngineWatch(model, freezer, mode=self.mode, capture=self.capture)
         self._holdings.hold("engine", self._engine.close)
@@ -294,7 +285,7 @@ class FastSelector(Readings):
 
     def trained(self) -> list[int]:
         """The indices of the layers whose parameters take gradients in the next backward pass."""
-        return [index for index, active in enumerate(self._plan.freezer.active) if active]
+        return [index for index, active in enumerate(self._freezer.active) if active]
 
     # ------------------------------------------------------------------ what it does
 
@@ -317,14 +308,6 @@ class FastSelector(Readings):
         check_parameters(plain, [pair for pair in self._all_parameters() if pair[1].requires_grad])
         self._tie(plain)
 
-    def _tie(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        self._detach()
-        layers = _parameters_by_layer(self._found)
-        where = {"names": self.layer_names, "modules": self._found.modules, "seen": self._seen}
-        how = {"mode": self.mode, "on_freeze": self.on_freeze, "core": self._core, "freezer": self._plan.freezer}
-        self._attachment = Attachment(optimizers, layers, **where, **how)
-        self._holdings.hold("optimizers", self._attachment.close)
-
     def step(self, grad_scale: float | Tensor | GradScaler | None = None) -> None:
         """Closes the step: finishes the scores, applies the rule, updates mask, frequency and history.
 
@@ -345,18 +328,15 @@ class FastSelector(Readings):
         self._follow_replaced_parameters()
         self._follow_users_flags(self._optimizers)
         self._engine.check()
-        if is_capturing(self._device):
-            self._begin_capture()
+        self._look_for_a_capture()
         self._look_for_a_compiler()
         if self.mode == "freeze":
-            self._plan.freezer.stepped()
+            self._freezer.stepped()
             # Frozen layers took none: what is there was left by zero_grad(set_to_none=False), and would be stepped on.
-            self._plan.freezer.drop_gradients(self._plan.freezer.active)
+            self._freezer.drop_gradients(self._freezer.active)
         scaling = read_scaling(grad_scale, self._optimizers, self._device)
         drawn = self._plan.drawn(self._rule, self._step)
-        outcome = self._core.step(
-            self._rule, drawn, self._plan.freezer.active, scaling, first_layer=self._trunk.first_layer
-        )
+        outcome = self._core.step(self._rule, drawn, self._freezer.active, scaling, first_layer=self._trunk.first_layer)
         if outcome is Outcome.NO_GRADIENT:
             raise LayerSelectError(explain_missing(self._model, self._all_parameters(), fired=self._core.fired))
         if self._attachment is not None:
@@ -380,8 +360,8 @@ class FastSelector(Readings):
         self._step += 1
         if self.mode == "freeze":
             if not self._core.decides_on_device:
-                self._plan.freezer.drop_gradients(self.mask.tolist())
-            self._trunk.saw(state["scores"], status, self._plan.freezer)
+                self._freezer.drop_gradients(self.mask.tolist())
+            self._trunk.saw(state["scores"], status, self._freezer)
             self._step = self._plan.closed(state["wanted"], state["step"], self._step, may_skip=skipping is not None)
             self._plan.prepare(self._rule, self._step)
         if self._attachment is None and needs_gates(self.mode, self._core) and not self._warned_without_optimizer:
@@ -434,57 +414,7 @@ class FastSelector(Readings):
         """A copy belongs to no model, as the copy of a model is free of its selector."""
         return CopiedSelector, ()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue bit for bit: tensors on the host and JSON values, nested in dicts."""
-        return {
-            "version": STATE_VERSION,
-            "layer_names": list(self.layer_names),
-            "score": self.score,
-            "lag": self.lag,
-            # What a CUDA graph replays is counted by the device alone.
-            "step": max(self._step, int(self._core.state["step"])),
-            "settings": settings_of(self),
-            "rule": {
-                "name": self._rule.name,
-                "config": self._rule.config(),
-                "state": self._rule.state_dict(),
-            },
-            "core": {name: self._core.state[name].cpu().clone() for name in _SAVED},
-            **self._plan.state_dict(),
-            **self._trunk.state_dict(),
-            "history": self.history.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken.
-
-        Raises:
-            LayerSelectError: the state is of another version, of a model with other layers, of another rule or
-                another score form. Nothing is changed then.
-        """
-        self._check_open()
-        check_state(state, layer_names=self.layer_names, rule=self._rule.name, score=self.score, lag=self.lag)
-        say_what_changed(state, settings=settings_of(self), rule=self._rule.config())
-        self._trunk.load_state_dict(state)
-        self._rule.load_state_dict(state["rule"]["state"])
-        self._step = int(state["step"])
-        for name in _SAVED:
-            # States of before "trained_frequency" was counted have none.
-            self._core.state[name].copy_(state["core"].get(name, torch.zeros(())))
-        self._plan.load_state_dict(state)
-        self.history.load_state_dict(state["history"])
-        if self.mode == "freeze":
-            self._trunk.stand(self._plan.freezer)
-            self._plan.freezer.apply(state["active"])
-
     # ------------------------------------------------------------------ inside
-
-    def _all_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return [pair for layer in self._found.layers for pair in layer] + self._found.outer
-
-    @property
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        return [] if self._attachment is None else self._attachment.optimizers
 
     def _prepared(self, rule: Rule) -> Rule:
         rule.bind(self.layer_names, self.backend)
@@ -493,7 +423,7 @@ class FastSelector(Readings):
 
     def _view(self) -> ModelView:
         found = self._found
-        return ModelView(self._model, found.names, found.modules, found.layers, self._device)
+        return ModelView(self._model, found.names, found.modules, found.layers, self._device, self._freezer.takes)
 
     def _build_core(self) -> None:
         """Hooks the parameters, one group per layer and a last one for the outer parameters."""
@@ -519,110 +449,9 @@ class FastSelector(Readings):
         self._holdings.hold("core", self._core.close)
         self._places = ParameterPlaces(self._model, self._found)
 
-    def _follow_replaced_parameters(self) -> None:
-        """Moves to the new objects where parameters were replaced."""
-        found = self._places.look()
-        if found is not None:
-            if self._optimizers:
-                check_parameters(self._optimizers, [pair for layer in found.layers for pair in layer] + found.outer)
-            # It may be fully_shard() that replaced them.
-            self.capture = resolve_capture(self._asked_capture, self._model)
-            logger.warning("parameters of the model were replaced; the selector follows the new ones")
-            self._follow(found)
-
-    def _follow_users_flags(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Follows what others did to ``requires_grad``, and parameters that began to train."""
-        freezer = self._plan.freezer
-        found = self._flags.look(
-            freezer.switched(),
-            [freezer.standing and not active for active in freezer.active],
-            lambda: set().union(*map(parameters_of, optimizers)) if optimizers else None,
-            thoroughly=self._looks_thoroughly(),
-        )
-        if found is not None:
-            self._follow(found)
-        frozen = self._flags.frozen_layers()
-        for layer in range(self.num_layers):
-            if frozen[layer] and not self._frozen_layers[layer]:
-                # What it scored would go on to be selected; a layer that cannot be measured is not.
-                self._core.state["scores"][layer] = float("nan")
-        self._frozen_layers = frozen
-
-    def _looks_thoroughly(self) -> bool:
-        """Whether parameters may have been added to the model: the optimizers hold others, or nobody can tell."""
-        if self._attachment is None or self._step % _LOOK_EVERY == 0:
-            return True
-        changed = self._attachment.watch.groups_changed
-        if changed:
-            self._attachment.watch.accept_groups()
-        return changed
-
-    def _follow(self, found: LayeredParameters) -> None:
-        """Goes on with other parameters in the same layers."""
-        state, optimizers = self.state_dict(), self._optimizers
-        self._detach()
-        self._core.close()
-        self._plan.freezer.follow(_parameters_by_layer(found))
-        self._found = found
-        self.layer_sizes = [sum(p.numel() for _, p in layer) for layer in found.layers]
-        self._flags.follow(found)
-        self._rule.prepare(self._view())
-        self._build_core()
-        self.load_state_dict(state)
-        if optimizers:
-            self._tie(optimizers)
-
-    def _begin_capture(self) -> None:
-        """This step is captured in a CUDA graph, if it may be."""
-        check_capture(
-            self._rule,
-            [p for _, p in self._all_parameters()],
-            mode=self.mode,
-            decides_on_device=self._core.decides_on_device,
-            steps=self._step,
-        )
-        self._captured = True
-        if self._attachment is not None:
-            self._attachment.watch.captured()
-
-    def _look_for_a_compiler(self) -> None:
-        """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was built."""
-        if self.capture == "backward" and compiled_autograd_on():
-            raise LayerSelectError(
-                "compiled autograd was switched on after the selector was built, and it runs none of the hooks that measure "
-                "gradients: build the selector with capture='step'"
-            )
-        reason = None if self._watch is None else self._watch.look()
-        if reason is None or self._watch is None:
-            return
-        self._watch.close()
-        self._watch = None
-        if not self._may_gate:
-            logger.warning("mode='freeze' was asked for, but %s: mode='gate' gives the same selection without that", reason)
-            self._plan.freezer.make_standing()
-            return
-        logger.warning("mode 'auto' means 'gate' from here on: %s", reason)
-        self.mode = "gate"
-        self._plan.freezer.close()
-        self._boundary.close()
-
-    def _detach(self) -> None:
-        if self._attachment is not None:
-            self._attachment.close()
-            self._holdings.hold("optimizers", _nothing)
-        self._attachment = None
-
     def _check_open(self) -> None:
         if self._closed:
             raise LayerSelectError("the selector was closed: build a new one")
-
-
-def _parameters_by_layer(found: LayeredParameters) -> list[list[nn.Parameter]]:
-    return [[p for _, p in layer] for layer in found.layers]
-
-
-def _nothing() -> None:
-    """What is left to end."""
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -43,9 +43,10 @@ class ModelView:
         model: the module that the selector was built for.
         layer_names: qualified names of the L layers, in forward order.
         modules: the block of each layer; its forward pass is the layer's.
-        parameters: for each layer, its own trainable parameters with their qualified names. In mode ``freeze`` some of
-            them may not require a gradient at the moment.
+        parameters: for each layer, its own trainable parameters with their qualified names.
         device: where the selection is made: that of the first layer.
+        takes: whether a parameter takes a gradient in the next pass. In mode ``freeze`` those of frozen layers do not, though they
+            require one.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class ModelView:
     modules: list[nn.Module]
     parameters: list[list[tuple[str, nn.Parameter]]]
     device: torch.device
+    takes: Callable[[nn.Parameter], bool] = lambda parameter: parameter.requires_grad
 
 
 class Rule(ABC):

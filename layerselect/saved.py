@@ -1,0 +1,82 @@
+"""What a selector saves, and how it goes on from there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .backward_plan import BackwardPlan
+from .core import Core
+from .history import History
+from .layer_freezer import LayerFreezer
+from .rules import Rule
+from .selector_state import STATE_VERSION, check_state, say_what_changed, settings_of
+from .trunk.selection import TrunkSelection
+
+#: Tensors of the core that a saved state holds.
+_SAVED = (
+    "scores", "status", "nonfinite", "total_norm", "step", "decided", "mask", "wanted", "threshold", "frequency",
+    "trained_frequency", "kept_share", "step_cost",
+)  # fmt: skip
+
+
+class Saved:
+    """Part of :class:`~layerselect.FastSelector`: its state as a dict."""
+
+    mode: str
+    score: str
+    lag: int
+    layer_names: list[str]
+    history: History
+    _core: Core
+    _rule: Rule
+    _plan: BackwardPlan
+    _trunk: TrunkSelection
+    _freezer: LayerFreezer
+    _step: int
+
+    def _check_open(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue bit for bit: tensors on the host and JSON values, nested in dicts."""
+        return {
+            "version": STATE_VERSION,
+            "layer_names": list(self.layer_names),
+            "score": self.score,
+            "lag": self.lag,
+            # What a CUDA graph replays is counted by the device alone.
+            "step": max(self._step, int(self._core.state["step"])),
+            "settings": settings_of(self),
+            "rule": {
+                "name": self._rule.name,
+                "config": self._rule.config(),
+                "state": self._rule.state_dict(),
+            },
+            "core": {name: self._core.state[name].cpu().clone() for name in _SAVED},
+            **self._plan.state_dict(),
+            **self._trunk.state_dict(),
+            "history": self.history.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken.
+
+        Raises:
+            LayerSelectError: the state is of another version, of a model with other layers, of another rule or
+                another score form. Nothing is changed then.
+        """
+        self._check_open()
+        check_state(state, layer_names=self.layer_names, rule=self._rule.name, score=self.score, lag=self.lag)
+        say_what_changed(state, settings=settings_of(self), rule=self._rule.config())
+        self._trunk.load_state_dict(state)
+        self._rule.load_state_dict(state["rule"]["state"])
+        self._step = int(state["step"])
+        for name in _SAVED:
+            # States of before "trained_frequency" was counted have none.
+            self._core.state[name].copy_(state["core"].get(name, torch.zeros(())))
+        self._plan.load_state_dict(state)
+        self.history.load_state_dict(state["history"])
+        if self.mode == "freeze":
+            self._trunk.stand(self._freezer)
+            self._freezer.apply(state["active"])
