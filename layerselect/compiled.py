@@ -67,7 +67,9 @@ class CompileWatch:
         self._steps = self._unheard = 0
         self._reason: str | None = None
         hook = ModelHook(_Look(self._told))
-        self._handles: list[Any] = [m.register_forward_pre_hook(hook) for layer in layers for m in called_modules(layer)]
+        self._handles: list[Any] = [
+            m.register_forward_pre_hook(hook) for layer in layers for m in called_modules(layer)
+        ]
 
     def look(self) -> str | None:
         """To be called in each step, behind the backward pass.

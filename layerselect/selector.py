@@ -22,7 +22,6 @@ from .core import CoreSettings, Outcome, make_core
 from .engines import EngineWatch, check_engine, put_shards_back
 from .errors import LayerSelectError
 from .foreign_engines import explain_missing
-from .graph_capture import is_capturing
 from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
@@ -335,8 +334,7 @@ class FastSelector(Readings, Saved, Upkeep):
         self._follow_replaced_parameters()
         self._follow_users_flags(self._optimizers)
         self._engine.check()
-        if is_capturing(self._device):
-            self._begin_capture()
+        self._look_for_a_capture()
         self._look_for_a_compiler()
         if self.mode == "freeze":
             self._freezer.stepped()

@@ -13,7 +13,7 @@ from .compiled import CompileWatch, compiled_autograd_on
 from .core import Core
 from .errors import LayerSelectError
 from .gating import parameters_of
-from .graph_capture import check_capture
+from .graph_capture import check_capture, is_capturing
 from .holdings import Holdings
 from .layer_freezer import LayerFreezer
 from .layers import LayeredParameters
@@ -50,6 +50,8 @@ class Upkeep:
     _attachment: Attachment | None
     _asked_capture: str
     _may_gate: bool
+    _captured: bool
+    _device: torch.device
     _frozen_layers: list[bool]
     _step: int
 
@@ -121,6 +123,21 @@ class Upkeep:
         if optimizers:
             self._tie(optimizers)
 
+    def _look_for_a_capture(self) -> None:
+        """A step that is captured in a CUDA graph."""
+        if not is_capturing(self._device):
+            return
+        check_capture(
+            self._rule,
+            [p for _, p in self._all_parameters()],
+            mode=self.mode,
+            decides_on_device=self._core.decides_on_device,
+            steps=self._step,
+        )
+        self._captured = True
+        if self._attachment is not None:
+            self._attachment.watch.captured()
+
     def _look_for_a_compiler(self) -> None:
         """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was built."""
         if self.capture == "backward" and compiled_autograd_on():
@@ -143,19 +160,6 @@ class Upkeep:
         self.mode = "gate"
         self._freezer.close()
         self._boundary.close()
-
-    def _begin_capture(self) -> None:
-        """This step is captured in a CUDA graph, if it may be."""
-        check_capture(
-            self._rule,
-            [p for _, p in self._all_parameters()],
-            mode=self.mode,
-            decides_on_device=self._core.decides_on_device,
-            steps=self._step,
-        )
-        self._captured = True
-        if self._attachment is not None:
-            self._attachment.watch.captured()
 
     def _detach(self) -> None:
         if self._attachment is not None:

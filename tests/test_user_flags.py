@@ -17,7 +17,12 @@ MODES = pytest.mark.parametrize("mode", ["gate", "freeze"])
 def adapted(**more: object) -> nn.Module:
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=6, num_attention_heads=2, num_key_value_heads=1, vocab_size=64
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        vocab_size=64,
     )
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", **more)
     return get_peft_model(LlamaForCausalLM(config), lora)

@@ -266,7 +266,10 @@ def test_groups_that_change_after_the_gate_was_made(device: torch.device, name: 
     """A layer that the optimizer gets later, lists of parameters that are replaced, and state that is loaded."""
     model, twin = plain().to(device), plain().to(device)
     layers = [list(block.parameters()) for block in model.blocks]
-    state = {"gate": torch.zeros(LAYERS + 1, device=device), "mask": torch.ones(LAYERS, dtype=torch.bool, device=device)}
+    state = {
+        "gate": torch.zeros(LAYERS + 1, device=device),
+        "mask": torch.ones(LAYERS, dtype=torch.bool, device=device),
+    }
     build = OPTIMIZERS[name]
     optimizers = [build([*m.embed.parameters(), *m.head.parameters()]) for m in (model, twin)]
     make_gate(optimizers[0], layers, state)

@@ -7,9 +7,17 @@ import logging
 
 import pytest
 import torch
-from layerselect import CostAware, FastSelector, Ist, LayerSelectError, SuppressionProbe, graph_capture, make_rule
+from layerselect import (
+    CostAware,
+    FastSelector,
+    Ist,
+    LayerSelectError,
+    SuppressionProbe,
+    graph_capture,
+    make_rule,
+    upkeep,
+)
 from layerselect import core as core_module
-from layerselect import selector as selector_module
 from layerselect.rules import LayerCardRule
 from torch import nn
 
@@ -30,7 +38,7 @@ def capture(monkeypatch: pytest.MonkeyPatch):
     """Call it to begin a capture, and with False to end it."""
 
     def set_to(capturing: bool = True) -> None:
-        for module in (graph_capture, selector_module):
+        for module in (graph_capture, upkeep):
             monkeypatch.setattr(module, "is_capturing", lambda device: capturing)
 
     return set_to
