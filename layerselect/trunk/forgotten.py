@@ -47,7 +47,9 @@ def without_memory(output: Any) -> Any:
         # A ModelOutput lets no item go by itself.
         if isinstance(output, OrderedDict) and name in OrderedDict.keys(output):
             OrderedDict.__delitem__(output, name)
-            setattr(output, name, Forgotten())
+            object.__setattr__(
+                output, name, Forgotten()
+            )  # an attribute alone: whoever goes through the items meets nothing
     return output
 
 

@@ -64,6 +64,15 @@ def test_noise_on_embeddings(tmp_path):
     assert ends[0] == ends[1]
 
 
+def test_an_evaluation_of_the_trainer_reads(tmp_path):
+    trainer = build(
+        tmp_path, SelectorCallback({"rule": "all", **KEPT}), evaluates=True, examples=6, eval_strategy="epoch"
+    )
+    trainer.train()
+    assert trainer.predict(trainer.eval_dataset).predictions.shape[0] == 4
+    assert any("eval_loss" in entry for entry in trainer.state.log_history)
+
+
 def test_an_evaluation_with_another_adapter_in_the_middle_of_a_training(tmp_path):
     from peft import LoraConfig
     from transformers import TrainerCallback

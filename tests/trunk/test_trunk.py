@@ -228,7 +228,8 @@ def test_a_pass_that_needs_all_layers_runs_them():
     assert len(states) == 5 and not torch.equal(states[1], states[2])
     cache = getattr(remembered, "past_key_values", None)
     assert cache is not None and cache.get_seq_length() == given["input_ids"].shape[1]
-    assert "past_key_values" not in kept and "cache" not in kept  # it would lack the layers that were skipped
+    # It would lack the layers that were skipped.
+    assert set(kept.keys()) == {"loss", "logits"} and all(isinstance(item, torch.Tensor) for item in kept.to_tuple())
 
 
 def test_a_copy_of_the_model_computes():
