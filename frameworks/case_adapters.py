@@ -12,8 +12,8 @@ _PEFT = (
     "LoKr", "OFT", "BOFT", "HRA", "VeRA", "FourierFT", "LN tuning", "Bone", "RandLoRA", "X-LoRA", "prefix tuning", "prompt tuning",
     "p-tuning", "Llama-Adapter", "QLoRA, 4 bits", "QLoRA, 8 bits",
 )  # fmt: skip
-#: Nothing of them stands in the layers, so that there is nothing to select.
-_WITHOUT_LAYERS = ("prefix tuning", "prompt tuning", "p-tuning")
+#: Nothing that trains stands in the layers, so that there is nothing to select: an encoder of prompts, or a classifier, is no stack.
+_WITHOUT_LAYERS = ("prefix tuning", "prompt tuning", "p-tuning", "X-LoRA")
 
 
 def cases() -> list[Case]:
@@ -46,9 +46,5 @@ def _case(name: str) -> Case:
         packages=("peft", "bitsandbytes") if quantized else ("peft",),
         environment="optimizers" if quantized else "project",
         modes=BOTH,
-        right=SAID
-        if name in _WITHOUT_LAYERS
-        else (*WORKS, *SAID)
-        if name in ("X-LoRA", "LoRA, shared between layers")
-        else WORKS,
+        right=SAID if name in _WITHOUT_LAYERS else WORKS,
     )

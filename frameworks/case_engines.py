@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .cases import BOTH, REFUSED, SAID, WORKS, Case
+from typing import Any
+
+from .cases import AUTO, BOTH, REFUSED, SAID, WORKS, Case
 
 
 def cases() -> list[Case]:
@@ -26,24 +28,28 @@ def cases() -> list[Case]:
         _case("zero-redundancy", "ZeroRedundancyOptimizer", processes=2, right=(*WORKS, *SAID)),
         _case("alone", "two processes that share nothing", processes=2, modes=("gate",), right=SAID),
         _case(
-            "pipeline", "pipeline (torch.distributed.pipelining)", processes=2, modes=("gate",), right=(*WORKS, *SAID)
+            "pipeline",
+            "pipeline (torch.distributed.pipelining)",
+            processes=2,
+            modes=("gate",),
+            alike=False,
+            right=(*WORKS, *SAID),
         ),
         _case("tensor", "tensor parallel", processes=2, modes=("gate",), right=(*WORKS, *SAID)),
     ]
     return [*one, *two, _cuda_graphs()]
 
 
-def _case(program: str, engine: str, *, name: str = "", processes: int = 1, modes=("auto",), right=WORKS) -> Case:
+def _case(program: str, engine: str, *, name: str = "", processes: int = 1, **rest: Any) -> Case:
     return Case(
         name=name or f"engine-{program}",
         section="Engines",
         program="engines",
         arguments=(program,),
         engine=engine,
-        modes=modes,
         launcher="torchrun" if processes > 1 else "",
         processes=processes,
-        right=right,
+        **{"modes": AUTO, **rest},
     )
 
 

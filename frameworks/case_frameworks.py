@@ -220,6 +220,7 @@ def _deepspeed() -> list[Case]:
                     processes=2,
                     right=(*WORKS, *REFUSED) if stage == "0" else REFUSED,
                     says="DeepSpeed",
+                    variables=(("ACCELERATE_USE_CPU", "false"),),  # with which accelerate drops DeepSpeed
                 )
             )
     trainer = Case(

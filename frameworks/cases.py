@@ -32,6 +32,7 @@ class Case:
         timeout: seconds for all of it.
         variables: of the environment.
         right: the results that are right. Others are listed when all is done.
+        alike: whether all processes hold the same layers, and have to choose the same.
         says: an expression that the sentence of a refusal or a warning has to match, to be right.
         untried: why it is not run.
     """
@@ -52,6 +53,7 @@ class Case:
     timeout: int = 240
     variables: tuple[tuple[str, str], ...] = ()
     right: tuple[str, ...] = WORKS
+    alike: bool = True
     says: str = ""
     untried: str = ""
 

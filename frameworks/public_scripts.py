@@ -159,7 +159,9 @@ def replacements(source: str, path: str) -> list[Replace]:
     )
     if name == "schedule_free":
         prepared = prepared.replace(", lr_scheduler", "")
-    return [*_mrpc(), *_loop(prepared, STEP_AT.get(name, 16))]
+    # Processes that average weights, not gradients, are compared now and then only.
+    data = "pairs-long" if name == "local_sgd" else "pairs"
+    return [*_mrpc(data), *_loop(prepared, STEP_AT.get(name, 16))]
 
 
 #: Where the line of the optimizer's step begins, if not at 16.
@@ -177,10 +179,10 @@ def _metric(task: str) -> Replace:
     return Replace(f'evaluate.load("glue", {task})', f"evaluate.load({str(METRIC)!r})")
 
 
-def _mrpc() -> list[Replace]:
+def _mrpc(data: str) -> list[Replace]:
     """MRPC, its metric and BERT, local."""
     return [
-        Replace('"nyu-mll/glue", "mrpc"', repr(data_folder("pairs"))),
+        Replace('"nyu-mll/glue", "mrpc"', repr(data_folder(data))),
         _metric('"mrpc"'),
         Replace('"bert-base-cased"', repr(folder("bert")), times=0),
     ]

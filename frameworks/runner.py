@@ -127,18 +127,18 @@ def _outcome(case: Case) -> dict[str, Any]:
         return _one("failed", f"did not end within {case.timeout} s ({_last_error(log)})")
     if len(reports) < case.processes:
         return _one("failed", _last_error(log))
-    return _joined(reports)
+    return _joined(reports, case.alike)
 
 
 def _one(result: str, sentence: str) -> dict[str, Any]:
     return {"result": result, "sentence": sentence, "modes": [], "versions": {}, "runs": []}
 
 
-def _joined(reports: list[dict[str, Any]]) -> dict[str, Any]:
+def _joined(reports: list[dict[str, Any]], alike: bool) -> dict[str, Any]:
     """What several processes say, as one: the worst of them, and whether they chose the same layers."""
     worst = max(reports, key=lambda report: RESULTS.index(report["result"]))
     masks = [[one["masks"] for run in report["runs"] for one in run["selectors"]] for report in reports]
-    if worst["result"] == "works" and any(other != masks[0] for other in masks):
+    if alike and worst["result"] == "works" and any(other != masks[0] for other in masks):
         worst = {**worst, "result": "failed", "sentence": "the processes chose different layers"}
     return worst
 

@@ -188,11 +188,14 @@ def dataset(kind: str, count: int = 48) -> Any:
 
 
 def data_folder(kind: str) -> str:
-    """A folder with ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, which ``load_dataset(FOLDER)`` reads."""
+    """A folder with ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, which ``load_dataset(FOLDER)`` reads; of 1,200
+    rows where the kind ends with ``-long``."""
     place = CACHE / "data" / kind
     if not place.exists():
         with _made(place) as part:
             for split in ("train", "validation", "test"):
-                lines = [json.dumps(row) for row in rows(kind, 48 if split == "train" else 16)]
+                count = 1200 if kind.endswith("-long") else 48
+                made = rows(kind.removesuffix("-long"), count if split == "train" else 16)
+                lines = [json.dumps(row) for row in made]
                 part.joinpath(f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     return str(place)

@@ -55,10 +55,9 @@ class Witness:
 
         def stepped(original: Callable[..., None], selector: FastSelector, *args: Any, **how: Any) -> None:
             reports[selector].before_selection()
+            factor = _factor(args[0] if args else how.get("grad_scale"))
             original(selector, *args, **how)
-            reports[selector].after_selection(
-                compare=not (args or how) or (args or (how.get("grad_scale"),))[0] is None
-            )
+            reports[selector].after_selection(factor)
 
         def closed(original: Callable[..., None], selector: FastSelector, *args: Any) -> None:
             if selector in reports:
@@ -190,10 +189,10 @@ class Report:
         if self._norms is None:
             self.measure()
 
-    def after_selection(self, compare: bool) -> None:
+    def after_selection(self, factor: float) -> None:
         scores, mask = self._selector.scores.tolist(), self._selector.mask.tolist()
-        if compare and self._selector.score == "l2":
-            self._compare(scores)
+        if self._selector.score == "l2":
+            self._compare(scores, factor)
         self._norms = None
         self.steps += 1
         self.left_out += mask.count(False)
@@ -247,10 +246,11 @@ class Report:
         elif not self.compared:
             fault("the run shows nothing: no score could be compared")
 
-    def _compare(self, scores: list[float]) -> None:
+    def _compare(self, scores: list[float], factor: float) -> None:
         for index, (norm, score) in enumerate(zip(self._norms or (), scores, strict=False)):
             if norm is None or not math.isfinite(norm):
                 continue
+            norm = norm / factor
             self.compared += 1
             off = abs(score - norm) / norm if norm else abs(score)
             self.farthest = max(self.farthest, off)
@@ -267,11 +267,13 @@ class Report:
         """For each layer, the parameters that were to be trained when the selector was built."""
         layers: list[dict[str, nn.Parameter]] = [{} for _ in self._selector.layer_names]
         starts = [f"{_without_wrappers(name)}." for name in self._selector.layer_names]
-        for name, parameter in self._model.named_parameters():
+        places: Counter[int] = Counter()  # a parameter that stands in two layers belongs to neither
+        for name, parameter in self._model.named_parameters(remove_duplicate=False):
             for layer, start in zip(layers, starts, strict=True):
-                if self._flags.get(name) and _without_wrappers(name).startswith(start):
+                if self._flags.get(name, id(parameter) in places) and _without_wrappers(name).startswith(start):
                     layer[name] = parameter
-        return layers
+                    places[id(parameter)] += 1
+        return [{name: p for name, p in layer.items() if places[id(p)] == 1} for layer in layers]
 
     def _everything(self) -> Iterator[tuple[str, int, Tensor]]:
         """(name, layer, tensor) for each weight of a layer and each tensor of its state."""
@@ -292,6 +294,16 @@ class _Ear(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._witness.warnings.append((self._witness.steps, record.getMessage()))
+
+
+def _factor(grad_scale: Any) -> float:
+    """By how much the gradients are too large, as they are now."""
+    if grad_scale is None:
+        return 1.0
+    if not hasattr(grad_scale, "get_scale"):
+        return float(grad_scale)
+    unscaled = any(state["stage"].name != "READY" for state in grad_scale._per_optimizer_states.values())
+    return 1.0 if unscaled else float(grad_scale.get_scale())
 
 
 def _without_wrappers(name: str) -> str:

@@ -10,6 +10,7 @@ from ..tiny import Plain, loss_of, tokens_of
 
 
 def main(stage: str, where: str, *, mode: str) -> None:
+    deepspeed.init_distributed("gloo")
     model = Plain()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     if where == "accelerate":

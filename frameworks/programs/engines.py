@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..tiny import LAYERS, Plain, loss_of, tokens_of
 
 STEPS = 8
+LONG = 220  #: for processes that disagree: these are compared now and then only
 
 
 def main(name: str, *, mode: str) -> None:
@@ -33,7 +34,7 @@ def main(name: str, *, mode: str) -> None:
     if name == "copies":
         average = torch.optim.swa_utils.AveragedModel(model)
     scaler = torch.amp.GradScaler("cpu", enabled=name == "scaler")
-    for step in range(STEPS):
+    for step in range(LONG if name == "alone" else STEPS):
         share = tokens_of(step) if name == "tensor" else tokens_of(step).chunk(ranks)[rank]
         loss = scaler.scale(loss_of(model, share))
         if name == "compiled-autograd":
@@ -116,7 +117,7 @@ def _pipeline(mode: str, rank: int, ranks: int) -> None:
     selector = FastSelector(model, "topk:k=1", mode=mode, probe_every=3)
     optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-3)
     selector.attach(optimizer)
-    for step in range(STEPS):
+    for step in range(LONG):
         tokens = tokens_of(step)
         if rank == 0:
             schedule.step(tokens)

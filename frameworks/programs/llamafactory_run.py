@@ -74,5 +74,5 @@ def main(stage: str, finetuning: str, *words: str, mode: str) -> None:
             "report_to": "none", "use_cpu": True, "overwrite_output_dir": True, "logging_steps": 1, "save_strategy": "no",
             "bf16": False, "fp16": False, "dataloader_num_workers": 0, "preprocessing_num_workers": 1, "plot_loss": False, **more,
         },
-        callbacks=[SelectorCallback(rule="topk:k=2", mode=mode, probe_every=3)],
+        callbacks=[SelectorCallback(rule="topk:k=1" if finetuning == "freeze" else "topk:k=2", mode=mode, probe_every=3)],
     )  # fmt: skip

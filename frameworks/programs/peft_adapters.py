@@ -89,7 +89,7 @@ def _mixed() -> torch.nn.Module:
 
 def main(name: str, *, mode: str) -> None:
     model = adapted(name)
-    selector = FastSelector(model, "topk:k=2", mode=mode, probe_every=3)
+    selector = FastSelector(model, "topk:k=1" if name == "X-LoRA" else "topk:k=2", mode=mode, probe_every=3)
     optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-2)
     selector.attach(optimizer)
     model.train()
