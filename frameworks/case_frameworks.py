@@ -220,7 +220,6 @@ def _deepspeed() -> list[Case]:
                     processes=2,
                     right=(*WORKS, *REFUSED) if stage == "0" else REFUSED,
                     says="DeepSpeed",
-                    variables=(("DS_ACCELERATOR", "cpu"),),
                 )
             )
     trainer = Case(
@@ -236,7 +235,6 @@ def _deepspeed() -> list[Case]:
         processes=2,
         right=REFUSED,
         says="DeepSpeed",
-        variables=(("DS_ACCELERATOR", "cpu"),),
     )
     return [*made, trainer]
 

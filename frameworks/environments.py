@@ -27,12 +27,22 @@ class Environment:
         packages: what pip installs. Packages of the project's environment are used where they satisfy it.
         without: what is taken out again: a package that is optional to all of them and built for another torch.
         options: of pip.
+        build: a line of Python to run once, for what a package compiles at its first use.
     """
 
     packages: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    build: str = ""
 
+
+#: Of every process that runs in an environment.
+VARIABLES = {
+    "DS_ACCELERATOR": "cpu",
+    "TORCH_EXTENSIONS_DIR": str(FOLDER / "extensions"),
+    "TORCHINDUCTOR_CACHE_DIR": str(FOLDER / "inductor"),
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 ENVIRONMENTS = {
     "project": Environment(),
@@ -51,7 +61,11 @@ ENVIRONMENTS = {
     "fastai": Environment(("fastai==2.8.12",), without=("torchvision",)),
     "adapters": Environment(("adapters==1.3.0",)),
     "composer": Environment(("mosaicml==0.32.1",)),
-    "deepspeed": Environment(("deepspeed==0.19.8",), options=("--no-build-isolation",)),
+    "deepspeed": Environment(
+        ("deepspeed==0.19.8",),
+        options=("--no-build-isolation",),
+        build="from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load()",
+    ),
     "torchtune": Environment(("torchtune==0.6.1", "torchao==0.14.1")),
     "llamafactory": Environment(("llamafactory==0.9.5",), without=("torchvision",)),
 }  # fmt: skip
@@ -89,11 +103,21 @@ def python(name: str) -> str:
     commands = [[*pip, "install", "--disable-pip-version-check", *spec.options, *spec.packages, torch]]
     if spec.without:
         commands.append([*pip, "uninstall", "--yes", *spec.without])
+    if spec.build:
+        commands.append([str(interpreter), "-c", spec.build])
     with log.open("w") as out:
         for command in commands:
-            if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ}).returncode:
+            if subprocess.run(
+                command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **VARIABLES}
+            ).returncode:
                 out.flush()
-                errors = [line for line in log.read_text().splitlines() if line.startswith("ERROR")]
-                raise CannotInstall(errors[-1] if errors else f"pip failed, see {log}")
+                raise CannotInstall(_why(log.read_text()))
     done.write_text(wanted)
     return str(interpreter)
+
+
+def _why(log: str) -> str:
+    """What stands in the way, of all that pip says."""
+    lines = [line.strip() for line in log.splitlines()]
+    pins = [line for line in lines if " depends on torch" in line]
+    return (pins or [line for line in lines if line.startswith("ERROR")] or ["pip failed"])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 import logging
@@ -21,8 +22,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import psutil
+
 from .cases import SAID, Case
-from .environments import FOLDER, ROOT, CannotInstall, python
+from .environments import FOLDER, ROOT, VARIABLES, CannotInstall, python
 from .watched import RESULTS
 
 logger = logging.getLogger(__name__)
@@ -151,10 +154,10 @@ def _execute(command: list[str], work: Path, log: Path, case: Case) -> bool:
         "HF_DATASETS_OFFLINE": "1",
         "HF_HOME": str(FOLDER / "hub"),
         "WANDB_DISABLED": "true",
-        "CUDA_VISIBLE_DEVICES": "",
         "ACCELERATE_USE_CPU": "true",
         "TMPDIR": str(work),
-        "TORCHINDUCTOR_CACHE_DIR": str(FOLDER / "inductor"),
+        **VARIABLES,
+        "FRAMEWORKS_TIMEOUT": str(case.timeout),
         **dict(case.variables),
         "PYTHONWARNINGS": "ignore",
     }
@@ -171,17 +174,21 @@ def _execute(command: list[str], work: Path, log: Path, case: Case) -> bool:
         except subprocess.TimeoutExpired:
             return False
         finally:
-            if process.poll() is None or _has_children(process.pid):
-                os.killpg(process.pid, signal.SIGKILL)
+            _end(process.pid)
             process.wait()
 
 
-def _has_children(group: int) -> bool:
+def _end(pid: int) -> None:
+    """Ends a process, its group and all that it started: launchers give each of their workers a group of its own."""
     try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        started = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _last_error(log: Path) -> str:

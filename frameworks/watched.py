@@ -12,6 +12,7 @@ The program's ``main(*arguments, mode=...)`` runs once for each of MODES (with c
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import importlib.metadata
 import json
@@ -83,6 +84,9 @@ def versions() -> dict[str, str]:
 
 
 def main(folder: str, program: str, modes: str, *arguments: str) -> None:
+    faulthandler.dump_traceback_later(
+        max(5, int(os.environ.get("FRAMEWORKS_TIMEOUT", "300")) - 8)
+    )  # where a case hangs
     torch.set_num_threads(1)
     runs = [run(program, list(arguments), mode) for mode in modes.split(",")]
     worst = max(runs, key=lambda one: RESULTS.index(one["result"]))

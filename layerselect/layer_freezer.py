@@ -43,6 +43,7 @@ class LayerFreezer(Plan):
     Args:
         modules: the block of each layer.
         layers: for each layer, its parameters that are followed.
+        others: blocks like the layers' of which no parameter is followed.
         compiled: whether the model is compiled.
 
     Attributes:
@@ -51,20 +52,25 @@ class LayerFreezer(Plan):
     """
 
     def __init__(
-        self, modules: Sequence[nn.Module], layers: Sequence[Sequence[nn.Parameter]], *, compiled: bool = False
+        self,
+        modules: Sequence[nn.Module],
+        layers: Sequence[Sequence[nn.Parameter]],
+        *,
+        others: Sequence[nn.Module] = (),
+        compiled: bool = False,
     ) -> None:
         self.floor = 0
         self._compiled = compiled
         self.standing = compiled or any(is_spread(p) for parameters in layers for p in parameters)
         # The model holds this object through its hooks; that it does not hold the model lets both go at once.
-        self._modules = [weakref.ref(module) for module in modules]
+        self._modules = [weakref.ref(module) for module in (*modules, *others)]
         self._active = [True] * len(layers)
         self._planned: list[bool] | None = None  # what is held back
         self._handles: list[Any] = []
-        self._frames: list[list[tuple[int, list[nn.Parameter]]]] = [[] for _ in layers]
+        self._frames: list[list[tuple[int, list[nn.Parameter]]]] = [[] for _ in self._modules]
         self._numbers = itertools.count()
         self._in_backward: dict[int, list[nn.Parameter]] = {}  # what is off until a backward pass ends
-        self._stood: list[list[nn.Parameter]] = [[] for _ in layers]
+        self._stood: list[list[nn.Parameter]] = [[] for _ in self._modules]
         self._deep: set[int] = set()  # layers whose own module is not called
         self._stale: set[int] = set()  # layers whose gradients may be left over
         self._dipped = [False] * len(layers)
@@ -250,7 +256,8 @@ class LayerFreezer(Plan):
         if any(inside == id(module) for inside, _ in frames):
             self.heal()  # it never returned from its last call
         if not torch.is_grad_enabled():
-            self._dipped[layer] = self._dipped[layer] or self._is_off(layer)
+            if layer < len(self._layers):
+                self._dipped[layer] = self._dipped[layer] or self._is_off(layer)
             return
         frames.append((id(module), switch_off(self._to_switch([layer]))))
 
@@ -259,7 +266,7 @@ class LayerFreezer(Plan):
         if not self._standing_down:
             for layer in layers:
                 yield from self._strangers[layer]
-                if not self._active[layer]:
+                if layer < len(self._layers) and not self._active[layer]:
                     yield from self._layers[layer]
 
     def _leave(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:

@@ -132,7 +132,8 @@ class NonFinite:
         if self._outer_is_bad is None:
             self._outer_is_bad = not self._sums[-1].isfinite().item() and not _finite(self._outer)
         if self._outer_is_bad:
-            self._say("spread" if moved else "outer")
+            everywhere = not self._sums.isfinite().any().item()  # as clipping before the measurement leaves it
+            self._say("spread" if moved or everywhere else "outer")
             return True
         # A norm that is infinite makes every other gradient 0.
         bad = not _finite(stepped) or _all_zero(stepped)

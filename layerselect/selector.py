@@ -26,7 +26,7 @@ from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
 from .layer_hints import check_is_module
-from .layers import LayeredParameters, LayerSpec, split_parameters
+from .layers import LayeredParameters, LayerSpec, all_stacks, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
 from .nonfinite import not_finite
 from .optimizer_watch import SeenGradients
@@ -155,7 +155,13 @@ class FastSelector(Readings, Saved, Upkeep):
         check_on_freeze(on_freeze, self.mode)
         self.on_freeze = on_freeze
         self.score = score
-        self._freezer = LayerFreezer(self._found.modules, parameters_by_layer(self._found), compiled=is_compiled(model))
+        ours = set(map(id, self._found.modules))
+        self._freezer = LayerFreezer(
+            self._found.modules,
+            parameters_by_layer(self._found),
+            others=[block for stack in all_stacks(model) for block in stack if id(block) not in ours],
+            compiled=is_compiled(model),
+        )
         self._trunk = TrunkSelection(
             trunk, cut, trunk_store, self._view(), mode=self.mode, backend=self.backend, seed=seed
         )

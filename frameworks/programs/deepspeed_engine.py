@@ -38,7 +38,7 @@ def _with_accelerate(stage: int, model: torch.nn.Module, optimizer: torch.optim.
     from accelerate import Accelerator
     from accelerate.utils import DeepSpeedPlugin
 
-    accelerator = Accelerator(cpu=True, deepspeed_plugin=DeepSpeedPlugin(zero_stage=stage))
+    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(zero_stage=stage))
     accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 8
     model, optimizer = accelerator.prepare(model, optimizer)
     selector = FastSelector(model, "topk:k=2", mode=mode, probe_every=3)

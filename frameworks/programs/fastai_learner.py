@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper
@@ -35,5 +36,5 @@ def main(optimizer: str, *, mode: str) -> None:
         opt_func=Adam if optimizer == "own" else lambda params, **how: OptimWrapper(params, torch.optim.AdamW, **how),
         cbs=[Select(mode)],
     )
-    with learner.no_bar(), learner.no_logging():
-        learner.fit(1, 1e-3)
+    learner.remove_cb(ProgressCallback)
+    learner.fit(1, 1e-3)

@@ -69,7 +69,7 @@ def main(stage: str, finetuning: str, *words: str, mode: str) -> None:
     run_exp(
         {
             "stage": stage, "do_train": True, "model_name_or_path": folder("llama"), "finetuning_type": finetuning,
-            "dataset": "made", "dataset_dir": str(_data(stage)), "template": "vanilla", "cutoff_len": 64, "output_dir": "out",
+            "dataset": "made", "dataset_dir": str(_data(stage)), "template": "default", "cutoff_len": 64, "output_dir": "out",
             "max_steps": 6, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-3,
             "report_to": "none", "use_cpu": True, "overwrite_output_dir": True, "logging_steps": 1, "save_strategy": "no",
             "bf16": False, "fp16": False, "dataloader_num_workers": 0, "preprocessing_num_workers": 1, "plot_loss": False, **more,
