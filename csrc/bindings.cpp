@@ -79,6 +79,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("written", &GradientMonitor::written, NoGil())
       .def_property_readonly("late", py::cpp_function(&GradientMonitor::late, NoGil()))
       .def_property_readonly("fired", py::cpp_function(&GradientMonitor::fired, NoGil()))
+      .def_property_readonly("taken", py::cpp_function(&GradientMonitor::taken, NoGil()))
       .def_property_readonly("rearmed", py::cpp_function(&GradientMonitor::rearmed, NoGil()))
       .def_property_readonly("computed_in_backward", py::cpp_function(&GradientMonitor::computed_in_backward, NoGil()));
 

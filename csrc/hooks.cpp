@@ -140,6 +140,7 @@ void GradientMonitor::on_gradient(std::size_t index) noexcept {
   Slot& slot = slots_[index];
   Group& group = groups_[slot.group];
   slot.fired_in_step = true;
+  taken_now_ = taken_now_ || !slot.parameter.grad().defined();
   if (group.fired == 0) {
     start_round(group);
   }
@@ -301,6 +302,11 @@ std::vector<std::int64_t> GradientMonitor::late() const {
 bool GradientMonitor::fired() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return fired_;
+}
+
+bool GradientMonitor::taken() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return taken_;
 }
 
 bool GradientMonitor::written() const {

@@ -70,6 +70,8 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   std::vector<std::int64_t> late() const;
   // Whether a backward pass gave any parameter a gradient in the last step.
   bool fired() const;
+  // Whether a gradient was gone when its hook ran in the last step: somebody takes gradients in the backward pass.
+  bool taken() const;
   // Whether a gradient was written to in place, or replaced, since it was summed.
   bool written() const;
   // Hooks that had died and were put back, since the beginning.
@@ -156,6 +158,8 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
   std::int64_t computed_in_backward_ = 0;
   std::vector<std::int64_t> late_;
   bool fired_ = false;
+  bool taken_ = false;
+  bool taken_now_ = false;
   bool callback_queued_ = false;
   bool closed_ = false;
   std::shared_ptr<void> companion_;

@@ -62,6 +62,7 @@ std::vector<std::int64_t> GradientMonitor::finish(bool written) {
   computed_in_backward_ = std::exchange(computed_now_, 0);
   late_.clear();
   fired_ = false;
+  taken_ = std::exchange(taken_now_, false);
   std::vector<Look> looks;
   looks.reserve(groups_.size());
   for (const Group& group : groups_) {

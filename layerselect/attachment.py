@@ -80,7 +80,9 @@ class Attachment:
             return
         scaler = grad_scale if isinstance(grad_scale, GradScaler) else None
         scaled = grad_scale is not None and (scaler is None or scaler.is_enabled())
-        bad = self._nonfinite.measured(may_skip=scaled)
+        # A host looks at what is about to be stepped; a device has to be told what may have happened.
+        written = self._core.decides_on_device and self._core.written()
+        bad = self._nonfinite.measured(may_skip=scaled, written=written)
         for gate in self._gates:
             gate.begin()
             if bad:

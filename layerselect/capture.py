@@ -25,6 +25,7 @@ class Capture(Protocol):
         int
     ]  #: the parameters whose sums are of the gradients as finish() saw them, not as the backward pass left them
     fired: bool  #: whether a backward pass gave any of the parameters a gradient in the step that finish() closed
+    taken: bool  #: whether a gradient was gone when its backward pass ended: somebody takes it in there
 
     def finish(self, written: bool = False) -> list[int]:
         """Closes the step; returns the groups that were measured: in which some parameter has a gradient now. A gradient that
@@ -67,6 +68,10 @@ class StepCapture:
     @property
     def fired(self) -> bool:
         return self._watch.fired
+
+    @property
+    def taken(self) -> bool:
+        return self._watch.taken
 
     def finish(self, written: bool = False) -> list[int]:
         with_gradient = self._watch.finish(written, anew=self._engine.unseen())

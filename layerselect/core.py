@@ -52,6 +52,7 @@ class Core(Protocol):
     #: gradients in the next step; the device says the same, later, in ``wanted``.
     unmeasured: list[bool]
     fired: bool  #: whether a backward pass gave any followed parameter a gradient before the last step
+    taken: bool  #: whether a gradient was gone when that backward pass ended
 
     def step(
         self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
@@ -151,6 +152,10 @@ class HostCore:
     @property
     def fired(self) -> bool:
         return self._capture.fired
+
+    @property
+    def taken(self) -> bool:
+        return self._capture.taken
 
     def written(self) -> bool:
         return self._capture.written()
@@ -252,6 +257,10 @@ class DeviceCore:
     @property
     def fired(self) -> bool:
         return self._core.fired
+
+    @property
+    def taken(self) -> bool:
+        return self._core.taken
 
     def written(self) -> bool:
         return self._core.written()

@@ -113,6 +113,12 @@ class CudaCore:
         source = self._monitor or self._watch
         return source is not None and source.fired
 
+    @property
+    def taken(self) -> bool:
+        """Whether a gradient was gone when the backward pass of the last step ended."""
+        source = self._monitor or self._watch
+        return source is not None and source.taken
+
     def written(self) -> bool:
         """Whether a gradient was written to in place, or replaced, since it was measured. Waits for nothing."""
         source = self._monitor or self._watch

@@ -80,13 +80,13 @@ def check_optimizer(optimizer: Any) -> None:
         )
 
 
-def explain_missing(model: nn.Module, followed: Sequence[tuple[str, nn.Parameter]], fired: bool) -> str:
+def explain_missing(model: nn.Module, followed: Sequence[tuple[str, nn.Parameter]], *, taken: bool) -> str:
     """Says in a sentence why none of the parameters that a selector follows has a gradient in its step.
 
     Args:
         model: the selector's.
         followed: their names and themselves.
-        fired: whether gradients were seen on their way, in the backward pass since the last step.
+        taken: whether gradients were gone when the backward pass ended that made them.
     """
     parameters = [p for _, p in followed]
     why = _why_without(parameters)
@@ -114,7 +114,7 @@ def explain_missing(model: nn.Module, followed: Sequence[tuple[str, nn.Parameter
             f"the {len(followed)} parameters that the selector follows, first {followed[0][0]!r}, no longer have requires_grad, and "
             f"{trains}: give them requires_grad back, or build a new selector for what trains now"
         )
-    if fired or any(getattr(p, "_post_accumulate_grad_hooks", None) for p in parameters):
+    if taken:
         return (
             "the gradients were gone at the end of the backward pass: something takes them there, as an optimizer does that "
             f"{IN_BACKWARD}"

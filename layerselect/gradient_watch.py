@@ -60,6 +60,7 @@ class GradientWatch:
     Attributes:
         late: after :meth:`finish`, the parameters whose gradients were measured in it, as they were then.
         fired: after :meth:`finish`, whether a backward pass gave any of the parameters a gradient in this step.
+        taken: after :meth:`finish`, whether a gradient was gone when its backward pass ended: somebody takes it in there.
         touched: after :meth:`finish`, the groups that took gradients in this step, or may have: some of their hooks had died.
         computed: groups measured when backward passes ended, in the last step.
     """
@@ -75,6 +76,7 @@ class GradientWatch:
     ) -> None:
         self.late: list[int] = []
         self.fired = False
+        self.taken = self._taken_now = False
         self.touched: set[int] = set()
         self.computed = 0
         self._computed_now = 0
@@ -118,6 +120,7 @@ class GradientWatch:
             missed, self._end.pending = self._end.pending, set()
             fired, rearmed = self._end.look()
             self.fired = len(fired) > 0
+            self.taken, self._taken_now = self._taken_now, False
             self.computed, self._computed_now = self._computed_now, 0
             self.touched = {self._group_of[index] for index in (*fired, *rearmed)}
             seen = self._measured_now | {self._group_of[index] for index in fired}
@@ -184,6 +187,7 @@ class GradientWatch:
         return _Match.SAME if known.version == _version(gradient, held) else _Match.WRITTEN
 
     def _on_backward_end(self, fired: set[int]) -> None:
+        self._taken_now = self._taken_now or any(self.gradient(i) is None for i in fired)
         if self._by_engine():
             everything = range(len(self._parameters))
             due = [i for i in everything if self.gradient(i) is not None or self._match_now(i) is not _Match.SAME]

@@ -81,22 +81,24 @@ class NonFinite:
         self._outer = outer
         self._on_device = on_device
         self._flagged = False
-        self._to_be_skipped = False
+        self._to_be_skipped = self._written = False
         self._outer_is_bad: bool | None = None
         self._poison: dict[bool, Tensor] = {}
         self._warned: set[str] = set()
 
-    def measured(self, *, may_skip: bool) -> list[int]:
+    def measured(self, *, may_skip: bool, written: bool = False) -> list[int]:
         """Takes note of a step that the core has just measured.
 
         Args:
             may_skip: whether gradients are scaled, so that one that is not finite makes the optimizer skip the step.
+            written: whether gradients were written to between the backward pass, whose gradients were measured, and now.
 
         Returns:
             The layers whose gradients are to be set aside until the optimizer has stepped; none where a device decides.
         """
         self._outer_is_bad = None
         self._to_be_skipped = may_skip
+        self._written = written
         self._poison.clear()
         bad = not_finite(self._state, on_device=self._on_device)
         self._flagged = bool(bad)
@@ -144,7 +146,7 @@ class NonFinite:
 
     def poison(self, moved: bool) -> Tensor:
         """float32 [], on the device: 1 where nothing may move in the coming step, else 0. ``moved``: as for :meth:`spoils`."""
-        spread = self._to_be_skipped or moved
+        spread = self._to_be_skipped or self._written or moved
         known = self._poison.get(spread)
         if known is None:
             known = self._poison[spread] = self._decide(spread)

@@ -122,8 +122,9 @@ class OptimizerWatch:
             steps.fresh = True
         skipped = grad_scale is not None
         if isinstance(grad_scale, GradScaler):
-            last, self._scalers_round = self._scalers_round, grad_scale._per_optimizer_states
-            skipped = grad_scale.is_enabled() and last is not self._scalers_round
+            enabled = grad_scale.is_enabled()
+            last, self._scalers_round = self._scalers_round, grad_scale._per_optimizer_states if enabled else None
+            skipped = enabled and last is not self._scalers_round
         if not (stepped or skipped or self._warned_idle):
             self._warned_idle = True
             logger.warning(

@@ -49,7 +49,8 @@ def unwrap_optimizer(optimizer: Any, *, governs: bool = True) -> torch.optim.Opt
                 return _with_hooks(outer)
             next_one = next(iter(inner.values()))
         if next_one is None:
-            raise LayerSelectError(f"attach() needs a torch.optim.Optimizer, not {type(optimizer).__name__}")
+            kind = type(optimizer)
+            raise LayerSelectError(f"attach() needs a torch.optim.Optimizer, not {kind.__module__}.{kind.__qualname__}")
         outer = next_one
 
 

@@ -344,7 +344,7 @@ class FastSelector(Readings, Saved, Upkeep):
         drawn = self._plan.drawn(self._rule, self._step)
         outcome = self._core.step(self._rule, drawn, self._freezer.active, scaling, first_layer=self._trunk.first_layer)
         if outcome is Outcome.NO_GRADIENT:
-            raise LayerSelectError(explain_missing(self._model, self._all_parameters(), fired=self._core.fired))
+            raise LayerSelectError(explain_missing(self._model, self._all_parameters(), taken=self._core.taken))
         if self._attachment is not None:
             self._attachment.watch.selector_stepped(grad_scale)
         if outcome is Outcome.CLOSED:

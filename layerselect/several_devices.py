@@ -80,6 +80,11 @@ class SeveralDevicesCore:
         """Whether a backward pass gave any parameter a gradient before the last step."""
         return any(part.core.fired for part in self._parts)
 
+    @property
+    def taken(self) -> bool:
+        """Whether a gradient was gone when the backward pass of the last step ended."""
+        return any(part.core.taken for part in self._parts)
+
     def written(self) -> bool:
         """Whether a gradient was written to in place, or replaced, since it was measured. Waits for nothing."""
         return any(part.core.written() for part in self._parts)

@@ -89,10 +89,10 @@ class UserFlags:
 
     def _followed_with(self, begun: list[tuple[str, nn.Parameter]], held: set[int] | None) -> LayeredParameters | None:
         loose = [] if held is None else [(name, p) for name, p in begun if id(p) not in held]
+        if (loose or held is None) and not self._some_layer_trains():
+            layers = [pair for layer in self._found.layers for pair in layer]
+            raise LayerSelectError(explain_missing(self._model, layers, taken=False))
         if loose:
-            if not self._some_layer_trains():
-                layers = [pair for layer in self._found.layers for pair in layer]
-                raise LayerSelectError(explain_missing(self._model, layers, fired=False))
             _freeze(p for _, p in loose)
             if not self._told:
                 self._told = True

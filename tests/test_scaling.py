@@ -266,7 +266,7 @@ def test_a_scaler_that_is_not_enabled_scales_and_skips_nothing():
     model = plain()
     with FastSelector(model, "topk:k=6", mode="gate") as selector:
         scaler = GradScaler("cpu", enabled=False)
-        handles = broken(model, "layers")
+        handles = broken(model, "layers", selector)
         scaler.scale(plain_loss(model)).backward()
         handles[0].remove()
         selector.step(scaler)

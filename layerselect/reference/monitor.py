@@ -66,6 +66,10 @@ class GradientMonitor:
         return self._watch.fired
 
     @property
+    def taken(self) -> bool:
+        return self._watch.taken
+
+    @property
     def rearmed(self) -> int:
         return self._watch.rearmed
 
