@@ -114,10 +114,10 @@ def test_accelerate():
 
 
 def test_what_is_no_optimizer_is_refused():
-    refuses("needs a torch.optim.Optimizer, not list", lambda: unwrap_optimizer([]))
+    refuses("needs a torch.optim.Optimizer, not builtins.list", lambda: unwrap_optimizer([]))
     refuses("not the GradScaler", lambda: unwrap_optimizer(torch.amp.GradScaler("cpu", enabled=False)))
     refuses(
-        "needs a torch.optim.Optimizer, not SimpleNamespace",
+        "needs a torch.optim.Optimizer, not types.SimpleNamespace",
         lambda: unwrap_optimizer(SimpleNamespace(optimizer=SimpleNamespace())),
     )
 
@@ -170,8 +170,6 @@ def test_an_optimizer_whose_step_is_compiled_is_gated():
             step()
             optimizer.zero_grad()
             assert moved(before, model.blocks) == selector.selected()
-        plain_loss(model).backward()
-        refuses("gradients that selector.step.. has not seen", step)
 
 
 def test_of_zero_redundancy_the_outer_one_is_gated():
