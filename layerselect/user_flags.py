@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
 
+from .engines import put_shards_back
 from .errors import LayerSelectError
 from .foreign_engines import explain_missing
 from .freezing import switch_off
 from .layers import LayeredParameters, LayerSpec, clean_name, split_parameters
+from .sharding import is_spread
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +81,16 @@ class UserFlags:
         begun = [(name, p) for name, p in self._others if p.requires_grad]
         return self._followed_with(begun, held()) if begun else None
 
+    def _parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        if any(is_spread(p) for layer in self._found.layers for _, p in layer):
+            put_shards_back(self._model)  # what was gathered for a pass is nobody new
+        return self._model.named_parameters()
+
     def _not_followed(self) -> list[tuple[str, nn.Parameter]]:
         followed = {id(p) for layer in (*self._found.layers, self._found.outer) for _, p in layer}
         return [
             (clean_name(name), p)
-            for name, p in self._model.named_parameters()
+            for name, p in self._parameters()
             if id(p) not in followed and p.is_floating_point()
         ]
 
@@ -123,7 +130,7 @@ class UserFlags:
 
     def _some_layer_trains(self) -> bool:
         """Whether a followed parameter of a layer still stands in the model and requires a gradient."""
-        there = set(map(id, self._model.parameters()))
+        there = {id(p) for _, p in self._parameters()}
         return any(p.requires_grad and id(p) in there for layer in self._found.layers for _, p in layer)
 
     def follow(self, found: LayeredParameters) -> None:
@@ -137,6 +144,6 @@ def _joined(old: list[tuple[str, nn.Parameter]], new: list[tuple[str, nn.Paramet
     return [*old, *((name, p) for name, p in new if id(p) not in known)]
 
 
-def _freeze(parameters: object) -> None:
-    for parameter in switch_off(parameters):  # type: ignore[arg-type]
+def _freeze(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in switch_off(parameters):
         parameter.grad = None
