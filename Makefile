@@ -24,8 +24,9 @@ $(VENV)/.installed: $(NATIVE)
 demo: setup
 	$(BIN)/layerselect demo --out runs/demo
 
+# Files of tests are dealt out to as many processes as there are cores, four at most.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

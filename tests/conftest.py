@@ -18,6 +18,10 @@ hypothesis.settings.register_profile("layerselect", deadline=None, derandomize=T
 hypothesis.settings.load_profile("layerselect")
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the cores are shared out already
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return
