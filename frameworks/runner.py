@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -174,21 +173,18 @@ def _execute(command: list[str], work: Path, log: Path, case: Case) -> bool:
         except subprocess.TimeoutExpired:
             return False
         finally:
-            _end(process.pid)
-            process.wait()
+            if process.returncode is None:
+                _end(process)
 
 
-def _end(pid: int) -> None:
-    """Ends a process, its group and all that it started: launchers give each of their workers a group of its own."""
-    try:
-        started = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        started = []
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-    for process in started:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and all that it started: launchers give each of their workers a group of its own."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for one in started:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            one.kill()
 
 
 def _last_error(log: Path) -> str:
