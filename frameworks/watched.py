@@ -39,7 +39,7 @@ def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
     """One run of a program in one mode."""
     from layerselect import LayerSelectError
 
-    witness = Witness()
+    witness = Witness(swaps=bool(os.environ.get("FRAMEWORKS_SWAPS")))
     witness.install()
     torch.manual_seed(0)
     numpy.random.seed(0)
