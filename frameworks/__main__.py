@@ -10,7 +10,8 @@ import sys
 
 from .cases import all_cases
 from .environments import FOLDER
-from .runner import RESULTS_FOLDER, is_right, package, result_of, run_all
+from .kept import RESULTS_FOLDER, is_right, package, result_of
+from .runner import Runner
 from .table import write
 
 logger = logging.getLogger("frameworks")
@@ -50,7 +51,7 @@ def main() -> int:
         or (args.wrong and case.name in wrong)
     ]
     logger.info("%d cases, %d to run; results and logs are kept in %s", len(cases), len(todo), FOLDER)
-    run_all(todo, args.jobs)
+    Runner(args.jobs).run_all(todo)
 
     if not args.no_docs:
         write(every)

@@ -18,7 +18,7 @@ _WITHOUT_LAYERS = ("prefix tuning", "prompt tuning", "p-tuning", "X-LoRA")
 
 def cases() -> list[Case]:
     made = [_case(name) for name in _PEFT]
-    for kind in ("seq_bn", "par_bn", "compacter"):
+    for kind in ("seq_bn", "par_bn", "ia3"):
         made.append(
             Case(
                 name=f"adapter-hub-{kind}",

@@ -236,6 +236,7 @@ def _deepspeed() -> list[Case]:
         processes=2,
         right=REFUSED,
         says="DeepSpeed",
+        variables=(("ACCELERATE_USE_CPU", "false"),),
     )
     return [*made, trainer]
 

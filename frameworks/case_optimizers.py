@@ -40,7 +40,6 @@ _SAID = {
     "Lookahead",
     "TRAC",
     "SAM",
-    "SAM-closure",
     "FriendlySAM",
     "LookSAM",
     "WSAM",
@@ -48,7 +47,7 @@ _SAID = {
     "AdaLomo",
     "layerwise",
 }
-_EITHER = {"bsam", "ScheduleFreeWrapper", "alig"}
+_EITHER = {"SAM-closure", "bsam", "ScheduleFreeWrapper", "alig"}
 
 
 def cases() -> list[Case]:

@@ -1,9 +1,9 @@
-"""The control: a program that raised is run once more with a selector that does nothing, which tells whose fault it was."""
+"""The control: a program that raised is run once more, in processes of its own, with a selector that does nothing, which tells whose
+fault it was."""
 
 from __future__ import annotations
 
 import importlib
-import sys
 import traceback
 from typing import Any
 
@@ -33,28 +33,22 @@ class Inert:
         """Nothing to undo."""
 
 
-def run(program: str, arguments: list[str], mode: str) -> BaseException | None:
-    """What the program raises with such a selector; ``None``: nothing."""
+def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
+    """One run without a selector: ``untried`` if it raises, ``works`` if not."""
     import layerselect
+    from layerselect.integrations import transformers as integration
+    from transformers import TrainerCallback
 
-    module = f"frameworks.programs.{program}"
-    places = [(layerselect, "FastSelector", Inert)]
-    integration = sys.modules.get("layerselect.integrations.transformers")
-    if integration is not None:
-        from transformers import TrainerCallback
-
-        places.append((integration, "SelectorCallback", lambda *args, **options: TrainerCallback()))
-    kept = [(place, name, getattr(place, name)) for place, name, _ in places]
-    sys.modules.pop(module, None)
+    layerselect.FastSelector = Inert
+    integration.SelectorCallback = lambda *args, **options: TrainerCallback()
+    result, sentence = "works", ""
     try:
-        for place, name, inert in places:
-            setattr(place, name, inert)
-        importlib.import_module(module).main(*arguments, mode=mode)
+        importlib.import_module(f"frameworks.programs.{program}").main(*arguments, mode=mode)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        return error
-    finally:
-        for place, name, real in kept:
-            setattr(place, name, real)
-        sys.modules.pop(module, None)
-    return None
+        result, sentence = "untried", f"it does not run here without the selector either: {said(error)}"
+    return {"mode": mode, "result": result, "sentence": sentence, "raised": False, "selectors": []}
+
+
+def said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]

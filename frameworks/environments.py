@@ -75,6 +75,10 @@ class CannotInstall(Exception):
     """An environment that pip cannot make here; the message is pip's last line."""
 
 
+class NotToBeHad(Exception):
+    """A public script that cannot be got here, or that is not what its replacements are for."""
+
+
 def python(name: str) -> str:
     """The interpreter of an environment, which is made first where it is not there.
 

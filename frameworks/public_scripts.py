@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from .environments import FOLDER
+from .environments import FOLDER, NotToBeHad
 from .tiny import data_folder, folder
 
 SCRIPTS = FOLDER / "scripts"
@@ -26,10 +26,6 @@ REPOSITORIES = {
     "peft": "https://github.com/huggingface/peft",
 }
 METRIC = Path(__file__).resolve().parent / "metric" / "agreement.py"
-
-
-class NotToBeHad(Exception):
-    """A script that cannot be got, or that is not what the replacements are for."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .cases import Case
 from .environments import ROOT
-from .runner import result_of
+from .kept import result_of
 
 DATA = ROOT / "docs" / "frameworks.json"
 PAGE = ROOT / "docs" / "frameworks.md"

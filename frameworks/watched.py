@@ -1,13 +1,14 @@
 """Runs one program under the witness and writes what came of it: ``python -m frameworks.watched FOLDER PROGRAM MODES ARGUMENT ...``.
 
 The program's ``main(*arguments, mode=...)`` runs once for each of MODES (with commas between them). Each process writes
-``FOLDER/RANK.json``. The result is
+``FOLDER/RANK.json``. The result is, from good to bad,
 
 * ``works``: the witness saw nothing wrong in any mode;
 * ``refused``: ``LayerSelectError``, with its sentence;
 * ``warned``: something went wrong, and the package had warned, no later than two steps after;
-* ``untried``: the program raises without the selector, too;
 * ``failed``: anything else.
+
+With ``FRAMEWORKS_CONTROL`` in the environment it is run with a selector that does nothing (:mod:`frameworks.control`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy
 import torch
 
 from . import control
+from .environments import NotToBeHad
 from .witness import Witness
 
 #: From good to bad.
@@ -37,27 +39,25 @@ def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
     """One run of a program in one mode."""
     from layerselect import LayerSelectError
 
-    witness = Witness()
+    witness = Witness(swaps=bool(os.environ.get("FRAMEWORKS_SWAPS")))
     witness.install()
     torch.manual_seed(0)
     numpy.random.seed(0)
     random.seed(0)
-    result, sentence = "works", ""
+    result, sentence, raised = "works", "", False
     try:
         importlib.import_module(f"frameworks.programs.{program}").main(*arguments, mode=mode)
         witness.finish()
+    except NotToBeHad as error:
+        result, sentence = "untried", str(error)
     except LayerSelectError as error:
         traceback.print_exc()
         result, sentence = "refused", " ".join(str(error).split())
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        result, sentence = "failed", _said(error)
+        result, sentence, raised = "failed", control.said(error), True
     finally:
         witness.remove()
-    if result == "failed":
-        without = control.run(program, arguments, mode)
-        if without is not None:
-            result, sentence = "untried", f"it does not run here without the selector either: {_said(without)}"
     if result == "works" and witness.faults:
         warning = witness.warned_of()
         result, sentence = ("failed", "; ".join(witness.faults)) if warning is None else ("warned", warning)
@@ -65,14 +65,11 @@ def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
         "mode": mode,
         "result": result,
         "sentence": sentence,
+        "raised": raised,
         "faults": list(witness.faults),
         "warnings": [text for _, text in witness.warnings],
         "selectors": [report.facts() for report in witness.reports],
     }
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 def versions() -> dict[str, str]:
@@ -88,7 +85,8 @@ def main(folder: str, program: str, modes: str, *arguments: str) -> None:
         max(5, int(os.environ.get("FRAMEWORKS_TIMEOUT", "300")) - 8)
     )  # where a case hangs
     torch.set_num_threads(1)
-    runs = [run(program, list(arguments), mode) for mode in modes.split(",")]
+    one = control.run if os.environ.get("FRAMEWORKS_CONTROL") else run
+    runs = [one(program, list(arguments), mode) for mode in modes.split(",")]
     worst = max(runs, key=lambda one: RESULTS.index(one["result"]))
     modes_of_worst = [one["mode"] for one in runs if one["result"] == worst["result"]]
     outcome = {

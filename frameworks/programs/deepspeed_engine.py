@@ -39,8 +39,13 @@ def _with_accelerate(stage: int, model: torch.nn.Module, optimizer: torch.optim.
     from accelerate import Accelerator
     from accelerate.utils import DeepSpeedPlugin
 
-    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(zero_stage=stage))
-    accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 8
+    config = {
+        "train_micro_batch_size_per_gpu": 8,
+        "train_batch_size": 8 * torch.distributed.get_world_size(),
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+    }
+    accelerator = Accelerator(deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config))
     model, optimizer = accelerator.prepare(model, optimizer)
     selector = FastSelector(model, "topk:k=2", mode=mode, probe_every=3)
     selector.attach(optimizer)

@@ -58,6 +58,7 @@ def main(package: str, name: str, *, mode: str) -> None:
 
 
 def _closure(model: nn.Module, optimizer: torch.optim.Optimizer, tokens: torch.Tensor) -> Callable[[], Any]:
+    @torch.enable_grad()
     def closure() -> Any:
         optimizer.zero_grad()
         loss = loss_of(model, tokens)
@@ -102,7 +103,13 @@ def _pytorch_optimizer(name: str, model: nn.Module, parameters: list[nn.Paramete
         return [getattr(package, name.split("-")[0])(parameters, torch.optim.AdamW, lr=1e-2)]
     if name == "WSAM":
         return [package.WSAM(model, parameters, torch.optim.AdamW, lr=1e-2)]
+    if name in ("muon", "adamuon", "adago", "normuon", "muonclip"):
+        muon = importlib.import_module("pytorch_optimizer.optimizer.muon")
+        return [muon.prepare_muon_parameters(model, name, lr=1e-2, weight_decay=0.0)]
     kind = package.load_optimizer(name)
+    if name in ("spectralsphere", "kron"):  # for matrices alone, and too slow for an embedding's
+        matrices, others = _matrices(model)
+        return [kind(matrices), torch.optim.AdamW(others, lr=1e-2)]
     takes_model = next(iter(list(inspect.signature(kind).parameters))) == "model"
     return [kind(model if takes_model else parameters, **NEEDED.get(name, {}))]
 
@@ -146,7 +153,8 @@ def _others(name: str, model: nn.Module, parameters: list[nn.Parameter]) -> list
     ):  # as GaLore's and APOLLO's authors do: an optimizer for each parameter, stepped in the backward pass
         return _layerwise(package, parameters, matrices, low_rank)
     groups = [{"params": rest}, {"params": matrices, **low_rank}]
-    return [getattr(importlib.import_module(package), kind)(groups, lr=1e-2)]
+    lr = None if kind == "GaLoreAdafactor" else 1e-2  # it finds its own
+    return [getattr(importlib.import_module(package), kind)(groups, lr=lr)]
 
 
 def _layerwise(package: str, parameters: list[nn.Parameter], matrices: list[nn.Parameter], low_rank: Any) -> list[Any]:
