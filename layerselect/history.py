@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import LayerSelectError
+from .graph_capture import is_capturing
 from .history_file import HistoryFile
 from .history_views import draw, frame_of
 from .mirror import Arrival
@@ -106,7 +107,7 @@ class History:
 
     def expect(self) -> None:
         """Makes room for a row that is about to be written."""
-        if self._unseen >= self._capacity // 2 and not _is_captured(self._ring["step"].device):
+        if self._unseen >= self._capacity // 2 and not is_capturing(self._ring["step"].device):
             self._absorb(self._copy)
             self._copy = _Copy(self._ring)
             self._unseen = 0
@@ -286,11 +287,6 @@ def _writes_files() -> bool:
     """Whether this process is the one that writes: the first of those that train together."""
     there = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not there or torch.distributed.get_rank() == 0
-
-
-def _is_captured(device: torch.device) -> bool:
-    """Whether a CUDA graph is being captured, into which a copy to the host must not fall."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _new_ring(num_layers: int, device: torch.device, rows: int = 512) -> dict[str, Tensor]:

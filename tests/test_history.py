@@ -141,7 +141,7 @@ def test_replays_lose_nothing_where_they_are_collected(said):
 def test_no_copy_falls_into_a_graph_that_is_captured(monkeypatch):
     history = History(NAMES, CPU)
     record(history, 0, 256)
-    monkeypatch.setattr(history_module, "_is_captured", lambda device: True)
+    monkeypatch.setattr(history_module, "is_capturing", lambda device: True)
     history.expect()
     assert history._copy is None
     monkeypatch.undo()
