@@ -168,7 +168,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("GradientWatch", "measured"),
         ("EngineSeen", "__init__"), ("EngineSeen", "close"),
         # What a finished step has noted.
-        *((name, "fired") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
+        *((name, what) for what in ("fired", "taken") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
         # Asked only by a process that has no gradient at all.
         ("CudaCore", "_others_have_gradients"),
         ("SpreadSums", "__init__"), ("SpreadSums", "of"), ("_MeshSums", "over"),
