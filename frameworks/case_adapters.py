@@ -45,6 +45,7 @@ def _case(name: str) -> Case:
         adapter=name,
         packages=("peft", "bitsandbytes") if quantized else ("peft",),
         environment="optimizers" if quantized else "project",
-        modes=BOTH,
+        # It reads the gradient of every adapter: freeze is refused, and auto gates.
+        modes=("gate",) if name == "AdaLoRA" else BOTH,
         right=SAID if name in _WITHOUT_LAYERS else WORKS,
     )

@@ -26,6 +26,14 @@ def main(name: str, *, mode: str) -> None:
         _pipeline(mode, rank, ranks)
         return
     model = wrapped(name, Plain(), ranks)
+    if name == "compiled-autograd":  # from here on, as a training script switches it on
+        with torch._dynamo.compiled_autograd._enable(lambda graph: torch.compile(graph, backend="eager")):
+            _train(name, mode, rank, ranks, model)
+    else:
+        _train(name, mode, rank, ranks, model)
+
+
+def _train(name: str, mode: str, rank: int, ranks: int, model: nn.Module) -> None:
     selector = FastSelector(model, "topk:k=2", mode=mode, probe_every=3)
     optimizer = _optimizer(name, selector)
     selector.attach(optimizer)
@@ -37,11 +45,7 @@ def main(name: str, *, mode: str) -> None:
     for step in range(LONG if name == "alone" else STEPS):
         share = tokens_of(step) if name == "tensor" else tokens_of(step).chunk(ranks)[rank]
         loss = scaler.scale(loss_of(model, share))
-        if name == "compiled-autograd":
-            with torch._dynamo.compiled_autograd._enable(lambda graph: torch.compile(graph, backend="eager")):
-                loss.backward()
-        else:
-            loss.backward()
+        loss.backward()
         selector.step(*([scaler] if name == "scaler" else []))
         scaler.step(optimizer)
         scaler.update()
