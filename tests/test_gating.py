@@ -84,7 +84,7 @@ def test_optimizer_over_other_parameters_is_refused():
         selector.attach(torch.optim.SGD(everything[:-1], lr=0.1))
     with pytest.raises(LayerSelectError, match="without an optimizer"):
         selector.attach()
-    with pytest.raises(LayerSelectError, match="needs a torch.optim.Optimizer, not str"):
+    with pytest.raises(LayerSelectError, match="needs a torch.optim.Optimizer, not builtins.str"):
         selector.attach("adam")
     with pytest.raises(LayerSelectError, match="LBFGS moves all parameters"):
         selector.attach(torch.optim.LBFGS(everything))
