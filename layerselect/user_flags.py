@@ -89,9 +89,7 @@ class UserFlags:
     def _not_followed(self) -> list[tuple[str, nn.Parameter]]:
         followed = {id(p) for layer in (*self._found.layers, self._found.outer) for _, p in layer}
         return [
-            (clean_name(name), p)
-            for name, p in self._parameters()
-            if id(p) not in followed and p.is_floating_point()
+            (clean_name(name), p) for name, p in self._parameters() if id(p) not in followed and p.is_floating_point()
         ]
 
     def _followed_with(self, begun: list[tuple[str, nn.Parameter]], held: set[int] | None) -> LayeredParameters | None:
