@@ -33,6 +33,7 @@ from .optimizer_watch import SeenGradients
 from .optimizers import check_parameters, unwrap_optimizer
 from .parameter_places import ParameterPlaces
 from .readings import Readings
+from .registrations import Registrations
 from .rules import EXCLUDED, ModelView, Rule, make_rule
 from .saved import Saved
 from .scaling import GradScaler, Scaling, read_scaling
@@ -143,6 +144,7 @@ class FastSelector(Readings, Saved, Upkeep):
         self._model = model
         self._found: LayeredParameters = split_parameters(model, layers)
         self._flags = UserFlags(model, self._found, layers)
+        self._registrations = Registrations()
         self._device = self._found.layers[0][0][1].device
         self.layer_sizes: list[int] = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
         self.layer_names: list[str] = self._found.names
@@ -208,6 +210,7 @@ class FastSelector(Readings, Saved, Upkeep):
         """Puts on the model what the mode needs."""
         freezer = self._freezer
         self._holdings.hold("rule", self._rule.close)
+        self._holdings.hold("registrations", self._registrations.close)
         self._engine = EngineWatch(model, freezer, mode=self.mode, capture=self.capture)
         self._holdings.hold("engine", self._engine.close)
         self._holdings.hold("agreement", self._agreement.close)
