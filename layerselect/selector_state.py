@@ -6,10 +6,23 @@ import logging
 from typing import Any
 
 from .errors import LayerSelectError
+from .saved_schema import Anything, Fields, Items, Mapped, Text, Whole, check, shown
 
 logger = logging.getLogger(__name__)
 
 STATE_VERSION = 1
+_IDENTITY = Fields(
+    {
+        "layer_names": Items(Text(), least=1),
+        "score": Text(),
+        "lag": Whole(),
+        "step": Whole(),
+        "rule": Fields({"name": Text(), "config": Mapped(), "state": Mapped()}),
+        "core": Mapped(),
+        "history": Mapped(),
+    },
+    optional={"settings": Mapped()},
+)
 
 #: Attributes of a selector and of its schedule that may be changed when a run is resumed, which is then said.
 _OF_SELECTOR = ("mode", "capture", "on_freeze", "budget")
@@ -61,12 +74,15 @@ def check_state(state: dict[str, Any], *, layer_names: list[str], rule: str, sco
     """Compares what a state was saved with and what it is loaded into.
 
     Raises:
+        Mismatch: it is no state of a selector.
         LayerSelectError: another version, other layers, another rule, score form or lag.
     """
-    if state.get("version") != STATE_VERSION:
+    check(Fields({"version": Anything()}), state)
+    if state["version"] != STATE_VERSION:
         raise LayerSelectError(
-            f"the selector state has version {state.get('version')!r}, this release reads {STATE_VERSION}"
+            f"the selector state has version {shown(state['version'])}, this release reads {STATE_VERSION}"
         )
+    check(_IDENTITY, state)
     if state["layer_names"] != layer_names:
         theirs = state["layer_names"]
         raise LayerSelectError(

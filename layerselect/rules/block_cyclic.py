@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
-from .base import Rule, Selection, check_count, check_saved, drawn
+from ..saved_schema import Whole
+from .base import GeneratorState, Rule, Selection, check_count, check_saved, drawn, layer_list
 
 ORDERS = ("ascending", "descending", "random")
 
@@ -66,7 +67,14 @@ class BlockCyclic(Rule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["generator", "selections", "layer", "ahead"])
+        layers = self._num_layers
+        kinds = {
+            "generator": GeneratorState(),
+            "selections": Whole(),
+            "layer": Whole(high=layers - 1),
+            "ahead": layer_list(layers),
+        }
+        check_saved(self, state, kinds)
         self._generator.set_state(state["generator"])
         self._selections, self._layer = int(state["selections"]), int(state["layer"])
         self._ahead = list(state["ahead"])

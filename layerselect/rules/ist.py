@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
-from .base import ModelView, Rule, Selection, check_count, check_fraction, check_saved, drawn
+from ..saved_schema import Numbers, Whole
+from .base import GeneratorState, ModelView, Rule, Selection, check_count, check_fraction, check_saved, drawn
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,8 @@ class Ist(Rule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["generator", "selections", "values"])
+        values = Numbers("float", tuple(self._values.shape), nan=False, infinite=False)
+        check_saved(self, state, {"generator": GeneratorState(), "selections": Whole(), "values": values})
         self._generator.set_state(state["generator"])
         self._selections = int(state["selections"])
         self._values.copy_(state["values"])

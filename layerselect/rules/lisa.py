@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Rule, Selection, check_count, check_layers, check_saved, drawn
+from ..saved_schema import Whole
+from .base import GeneratorState, Rule, Selection, check_count, check_layers, check_saved, drawn, layer_list
 
 
 @dataclass(eq=False)
@@ -53,6 +54,7 @@ class Lisa(Rule):
         return {"generator": self._generator.get_state(), "selections": self._selections, "drawn": list(self._drawn)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["generator", "selections", "drawn"])
+        layers = layer_list(self._num_layers)
+        check_saved(self, state, {"generator": GeneratorState(), "selections": Whole(), "drawn": layers})
         self._generator.set_state(state["generator"])
         self._selections, self._drawn = int(state["selections"]), list(state["drawn"])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Rule, Selection, check_count, check_layers, check_saved, drawn
+from .base import GeneratorState, Rule, Selection, check_count, check_layers, check_saved, drawn
 
 
 @dataclass(eq=False)
@@ -48,5 +48,5 @@ class RandomLayers(Rule):
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["generator"])
+        check_saved(self, state, {"generator": GeneratorState()})
         self._generator.set_state(state["generator"])

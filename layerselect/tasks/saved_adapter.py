@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import LayerSelectError
+from ..saved_files import DamagedFile, open_tensors, read_json
+from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, check, shown
+from ..transfer.saved import peft_settings
+from .adapters import ADAPTERS
 from .completions import base_of
 from .demo_model import SOURCE as DEMO
 from .models import LoadedModel, model_identity
@@ -19,8 +22,15 @@ from .models import LoadedModel, model_identity
 ADAPTER = "adapter"
 META = "layerselect.json"
 META_VERSION = 1
+#: As ``peft`` names its files.
+SETTINGS = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 #: Inside the adapter's folder: the model it was trained on, where that exists nowhere else.
 BASE = "base"
+
+_META = Fields(
+    {"adapter": Text(of=ADAPTERS), "base_model": Text(), "identity": Mapped()}, optional={"fingerprint": Maybe(Text())}
+)
 
 
 def save_adapted(
@@ -70,27 +80,31 @@ def find_adapter(folder: str | Path) -> Path:
     )
 
 
-def read_meta(path: Path, task: str, *, command: str) -> dict[str, Any]:
+def read_meta(path: Path, task: str, kind: Fields, *, command: str) -> dict[str, Any]:
     """The content of an adapter's ``layerselect.json``.
 
     Args:
         task: what the adapter must do.
+        kind: what the task added to it.
         command: what makes such adapters, for the message.
 
     Raises:
         LayerSelectError: it is damaged, or the adapter is of another task or version.
     """
-    try:
-        meta = json.loads((path / META).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LayerSelectError(f"{str(path / META)!r} is damaged ({error}): train again") from error
-    if not isinstance(meta, dict) or meta.get("schema") != META_VERSION:
-        raise LayerSelectError(f"{str(path / META)!r} is of another version of layerselect: train again")
+    file = path / META
+    meta = read_json(file, Mapped(), advice="train again")
+    if meta.get("schema") != META_VERSION:
+        raise LayerSelectError(f"{str(file)!r} is of another version of layerselect: train again")
     if meta.get("task") != task:
         raise LayerSelectError(
-            f"the adapter {str(path)!r} was trained for the task {meta.get('task')!r}, not {task!r}: pass one that "
+            f"the adapter {str(path)!r} was trained for the task {shown(meta.get('task'))}, not {task!r}: pass one that "
             f"'{command}' made"
         )
+    try:
+        check(_META, meta)
+        check(kind, meta)
+    except Mismatch as error:
+        raise DamagedFile(file, str(error), "train again") from error
     return meta
 
 
@@ -122,11 +136,25 @@ def load_adapted(
             f"the adapter {str(path)!r} was trained on another model: {_difference(meta['identity'], identity)}; "
             "give the right one with --model"
         )
+    _check_files(path)
     try:
         return PeftModel.from_pretrained(loaded.model, str(path))
-    except (RuntimeError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except Exception as error:  # whatever a library does with settings and tensors that nobody meant
         text = " ".join(str(error).split())[:200]
-        raise LayerSelectError(f"the adapter {str(path)!r} does not fit its model: {text}") from error
+        raise LayerSelectError(
+            f"the adapter {str(path)!r} does not fit its model ({type(error).__name__}: {text}): train again"
+        ) from error
+
+
+def _check_files(path: Path) -> None:
+    """Looks at what ``peft`` is about to read.
+
+    Raises:
+        LayerSelectError: it is missing or damaged.
+    """
+    with open_tensors(path / WEIGHTS, advice="train again") as content:
+        shapes = [tuple(content.get_slice(key).get_shape()) for key in content.keys()]  # noqa: SIM118, it is no dict
+    read_json(path / SETTINGS, peft_settings(shapes), advice="train again")
 
 
 def base_reference(model: str) -> str:
