@@ -330,6 +330,8 @@ def shown(value: Any) -> str:
         return "an object" if value else "{}"
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}" if value else "[]"
+    if getattr(value, "is_nested", False):  # whose shape cannot be asked for
+        return f"a nested tensor of {str(value.dtype).removeprefix('torch.')}"
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return _shown_tensor(value)
     return f"a {type(value).__name__}"
@@ -343,8 +345,6 @@ def in_words(value: Any) -> str:
 
 def _shown_tensor(value: Any) -> str:
     dtype = str(value.dtype).removeprefix("torch.")
-    if getattr(value, "is_nested", False):
-        return f"a nested tensor of {dtype}"
     layout = str(getattr(value, "layout", "torch.strided")).removeprefix("torch.")
     kind = "" if layout == "strided" else f"{layout.lstrip('_')} "
     place = (

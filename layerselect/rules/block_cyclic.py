@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import seeded
 from ..errors import LayerSelectError
 from ..saved_schema import Whole
 from .base import GeneratorState, Rule, Selection, check_count, check_saved, drawn, layer_list
@@ -41,7 +42,7 @@ class BlockCyclic(Rule):
         check_count(self.name, "interval", self.interval)
         if self.order not in ORDERS:
             raise LayerSelectError(f"rule 'block-cyclic': order={self.order!r} is none of {', '.join(ORDERS)}")
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self._generator = seeded(self.name, self.seed)
         self._selections = 0
         self._layer = 0
         self._ahead: list[int] = []  # of this cycle, the next one last

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import seeded
 from ..saved_schema import Whole
 from .base import GeneratorState, Rule, Selection, check_count, check_layers, check_saved, drawn, layer_list
 
@@ -36,7 +37,7 @@ class Lisa(Rule):
     def __post_init__(self) -> None:
         check_count(self.name, "n", self.n)
         check_count(self.name, "interval", self.interval)
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self._generator = seeded(self.name, self.seed)
         self._selections = 0
         self._drawn: list[int] = []
 
