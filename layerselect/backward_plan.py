@@ -11,7 +11,7 @@ from .core import check_mask
 from .layer_freezer import LayerFreezer
 from .mirror import Mirror
 from .rules import MEASURED, Rule
-from .saved_schema import Anything, Fields, Flag, Items, Numbers, Whole, check
+from .saved_schema import Anything, Fields, Flag, Items, Mismatch, Numbers, Whole, check
 from .schedule import Schedule
 
 
@@ -137,6 +137,8 @@ class BackwardPlan:
         drawn = Fields({"mask": Numbers("bool", (self._num_layers,)), "step": Whole(low=-1)})
         needed = {"active": Items(Flag(), length=self._num_layers), "mirror": Anything(), "counts": Anything()}
         check(Fields(needed, optional={"drawn": drawn}), state)
+        if not self._has_outer and not any(state["active"]):
+            raise Mismatch("active", "lets no layer take gradients, so that no backward pass could start")
         self._mirror.check_state(state["mirror"], "mirror")
         self._counts.check_state(state["counts"], "counts")
 
