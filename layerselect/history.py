@@ -17,7 +17,7 @@ from .graph_capture import is_capturing
 from .history_file import HistoryFile
 from .history_views import draw, frame_of
 from .mirror import Arrival
-from .saved_schema import Fields, Mismatch, Numbers, check
+from .saved_schema import Fields, Mismatch, Numbers, check, shown
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +307,7 @@ def check_history(keep: Any) -> None:
         or keep == ""
         or (isinstance(keep, int) and keep < 1)
     ):
-        raise LayerSelectError(f"history={keep!r} is neither a number of steps of at least 1 nor the path of a file")
+        raise LayerSelectError(f"history={shown(keep)} is neither a number of steps of at least 1 nor the path of a file")
 
 
 def _writes_files() -> bool:

@@ -57,7 +57,7 @@ def segment_sqnorm(
         LayerSelectError: a sparse tensor, another dtype, a segment out of range, lengths that differ.
     """
     tensors, segments = tensors_of("tensors", tensors), segments_of(segments)
-    check_whole("num_segments", num_segments, high=MOST_SEGMENTS)
+    check_whole("num_segments", num_segments, -MOST_SEGMENTS, MOST_SEGMENTS)
     if inv_scale is not None:
         check_number("inv_scale", inv_scale)
     device = next((t.device for t in tensors if t is not None), torch.device("cpu"))
@@ -103,7 +103,7 @@ def variance_split(
     """
     check_vector("scores", scores)
     check_window(window)
-    check_whole("splits", splits, low=1)
+    check_whole("splits", splits, -MOST_SEGMENTS)
     if scores.numel() == 0:
         raise LayerSelectError("scores is empty; there must be a score for at least one layer")
     scores = scores.detach().to(torch.float32)

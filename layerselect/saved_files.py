@@ -57,6 +57,8 @@ def read_bytes(path: str | Path, *, advice: str, most: int = MOST_BYTES) -> byte
     Raises:
         DamagedFile: it is missing, of another kind, too long, or cannot be read.
     """
+    if "\0" in str(path):
+        raise DamagedFile(path, "no file has such a name", advice, missing=True)
     try:
         # Without O_NONBLOCK a pipe would be waited for.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -71,8 +73,6 @@ def read_bytes(path: str | Path, *, advice: str, most: int = MOST_BYTES) -> byte
         raise DamagedFile(path, "No such file", advice, missing=True) from error
     except OSError as error:
         raise DamagedFile(path, f"it cannot be opened: {error.strerror or error}", advice) from error
-    except ValueError as error:  # a NUL in the path
-        raise DamagedFile(path, "no file has such a name", advice, missing=True) from error
     return content
 
 

@@ -338,8 +338,11 @@ def shown(value: Any) -> str:
 
 
 def in_words(value: Any) -> str:
-    """A JSON value that somebody chose as an option, on one line and cut where it is long."""
-    text = " ".join(str(value).split())
+    """A value that somebody chose as an option, on one line and cut where it is long."""
+    try:
+        text = " ".join(str(value).split())
+    except (ValueError, RecursionError):  # numbers of thousands of digits; lists in themselves
+        return shown(value)
     return text if len(text) <= _SHOWN_OPTION else text[:_SHOWN_OPTION] + "…"
 
 

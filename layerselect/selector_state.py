@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from .errors import LayerSelectError
-from .saved_schema import Anything, Fields, Items, Mapped, Text, Whole, check, shown
+from .saved_schema import Anything, Fields, Items, Mapped, Text, Whole, check, in_words, shown
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,21 @@ def _changes(where: str, saved: dict[str, Any], now: dict[str, Any]) -> list[str
     saved, now = _plain(saved), _plain(now)
     names = [*saved, *(name for name in now if name not in saved)]
     return [
-        f"{where}{name} {saved.get(name)!r} -> {now.get(name)!r}" for name in names if saved.get(name) != now.get(name)
+        f"{where}{name} {_written(saved.get(name))} -> {_written(now.get(name))}"
+        for name in names
+        if _differ(saved.get(name), now.get(name))
     ]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    try:
+        return bool(one != other)
+    except (RuntimeError, ValueError, TypeError):  # tensors and arrays have no one answer
+        return True
+
+
+def _written(value: Any) -> str:
+    return repr(in_words(value)) if isinstance(value, str) else in_words(value)
 
 
 def _plain(value: Any) -> Any:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from torch import nn
 
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, open_tensors, read_json
-from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, check, shown
+from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check, shown
 from ..transfer.saved import peft_settings
 from .adapters import ADAPTERS
 from .completions import base_of
@@ -28,8 +28,11 @@ WEIGHTS = "adapter_model.safetensors"
 #: Inside the adapter's folder: the model it was trained on, where that exists nowhere else.
 BASE = "base"
 
+#: Of an embedding; the largest vocabularies have a sixtieth of it.
+_MOST_ROWS = 2**24
 _META = Fields(
-    {"adapter": Text(of=ADAPTERS), "base_model": Text(), "identity": Mapped()}, optional={"fingerprint": Maybe(Text())}
+    {"adapter": Text(of=ADAPTERS), "base_model": Text(), "identity": Mapped()},
+    optional={"fingerprint": Maybe(Text()), "embedding_rows": Maybe(Whole(1, _MOST_ROWS))},
 )
 
 
@@ -136,25 +139,32 @@ def load_adapted(
             f"the adapter {str(path)!r} was trained on another model: {_difference(meta['identity'], identity)}; "
             "give the right one with --model"
         )
-    _check_files(path)
+    shapes = _read_shapes(path)
     try:
-        return PeftModel.from_pretrained(loaded.model, str(path))
+        adapted = PeftModel.from_pretrained(loaded.model, str(path))
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     except Exception as error:  # whatever a library does with settings and tensors that nobody meant
         text = " ".join(str(error).split())[:200]
         raise LayerSelectError(
             f"the adapter {str(path)!r} does not fit its model ({type(error).__name__}: {text}): train again"
         ) from error
+    # peft leaves what the file lacks at its random start, and says so in a warning.
+    lacking = next((key for key, value in expected.items() if shapes.get(key) != tuple(value.shape)), None)
+    if lacking is not None:
+        raise DamagedFile(path / WEIGHTS, f"it holds no {lacking!r} of the model's size", "train again")
+    return adapted
 
 
-def _check_files(path: Path) -> None:
-    """Looks at what ``peft`` is about to read.
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that ``peft`` is about to read; its settings fit them.
 
     Raises:
-        LayerSelectError: it is missing or damaged.
+        LayerSelectError: a file is missing or damaged.
     """
     with open_tensors(path / WEIGHTS, advice="train again") as content:
-        shapes = [tuple(content.get_slice(key).get_shape()) for key in content.keys()]  # noqa: SIM118, it is no dict
-    read_json(path / SETTINGS, peft_settings(shapes), advice="train again")
+        shapes = {key: tuple(content.get_slice(key).get_shape()) for key in content.keys()}  # noqa: SIM118, it is no dict
+    read_json(path / SETTINGS, peft_settings(shapes.values()), advice="train again")
+    return shapes
 
 
 def base_reference(model: str) -> str:
