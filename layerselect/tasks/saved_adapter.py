@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, open_tensors, read_json
 from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check, shown
-from ..transfer.saved import peft_settings
+from ..transfer.saved import SavedAdapter, peft_settings
 from .adapters import ADAPTERS
 from .completions import base_of
 from .demo_model import SOURCE as DEMO
@@ -126,7 +126,9 @@ def load_adapted(
     if meta["adapter"] == "none":
         if model is not None:
             raise LayerSelectError(f"{str(path)!r} holds a whole model and takes no other: leave --model out")
-        return load(path).model
+        saved = load(path).model
+        _check_whole(saved, SavedAdapter(path))
+        return saved
     base = model if model is not None else (meta["base_model"] or path / BASE)
     try:
         loaded = load(base)
@@ -153,6 +155,22 @@ def load_adapted(
     if lacking is not None:
         raise DamagedFile(path / WEIGHTS, f"it holds no {lacking!r} of the model's size", "train again")
     return adapted
+
+
+def _check_whole(model: nn.Module, saved: SavedAdapter) -> None:
+    """Whether all of a model that was saved whole came from its files: ``transformers`` begins at random what they lack.
+
+    Raises:
+        LayerSelectError: something did not.
+    """
+    state = model.state_dict()
+    if not set(saved.shapes) <= set(state):  # transformers wrote it under other names than it uses
+        return
+    there = {state[key].data_ptr() for key in saved.shapes}
+    for key, value in state.items():
+        is_tied = value.data_ptr() in there  # saved once, under its other name
+        if saved.shapes.get(key, tuple(value.shape) if is_tied else None) != tuple(value.shape):
+            raise saved.damaged(f"its files hold no {key!r} of the model's size")
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

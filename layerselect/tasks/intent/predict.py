@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers import AutoTokenizer
 
 from ...errors import LayerSelectError
 from ...saved_schema import Fields, Flag, Items, Maybe, Text, Whole
 from ..formats import InputFormat
 from ..label_words import Answer, LabelWords
-from ..models import LoadedModel, load_classifier, load_tokenizer, load_writer, pad_on
+from ..models import LoadedModel, load_classifier, load_writer, pad_on
 from ..saved_adapter import META, find_adapter, load_adapted, read_meta, save_adapted
 from .dataset import Collator, Encoder
 from .heads import ClassifierHead, Head, LabelWordHead
@@ -135,7 +136,7 @@ class Predictor:
 
         network = load_adapted(path, meta, load, model=model)
         form = InputFormat(**meta["format"])
-        tokenizer = load_tokenizer(path)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
         pad_on(tokenizer, writes=writes)
         encoder = Encoder(tokenizer, form, labels, meta["max_length"], meta["separator"], writes)
         head = LabelWordHead(LabelWords(tokenizer, labels, meta["answers"])) if writes else None
