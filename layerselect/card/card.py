@@ -27,6 +27,7 @@ VERSION = 1
 _MOST = 1e60
 #: Of a coupling, which is 1 but for rounding.
 _ALIKE = 1.0 + 1e-6
+_ROUNDING = 1e-6
 #: As many as the selection rules take.
 _MOST_LAYERS = 1024
 
@@ -228,6 +229,8 @@ class LayerCard:
             card = cls(**{**own, "layers": [_layer(layer) for layer in own["layers"]]})
             if card.coupling is not None and not np.allclose(card.coupling, np.transpose(card.coupling)):
                 raise Mismatch("coupling", "is not symmetric")
+            if card.coupling is not None and np.linalg.eigvalsh(card.coupling).min() < -_ROUNDING * len(card.layers):
+                raise Mismatch("coupling", "is no matrix of cosines: its eigenvalues must not be negative")
             if card.costs.num_layers != len(card.layers):
                 raise Mismatch(
                     "step_costs", f"has costs of {card.costs.num_layers} layers and must have {len(card.layers)}"

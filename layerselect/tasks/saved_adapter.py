@@ -126,9 +126,10 @@ def load_adapted(
     if meta["adapter"] == "none":
         if model is not None:
             raise LayerSelectError(f"{str(path)!r} holds a whole model and takes no other: leave --model out")
-        saved = load(path).model
-        _check_whole(saved, SavedAdapter(path))
-        return saved
+        files = SavedAdapter(path)  # looks at their index before transformers follows it
+        whole = load(path).model
+        _check_whole(whole, files)
+        return whole
     base = model if model is not None else (meta["base_model"] or path / BASE)
     try:
         loaded = load(base)

@@ -56,6 +56,36 @@ def test_a_damaged_card_is_refused(tmp_path, change, message):
         LayerCard.load(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["coupling"][0].__setitem__(1, 1e300), r"coupling\[0\]\[1\] is 1e\+300 and must be from"),
+        (lambda v: v["coupling"][2].append(0.0), r"coupling\[2\] has 4 items and must have 3"),
+        (lambda v: v["coupling"][1].__setitem__(1, None), r"coupling\[1\]\[1\] is null"),
+        (lambda v: v.update(coupling=[[1, 1, 0], [1, 1, 1], [0, 1, 1]]), "is no matrix of cosines"),
+        (lambda v: v.update(coupling=3), "coupling is 3 and must be a list"),
+        (lambda v: v["layers"][0].update(fresh=1e300), r"fresh is 1e\+300 and must be from"),
+        (lambda v: v["layers"][0]["cost"].update(flops=10**400), "a number of 401 digits"),
+        (lambda v: v["layers"][0]["maps"][0].update(rows=10**39), "rows is a number of some 39 digits"),
+        (lambda v: v["step_costs"]["forward"].__setitem__(0, 1e300), "at most 1e\\+100"),
+        (lambda v: v["step_costs"].update(forward=None), "forward is null"),
+        (lambda v: v.update(layers=v["layers"] * 500), "layers has 1500 items and must have at most 1024"),
+        (lambda v: v["layers"][0].update(name="\ud800"), "half of a character"),
+        (lambda v: v["model"].pop("fingerprint"), "model holds no 'fingerprint'"),
+        (lambda v: v.update(model=None), "model is null"),
+        (lambda v: v["layers"].__setitem__(1, []), r"layers\[1\] is \[\] and must be an object"),
+    ],
+)
+def test_a_card_with_absurd_numbers_or_shapes_is_refused(tmp_path, change, message):
+    path = made([3.0, 0.1, 2.0]).save(tmp_path)
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(LayerSelectError, match=message) as refusal:
+        LayerCard.load(path)
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"schema": NaN}', "[]", "\x00"])
 def test_what_is_no_card_is_refused(tmp_path, text):
     path = tmp_path / "card.json"
