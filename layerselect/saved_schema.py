@@ -205,13 +205,13 @@ class Fields(Kind):
 
 
 def fields_of(kind: type, *, most: float = 1e100, **special: Kind) -> Fields:
-    """A dataclass as ``asdict`` gives it: exactly its fields, each of its type.
+    """A dataclass as ``asdict`` gives it: exactly its fields, each of its type; whole numbers are counts.
 
     Args:
         most: what a number in it is at most.
         special: the fields whose types say too little.
     """
-    simple = {"float": Number(-most, most), "int": Whole(-MOST, max(MOST, int(most))), "str": Text(), "bool": Flag()}
+    simple = {"float": Number(-most, most), "int": Whole(high=max(MOST, int(most))), "str": Text(), "bool": Flag()}
     simple |= {f"list[{name}]": Items(inner) for name, inner in list(simple.items())}
     needed: dict[str, Kind] = {}
     for each in fields(kind):

@@ -66,7 +66,7 @@ def test_a_damaged_card_is_refused(tmp_path, change, message):
         (lambda v: v.update(coupling=3), "coupling is 3 and must be a list"),
         (lambda v: v["layers"][0].update(fresh=1e300), r"fresh is 1e\+300 and must be from"),
         (lambda v: v["layers"][0]["cost"].update(flops=10**400), "a number of 401 digits"),
-        (lambda v: v["layers"][0]["maps"][0].update(rows=10**39), "rows is a number of some 39 digits"),
+        (lambda v: v["layers"][0]["maps"][0].update(rows=-1), "rows is -1 and must be from 0"),
         (lambda v: v["step_costs"]["forward"].__setitem__(0, 1e300), "at most 1e\\+100"),
         (lambda v: v["step_costs"].update(forward=None), "forward is null"),
         (lambda v: v.update(layers=v["layers"] * 500), "layers has 1500 items and must have at most 1024"),
