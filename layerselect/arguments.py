@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .errors import LayerSelectError
-from .saved_schema import MOST, Mismatch, Whole, is_plain_tensor, shown
+from .saved_schema import MOST, Mismatch, Whole
+from .saved_words import is_plain_tensor, shown
 
 #: Sums that are returned at once.
 MOST_SEGMENTS = 2**26

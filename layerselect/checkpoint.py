@@ -22,7 +22,8 @@ from torch import Tensor
 
 from .errors import LayerSelectError
 from .saved_files import DamagedFile, inside, read_bytes, read_json, read_tensors
-from .saved_schema import Anything, Fields, Items, Mapped, Mismatch, shown
+from .saved_schema import Anything, Fields, Items, Mapped, Mismatch
+from .saved_words import shown
 from .selector import FastSelector
 
 TENSORS_FILE = "selector.safetensors"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .errors import LayerSelectError
 from .rules.base import ModelView
-from .saved_schema import shown
+from .saved_words import shown
 from .selective_checkpoint import FLAG
 
 #: Sums of what is larger could leave the range of floats.

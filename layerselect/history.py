@@ -17,7 +17,8 @@ from .graph_capture import is_capturing
 from .history_file import HistoryFile
 from .history_views import draw, frame_of
 from .mirror import Arrival
-from .saved_schema import Fields, Mismatch, Numbers, check, shown
+from .saved_schema import Fields, Mismatch, Numbers, check
+from .saved_words import shown
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +308,9 @@ def check_history(keep: Any) -> None:
         or keep == ""
         or (isinstance(keep, int) and keep < 1)
     ):
-        raise LayerSelectError(f"history={shown(keep)} is neither a number of steps of at least 1 nor the path of a file")
+        raise LayerSelectError(
+            f"history={shown(keep)} is neither a number of steps of at least 1 nor the path of a file"
+        )
 
 
 def _writes_files() -> bool:

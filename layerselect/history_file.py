@@ -12,7 +12,8 @@ import numpy as np
 
 from .errors import LayerSelectError
 from .saved_files import DamagedFile, parse_json, read_bytes
-from .saved_schema import Anything, Fields, Items, Mismatch, Text, check, shown
+from .saved_schema import Anything, Fields, Items, Mismatch, Text, check
+from .saved_words import shown
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch import nn
 from .errors import LayerSelectError
 from .layer_hints import check_is_module, finer_layers, likely_layers, listed, recurrent_stack, trained_elsewhere
 from .layer_stacks import Named, Stack, blocks_in, find_stacks, is_composite, is_inside, trains
-from .saved_schema import shown
+from .saved_words import shown
 
 logger = logging.getLogger(__name__)
 

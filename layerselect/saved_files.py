@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LayerSelectError
-from .saved_schema import Anything, Kind, Mismatch, check, shown
+from .saved_schema import Anything, Kind, Mismatch, check
+from .saved_words import shown
 
 #: Bytes of a JSON document; the largest that is written, the selections of a million steps, has some 100 MB.
 MOST_BYTES = 256 << 20

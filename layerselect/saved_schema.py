@@ -12,17 +12,14 @@ written. Names that it does not know are left alone unless it is closed, since a
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .saved_words import SURROGATE, is_plain_tensor, join, shown
+
 #: Counts of steps, bytes and tokens stay below it; a float holds it exactly.
 MOST = 2**53
-_SHOWN = 60  # characters of a value in a message
-_SHOWN_DIGITS = 20
-_SHOWN_OPTION = 100
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Mismatch(Exception):
@@ -119,7 +116,7 @@ class Text(Kind):
     def check(self, value: Any, where: str) -> None:
         if not isinstance(value, str):
             raise Mismatch(where, f"is {shown(value)} and must be a text")
-        if _SURROGATE.search(value):
+        if SURROGATE.search(value):
             raise Mismatch(where, "holds half of a character (a lone surrogate), which no file can hold")
         if self.of and value not in self.of:
             raise Mismatch(where, f"is {shown(value)} and must be one of {', '.join(self.of)}")
@@ -292,68 +289,6 @@ class Both(Kind):
     def check(self, value: Any, where: str) -> None:
         for kind in self._kinds:
             kind.check(value, where)
-
-
-def is_plain_tensor(value: Any) -> bool:
-    """Whether it is an array of NumPy, or a tensor of torch whose numbers lie in memory one beside the other."""
-    if type(value).__module__.partition(".")[0] == "numpy":
-        return hasattr(value, "dtype") and hasattr(value, "shape") and value.dtype.kind in "biuf"
-    layout = getattr(value, "layout", None)
-    if layout is None or str(layout) != "torch.strided" or getattr(value, "is_nested", False):
-        return False
-    return value.device.type != "meta" and not value.is_quantized
-
-
-def join(where: str, name: Any) -> str:
-    """The path to what stands under ``name``."""
-    text = str(name) if isinstance(name, str) else repr(name)
-    text = text if text.isidentifier() else shown(text)
-    return f"{where}.{text}" if where else text
-
-
-def shown(value: Any) -> str:
-    """A value in a message: on one line, and never longer than a line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, int):
-        # Python itself refuses to write numbers of thousands of digits.
-        digits = value.bit_length() * 3 // 10
-        return str(value) if digits < _SHOWN_DIGITS else f"a number of some {digits} digits"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, str):
-        cut = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
-        return ascii(cut) if _SURROGATE.search(cut) else repr(cut)
-    if isinstance(value, Mapping):
-        return "an object" if value else "{}"
-    if isinstance(value, (list, tuple)):
-        return f"a list of {len(value)}" if value else "[]"
-    if getattr(value, "is_nested", False):  # whose shape cannot be asked for
-        return f"a nested tensor of {str(value.dtype).removeprefix('torch.')}"
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return _shown_tensor(value)
-    return f"a {type(value).__name__}"
-
-
-def in_words(value: Any) -> str:
-    """A value that somebody chose as an option, on one line and cut where it is long."""
-    try:
-        text = " ".join(str(value).split())
-    except (ValueError, RecursionError):  # numbers of thousands of digits; lists in themselves
-        return shown(value)
-    return text if len(text) <= _SHOWN_OPTION else text[:_SHOWN_OPTION] + "…"
-
-
-def _shown_tensor(value: Any) -> str:
-    dtype = str(value.dtype).removeprefix("torch.")
-    layout = str(getattr(value, "layout", "torch.strided")).removeprefix("torch.")
-    kind = "" if layout == "strided" else f"{layout.lstrip('_')} "
-    place = (
-        " without numbers (on the meta device)" if getattr(getattr(value, "device", None), "type", "") == "meta" else ""
-    )
-    return f"a {kind}tensor of {dtype} of shape {list(value.shape)}{place}"
 
 
 def _check_object(value: Any, where: str) -> None:

@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from .errors import LayerSelectError
-from .saved_schema import Anything, Fields, Items, Mapped, Text, Whole, check, in_words, shown
+from .saved_schema import Anything, Fields, Items, Mapped, Text, Whole, check
+from .saved_words import in_words, shown
 
 logger = logging.getLogger(__name__)
 

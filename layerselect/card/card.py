@@ -14,7 +14,8 @@ import numpy as np
 
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, read_json
-from ..saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of, shown
+from ..saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
+from ..saved_words import shown
 
 if TYPE_CHECKING:
     from ..costs import LayerCosts

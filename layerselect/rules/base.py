@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from .._backend import load as load_backend
 from ..errors import LayerSelectError
 from ..mirror import Mirror
-from ..saved_schema import Fields, Items, Kind, Mismatch, Numbers, Whole, check, shown
+from ..saved_schema import Fields, Items, Kind, Mismatch, Numbers, Whole, check
+from ..saved_words import shown
 from ..status import EXCLUDED, MEASURED, NEVER_MEASURED
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ..errors import LayerSelectError
-from ..saved_schema import shown
+from ..saved_words import shown
 from .base import Rule
 from .block_cyclic import BlockCyclic
 from .cosine import Cosine

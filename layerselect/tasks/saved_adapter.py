@@ -12,7 +12,8 @@ from torch import nn
 
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, open_tensors, read_json
-from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check, shown
+from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check
+from ..saved_words import shown
 from ..transfer.saved import SavedAdapter, peft_settings
 from .adapters import ADAPTERS
 from .completions import base_of

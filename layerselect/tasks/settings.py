@@ -12,7 +12,7 @@ import torch
 from ..data import Corpus, load_corpus
 from ..errors import LayerSelectError
 from ..rules import make_rule
-from ..saved_schema import in_words
+from ..saved_words import in_words
 from ..trunk import DEFAULT_CUT, default_folder
 from ..trunk.selection import TRUNKS
 from ..trunk.store import PRECISIONS, is_size

@@ -15,7 +15,8 @@ import torch
 from ..errors import LayerSelectError
 from ..rules import MEASURED, All, Fixed, Rule, Upper, make_rule
 from ..saved_files import DamagedFile, read_json
-from ..saved_schema import Fields, Items, Mapped, Maybe, Mismatch, Text, Whole, check, shown
+from ..saved_schema import Fields, Items, Mapped, Maybe, Mismatch, Text, Whole, check
+from ..saved_words import shown
 
 logger = logging.getLogger(__name__)
 

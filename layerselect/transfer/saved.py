@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, inside, open_tensors, read_json
-from ..saved_schema import Fields, Flag, Items, Kind, Mapped, Maybe, Mismatch, Names, Number, Text, Whole, check, shown
+from ..saved_schema import Fields, Flag, Items, Kind, Mapped, Maybe, Mismatch, Names, Number, Text, Whole, check
+from ..saved_words import shown
 
 _META = "layerselect.json"
 _SCHEMA = 1

@@ -16,7 +16,8 @@ from typing import Any
 
 from ...errors import LayerSelectError
 from ...saved_files import DamagedFile, read_json
-from ...saved_schema import Fields, Mapped, in_words
+from ...saved_schema import Fields, Mapped
+from ...saved_words import in_words
 from ..folders import partial_folder
 from .cells import Cell, CellResult, is_finished, read_cell, train_cell
 from .config import CompareConfig
