@@ -199,3 +199,17 @@ def test_tensors_without_plain_numbers_fit_no_description(value):
     with pytest.raises(Mismatch) as problem:
         Numbers("float", (2,)).check(value, "scores")
     assert str(problem.value).startswith("scores is ") and "\n" not in str(problem.value)
+
+
+def test_a_text_is_cut_into_lines_at_line_ends_only():
+    from layerselect.cli.rewrite import _LINE_ENDS
+
+    lines = ["a\u2028b\n", "c\x85d\r\n", "\r\n", "e\x0cf\r", "\n", "g\x1ch"]
+    assert [line for line in _LINE_ENDS.split("".join(lines)) if line] == [
+        "a\u2028b\n",
+        "c\x85d\r\n",
+        "\r\n",
+        "e\x0cf\r\n",
+        "g\x1ch",
+    ]
+    assert [line for line in _LINE_ENDS.split("a\rb\rc") if line] == ["a\r", "b\r", "c"]
