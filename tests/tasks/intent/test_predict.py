@@ -80,7 +80,10 @@ def _other_schema(folder):
         (lambda folder: (folder / "layerselect.json").unlink(), "holds no adapter of layerselect"),
         (lambda folder: (folder / "layerselect.json").write_text("{"), "is damaged"),
         (_other_schema, "is of another version of layerselect"),
-        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 64), "adapter_model.safetensors' is damaged"),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 64),
+            "adapter_model.safetensors' is damaged",
+        ),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "adapter_config.json' is damaged"),
     ],
 )
