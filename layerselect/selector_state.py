@@ -100,7 +100,7 @@ def check_state(state: dict[str, Any], *, layer_names: list[str], rule: str, sco
     if state["layer_names"] != layer_names:
         theirs = state["layer_names"]
         raise LayerSelectError(
-            f"the selector state is of another model: it has {len(theirs)} layers from {theirs[0]!r} on, this model has "
+            f"the selector state is of another model: it has {len(theirs)} layers from {shown(theirs[0])} on, this model has "
             f"{len(layer_names)} from {layer_names[0]!r} on"
         )
     for what, theirs, ours in (
@@ -109,4 +109,6 @@ def check_state(state: dict[str, Any], *, layer_names: list[str], rule: str, sco
         ("lag", state["lag"], lag),
     ):
         if theirs != ours:
-            raise LayerSelectError(f"the selector state was saved with {what} {theirs!r}, this selector has {ours!r}")
+            raise LayerSelectError(
+                f"the selector state was saved with {what} {shown(theirs)}, this selector has {ours!r}"
+            )

@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, open_tensors, read_json
 from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check
-from ..saved_words import shown
+from ..saved_words import in_words, shown
 from ..transfer.saved import SavedAdapter, peft_settings
 from .adapters import ADAPTERS
 from .completions import base_of
@@ -155,7 +155,7 @@ def load_adapted(
     # peft leaves what the file lacks at its random start, and says so in a warning.
     lacking = next((key for key, value in expected.items() if shapes.get(key) != tuple(value.shape)), None)
     if lacking is not None:
-        raise DamagedFile(path / WEIGHTS, f"it holds no {lacking!r} of the model's size", "train again")
+        raise DamagedFile(path / WEIGHTS, f"it holds no {shown(lacking)} of the model's size", "train again")
     return adapted
 
 
@@ -172,7 +172,7 @@ def _check_whole(model: nn.Module, saved: SavedAdapter) -> None:
     for key, value in state.items():
         is_tied = value.data_ptr() in there  # saved once, under its other name
         if saved.shapes.get(key, tuple(value.shape) if is_tied else None) != tuple(value.shape):
-            raise saved.damaged(f"its files hold no {key!r} of the model's size")
+            raise saved.damaged(f"its files hold no {shown(key)} of the model's size")
 
 
 def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -199,5 +199,5 @@ def base_reference(model: str) -> str:
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
     for key in expected:
         if expected[key] != found.get(key):
-            return f"{key} is {found.get(key)!r} here and was {expected[key]!r}"
+            return f"{in_words(key)} is {shown(found.get(key))} here and was {shown(expected[key])}"
     return f"its configuration has {sorted(set(found) - set(expected))} besides"

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, inside, open_tensors, read_json
 from ..saved_schema import Fields, Flag, Items, Kind, Mapped, Maybe, Mismatch, Names, Number, Text, Whole, check
-from ..saved_words import shown
+from ..saved_words import in_words, shown
 
 _META = "layerselect.json"
 _SCHEMA = 1
@@ -112,8 +112,8 @@ class SavedAdapter:
             return open_tensors(file, advice=_ADVICE)
         except DamagedFile as error:
             if error.missing:
-                raise self.damaged(f"{file.name} is missing, and other formats are not read") from error
-            raise self.damaged(f"{file.name} cannot be read: {error.why}") from error
+                raise self.damaged(f"{in_words(file.name)} is missing, and other formats are not read") from error
+            raise self.damaged(f"{in_words(file.name)} cannot be read: {error.why}") from error
 
     def _read_json(self, name: str, kind: Kind) -> Any:
         try:
