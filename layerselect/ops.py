@@ -14,6 +14,15 @@ from torch import Tensor
 
 from . import operators  # noqa: F401  (registers torch.ops.layerselect)
 from ._backend import load
+from .arguments import (
+    MOST_SEGMENTS,
+    check_number,
+    check_vector,
+    check_whole,
+    check_window,
+    segments_of,
+    tensors_of,
+)  # fmt: skip
 from .errors import LayerSelectError
 
 __all__ = ["segment_sqnorm", "variance_split"]
@@ -49,12 +58,16 @@ def segment_sqnorm(
     Raises:
         LayerSelectError: a sparse tensor, another dtype, a segment out of range, lengths that differ.
     """
-    segments = torch.as_tensor(segments, dtype=torch.int64, device="cpu")
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # what is wrong is found where it runs
+        segments = torch.as_tensor(segments, dtype=torch.int64, device="cpu")
         return torch.ops.layerselect.segment_sqnorm(list(tensors), segments, num_segments, inv_scale).cpu()
+    tensors, segments = tensors_of("tensors", tensors), segments_of(segments)
+    check_whole("num_segments", num_segments, -MOST_SEGMENTS, MOST_SEGMENTS)
+    if inv_scale is not None:
+        check_number("inv_scale", inv_scale)
     device = next((t.device for t in tensors if t is not None), torch.device("cpu"))
     try:
-        return load(backend, device).segment_sqnorm(list(tensors), segments, num_segments, inv_scale).cpu()
+        return load(backend, device).segment_sqnorm(tensors, segments, num_segments, inv_scale).cpu()
     except ValueError as error:
         raise LayerSelectError(str(error)) from None
 
@@ -93,8 +106,9 @@ def variance_split(
         LayerSelectError: scores that are not finite (the message names the first), of the wrong shape or length, a
             window out of range, ``splits`` below 1.
     """
-    if not isinstance(scores, Tensor) or scores.dim() != 1 or not scores.is_floating_point():
-        raise LayerSelectError(f"scores must be a floating point vector, not {_describe(scores)}")
+    check_vector("scores", scores)
+    check_window(window)
+    check_whole("splits", splits, -MOST_SEGMENTS)
     if scores.numel() == 0:
         raise LayerSelectError("scores is empty; there must be a score for at least one layer")
     scores = scores.detach().to(torch.float32)
@@ -110,9 +124,3 @@ def variance_split(
         return load(backend, scores.device).variance_split(scores, status, *window, inclusive, splits)
     except ValueError as error:
         raise LayerSelectError(str(error)) from None
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
-    return repr(value)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from . import _backend
 from .activation_checkpointing import CheckpointBoundary
 from .agreement import Agreement
+from .arguments import check_parameters_are_dense, check_texts
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_to_clip
@@ -131,6 +132,7 @@ class FastSelector(Readings, Saved, Upkeep):
         trunk_store: TrunkStore | None = None,
         history: int | str | Path = DEFAULT_ROWS,
     ) -> None:
+        check_texts(score=score, mode=mode, on_freeze=on_freeze, capture=capture, backend=backend, trunk=trunk)
         _check_choice("score", score, SCORE_FORMS)
         check_history(history)
         self._keep_history = history
@@ -143,6 +145,7 @@ class FastSelector(Readings, Saved, Upkeep):
             take_over(model.parameters())
         self._model = model
         self._found: LayeredParameters = split_parameters(model, layers)
+        check_parameters_are_dense(self._all_parameters())
         self._flags = UserFlags(model, self._found, layers)
         self._registrations = Registrations()
         self._device = self._found.layers[0][0][1].device
