@@ -8,6 +8,7 @@
 #include "gradient_marks.h"
 #include "hooks.h"
 #include "ops.h"
+#include "weight_marks.h"
 
 namespace {
 
@@ -95,6 +96,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def(py::init<std::vector<at::Tensor>>(), py::arg("parameters"))
       .def("mark", &layerselect::GradientMarks::mark, NoGil())
       .def("moved", &layerselect::GradientMarks::moved, NoGil());
+
+  // With the GIL: a look takes less time than giving it away.
+  py::class_<layerselect::WeightMarks>(m, "WeightMarks")
+      .def(py::init<std::vector<at::Tensor>>(), py::arg("parameters"))
+      .def("note", &layerselect::WeightMarks::note, py::arg("begin"), py::arg("end"))
+      .def("moved", &layerselect::WeightMarks::moved, py::arg("begin"), py::arg("end"));
 
   m.def("has_cuda_kernels", &layerselect::cuda::has_cuda_kernels);
   py::class_<DeviceCore, std::shared_ptr<DeviceCore>>(m, "DeviceCore")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from . import _backend
 from .sharding import is_spread
 
 #: Of each layer so many parameters are looked at, the largest, and of each so many elements. A layer's small parameters are
@@ -45,13 +47,15 @@ class Witnesses:
         self._witnesses.sort(key=lambda pair: (holder_of.get(id(pair[1]), _NOBODY), pair[0]))
         self._holders = {holder_of.get(id(p), _NOBODY) for _, p in self._witnesses}
         self._noted: set[int] = set()
-        self._parts = self._cut()
+        self._take(self._cut())
 
     def note(self, holder: int | None = None) -> None:
         """Remembers the weights as they are, all or those of one holder."""
-        if not all(part.follows(holder) for part in self._parts):
-            self._noted.clear()
-            self._parts = self._cut()
+        for part in self._parts:
+            if not part.follows(holder):
+                self._noted.clear()
+                self._take(self._cut())
+                break
         if not self._watches():
             self._noted.clear()
             return
@@ -71,23 +75,36 @@ class Witnesses:
         if not noted or not self._watches():
             return None
         self._left -= holder is None or len(self._holders) == 1
-        if not all(part.follows(holder) for part in self._parts):  # the model was moved, or has another type now
-            return None
+        for part in self._parts:
+            if not part.follows(holder):  # the model was moved, or has another type now
+                return None
+        if holder is not None and len(self._parts) == 1:  # as it mostly is, and often
+            return self._parts[0].moved(holder)
         looks = [None] if noted == self._holders else sorted(noted)
         found = [part.moved(one) for part in self._parts for one in looks]
         return min((index for index in found if index is not None), default=None)
 
     def _watches(self) -> bool:
-        if not self._parts or not any(part.on_device for part in self._parts):
+        if not self._on_device:
             return bool(self._parts)
         return self._left > 0 and not torch.cuda.is_current_stream_capturing()
 
-    def _cut(self) -> list[_Part]:
-        kinds = dict.fromkeys((p.device, p.dtype) for _, p in self._witnesses if p.device.type in ("cpu", "cuda"))
-        return [
+    def _take(self, parts: list[_Part | _CompiledPart]) -> None:
+        self._parts = parts
+        self._on_device = any(part.on_device for part in parts)
+
+    def _cut(self) -> list[_Part | _CompiledPart]:
+        native = _backend.native_module()
+        by_python = ("cuda",) if native is not None else ("cpu", "cuda")
+        kinds = dict.fromkeys((p.device, p.dtype) for _, p in self._witnesses if p.device.type in by_python)
+        parts: list[_Part | _CompiledPart] = [
             _Part([(i, p) for i, p in self._witnesses if (p.device, p.dtype) == kind], self._holder_of)
             for kind in kinds
         ]
+        on_cpu = [(i, p) for i, p in self._witnesses if p.device.type == "cpu"]
+        if native is not None and on_cpu:
+            parts.append(_CompiledPart(on_cpu, self._holder_of, native))
+        return parts
 
 
 class _Part:
@@ -160,6 +177,34 @@ class _Part:
                 self._event = torch.cuda.Event()
                 self._event.record()
         return found
+
+
+class _CompiledPart:
+    """All witnesses on the CPU, read by the compiled core: with many optimizers, each step of each looks twice."""
+
+    on_device = False
+
+    def __init__(
+        self, witnesses: Sequence[tuple[int, nn.Parameter]], holder_of: Mapping[int, int], native: ModuleType
+    ) -> None:
+        self._layers = [index for index, _ in witnesses]
+        self._marks = native.WeightMarks([p for _, p in witnesses])
+        self._ranges: dict[int | None, tuple[int, int]] = {None: (0, len(witnesses))}
+        for place, (_, p) in enumerate(witnesses):
+            holder = holder_of.get(id(p), _NOBODY)
+            self._ranges[holder] = (self._ranges.get(holder, (place, 0))[0], place + 1)
+
+    def follows(self, holder: int | None) -> bool:
+        """It reads whatever memory the parameters have."""
+        return True
+
+    def note(self, holder: int | None) -> None:
+        if holder in self._ranges:
+            self._marks.note(*self._ranges[holder])
+
+    def moved(self, holder: int | None) -> int | None:
+        place = self._marks.moved(*self._ranges[holder]) if holder in self._ranges else -1
+        return None if place < 0 else self._layers[place]
 
 
 def _largest(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
