@@ -34,7 +34,7 @@ class TorchBuild(NamedTuple):
 
     def fits(self, other: TorchBuild) -> bool:
         """Whether a core compiled for one may be loaded by the other. What is not known is not held against them."""
-        pairs = list(zip(self, other))
+        pairs = list(zip(self, other, strict=True))
         return pairs[0][0] == pairs[0][1] and all(a == b or a is None or b is None for a, b in pairs[1:])
 
     def record(self) -> str:
