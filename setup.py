@@ -43,7 +43,7 @@ COMPILE_FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fvisibility=hidden"
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi"]
 SANITIZERS = os.environ.get("LAYERSELECT_SANITIZE")
 # After -g0 and -O3, which they override: a report names lines, and what the optimizer would remove is seen, too.
-SANITIZE_FLAGS = [f"-fsanitize={SANITIZERS}", "-g1", "-O1", "-fno-omit-frame-pointer"] if SANITIZERS else []
+SANITIZE_FLAGS = [f"-fsanitize={SANITIZERS}", "-g1", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"] if SANITIZERS else []
 BUILT_FOR = runpy.run_path(str(Path(__file__).with_name("layerselect") / "_built_for.py"))
 
 
