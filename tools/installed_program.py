@@ -114,7 +114,9 @@ def main() -> int:
     count = import_everything()
     train(sys.argv[1])
     call_commands()
-    sys.stdout.write(f"layerselect {layerselect.__version__}, backend {sys.argv[1]}: {count} modules, a loop, the commands\n")
+    sys.stdout.write(
+        f"layerselect {layerselect.__version__}, backend {sys.argv[1]}: {count} modules, a loop, the commands\n"
+    )
     return 0
 
 

@@ -96,10 +96,26 @@ def run(sanitizer: Sanitizer, library: Path, options: list[str]) -> int:
     found = {path for pattern in sanitizer.tests for path in (ROOT / "tests").glob(pattern)}
     tests = sorted(str(path) for path in found if path.name not in NOT_THE_CORE)
     # Run in `library`, and the tree behind it: the package under test is the instrumented one.
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--capture=sys", "-c", str(ROOT / "pyproject.toml")]
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "--capture=sys",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+    ]
     command = [*pytest, "--rootdir", str(ROOT), "--import-mode=append", *(options or tests)]
     if shutil.which("setarch"):
-        command = ["setarch", platform.machine(), "-R", *command]  # the thread runtime wants addresses that do not wander
+        command = [
+            "setarch",
+            platform.machine(),
+            "-R",
+            *command,
+        ]  # the thread runtime wants addresses that do not wander
     return subprocess.run(command, cwd=library, env={**os.environ, **variables}).returncode
 
 
