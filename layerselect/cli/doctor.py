@@ -116,7 +116,9 @@ def _backends() -> list[Finding]:
         text = f"layerselect._C loads, compiled for {_built_for.running()}, {kernels} CUDA kernels"
         found.append(Finding("compiled core", "ok", text))
     except LayerSelectError as error:
-        found.append(Finding("compiled core", "note", str(error), "pip install --no-build-isolation ."))
+        found.append(
+            Finding("compiled core", "note", str(error), "with a C++ compiler: pip install --no-build-isolation .")
+        )
     try:
         found.append(Finding("backend", "ok", f"cpu: {_backend.resolve('auto', 'cpu')}"))
     except LayerSelectError as error:
