@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "tools" / "installed_program.py"
-NO_COMPILER = {"CXX": "/nowhere/c++"}
+NO_COMPILER = {"CXX": "/nowhere/c++", "LAYERSELECT_NATIVE": ""}
 
 
 class Failed(Exception):
