@@ -41,7 +41,9 @@ def read_excel(content: bytes, name: str, sides: Sides = (None, None)) -> list[T
         for sheet in book.worksheets:
             found[sheet.title] = _rows(sheet, limits)
     filled = {title: rows for title, rows in found.items() if rows}
-    fit = [title for title, rows in filled.items() if any(has_sides(_names(row), sides) for _, row in rows[:HEADER_WITHIN])]
+    fit = [
+        title for title, rows in filled.items() if any(has_sides(_names(row), sides) for _, row in rows[:HEADER_WITHIN])
+    ]
     chosen = fit or list(filled)[:1]
     tables = []
     for title in chosen:
@@ -54,7 +56,10 @@ def read_excel(content: bytes, name: str, sides: Sides = (None, None)) -> list[T
         what = "do not hold the columns" if fit else "were not looked at"
         tables[0].guesses.append(f"the sheets {', '.join(map(repr, passed))} {what} and were not read")
     if len(tables) > 1:
-        named = ", ".join(f"{title!r}{f' ({table.split})' if table.split else ''}" for title, table in zip(chosen, tables, strict=True))
+        named = ", ".join(
+            f"{title!r}{f' ({table.split})' if table.split else ''}"
+            for title, table in zip(chosen, tables, strict=True)
+        )
         tables[0].guesses.append(f"read from {len(tables)} sheets: {named}")
     return tables or [Table(name)]
 
@@ -64,7 +69,8 @@ def sheet_columns(content: bytes, name: str, sides: Sides = (None, None)) -> lis
     try:
         with _book(content, name, Limits(name, len(content))) as book:
             heads = [
-                [_names(row) for row in sheet.iter_rows(max_row=HEADER_WITHIN, values_only=True)] for sheet in _opened(book)
+                [_names(row) for row in sheet.iter_rows(max_row=HEADER_WITHIN, values_only=True)]
+                for sheet in _opened(book)
             ]
     except CorpusError:
         return []
@@ -85,7 +91,10 @@ def read_workbook(content: bytes, name: str) -> Sheets:
         for sheet in book.worksheets:
             rows = _rows(sheet, limits)
             header = _names(rows[0][1]) if rows and rows[0][0] == 1 else []
-            sheets[sheet.title] = header, [(number, _fitted(cells, len(header))) for number, cells in rows if number > 1]
+            sheets[sheet.title] = (
+                header,
+                [(number, _fitted(cells, len(header))) for number, cells in rows if number > 1],
+            )
     return sheets
 
 

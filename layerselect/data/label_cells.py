@@ -35,9 +35,7 @@ def settle(table: Table, column: str) -> None:
 
 def _read_lists(table: Table, column: str, records: list[dict[str, Any]]) -> None:
     texts = [record for record in records if isinstance(record[column], str) and record[column].strip()]
-    written = [
-        record for record in texts if len(record[column]) <= _LONGEST and _is_list(record[column])
-    ]
+    written = [record for record in texts if len(record[column]) <= _LONGEST and _is_list(record[column])]
     # A class whose name stands in brackets is one class; where lists are written, no other cell is anything else.
     if not written or len(written) < len([record for record in texts if not _is_missing(record[column], set())]):
         return
@@ -49,8 +47,10 @@ def _read_lists(table: Table, column: str, records: list[dict[str, Any]]) -> Non
 
 def _is_list(text: str) -> bool:
     inside = text.strip()
-    return inside[:1] + inside[-1:] in ("[]", "()") and ("'" in inside or '"' in inside or inside[1:-1].strip() == "") and (
-        _LIST.fullmatch(inside) is not None
+    return (
+        inside[:1] + inside[-1:] in ("[]", "()")
+        and ("'" in inside or '"' in inside or inside[1:-1].strip() == "")
+        and (_LIST.fullmatch(inside) is not None)
     )
 
 
@@ -66,7 +66,11 @@ def _drop_missing(table: Table, column: str, records: list[dict[str, Any]]) -> N
     for record in records:
         value = record[column]
         if isinstance(value, list):
-            kept = [cell for cell in value if not (isinstance(cell, str) and _is_missing(cell, classes)) and not _is_nan(cell)]
+            kept = [
+                cell
+                for cell in value
+                if not (isinstance(cell, str) and _is_missing(cell, classes)) and not _is_nan(cell)
+            ]
             if len(kept) < len(value):
                 counts["in lists"] = counts.get("in lists", 0) + 1
                 record[column] = kept
@@ -100,11 +104,18 @@ def _texts(value: Any) -> list[str]:
 
 def _whole_numbers(table: Table, column: str, records: list[dict[str, Any]]) -> None:
     """1.0 is class 1 where all classes are whole numbers: a missing label makes pandas write all of them so."""
-    cells = [cell for record in records for cell in (record[column] if isinstance(record[column], list) else [record[column]])]
+    cells = [
+        cell
+        for record in records
+        for cell in (record[column] if isinstance(record[column], list) else [record[column]])
+    ]
     there = [cell for cell in cells if cell is not None and cell != ""]
     if not there or not all(_is_whole(cell) for cell in there):
         return
-    points = sum(isinstance(cell, float) or (isinstance(cell, str) and _WHOLE.fullmatch(cell.strip()) is not None) for cell in there)
+    points = sum(
+        isinstance(cell, float) or (isinstance(cell, str) and _WHOLE.fullmatch(cell.strip()) is not None)
+        for cell in there
+    )
     if not points:
         return
     for record in records:

@@ -76,7 +76,9 @@ def find_files(folder: Path) -> list[Path]:
         inside = sorted(folder.iterdir())
     except OSError as error:
         raise CorpusError(f"cannot look into {shown(folder)}: {error.strerror or error}") from error
-    files = [path for path in inside if path.suffix.lower() in READERS and path.is_file() and path.name not in _NOT_TABLES]
+    files = [
+        path for path in inside if path.suffix.lower() in READERS and path.is_file() and path.name not in _NOT_TABLES
+    ]
     named: dict[str, Path] = {}
     for path in files:
         split = split_name(path.stem)
