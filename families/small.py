@@ -37,9 +37,9 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "num_key_value_heads"), 2),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"), 16),
     **dict.fromkeys(("n_shared_experts", "n_group", "topk_group", "mamba_n_groups", "mamba_ngroups", "n_groups"), 1),
-    **{"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
-    **{"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_num_heads": 8, "mamba_d_head": 8, "mamba_head_dim": 8, "mamba_d_state": 8,
-       "ssm_state_size": 8, "mamba_chunk_size": 16, "chunk_size": 16, "state_size": 8, "vocab_size": VOCABULARY},
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_num_heads": 8, "mamba_d_head": 8, "mamba_head_dim": 8, "mamba_d_state": 8,
+       "ssm_state_size": 8, "mamba_chunk_size": 16, "chunk_size": 16, "state_size": 8, "vocab_size": VOCABULARY,
 }  # fmt: skip
 #: Sizes that a default configuration may leave open.
 _MAY_BE_OPEN = ("num_key_value_heads", "head_dim", "n_inner", "pad_token_id")
@@ -74,7 +74,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 #: Families of text that need a package, or inputs that no text gives, and cannot be built here.
-_TEXT = ["The old bridge keeps a small plan in the evening.", "A student moves every letter with great care.", "clarity fluency style"]
+_TEXT = [
+    "The old bridge keeps a small plan in the evening.",
+    "A student moves every letter with great care.",
+    "clarity fluency style",
+]
 
 
 def families() -> list[str]:
@@ -165,7 +169,9 @@ def _tokenizer(what: str, family: str) -> tuple[Any, int]:
     """As such families have it: decoders with no padding token, encoders with marks around the parts of a pair."""
     if what == "decoder":
         tokenizer = _bpe(["<unk>", "<s>", "</s>"])
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+        )
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"), 0  # fmt: skip
     default = getattr(CONFIG_MAPPING[family](), "pad_token_id", 0)
     first, close, pad = ("<s>", "</s>", "<pad>") if default == 1 else ("[CLS]", "[SEP]", "[PAD]")
@@ -186,7 +192,10 @@ def _bpe(special: list[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_TEXT * 3, trainer)
     return tokenizer
