@@ -117,7 +117,9 @@ def check(folder: Path) -> None:
     core = build_wheel(sdist, folder / "core", LAYERSELECT_NATIVE="1")
     timed("wheel with a compiler")
     venv.create(folder / "empty", with_pip=True)
-    call([str(folder / "empty" / "bin" / "python"), "-m", "pip", "install", "-q", "--no-compile", str(core)], cwd=folder)
+    call(
+        [str(folder / "empty" / "bin" / "python"), "-m", "pip", "install", "-q", "--no-compile", str(core)], cwd=folder
+    )
     timed("empty environment, and what the wheel requires")
     run_in(folder / "empty", core, "native")
     run_in(folder / "empty", plain, "torch")

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerselect.data import argrevision, argrewrite, arxivedits, demo, generic, hub, iterater, peek
+from layerselect.data.file_bytes import is_there, local_path, shown
 from layerselect.data.schema import CorpusError, RawCorpus
-from layerselect.data.tables import READERS, Table, find_files, read_table
+from layerselect.data.table import Sides, Table
+from layerselect.data.tables import READERS, find_files, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +65,12 @@ def resolve(source: str | Path, *, columns_named: bool = False) -> Callable[[Opt
         if not chosen.bare:
             raise CorpusError(f"'{name}' needs a place to read from: give {name}:PATH")
         return lambda options: chosen.read(None, options)
-    path = Path(text).expanduser()
-    if not path.exists():
+    path = local_path(text)
+    if not is_there(path):
         if _looks_like_hub_id(text):
             return lambda options: _read_hub(text, options)
         raise CorpusError(
-            f"there is no file or folder {text}, and no corpus of that name: "
+            f"there is no file or folder {shown(text)}, and no corpus of that name: "
             f"give a path, NAME:PATH, OWNER/NAME of a hub set, or one of {', '.join(bare_names())}"
         )
     seen = [] if columns_named else [known for known in FORMATS.values() if known.seen and known.seen(path)]
@@ -82,9 +84,9 @@ def bare_names() -> list[str]:
 
 
 def _existing(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.exists():
-        raise CorpusError(f"there is no file or folder {path}: check the path")
+    path = local_path(text)
+    if not is_there(path):
+        raise CorpusError(f"there is no file or folder {shown(path)}: check the path")
     return path
 
 
@@ -94,8 +96,9 @@ def _looks_like_hub_id(text: str) -> bool:
     return not Path(text).parent.exists()
 
 
-def _tables(path: Path) -> list[Table]:
-    return [read_table(file) for file in (find_files(path) if path.is_dir() else [path])]
+def _tables(path: Path, sides: Sides = (None, None)) -> list[Table]:
+    files = find_files(path) if path.is_dir() else [path]
+    return [table for file in files for table in read_tables(file, sides)]
 
 
 def _iterater_folder(path: Path, level: str) -> Path:
@@ -109,7 +112,7 @@ def _read_iterater_sent(path: Path | None, options: Options) -> RawCorpus:
         return _read_hub(iterater.HUB_IDS["iterater-sent"], options)
     folder = _iterater_folder(path, "iterater-sent")
     files = find_files(folder) if folder.is_dir() else [folder]
-    tables = [read_table(file) for file in files]
+    tables = [table for file in files for table in read_tables(file)]
     _require_tables(tables, iterater.is_sentence_table, path, "before_sent, after_sent, labels, doc_id")
     return iterater.read_sentences(tables, iterater.document_files(files))
 
@@ -158,7 +161,8 @@ def _hub_documents(name: str) -> list[Table]:
 
 def _read_generic(path: Path | None, options: Options) -> RawCorpus:
     assert path is not None  # not bare
-    raw = generic.read_revision_tables(_tables(path), options.columns, path.name)
+    columns = options.columns
+    raw = generic.read_revision_tables(_tables(path, (columns.before, columns.after)), columns, path.name)
     return raw
 
 

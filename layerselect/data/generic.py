@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from layerselect.data import label_cells
 from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
 from layerselect.data.splits import split_name
-from layerselect.data.tables import Record, Table
+from layerselect.data.table import Record, Table
+
+log = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("intentions", "labels", "label", "intention")
 """Tried in this order where no label column is named."""
@@ -63,6 +68,11 @@ def read_revision_tables(tables: Sequence[Table], columns: Columns, name: str) -
     by_text = False
     for table in tables:
         found = _find(table, columns)
+        before = len(table.guesses)
+        label_cells.settle(table, found.label)
+        for guess in table.guesses[before:]:
+            log.warning("%s: %s", table.name, guess)
+        raw.notes += [f"{table.name}: {guess}" for guess in table.guesses]
         by_text |= not found.doc_id
         for number, record in table.records:
             try:
@@ -144,6 +154,8 @@ def _labels(record: Record, column: str, delimiter: str | None) -> list[str]:
 def _key(record: Record, column: str) -> str:
     """A cell that names something (id, document, split): a string or a whole number; "" where empty."""
     value = record.get(column)
+    if isinstance(value, float):  # as pandas writes whole numbers beside a missing one
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return text_of({column: value}, column).strip()

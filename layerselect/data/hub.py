@@ -7,7 +7,7 @@ import logging
 from layerselect.data._extras import require
 from layerselect.data.schema import CorpusError
 from layerselect.data.splits import split_name
-from layerselect.data.tables import Table
+from layerselect.data.table import Table
 
 log = logging.getLogger(__name__)
 

@@ -6,20 +6,15 @@ Nothing here complains. A file that cannot be looked into has no fields; whoever
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import itertools
 import json
-import warnings
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from xml.etree.ElementTree import ParseError
 
-from layerselect.data._extras import require
-from layerselect.data.schema import CorpusError
+from layerselect.data.arrow_tables import parquet_columns, saved_columns, saved_splits
+from layerselect.data.excel_tables import sheet_columns
+from layerselect.data.file_bytes import decode, read_bytes
 from layerselect.data.tables import find_files
+from layerselect.data.text_table import header_of
 from layerselect.errors import LayerSelectError
 
 HEAD = 1 << 16
@@ -39,43 +34,32 @@ def fields(path: Path) -> list[str]:
     """The columns of a table, or the fields of its first JSON object; of a folder, those of its first data file."""
     try:
         file = find_files(path)[0] if path.is_dir() else path
-        reader = {".csv": ",", ".tsv": "\t"}.get(file.suffix.lower())
-        if reader:
-            return _header(file, reader)
-        if file.suffix.lower() == ".xlsx":
-            return _sheet_header(file)
-        if file.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        if file.is_dir():
+            return saved_columns(saved_splits(file))
+        suffix = file.suffix.lower()
+        if suffix in (".csv", ".tsv"):
+            return header_of(decode(_head(file), file.name), "\t" if suffix == ".tsv" else ",")
+        if suffix in (".xlsx", ".xlsm"):
+            return sheet_columns(read_bytes(file), file.name)
+        if suffix == ".parquet":
+            return parquet_columns(read_bytes(file))
+        if suffix in (".json", ".jsonl", ".ndjson"):
             return _object_fields(file)
-    except (LayerSelectError, OSError, UnicodeDecodeError):
+    except (LayerSelectError, OSError):
         pass
     return []
 
 
-def _header(file: Path, delimiter: str) -> list[str]:
-    with file.open(encoding="utf-8-sig", newline="") as lines, contextlib.suppress(csv.Error, StopIteration):
-        return next(csv.reader(lines, delimiter=delimiter))
-    return []
-
-
-def _sheet_header(file: Path) -> list[str]:
-    openpyxl = require("openpyxl", "Reading Excel")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles and extensions, which are not read
-            book = openpyxl.load_workbook(io.BytesIO(file.read_bytes()), read_only=True, data_only=True)
-        with contextlib.closing(book):
-            sheet = book.worksheets[0]
-            sheet.reset_dimensions()
-            rows: Iterator[tuple[Any, ...]] = sheet.iter_rows(max_row=1, values_only=True)
-            return [str(cell).strip() for cell in next(rows, ()) if cell is not None]
-    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, EOFError, ParseError) as error:
-        raise CorpusError(f"{file} is not a readable .xlsx workbook") from error
+def _head(file: Path) -> bytes:
+    """The first bytes of a file, up to the end of a line."""
+    with file.open("rb") as lines:
+        found = lines.read(HEAD)
+    return found if len(found) < HEAD else found[: found.rfind(b"\n") + 1] or found
 
 
 def _object_fields(file: Path) -> list[str]:
-    with file.open(encoding="utf-8-sig") as lines:
-        for line in itertools.islice(lines, 20):
-            with contextlib.suppress(ValueError, RecursionError):  # a malformed line says nothing
-                if isinstance(record := json.loads(line), dict):
-                    return list(record)
+    for line in itertools.islice(decode(_head(file), file.name).split("\n"), 20):
+        with contextlib.suppress(ValueError, RecursionError):  # a malformed line says nothing
+            if isinstance(record := json.loads(line), dict):
+                return list(record)
     return []

@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from layerselect.data.file_bytes import local_path
 from layerselect.data.generic import check_columns
+from layerselect.data.json_table import read_json
 from layerselect.data.schema import BadRow, CorpusError, Defect, pair_of, text_of
-from layerselect.data.tables import Table, read_csv, read_json, read_table
+from layerselect.data.table import Sides, Table
+from layerselect.data.tables import read_tables
+from layerselect.data.text_table import read_csv
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ def read_revisions(
     Raises:
         CorpusError: the file cannot be read, a column is missing, or no row is usable.
     """
-    table = _standard_input(stdin) if str(source) == "-" else read_table(Path(source).expanduser())
+    table = _standard_input(stdin) if str(source) == "-" else _table(source, (before, after))
     names = _columns(table, before, after)
     rows, bad = [], []
     for number, record in table.records:
@@ -77,13 +81,23 @@ def read_revisions(
     return rows
 
 
+def _table(source: str | Path, sides: Sides) -> Table:
+    """All tables of a file as one: rows of a workbook's sheets are told apart by their numbers' order alone."""
+    first, *others = [table for table in read_tables(local_path(source), sides) if table.records]
+    for other in others:
+        for number, record in other.records:
+            first.add(number, record)
+    return first
+
+
 def _standard_input(stdin: BinaryIO | None) -> Table:
     content = (stdin or sys.stdin.buffer).read()
     name = "standard input"
     if not content.strip():
         raise CorpusError(f"{name} is empty: pipe JSON lines or CSV into it")
     first = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    table = read_json(content, name) if first in (b"{", b"[") else read_csv(content, name)
+    tables = read_json(content, name) if first in (b"{", b"[") else read_csv(content, name)
+    table = tables[0]
     if not table.records:
         raise CorpusError(f"{name} holds no rows: pipe JSON lines or CSV into it")
     return table

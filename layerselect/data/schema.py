@@ -172,7 +172,7 @@ def text_of(record: Mapping[str, Any], column: str) -> str:
     if column not in record:
         raise BadRow(f"the field '{column}' is missing")
     value = record[column]
-    if value is None:
+    if value is None or value != value:  # NaN is how pandas writes that nothing is there
         return ""
     if not isinstance(value, str):
         raise BadRow(f"the field '{column}' is {type(value).__name__}, not a string")
