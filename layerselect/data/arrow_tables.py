@@ -89,8 +89,12 @@ def read_saved(folder: Path, splits: Mapping[str, Path]) -> list[Table]:
     tables = []
     for split, place in splits.items():
         files = _object(place / STATE).get("_data_files")
-        if not isinstance(files, list) or not all(isinstance(file, dict) and isinstance(file.get("filename"), str) for file in files):
-            raise CorpusError(f"{shown(place / STATE)} lists no data files: save the set again, or export it with to_parquet")
+        if not isinstance(files, list) or not all(
+            isinstance(file, dict) and isinstance(file.get("filename"), str) for file in files
+        ):
+            raise CorpusError(
+                f"{shown(place / STATE)} lists no data files: save the set again, or export it with to_parquet"
+            )
         contents = [read_bytes(_inside(place, file["filename"])) for file in files]
         name = f"{shown(folder.name)}[{shown(split)}]" if split else shown(folder.name)
         features = _object(place / INFO).get("features") if (place / INFO).is_file() else None
@@ -140,9 +144,7 @@ def name_classes(record: Record, names: Mapping[str, list[str]]) -> Record | Bad
     return record
 
 
-def _table(
-    arrow: Any, name: str, kind: str, batches: Iterable[Any], limits: Limits, features: Any = None
-) -> Table:
+def _table(arrow: Any, name: str, kind: str, batches: Iterable[Any], limits: Limits, features: Any = None) -> Table:
     """A table of batches of rows, the first of which is the schema."""
     table = Table(name)
     size = rows = 0
@@ -171,7 +173,9 @@ def _table(
         raise CorpusError(f"{name} is not a readable {kind} file: {short(error)}") from error
     for column, classes in names.items():
         shown_names = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
-        table.guesses.append(f"class numbers in '{column}' have the names that the file gives them ({short(shown_names)})")
+        table.guesses.append(
+            f"class numbers in '{column}' have the names that the file gives them ({short(shown_names)})"
+        )
     if binary:
         table.guesses.append(f"bytes in '{binary[0]}' are read as UTF-8 text")
     return table
@@ -224,7 +228,9 @@ def _object(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, CorpusError):
             raise
-        raise CorpusError(f"{shown(file)} is no JSON ({short(error)}): save the set again, or export it with to_parquet") from error
+        raise CorpusError(
+            f"{shown(file)} is no JSON ({short(error)}): save the set again, or export it with to_parquet"
+        ) from error
     if not isinstance(found, dict):
         raise CorpusError(f"{shown(file)} holds no JSON object: save the set again, or export it with to_parquet")
     return found

@@ -50,7 +50,9 @@ def local_path(text: str | Path) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise CorpusError(f"{shown(text)} names the home of a user that is not known here: write the path out") from error
+        raise CorpusError(
+            f"{shown(text)} names the home of a user that is not known here: write the path out"
+        ) from error
 
 
 def is_there(path: Path) -> bool:
@@ -88,7 +90,9 @@ def read_bytes(path: Path) -> bytes:
                 )
             content = file.read()
     except IsADirectoryError as error:
-        raise CorpusError(f"cannot read {shown(path)}: Is a directory, so give a file in it, or a folder of data files") from error
+        raise CorpusError(
+            f"cannot read {shown(path)}: Is a directory, so give a file in it, or a folder of data files"
+        ) from error
     except (OSError, ValueError) as error:
         raise CorpusError(f"cannot read {shown(path)}: {_reason(error)}") from error
     if not content.strip():
@@ -116,7 +120,9 @@ def decode(content: bytes, name: str, guesses: list[str] | None = None) -> str:
         text = content.decode(encoding or "utf-8-sig").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         if encoding:
-            raise CorpusError(f"{name} looks like {encoding.upper()} and is not ({error.reason}): save it as UTF-8 text") from error
+            raise CorpusError(
+                f"{name} looks like {encoding.upper()} and is not ({error.reason}): save it as UTF-8 text"
+            ) from error
         line = content.count(b"\n", 0, error.start) + 1
         raise CorpusError(f"{name} is not UTF-8 (first at line {line}): save it as UTF-8 text") from error
     if encoding and guesses is not None:

@@ -82,7 +82,11 @@ def _columns_of(found: Record) -> list[Record] | None:
 def _split_of(found: Record) -> list[Any] | None:
     """The records of an object with a list of column names and a list of rows (`to_json(orient="split")`)."""
     columns, rows = found.get("columns"), found.get("data")
-    if not isinstance(columns, list) or not isinstance(rows, list) or not all(isinstance(name, str) for name in columns):
+    if (
+        not isinstance(columns, list)
+        or not isinstance(rows, list)
+        or not all(isinstance(name, str) for name in columns)
+    ):
         return None
     if not all(isinstance(row, list) and len(row) == len(columns) for row in rows):
         return None

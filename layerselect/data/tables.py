@@ -123,7 +123,9 @@ def find_files(folder: Path) -> list[Path]:
 def _check_parts(folder: Path, split: str, paths: list[Path]) -> None:
     parts = [_SHARD.fullmatch(path.stem) for path in paths]
     if len(paths) > 1 and not (all(parts) and len({(part[1], part[3]) for part in parts if part}) == 1):
-        raise CorpusError(f"{shown(folder)} has two files for {split}, {shown(paths[0].name)} and {shown(paths[1].name)}: keep one")
+        raise CorpusError(
+            f"{shown(folder)} has two files for {split}, {shown(paths[0].name)} and {shown(paths[1].name)}: keep one"
+        )
     if parts[0] and int(parts[0][3]) != len(paths):
         raise CorpusError(
             f"{shown(folder)} has {len(paths)} of the {int(parts[0][3])} parts of {split}: fetch the others"

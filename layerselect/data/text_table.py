@@ -18,7 +18,14 @@ from layerselect.data.file_bytes import decode
 from layerselect.data.limits import Limits
 from layerselect.data.schema import BadRow, CorpusError
 from layerselect.data.table import (
-    HEADER_WITHIN, Sides, Table, check_header, has_sides, header_place, say_header, say_repeated,
+    HEADER_WITHIN,
+    Sides,
+    Table,
+    check_header,
+    has_sides,
+    header_place,
+    say_header,
+    say_repeated,
 )  # fmt: skip
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -67,7 +74,10 @@ def read_csv(content: bytes, name: str, sides: Sides = (None, None), usual: str 
         elif cells == header:
             repeated.append(row.last)
         elif row.last > row.first and _swallows(lines, row, separator, len(header)):
-            table.add(row.last, BadRow(f"a quotation mark makes one row of lines {row.first} to {row.last}, each of which is a row"))
+            table.add(
+                row.last,
+                BadRow(f"a quotation mark makes one row of lines {row.first} to {row.last}, each of which is a row"),
+            )
         else:
             table.records.append((row.last, dict(zip(header, cells, strict=True))))
     say_repeated(table, repeated, "line")
@@ -90,13 +100,19 @@ def header_of(head: str, usual: str) -> list[str]:
 
 def guess_separator(lines: Sequence[str], usual: str, sides: Sides) -> str:
     """The separator: the one that gives a header, else the usual one unless it gives one column and another gives several."""
-    heads = {separator: list(_loosely(lines, separator, _LOOKED_AT)) for separator in dict.fromkeys((usual, *SEPARATORS))}
+    heads = {
+        separator: list(_loosely(lines, separator, _LOOKED_AT)) for separator in dict.fromkeys((usual, *SEPARATORS))
+    }
     for separator, rows in heads.items():
         if any(has_sides(row, sides) for row in rows[:HEADER_WITHIN]):
             return separator
     if any(len(row) > 1 for row in heads[usual][:1]):
         return usual
-    even = [s for s, rows in heads.items() if rows and len(rows[0]) > 1 and len({len(row) for row in rows[:-1]} | {len(rows[0])}) == 1]
+    even = [
+        s
+        for s, rows in heads.items()
+        if rows and len(rows[0]) > 1 and len({len(row) for row in rows[:-1]} | {len(rows[0])}) == 1
+    ]
     return max(even, key=lambda separator: len(heads[separator][0]), default=usual)
 
 
@@ -131,11 +147,16 @@ def _long_cells() -> Iterator[None]:
 
 
 def _rows(lines: list[str], separator: str, table: Table, sides: Sides, skipped: int) -> list[_Row]:
-    """Every record, quoted as in CSV where that makes sense, and otherwise line by line with the marks as text."""
-    plain = [_Row(n, n, line.split(separator)) for n, text in enumerate(lines, start=skipped + 1) if (line := text.rstrip("\r\n"))]
+    """Every record, quoted as in CSV, or line by line with the marks as text where tabs separate and nothing is quoted."""
+    plain = [
+        _Row(n, n, line.split(separator))
+        for n, text in enumerate(lines, start=skipped + 1)
+        if (line := text.rstrip("\r\n"))
+    ]
     place = header_place([row.cells for row in plain[:HEADER_WITHIN]], sides)
     width = len(plain[place].cells) if plain else 0
-    even = width > 1 and all(len(row.cells) == width for row in plain[place:])
+    # Commas stand in texts, so values that they separate are always quoted by somebody.
+    even = separator == "\t" and width > 1 and all(len(row.cells) == width for row in plain[place:])
     rows: list[_Row] = []
     error: csv.Error | None = None
     reader = csv.reader(lines, delimiter=separator, strict=True)
@@ -148,7 +169,7 @@ def _rows(lines: list[str], separator: str, table: Table, sides: Sides, skipped:
                 first = reader.line_num + 1
     except csv.Error as found:
         error = found
-    if error is None and not (even and (_any_swallows(rows, plain) or _never_quoted(plain[place:], separator))):
+    if error is None and not (even and (_any_swallows(rows, plain) or _never_quoted(plain[place:]))):
         return rows
     if even:
         table.guesses.append("quotation marks are read as part of the texts, since the file does not quote its cells")
@@ -165,9 +186,9 @@ def _any_swallows(rows: Sequence[_Row], plain: Sequence[_Row]) -> bool:
     return len(rows) < len(plain)
 
 
-def _never_quoted(rows: Sequence[_Row], separator: str) -> bool:
-    """Whether the marks in lines that are all rows are text; only of tabs, since CSV that is never quoted is rare."""
-    if separator != "\t" or any(cell.startswith('"') for cell in rows[0].cells):
+def _never_quoted(rows: Sequence[_Row]) -> bool:
+    """Whether the marks in lines that are all rows are text."""
+    if any(cell.startswith('"') for cell in rows[0].cells):
         return False
     columns = list(zip(*(row.cells for row in rows[1:]), strict=True))
     for cells in columns:

@@ -18,7 +18,15 @@ from layerselect.data.limits import COLUMNS, SHEET_ROWS, Limits
 from layerselect.data.schema import CorpusError
 from layerselect.data.splits import split_name
 from layerselect.data.table import (
-    HEADER_WITHIN, Sides, Table, check_header, has_sides, header_place, say_header, say_repeated, short,
+    HEADER_WITHIN,
+    Sides,
+    Table,
+    check_header,
+    has_sides,
+    header_place,
+    say_header,
+    say_repeated,
+    short,
 )  # fmt: skip
 
 LONGEST_CELL = 32_767
@@ -68,7 +76,10 @@ def read_workbook(content: bytes, name: str) -> Sheets:
         header = _names(first)
         limits.check_rows(len(sheet.rows), max(1, len(header)))
         rows = sheet.rows[1:] if first else sheet.rows
-        found[sheet.title] = header, [(number, [cells.get(column) for column in range(len(header))]) for number, cells in rows]
+        found[sheet.title] = (
+            header,
+            [(number, [cells.get(column) for column in range(len(header))]) for number, cells in rows],
+        )
     return found
 
 
@@ -89,7 +100,9 @@ def read_excel(content: bytes, name: str, sides: Sides = (None, None)) -> list[T
         if split in named:
             raise CorpusError(f"{name} has two sheets for {split}, '{named[split]}' and '{sheet.title}': keep one")
         named[split] = sheet.title
-    tables = [_table(sheet, limits, sides, alone=len(sheets) == 1 or (len(fit) == 1 and not splits)) for sheet in chosen]
+    tables = [
+        _table(sheet, limits, sides, alone=len(sheets) == 1 or (len(fit) == 1 and not splits)) for sheet in chosen
+    ]
     passed = [sheet for sheet in sheets if sheet not in chosen and sheet.rows]
     if len(chosen) > 1:
         tables[0].guesses.append(f"{len(chosen)} sheets are read: {_titles(chosen)}")
@@ -171,7 +184,9 @@ def _table(sheet: Sheet, limits: Limits, sides: Sides, *, alone: bool) -> Table:
     if sheet.formulas:
         table.guesses.append(f"{sheet.formulas} cells are formulas without a saved value and are read as their text")
     if sheet.full:
-        table.guesses.append(f"{sheet.full} cells have {LONGEST_CELL:,} characters, the most of a cell, so their ends are probably lost")
+        table.guesses.append(
+            f"{sheet.full} cells have {LONGEST_CELL:,} characters, the most of a cell, so their ends are probably lost"
+        )
     return table
 
 
@@ -205,7 +220,9 @@ class _Book:
         self._strings: list[str] = []
         self._more: Iterator[str] = iter(())
         self.dates: list[bool] = []
-        main = next((self._target("", r) for r in self._relations("") if r.get("Type", "").endswith("/officeDocument")), "")
+        main = next(
+            (self._target("", r) for r in self._relations("") if r.get("Type", "").endswith("/officeDocument")), ""
+        )
         main = main or "xl/workbook.xml"
         relations = {relation.get("Id"): relation for relation in self._relations(main)}
         root = fromstring(self.part(main))
@@ -398,7 +415,11 @@ def _date_styles(root: Element) -> list[bool]:
 
 def _is_date(code: str) -> bool:
     bare = re.sub(r'"[^"]*"|\[[^\]]*\]|\\.|_.', "", code).lower()
-    return code.lower().startswith(("[h", "[m", "[s")) or any(letter in bare for letter in "dmyhs") and "general" not in bare
+    return (
+        code.lower().startswith(("[h", "[m", "[s"))
+        or (any(letter in bare for letter in "dmyhs")
+        and "general" not in bare)
+    )
 
 
 def _flag(text: str | None) -> bool:
