@@ -415,10 +415,8 @@ def _date_styles(root: Element) -> list[bool]:
 
 def _is_date(code: str) -> bool:
     bare = re.sub(r'"[^"]*"|\[[^\]]*\]|\\.|_.', "", code).lower()
-    return (
-        code.lower().startswith(("[h", "[m", "[s"))
-        or (any(letter in bare for letter in "dmyhs")
-        and "general" not in bare)
+    return code.lower().startswith(("[h", "[m", "[s")) or (
+        any(letter in bare for letter in "dmyhs") and "general" not in bare
     )
 
 
