@@ -32,7 +32,7 @@ class Limits:
 
     @property
     def rows(self) -> int:
-        return max(100_000, self.size // 10)
+        return max(50_000, self.size // 20)
 
     @property
     def cells(self) -> int:
@@ -54,7 +54,11 @@ class Limits:
                 f"{self.name} holds more than {self.rows:,} rows, the most that are read from a file of {self._size()}: "
                 f"{INSTEAD}"
             )
-        if rows * columns > self.cells:
+        self.check_cells(rows * columns)
+
+    def check_cells(self, cells: int) -> None:
+        """Raise if so many cells are more than a file of this size may hold."""
+        if cells > self.cells:
             raise CorpusError(
                 f"{self.name} holds more than {self.cells:,} cells, the most that are read from a file of {self._size()}: "
                 f"{_FEWER}"

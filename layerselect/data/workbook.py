@@ -36,6 +36,9 @@ BROKEN: tuple[type[Exception], ...] = (
     zipfile.BadZipFile, zlib.error, KeyError, IndexError, ValueError, OverflowError, OSError, EOFError, ParseError,
     LookupError, NotImplementedError, RuntimeError, TypeError,
 )  # fmt: skip
+DEEPEST = 64
+"""Elements of XML that stand in one another; a sheet has six."""
+
 _ESCAPED = re.compile(r"_x(00[01][0-9A-Fa-f]|005[Ff])_")
 _DATES = {*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)}
 """Numbers of the built-in formats of dates and times."""
@@ -278,9 +281,7 @@ class _Book:
 def _rows(book: _Book, part: str, sheet: Sheet) -> Iterator[tuple[int, Cells]]:
     letters: dict[str, int] = {}
     last = 0
-    for _, element in iterparse(io.BytesIO(book.part(part)), events=("end",)):
-        if not element.tag.endswith("}row") and element.tag != "row":
-            continue
+    for element in _elements(book.part(part), "row"):
         number = _row_number(element.get("r"), last)
         last = number
         cells: Cells = {}
@@ -300,6 +301,20 @@ def _rows(book: _Book, part: str, sheet: Sheet) -> Iterator[tuple[int, Cells]]:
         element.clear()
         if cells:
             yield number, cells
+
+
+def _elements(content: bytes, name: str) -> Iterator[Element]:
+    """Every element of a name, when it ends; the caller empties it."""
+    deep = 0
+    for event, element in iterparse(io.BytesIO(content), events=("start", "end")):
+        if event == "start":
+            deep += 1
+            if deep > DEEPEST:
+                raise ValueError(f"elements stand in one another more than {DEEPEST} deep")
+            continue
+        deep -= 1
+        if element.tag.rpartition("}")[2] == name:
+            yield element
 
 
 def _row_number(text: str | None, last: int) -> int:
@@ -379,10 +394,9 @@ def _date(value: int | float, from_1904: bool) -> Any:
 
 
 def _shared(content: bytes) -> Iterator[str]:
-    for _, element in iterparse(io.BytesIO(content), events=("end",)):
-        if element.tag.endswith("}si") or element.tag == "si":
-            yield _text_of(element)
-            element.clear()
+    for element in _elements(content, "si"):
+        yield _text_of(element)
+        element.clear()
 
 
 def _text_of(element: Element) -> str:
