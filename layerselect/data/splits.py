@@ -14,7 +14,7 @@ from layerselect.data.schema import SPLITS, CorpusError
 TRIES = 256
 """Random orders of the documents among which `document_splits` takes the best balanced one."""
 
-WORK = 32_000_000
+WORK = 16_000_000
 """Documents x (labels + 8) x orders: of a large corpus fewer orders are tried, and they differ less."""
 
 CELLS = 4_000_000
