@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from layerselect.data.argrewrite_text import Essays, mend
-from layerselect.data.excel_tables import read_workbook
-from layerselect.data.file_bytes import read_bytes
 from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold
+from layerselect.data.tables import read_bytes, read_workbook
 
 PURPOSES = (
     "Claims/Ideas",

@@ -6,6 +6,7 @@ are there too.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,9 +22,6 @@ from layerselect.data.table import Record, Sides, Table, check_header, short
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 """Files of a folder that `save_to_disk` wrote: of a `DatasetDict`, and of each `Dataset`."""
 
-_BATCH = 64 << 20
-"""Bytes that a batch of rows may have at most, where each cell were as large as its column."""
-
 
 def read_parquet(content: bytes, name: str, sides: Sides = (None, None)) -> list[Table]:
     """Parquet; row numbers count records from 1."""
@@ -32,22 +30,21 @@ def read_parquet(content: bytes, name: str, sides: Sides = (None, None)) -> list
     limits = Limits(name, len(content))
 
     def batches() -> Iterator[Any]:
-        file = parquet.ParquetFile(arrow.BufferReader(content), pre_buffer=False)
-        meta = file.metadata
+        meta = parquet.ParquetFile(arrow.BufferReader(content), pre_buffer=False).metadata
         limits.check_columns(meta.num_columns)
-        limits.check_rows(meta.num_rows, meta.num_columns)
-        sizes = [
-            meta.row_group(group).column(column).total_uncompressed_size
+        chunks = [
+            meta.row_group(group).column(column)
             for group in range(meta.num_row_groups)
             for column in range(meta.num_columns)
         ]
-        if min(sizes, default=0) < 0:
-            raise arrow.ArrowInvalid("a column of negative size")
-        limits.check_unpacked(sum(sizes))
-        # One cell may stand for a whole column (a dictionary of one text), and be repeated in every row.
-        rows = max(4, min(65_536, _BATCH // max(1, *sizes, 1)))
+        limits.check_rows(meta.num_rows, meta.num_columns)
+        limits.check_cells(sum(max(0, chunk.num_values) for chunk in chunks))
+        limits.check_unpacked(sum(max(0, chunk.total_uncompressed_size) for chunk in chunks))
+        # A text that is repeated in every row is kept once, until it is known what all rows take.
+        texts = sorted({chunk.path_in_schema for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"})
+        file = parquet.ParquetFile(arrow.BufferReader(content), pre_buffer=False, read_dictionary=texts)
         yield file.schema_arrow
-        yield from file.iter_batches(batch_size=rows, use_threads=False)
+        yield from file.iter_batches(batch_size=16_384, use_threads=False)
 
     return [_table(arrow, name, "Parquet", batches(), limits)]
 
@@ -159,9 +156,9 @@ def _table(arrow: Any, name: str, kind: str, batches: Iterable[Any], limits: Lim
                     names = class_names(features or _features(batch))
                     binary = [field.name for field in batch if _is_binary(arrow, field.type)]
                 continue
-            size += batch.nbytes
-            limits.check_unpacked(size)
             limits.check_rows(rows + batch.num_rows, max(1, batch.num_columns))
+            size += sum(_size(arrow, column) for column in batch.columns)
+            limits.check_unpacked(size)
             for record in batch.to_pylist():
                 rows += 1
                 for column in binary:
@@ -209,7 +206,28 @@ def _features(schema: Any) -> Any:
         return None
 
 
+def _size(arrow: Any, array: Any) -> int:
+    """The bytes of an array once every cell has a text of its own."""
+    if isinstance(array, arrow.DictionaryArray):
+        words = array.dictionary
+        if (
+            arrow.types.is_string(words.type)
+            or arrow.types.is_large_string(words.type)
+            or _is_binary(arrow, words.type)
+        ):
+            compute = require("pyarrow.compute", "Reading Parquet")
+            return compute.sum(compute.take(compute.binary_length(words), array.indices)).as_py() or 0
+        return len(array) * max(8, words.nbytes)
+    if isinstance(array, arrow.ListArray | arrow.LargeListArray | arrow.FixedSizeListArray):
+        return 8 * len(array) + _size(arrow, array.flatten())
+    if isinstance(array, arrow.StructArray):
+        return sum(map(functools.partial(_size, arrow), array.flatten()))
+    return array.nbytes
+
+
 def _is_binary(arrow: Any, kind: Any) -> bool:
+    if arrow.types.is_dictionary(kind):
+        kind = kind.value_type
     return arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)
 
 

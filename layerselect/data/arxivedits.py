@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from layerselect.data import peek
-from layerselect.data.file_bytes import decode, read_bytes
 from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
 from layerselect.data.splits import split_name
-from layerselect.data.tables import find_files
+from layerselect.data.tables import decode, find_files, read_bytes
 
 # The corpus's spelling -> ours: one or two words, since they stand in prompts. ("spefific" is the corpus's.)
 NAMES = {

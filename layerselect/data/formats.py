@@ -14,8 +14,7 @@ from pathlib import Path
 from layerselect.data import argrevision, argrewrite, arxivedits, demo, generic, hub, iterater, peek
 from layerselect.data.file_bytes import is_there, local_path, shown
 from layerselect.data.schema import CorpusError, RawCorpus
-from layerselect.data.table import Sides, Table
-from layerselect.data.tables import READERS, find_files, read_tables
+from layerselect.data.tables import READERS, Table, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +92,7 @@ def _existing(text: str) -> Path:
 def _looks_like_hub_id(text: str) -> bool:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", text) or Path(text).suffix.lower() in READERS:
         return False
-    return not Path(text).parent.exists()
-
-
-def _tables(path: Path, sides: Sides = (None, None)) -> list[Table]:
-    files = find_files(path) if path.is_dir() else [path]
-    return [table for file in files for table in read_tables(file, sides)]
+    return not is_there(Path(text).parent)
 
 
 def _iterater_folder(path: Path, level: str) -> Path:
@@ -111,16 +105,15 @@ def _read_iterater_sent(path: Path | None, options: Options) -> RawCorpus:
     if path is None:
         return _read_hub(iterater.HUB_IDS["iterater-sent"], options)
     folder = _iterater_folder(path, "iterater-sent")
-    files = find_files(folder) if folder.is_dir() else [folder]
-    tables = [table for file in files for table in read_tables(file)]
+    tables = read_tables(folder)
     _require_tables(tables, iterater.is_sentence_table, path, "before_sent, after_sent, labels, doc_id")
-    return iterater.read_sentences(tables, iterater.document_files(files))
+    return iterater.read_sentences(tables, iterater.document_files(folder))
 
 
 def _read_iterater_doc(path: Path | None, options: Options) -> RawCorpus:
     if path is None:
         return _read_hub(iterater.HUB_IDS["iterater-doc"], options)
-    tables = _tables(_iterater_folder(path, "iterater-doc"))
+    tables = read_tables(_iterater_folder(path, "iterater-doc"))
     wanted = "before_revision, after_revision, edit_actions, doc_id"
     _require_tables(tables, iterater.is_document_table, path, wanted)
     return iterater.read_documents(tables)
@@ -161,9 +154,8 @@ def _hub_documents(name: str) -> list[Table]:
 
 def _read_generic(path: Path | None, options: Options) -> RawCorpus:
     assert path is not None  # not bare
-    columns = options.columns
-    raw = generic.read_revision_tables(_tables(path, (columns.before, columns.after)), columns, path.name)
-    return raw
+    tables = read_tables(path, options.columns.sides)
+    return generic.read_revision_tables(tables, options.columns, shown(path.name))
 
 
 def _read_argrewrite(path: Path | None, options: Options) -> RawCorpus:

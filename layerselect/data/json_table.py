@@ -10,6 +10,9 @@ from layerselect.data.limits import Limits
 from layerselect.data.schema import BadRow, CorpusError
 from layerselect.data.table import Record, Sides, Table, short
 
+LONGEST_NUMBER = 300
+"""Digits of a number."""
+
 
 def read_json(content: bytes, name: str, sides: Sides = (None, None)) -> list[Table]:
     """JSON lines, one JSON list of objects, or an object whose field "data" is such a list.
@@ -33,7 +36,7 @@ def _json_lines(text: str, name: str) -> Table:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_int=_whole)
         except (ValueError, RecursionError) as error:
             table.add(number, BadRow(f"not a JSON object ({short(error)})"))
             continue
@@ -46,6 +49,12 @@ def _json_lines(text: str, name: str) -> Table:
     return table
 
 
+def _whole(digits: str) -> int:
+    if len(digits) > LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(digits):,} digits, and at most {LONGEST_NUMBER} are read")
+    return int(digits)
+
+
 def _lines(text: str) -> list[str]:
     """Lines, which "\\n" ends; where there is none of it but "\\r" outside of strings, old writers used that."""
     if "\n" not in text and "\r" in text:
@@ -55,7 +64,7 @@ def _lines(text: str) -> list[str]:
 
 def _json_list(text: str, name: str) -> Table:
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise CorpusError(f"{name} is neither JSON lines nor JSON: {short(error)}") from error
     if isinstance(found, dict):

@@ -32,7 +32,7 @@ class Limits:
 
     @property
     def rows(self) -> int:
-        return max(100_000, self.size // 10)
+        return max(50_000, self.size // 20)
 
     @property
     def cells(self) -> int:
@@ -54,25 +54,14 @@ class Limits:
                 f"{self.name} holds more than {self.rows:,} rows, the most that are read from a file of {self._size()}: "
                 f"{INSTEAD}"
             )
-        if rows * columns > self.cells:
+        self.check_cells(rows * columns)
+
+    def check_cells(self, cells: int) -> None:
+        """Raise if so many cells are more than a file of this size may hold."""
+        if cells > self.cells:
             raise CorpusError(
                 f"{self.name} holds more than {self.cells:,} cells, the most that are read from a file of {self._size()}: "
                 f"{_FEWER}"
-            )
-
-    def check_sheet(self, row: int, cells: int) -> None:
-        """Raise if a worksheet reaches further down, or holds more cells, than one of a file of this size may: a cell of a
-        worksheet takes far longer to read than one of a text."""
-        rows = max(40_000, self.size // 25)
-        if row > min(rows, SHEET_ROWS):
-            raise CorpusError(
-                f"{self.name} has a sheet of more than {min(rows, SHEET_ROWS):,} rows, the most that are read from a workbook of "
-                f"{self._size()}: {INSTEAD}"
-            )
-        if cells > 20 * rows:
-            raise CorpusError(
-                f"{self.name} has a sheet of more than {20 * rows:,} cells, the most that are read from a workbook of "
-                f"{self._size()}: {_FEWER}"
             )
 
     def check_unpacked(self, size: int) -> None:

@@ -1,22 +1,32 @@
-"""Tables out of files, by their suffix: JSON lines, JSON, CSV, TSV, Parquet, Arrow, Excel. No pickles, no scripts."""
+"""Records out of files: JSON lines, JSON, CSV, TSV, Parquet, Arrow, Excel, and saved sets. No pickles, no scripts."""
 
 from __future__ import annotations
 
-import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-from layerselect.data.arrow_tables import read_arrow, read_parquet, read_saved, saved_splits
-from layerselect.data.excel_tables import read_excel
-from layerselect.data.file_bytes import read_bytes, shown
+from layerselect.data.arrow_tables import DICT, INFO, STATE, read_arrow, read_parquet, read_saved, saved_splits
+from layerselect.data.file_bytes import decode, read_bytes, shown
 from layerselect.data.json_table import read_json
 from layerselect.data.schema import CorpusError
 from layerselect.data.splits import split_name
-from layerselect.data.table import Record as Record  # found here by those who read tables
-from layerselect.data.table import Sides, Table
+from layerselect.data.table import Record, Sides, Table
 from layerselect.data.text_table import read_csv, read_tsv
+from layerselect.data.workbook import read_excel, read_workbook
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "READERS",
+    "Record",
+    "Table",
+    "decode",
+    "find_files",
+    "read_bytes",
+    "read_file",
+    "read_tables",
+    "read_workbook",
+    "split_of",
+]
 
 READERS: dict[str, Callable[[bytes, str, Sides], list[Table]]] = {
     ".jsonl": read_json,
@@ -29,67 +39,106 @@ READERS: dict[str, Callable[[bytes, str, Sides], list[Table]]] = {
     ".xlsx": read_excel,
     ".xlsm": read_excel,
 }
-_SUFFIXES = ", ".join(suffix for suffix in READERS if suffix not in (".arrow", ".xlsm"))
-_NOT_TABLES = ("dataset_dict.json", "dataset_info.json", "state.json")
+
+_DESCRIPTIONS = (DICT, INFO, STATE, "dataset_infos.json")
+"""Files that `datasets` writes beside data: no data themselves."""
+
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 
 
 def read_tables(path: Path, sides: Sides = (None, None)) -> list[Table]:
-    """Every table of a file, or of a folder that ``Dataset.save_to_disk`` wrote. What was guessed is logged, a line each.
+    """Every table of a file or a folder: its files, or the splits of a saved set.
 
     Raises:
-        CorpusError: missing, unreadable, empty, too large, of an unknown type, or not what its suffix says.
+        CorpusError: missing, unreadable, empty, of an unknown type, beyond the limits, or not what its suffix says.
         LayerSelectError: the package that reads this type is not installed.
     """
-    if path.is_dir() and (splits := saved_splits(path)):
-        tables = read_saved(path, splits)
-    else:
-        reader = READERS.get(path.suffix.lower())
-        if reader is None:
-            raise CorpusError(f"{shown(path)} has the suffix '{shown(path.suffix)}': give one of {_SUFFIXES}")
-        tables = reader(read_bytes(path), shown(path), sides)
-        for table in tables:
-            table.name = table.name.replace(shown(path), shown(path.name), 1)
-            table.split = table.split or split_name(path.stem) or ""
+    if not path.is_dir():
+        return read_file(path, sides)
+    if saved := saved_splits(path):
+        return _with_rows(read_saved(path, saved), path)
+    return [table for file in find_files(path) for table in read_file(file, sides)]
+
+
+def read_file(path: Path, sides: Sides = (None, None)) -> list[Table]:
+    """The table of a file, by its suffix; of a workbook, one for each sheet that is read."""
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise CorpusError(f"{shown(path)} has the suffix '{shown(path.suffix)}': give one of {', '.join(READERS)}")
+    content = read_bytes(path)
+    try:
+        tables = reader(content, shown(path), sides)
+    except MemoryError as error:
+        raise CorpusError(f"{shown(path)} needs more memory than there is: split it into several files") from error
+    for table in tables:
+        table.name = shown(path.name) + table.name.removeprefix(shown(path))
+        table.split = table.split or split_of(path)
+    return _with_rows(tables, path)
+
+
+def _with_rows(tables: list[Table], path: Path) -> list[Table]:
     if not any(table.records for table in tables):
         raise CorpusError(f"{shown(path)} holds no rows: give a file with revisions in it")
-    for table in tables:
-        for guess in table.guesses:
-            log.warning("%s: %s", table.name, guess)
     return tables
 
 
-def read_table(path: Path, sides: Sides = (None, None)) -> Table:
-    """The first table of a file (see :func:`read_tables`)."""
-    return next(table for table in read_tables(path, sides) if table.records)
+def split_of(path: Path) -> str:
+    """The split that a file's name says, also of a part ("train-00000-of-00002"), or ""."""
+    found = _SHARD.fullmatch(path.stem)
+    return split_name(found.group(1) if found else path.stem) or ""
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Data files of a folder: those named after a split where there are any, else all of them. A folder that ``save_to_disk`` wrote
-    is one of them itself.
+    """Data files of a folder: those named after a split where there are any, else all of them.
 
     Raises:
-        CorpusError: the folder holds no data file, two files for one split, or cannot be looked into.
+        CorpusError: the folder holds no data file, two files for one split, not all parts of one, or a link that
+            leads out of it.
     """
     try:
-        if saved_splits(folder):
-            return [folder]
         inside = sorted(folder.iterdir())
     except OSError as error:
-        raise CorpusError(f"cannot look into {shown(folder)}: {error.strerror or error}") from error
+        raise CorpusError(f"cannot read the folder {shown(folder)}: {error.strerror or error}") from error
     files = [
-        path for path in inside if path.suffix.lower() in READERS and path.is_file() and path.name not in _NOT_TABLES
-    ]
-    named: dict[str, Path] = {}
+        path for path in inside
+        if path.suffix.lower() in READERS and path.name not in _DESCRIPTIONS and not path.name.startswith(("~$", "."))
+        and path.is_file()
+    ]  # fmt: skip
+    named: dict[str, list[Path]] = {}
     for path in files:
-        split = split_name(path.stem)
-        if split in named:
-            raise CorpusError(
-                f"{shown(folder)} has two files for {split}, {shown(named[split].name)} and {shown(path.name)}: keep one"
-            )
-        if split:
-            named[split] = path
+        if split := split_of(path):
+            named.setdefault(split, []).append(path)
+    for split, paths in named.items():
+        _check_parts(folder, split, paths)
     if not files:
-        below = ", ".join([shown(path.name) for path in inside if path.is_dir()][:5])
+        below = ", ".join(shown(path.name) for path in inside if path.is_dir())[:200]
         hint = f"one of its folders ({below}) may be meant" if below else "give a file, or a folder with some"
-        raise CorpusError(f"{shown(folder)} holds no corpus that is known and no {_SUFFIXES} file: {hint}")
-    return list(named.values()) or files
+        raise CorpusError(f"{shown(folder)} holds no corpus that is known and no {', '.join(READERS)} file: {hint}")
+    chosen = [path for paths in named.values() for path in paths] or files
+    for path in chosen:
+        _check_link(folder, path)
+    return chosen
+
+
+def _check_parts(folder: Path, split: str, paths: list[Path]) -> None:
+    parts = [_SHARD.fullmatch(path.stem) for path in paths]
+    if len(paths) > 1 and not (all(parts) and len({(part[1], part[3]) for part in parts if part}) == 1):
+        raise CorpusError(
+            f"{shown(folder)} has two files for {split}, {shown(paths[0].name)} and {shown(paths[1].name)}: keep one"
+        )
+    if parts[0] and int(parts[0][3]) != len(paths):
+        raise CorpusError(
+            f"{shown(folder)} has {len(paths)} of the {int(parts[0][3])} parts of {split}: fetch the others"
+        )
+
+
+def _check_link(folder: Path, path: Path) -> None:
+    """Refuse a link that leads out of the folder, except into the store of a downloaded set that the folder is part of."""
+    if not path.is_symlink():
+        return
+    target, home = path.resolve(), folder.resolve()
+    stores = [parent / "blobs" for parent in home.parents if parent.name == "snapshots" for parent in [parent.parent]]
+    if not any(place in target.parents for place in (home, *stores)):
+        raise CorpusError(
+            f"{shown(path)} is a link to {shown(target)}, which does not lie in {shown(folder)}: give that file itself, or copy it"
+        )

@@ -147,7 +147,7 @@ def _long_cells() -> Iterator[None]:
 
 
 def _rows(lines: list[str], separator: str, table: Table, sides: Sides, skipped: int) -> list[_Row]:
-    """Every record, quoted as in CSV where that makes sense, and otherwise line by line with the marks as text."""
+    """Every record, quoted as in CSV, or line by line with the marks as text where tabs separate and nothing is quoted."""
     plain = [
         _Row(n, n, line.split(separator))
         for n, text in enumerate(lines, start=skipped + 1)
@@ -155,7 +155,8 @@ def _rows(lines: list[str], separator: str, table: Table, sides: Sides, skipped:
     ]
     place = header_place([row.cells for row in plain[:HEADER_WITHIN]], sides)
     width = len(plain[place].cells) if plain else 0
-    even = width > 1 and all(len(row.cells) == width for row in plain[place:])
+    # Commas stand in texts, so values that they separate are always quoted by somebody.
+    even = separator == "\t" and width > 1 and all(len(row.cells) == width for row in plain[place:])
     rows: list[_Row] = []
     error: csv.Error | None = None
     reader = csv.reader(lines, delimiter=separator, strict=True)
@@ -168,7 +169,7 @@ def _rows(lines: list[str], separator: str, table: Table, sides: Sides, skipped:
                 first = reader.line_num + 1
     except csv.Error as found:
         error = found
-    if error is None and not (even and (_any_swallows(rows, plain) or _never_quoted(plain[place:], separator))):
+    if error is None and not (even and (_any_swallows(rows, plain) or _never_quoted(plain[place:]))):
         return rows
     if even:
         table.guesses.append("quotation marks are read as part of the texts, since the file does not quote its cells")
@@ -185,9 +186,9 @@ def _any_swallows(rows: Sequence[_Row], plain: Sequence[_Row]) -> bool:
     return len(rows) < len(plain)
 
 
-def _never_quoted(rows: Sequence[_Row], separator: str) -> bool:
-    """Whether the marks in lines that are all rows are text; only of tabs, since CSV that is never quoted is rare."""
-    if separator != "\t" or any(cell.startswith('"') for cell in rows[0].cells):
+def _never_quoted(rows: Sequence[_Row]) -> bool:
+    """Whether the marks in lines that are all rows are text."""
+    if any(cell.startswith('"') for cell in rows[0].cells):
         return False
     columns = list(zip(*(row.cells for row in rows[1:]), strict=True))
     for cells in columns:
