@@ -18,6 +18,7 @@ from ..tasks.completions import CompletionCollator, nll
 from ..tasks.folders import check_free, discard, move_into_place, partial_folder
 from ..tasks.intent.config import IntentConfig
 from ..tasks.intent.dataset import Collator, build_splits, label_counts
+from ..tasks.intent.run import cover
 from ..tasks.intent.run import prepare as prepare_intent
 from ..tasks.intent.training import make_head
 from ..tasks.models import LoadedModel
@@ -139,7 +140,9 @@ def _prepare(job: CardJob) -> _Sample:
         )
         return _Sample(loaded, batches, _completion_loss, _answers, corpus, others)
     loaded, words, encoder = prepare_intent(settings, corpus)
-    train = build_splits(corpus, encoder, seed=settings.split_seed).train
+    splits = build_splits(corpus, encoder, seed=settings.split_seed)
+    cover(loaded, words, splits)
+    train = splits.train
     batches, others = _batches(train, Collator(loaded.tokenizer, words), job, bool(loaded.fresh))
     counts = label_counts(train, len(corpus.labels))
     # The loss that the task trains with.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .options import add_common_options, add_threads_option, apply_threads, positive
+
+logger = logging.getLogger(__name__)
 
 _EXAMPLE = """\
 examples:
@@ -16,6 +20,7 @@ examples:
   echo '{"before": "He go home.", "after": "He goes home."}' | layerselect predict --adapter runs/first --input -
 
 Every line of the output is a JSON object: {"id": ..., "labels": [...], "scores": {label: score, ...}}.
+A revision that cannot be labelled has no labels and an "error" instead; a line at the end counts them.
 """
 
 
@@ -63,18 +68,30 @@ def run(args: argparse.Namespace) -> int:
     device = resolve_device(args.device)
     rows = read_revisions(args.input, before=args.before, after=args.after, strict=args.strict)
     predictor = Predictor.load(args.adapter, model=args.model, device=device)
-    predictions = predictor.predict(rows, batch_size=args.batch_size)
+    failed: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for prediction in predictor.predict(rows, batch_size=args.batch_size):
+            if prediction.error is not None:
+                failed.append(prediction.error)
+            yield json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n"
+
     if args.out is None:
-        for prediction in predictions:
-            sys.stdout.write(json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n")
-        return 0
-    target = Path(args.out).expanduser()
+        for line in lines():
+            sys.stdout.write(line)
+    else:
+        _write(Path(args.out).expanduser(), lines())
+    if failed:
+        logger.warning("%d of %d revisions could not be labelled (the first: %s): their lines say why", len(failed), len(rows), failed[0])
+    return 0
+
+
+def _write(target: Path, lines: Iterator[str]) -> None:
+    """Writes a file whole or not at all."""
     scratch = target.with_name(target.name + ".partial")
     try:
         with scratch.open("w", encoding="utf-8") as file:
-            for prediction in predictions:
-                file.write(json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n")
+            file.writelines(lines)
         scratch.replace(target)
     finally:
         scratch.unlink(missing_ok=True)
-    return 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -13,6 +16,8 @@ from transformers.pytorch_utils import Conv1D
 from ..errors import LayerSelectError
 from .bottleneck import BottleneckConfig, residual_writers
 from .models import LoadedModel
+
+logger = logging.getLogger(__name__)
 
 ADAPTERS = ("lora", "dora", "bottleneck", "bottleneck-parallel", "none")
 
@@ -54,18 +59,68 @@ def add_adapter(loaded: LoadedModel, config: AdapterConfig) -> nn.Module:
     stream; the fresh modules outside the layers train whole and are saved with the adapter. ``none`` trains the layers' own
     parameters and the fresh modules. Embeddings and other pretrained modules outside the layers stay as they are.
 
+    What ``peft`` refuses of that is asked for otherwise, and said: some maps of state-space models are left out, and where
+    experts are adapted as parameters there is no dropout in front of the adapters.
+
     Raises:
-        LayerSelectError: the layers hold no linear map to adapt.
+        LayerSelectError: the layers hold no linear map to adapt, or ``peft`` cannot adapt them.
     """
     if config.kind == "none":
         return _train_layers(loaded)
-    model = get_peft_model(loaded.model, peft_config(loaded, config))
+    found = peft_config(loaded, config) if config.kind.startswith("bottleneck") else _what_peft_takes(loaded, config)
+    model = get_peft_model(loaded.model, found)
     assert isinstance(model, PeftModel)
     return model
 
 
-def peft_config(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
-    """The configuration that ``peft`` is given for an adapter of any kind but ``none``."""
+def _what_peft_takes(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
+    """The nearest to what is asked for that ``peft`` does not refuse: it is asked about a copy of the model without weights."""
+    left_out: set[str] = set()
+    while True:
+        found = peft_config(loaded, config, left_out=left_out)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                get_peft_model(_skeleton(loaded.model), copy.deepcopy(found))
+            return found
+        except Exception as error:  # peft says no in many ways
+            text = " ".join(str(error).split())
+            if "lora_dropout" in text and config.dropout:
+                logger.warning("%s: peft adapts its experts as parameters, which takes no dropout: --lora-dropout is 0", loaded.source)
+                config = replace(config, dropout=0.0)
+            elif (refused := _refused_maps(text)) - left_out:
+                logger.warning("%s: peft cannot adapt its maps %s: they are left as they are", loaded.source, ", ".join(sorted(refused)))
+                left_out |= refused
+            else:
+                other = "--adapter lora or bottleneck" if config.kind == "dora" else "--adapter bottleneck or none"
+                raise LayerSelectError(
+                    f"peft cannot put {config.kind} into {loaded.source} ({type(error).__name__}: {text[:160]}): use {other}"
+                ) from error
+
+
+def _refused_maps(text: str) -> set[str]:
+    """The names of the maps that a refusal of ``peft`` is about."""
+    if found := re.search(r"Module '(\w+)' is incompatible", text):
+        return {found[1]}
+    if found := re.search(r"Cannot convert PEFT target\(s\) ([\w, ]+) without", text):
+        return set(found[1].split(", "))
+    return set()
+
+
+def _skeleton(model: nn.Module) -> nn.Module:
+    """A copy of the model without its numbers."""
+    memo: dict[int, torch.Tensor] = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in model.parameters()
+    }
+    memo.update({id(buffer): buffer.detach().to("meta") for buffer in model.buffers()})
+    return copy.deepcopy(model, memo)
+
+
+def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collection[str] = ()) -> PeftConfig:
+    """The configuration that ``peft`` is given for an adapter of any kind but ``none``.
+
+    Args:
+        left_out: the last names of linear maps that LoRA and DoRA do not go to.
+    """
     task = TaskType.CAUSAL_LM if loaded.writes else None
     if config.kind.startswith("bottleneck"):
         return BottleneckConfig(
@@ -81,14 +136,17 @@ def peft_config(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         use_dora=config.kind == "dora",
-        target_modules=linear_maps(loaded.model, loaded.layer_names),
+        target_modules=linear_maps(loaded.model, loaded.layer_names, left_out=left_out),
         modules_to_save=loaded.fresh or None,
         task_type=task,
     )
 
 
-def linear_maps(model: nn.Module, layer_names: Sequence[str]) -> str:
+def linear_maps(model: nn.Module, layer_names: Sequence[str], *, left_out: Collection[str] = ()) -> str:
     """A regular expression that matches the linear maps inside the layers and nothing else.
+
+    Args:
+        left_out: the last names of maps that it does not match.
 
     Raises:
         LayerSelectError: there is none.
@@ -97,7 +155,7 @@ def linear_maps(model: nn.Module, layer_names: Sequence[str]) -> str:
         f"{layer}.{name}"
         for layer in layer_names
         for name, module in model.get_submodule(layer).named_modules()
-        if name and _is_linear(module)
+        if name and _is_linear(module) and name.rpartition(".")[2] not in left_out
     ]
     if not names:
         raise LayerSelectError(

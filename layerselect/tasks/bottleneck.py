@@ -176,13 +176,14 @@ def residual_writers(model: nn.Module, layer_names: Sequence[str]) -> list[str]:
         LayerSelectError: there is none.
     """
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    width = getattr(config, "hidden_size", None)
     found = []
     for layer in layer_names:
         for part in _parts(model.get_submodule(layer)):
             linear = [
                 f"{part}.{name}".rstrip(".")
                 for name, module in model.get_submodule(f"{layer}.{part}").named_modules()
-                if isinstance(module, (nn.Linear, Conv1D)) and _features(module)[1] == config.hidden_size
+                if isinstance(module, (nn.Linear, Conv1D)) and _features(module)[1] == width
             ]
             found += [f"{layer}.{name}" for name in linear[-1:]]
     if not found:

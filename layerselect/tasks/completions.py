@@ -6,23 +6,25 @@ Prompts are padded on the left and completions on the right: what is written fol
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..errors import LayerSelectError
+from .reading import read_tokens
+from .running import base_of, run_tokens
+from .running import unwrapped as unwrapped  # found here by those who run completions
+from .traits import traits_of
 
 
 def prompt_tokens(tokenizer: Any, prompt: str) -> list[int]:
     """The token ids of a prompt, which is left open."""
-    ids = tokenizer(prompt, verbose=False)["input_ids"]
+    ids = read_tokens(tokenizer, prompt, verbose=False)["input_ids"]
     # Some tokenizers close every text, but what is written is to follow this one.
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
@@ -48,7 +50,7 @@ def completion_tokens(tokenizer: Any, prompt: str, completion: str) -> list[int]
 
 
 def _plain_tokens(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return read_tokens(tokenizer, text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 @dataclass
@@ -150,28 +152,26 @@ def completion_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tens
 def forward_padded(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **options: Any) -> Any:
     """Runs the model; padding takes no positions, and only the last ``keep`` positions need logits (0: all).
 
-    Both only where the architecture lets itself be told: without the second it gives the logits of all positions.
+    Both only where the architecture lets itself be told: without the second it gives the logits of all positions. A model that
+    does not pass over padding (:mod:`layerselect.tasks.traits`) reads the rows in groups of equal padding, without it; it
+    then gives logits, and nothing else.
     """
-    known = _parameters(type(base_of(model)))
-    if "position_ids" in known:
-        options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    if keep and "logits_to_keep" in known:
-        options["logits_to_keep"] = keep
-    return model(input_ids=ids, attention_mask=mask, **options)
+    if traits_of(base_of(model)).pads or bool(mask.all()):
+        return run_tokens(model, ids, mask, keep=keep, **options)
+    logits: Tensor | None = None
+    for rows, start, end in unpadded_groups(mask):
+        found = run_tokens(model, ids[rows, start:end], mask[rows, start:end], **options).logits
+        if logits is None:
+            logits = found.new_zeros(*ids.shape, found.shape[-1])
+        logits = logits.index_put((rows[:, None], torch.arange(start, end, device=rows.device)[None]), found)
+    assert logits is not None
+    return SimpleNamespace(logits=logits[:, -keep:] if keep else logits)
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model under a wrapper for several devices, or the model itself."""
-    return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
-
-
-def base_of(model: nn.Module) -> nn.Module:
-    """The model under such a wrapper and under a ``peft`` adapter, or the model itself."""
-    model = unwrapped(model)
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-@functools.cache
-def _parameters(architecture: type[nn.Module]) -> frozenset[str]:
-    """What the architecture's ``forward`` can be told."""
-    return frozenset(inspect.signature(architecture.forward).parameters)
+def unpadded_groups(mask: Tensor) -> list[tuple[Tensor, int, int]]:
+    """The rows of a batch by where they begin and end: row numbers int64, first column, column behind the last."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, row in enumerate(mask.tolist()):
+        covered = [column for column, value in enumerate(row) if value]
+        groups.setdefault((covered[0], covered[-1] + 1) if covered else (0, len(row)), []).append(number)
+    return [(torch.tensor(rows, device=mask.device), *ends) for ends, rows in groups.items()]

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from .completions import completion_tokens, forward_padded, nll
+from .completions import base_of, completion_tokens, forward_padded, nll
 from .completions import pad_answers as pad_answers  # found here by those who pad label words
 from .formats import CUE
+from .traits import traits_of
 
 MAX_SETS = 64
 """Sets of several labels that are scored: the most frequent ones of the training split."""
@@ -109,13 +110,15 @@ def as_answer(target: np.ndarray | Tensor | int) -> Answer:
 def score(model: nn.Module, prompts: Mapping[str, Tensor], answers: Sequence[Sequence[int]]) -> Tensor:
     """The log-probability of every answer after every prompt, float32 ``[B, K]``.
 
-    The prompts are read once; each answer is read after a copy of what the model remembers of them. A model
-    that remembers nothing reads prompt and answer again for each answer.
+    The prompts are read once; each answer is read after a copy of what the model remembers of them. A model that remembers
+    nothing, or does not go on from what it remembers as if it had read everything at once, reads prompt and answer again for
+    each answer (:mod:`layerselect.tasks.traits`).
     """
     ids, mask = prompts["input_ids"], prompts["attention_mask"]
-    output = forward_padded(model, ids, mask, keep=1, use_cache=True)
+    traits = traits_of(base_of(model))
+    output = forward_padded(model, ids, mask, keep=1, use_cache=True) if traits.continues and traits.pads else None
     memory = getattr(output, "past_key_values", None)
-    if memory is None:
+    if output is None or memory is None:
         alike = [torch.tensor([answer] * len(ids), device=ids.device) for answer in answers]
         return torch.stack([-nll(model, prompts, tokens, torch.ones_like(tokens)) for tokens in alike], dim=1)
     first = output.logits[:, -1].float().log_softmax(dim=-1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -20,13 +18,16 @@ from ..errors import LayerSelectError
 from ..layers import split_parameters
 from .fresh import fresh_modules, wake
 from .label_words import reads_ahead
+from .model_folders import checked_source
+from .traits import find_traits, reason
+from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
 
 logger = logging.getLogger(__name__)
 
 #: Put between the two parts of a pair where the tokenizer puts nothing there (most decoders').
 PAIR_SEPARATOR = "\n=>\n"
 
-_HUB_ID = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
+_CONFIGURATION = re.compile(r"\.(\w+)Config'>")
 
 
 @dataclass
@@ -69,7 +70,7 @@ def load_classifier(
     Raises:
         LayerSelectError: no such folder or hub id, no safetensors weights, no such architecture, or no layers.
     """
-    name = _checked_source(source)
+    name = checked_source(source)
     overrides: dict[str, Any] = {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -77,7 +78,9 @@ def load_classifier(
         "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
     }
     model, tokenizer, missing = _load(name, AutoModelForSequenceClassification, dropout, overrides)
-    return prepare(model, tokenizer, str(source), missing)
+    loaded = prepare(model, tokenizer, str(source), missing)
+    find_traits(loaded.model, loaded.source, pad=loaded.tokenizer.pad_token_id, writes=False)
+    return loaded
 
 
 def load_writer(source: str | Path, *, dropout: float | None = None) -> LoadedModel:
@@ -89,9 +92,13 @@ def load_writer(source: str | Path, *, dropout: float | None = None) -> LoadedMo
         LayerSelectError: as :func:`load_classifier`; or the model does not write: an encoder, an encoder-decoder, a
             checkpoint without a language-model head, a tokenizer without an end token.
     """
-    name = _checked_source(source)
+    name = checked_source(source)
     model, tokenizer, missing = _load(name, AutoModelForCausalLM, dropout, {})
-    if reads_ahead(model):
+    try:
+        ahead = reads_ahead(model)
+    except Exception as error:  # what other people's models raise
+        raise LayerSelectError(f"{str(source)!r} cannot be run on the tokens of a text: {reason(error)}") from error
+    if ahead:
         raise LayerSelectError(
             f"{str(source)!r} reads its input in both directions and so cannot write: use a decoder (to predict intentions, "
             "--head classifier)"
@@ -103,7 +110,9 @@ def load_writer(source: str | Path, *, dropout: float | None = None) -> LoadedMo
             f"the checkpoint {str(source)!r} has no language-model head and so cannot write: use another one (to "
             "predict intentions, --head classifier)"
         )
-    return prepare(model, tokenizer, str(source), missing, writes=True)
+    loaded = prepare(model, tokenizer, str(source), missing, writes=True)
+    find_traits(loaded.model, loaded.source, pad=loaded.tokenizer.pad_token_id, writes=True)
+    return loaded
 
 
 def _load(name: str, auto: Any, dropout: float | None, overrides: dict[str, Any]) -> tuple[nn.Module, Any, list[str]]:
@@ -112,6 +121,7 @@ def _load(name: str, auto: Any, dropout: float | None, overrides: dict[str, Any]
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **overrides)
         _override_dropout(config, dropout)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        check_words(tokenizer, name)
         model, info = auto.from_pretrained(
             name,
             config=config,
@@ -121,7 +131,9 @@ def _load(name: str, auto: Any, dropout: float | None, overrides: dict[str, Any]
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except LayerSelectError:
+        raise
+    except Exception as error:  # configurations, tokenizers and models of all makes raise whatever they like
         raise LayerSelectError(_reason(name, error)) from error
     return model, tokenizer, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
 
@@ -132,11 +144,23 @@ def load_tokenizer(source: str | Path) -> Any:
     Raises:
         LayerSelectError: no such folder or hub id.
     """
-    name = _checked_source(source)
+    return saved_tokenizer(checked_source(source, weights=False))
+
+
+def saved_tokenizer(source: str | Path) -> Any:
+    """The tokenizer in a folder that need not hold a model, or of a hub id.
+
+    Raises:
+        LayerSelectError: it cannot be loaded, or knows no words.
+    """
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise LayerSelectError(_reason(name, error)) from error
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        check_words(tokenizer, str(source))
+    except LayerSelectError:
+        raise
+    except Exception as error:  # tokenizers of all makes raise whatever they like
+        raise LayerSelectError(_reason(str(source), error)) from error
+    return tokenizer
 
 
 def prepare(
@@ -151,12 +175,10 @@ def prepare(
     Raises:
         LayerSelectError: the model has no stack of layers, or its tokenizer no token to pad with.
     """
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise LayerSelectError(
-                f"the tokenizer of {source!r} has neither a padding nor an end token; set one of them"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
+    rows = embedding_rows(model)
+    if writes:
+        settle_end(tokenizer, model.config, rows, source)
+    settle_padding(tokenizer, rows, source)
     # A decoder's head reads the last token that is not padding; without this number it reads the padding.
     model.config.pad_token_id = tokenizer.pad_token_id
     pad_on(tokenizer, writes=writes)
@@ -244,57 +266,34 @@ def _override_dropout(config: Any, dropout: float | None) -> None:
             setattr(config, key, dropout)
 
 
-def _checked_source(source: str | Path) -> str:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            hint = _hint(path)
-            raise LayerSelectError(f"the folder {str(source)!r} holds no config.json, so it is not a saved model{hint}")
-        return str(path)
-    if path.is_file():
-        if path.suffix == ".gguf":
-            raise LayerSelectError(
-                f"{str(source)!r} is a GGUF file: make a plain folder of it with 'layerselect doctor --unpack {source} DIR' "
-                "and pass that folder"
-            )
-        raise LayerSelectError(f"{str(source)!r} is a file: pass the folder that holds config.json and the weights")
-    text = str(source)
-    if isinstance(source, Path) or text.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(text):
-        raise LayerSelectError(
-            f"there is no model folder {text!r}; pass an existing folder or a hub id such as org/name"
-        )
-    return text
-
-
-def _hint(path: Path) -> str:
-    if (path / "adapter_config.json").is_file() or (path / "adapter" / "adapter_config.json").is_file():
-        return " (it holds an adapter: pass the model it was trained on)"
-    if any(path.glob("*.gguf")):
-        return " (it holds a GGUF file: see 'layerselect doctor --unpack')"
-    return ""
-
-
 def _reason(name: str, error: Exception) -> str:
     """One sentence out of the many that loading can fail with."""
     text = " ".join(str(error).split())
     is_folder = Path(name).is_dir()
-    if isinstance(error, json.JSONDecodeError) or "not a valid JSON" in text:
-        return f"the config.json of {name!r} cannot be read: {text}"
-    if is_folder and ("safetensors" in text or "no file named" in text.lower()):
-        return (
-            f"the folder {name!r} holds no weights in safetensors format; load it where it was made and save it with "
-            "save_pretrained"
-        )
     if "trust_remote_code" in text:
         return f"the model {name!r} needs code from its repository, which is never run here; choose another model"
     if "AutoModelForCausalLM" in text:
         return (
             f"the model {name!r} is no decoder and so cannot write: use one (to predict intentions, --head classifier)"
         )
-    if "AutoModelForSequenceClassification" in text or "model type" in text or "Unrecognized model" in text:
-        return f"the model {name!r} cannot classify sequences with this version of transformers: {text[:200]}"
+    if "AutoModelForSequenceClassification" in text:
+        named = found[1] if (found := _CONFIGURATION.search(text)) else "this family"
+        return (
+            f"the model {name!r} cannot classify sequences: this version of transformers has no such head for {named} (a decoder can "
+            "write the labels: --head generate)"
+        )
+    if "should have a `model_type`" in text.lower():
+        return f"the config.json of {name!r} names no model_type, so nobody knows what it is: take it from where the model was made"
+    if "model type" in text or "Unrecognized model" in text:
+        return f"the model {name!r} is of a family that this version of transformers does not know: {text[:200]}"
+    if "tokenizer" in text.lower() or "sentencepiece" in text or "tiktoken" in text:
+        return f"the tokenizer of {name!r} cannot be loaded: {text[:200]}"
+    if isinstance(error, ImportError):
+        return f"the model {name!r} needs a package that is not installed: {text[:200]}"
     if not is_folder and "connect" in text:
         return f"{name!r} is no folder here, and the model hub cannot be reached to look for it; check the path or the network"
+    if not is_folder and ("safetensors" in text or "no file named" in text.lower()):
+        return f"the model {name!r} has no weights in safetensors format at the hub, and no others are read: choose another model"
     if not is_folder:
         return f"{name!r} is neither a folder here nor a model that the hub gave ({text[:160]}); check the name or the network"
-    return f"the model in {name!r} cannot be loaded: {text[:300]}"
+    return f"the model in {name!r} cannot be loaded: {type(error).__name__}: {text[:300]}"

@@ -15,6 +15,7 @@ from ..errors import LayerSelectError
 from .completions import base_of
 from .demo_model import SOURCE as DEMO
 from .models import LoadedModel, model_identity
+from .vocabulary import embedding_rows, grow
 
 ADAPTER = "adapter"
 META = "layerselect.json"
@@ -47,6 +48,7 @@ def save_adapted(
         "adapter": kind,
         "base_model": base_model,
         "identity": model_identity(base_of(model)),
+        "embedding_rows": embedding_rows(base_of(model)),
         "fingerprint": fingerprint,
         **more,
     }
@@ -117,6 +119,9 @@ def load_adapted(
         raise LayerSelectError(
             f"the model under the adapter {str(path)!r} cannot be loaded ({error}): give its place with --model"
         ) from error
+    # The corpus may have held tokens that the base model has no embeddings for.
+    if isinstance(rows := meta.get("embedding_rows"), int):
+        grow(loaded.model, rows, loaded.source)
     if (identity := model_identity(loaded.model)) != meta["identity"]:
         raise LayerSelectError(
             f"the adapter {str(path)!r} was trained on another model: {_difference(meta['identity'], identity)}; "

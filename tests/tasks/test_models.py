@@ -124,7 +124,7 @@ def _needs_code(folder):
         (_needs_code, "code from its repository"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
         (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"nonsense"), "cannot be loaded"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"nonsense"), "no file in safetensors format"),
     ],
 )
 def test_a_damaged_folder_is_one_sentence(tmp_path, bert_folder, damage, words):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from ...data import Corpus
 from ...errors import LayerSelectError
 from ..formats import InputFormat
 from ..label_words import LabelWords, as_answer, pad_answers
+from ..reading import blank_token, read_tokens
 from ..rows import TRAIN, split_rows, watched_split
 
 logger = logging.getLogger(__name__)
@@ -41,22 +42,45 @@ class Encoder:
     truncated: int = 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, list[int]]]:
-        """Model inputs for each row, not padded."""
-        return [self._prompt(row) if self.writes else self._input(row) for row in rows]
+        """Model inputs for each row, not padded.
+
+        Raises:
+            LayerSelectError: a row cannot be read; the message names it.
+        """
+        return [self.encode(row) for row in rows]
+
+    def encode(self, row: Mapping[str, Any]) -> dict[str, list[int]]:
+        """The model input for one row; raises as :meth:`__call__`."""
+        for name in ("before", "after"):
+            if not isinstance(row.get(name), str):
+                raise LayerSelectError(f"row {row.get('id')!r} has no text as its {name!r}: give one, or leave the row out")
+        try:
+            return self._prompt(row) if self.writes else self._input(row)
+        except LayerSelectError as error:
+            raise LayerSelectError(f"row {row.get('id')!r}: {error}") from error
 
     def _input(self, row: Mapping[str, Any]) -> dict[str, list[int]]:
         text, second = self.form.write(row, self.labels)
         if second is not None and self.separator is not None:
             text, second = text + self.separator + second, None
-        encoded = self.tokenizer(text, second, truncation=True, max_length=self.max_length)
+        encoded = read_tokens(self.tokenizer, text, second, truncation=True, max_length=self.max_length)
+        if not encoded["input_ids"]:
+            return self._blank()
         if len(encoded["input_ids"]) >= self.max_length:
             # Exactly as long as allowed: tokenize again to know whether anything was cut.
-            self.truncated += len(self.tokenizer(text, second, verbose=False)["input_ids"]) > self.max_length
+            self.truncated += len(read_tokens(self.tokenizer, text, second, verbose=False)["input_ids"]) > self.max_length
         return dict(encoded)
+
+    def _blank(self) -> dict[str, list[int]]:
+        """The input for an empty text."""
+        number = blank_token(self.tokenizer)
+        if number is None:
+            raise LayerSelectError("its text has no tokens, and the tokenizer no token that could stand for that: leave it out")
+        return {"input_ids": [number], "attention_mask": [1]}
 
     def _prompt(self, row: Mapping[str, Any]) -> dict[str, list[int]]:
         text = self.form.prompt(row, self.labels, self.separator or " ")
-        ids = self.tokenizer(text, verbose=False)["input_ids"]
+        ids = read_tokens(self.tokenizer, text, verbose=False)["input_ids"]
         if ids[-1] == self.tokenizer.eos_token_id:
             ids = ids[:-1]  # some tokenizers close every text, but the label is to follow this one
         if (surplus := len(ids) - self.max_length) > 0:
@@ -115,6 +139,12 @@ class Splits:
     select: EncodedSplit | None
     report: list[EncodedSplit]
     probe: EncodedSplit | None = None
+
+    def token_lists(self) -> Iterator[list[int]]:
+        """The tokens of every input."""
+        for split in (self.train, self.probe, *self.report):
+            if split is not None:
+                yield from (feature["input_ids"] for feature in split.features)
 
 
 def build_splits(corpus: Corpus, encoder: Encoder, *, holdout: float = 0.0, seed: int = 0) -> Splits:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..completions import base_of, unpadded_groups
 from ..label_words import LabelWords, as_answer, label_logits, nll, score
+from ..traits import traits_of
 
 Inputs = Mapping[str, Tensor]
 
@@ -58,7 +60,14 @@ class ClassifierHead:
         return functional.cross_entropy(logits, targets, weight=weights), logits
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
-        return model(**inputs).logits.float()
+        if traits_of(base_of(model)).pads or bool(inputs["attention_mask"].all()):
+            return model(**inputs).logits.float()
+        # The model does not pass over padding: rows of equal length together, without it.
+        logits: dict[int, Tensor] = {}
+        for rows, start, end in unpadded_groups(inputs["attention_mask"]):
+            found = model(**{name: value[rows, start:end] for name, value in inputs.items()}).logits.float()
+            logits.update(zip(rows.tolist(), found, strict=True))
+        return torch.stack([logits[row] for row in range(len(logits))])
 
 
 class LabelWordHead:

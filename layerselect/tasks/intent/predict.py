@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoTokenizer
 
+from ...errors import LayerSelectError
 from ..formats import InputFormat
 from ..label_words import Answer, LabelWords
-from ..models import LoadedModel, load_classifier, load_writer, pad_on
+from ..models import LoadedModel, load_classifier, load_writer, pad_on, saved_tokenizer
 from ..saved_adapter import find_adapter, load_adapted, read_meta, save_adapted
+from ..traits import reason
+from ..vocabulary import embedding_rows
 from .dataset import Collator, Encoder
 from .heads import ClassifierHead, Head, LabelWordHead
 from .outputs import chosen_labels, score_table
@@ -24,14 +26,23 @@ from .training import probabilities
 
 @dataclass(frozen=True)
 class Prediction:
-    """One labelled revision: its id, its labels (exactly one unless the corpus has several), and each label's score."""
+    """One labelled revision.
+
+    Attributes:
+        labels: exactly one unless the corpus has several; none where there is an error.
+        scores: of each label; none where there is an error.
+        error: why the revision could not be labelled.
+    """
 
     id: str
     labels: list[str]
     scores: dict[str, float]
+    error: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {"id": self.id, "labels": self.labels, "scores": self.scores}
+        """A line of a file of predictions; ``error`` is in it where there is one."""
+        known = {"id": self.id, "labels": self.labels, "scores": self.scores}
+        return known if self.error is None else {**known, "error": self.error}
 
 
 def save_adapter(
@@ -106,25 +117,64 @@ class Predictor:
 
         network = load_adapted(path, meta, load, model=model)
         form = InputFormat(**meta["format"])
-        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
+        tokenizer = saved_tokenizer(path)
         pad_on(tokenizer, writes=writes)
         encoder = Encoder(tokenizer, form, labels, meta["max_length"], meta["separator"], writes)
         head = LabelWordHead(LabelWords(tokenizer, labels, meta["answers"])) if writes else None
         return cls(network, encoder, multi_label=multi_label, head=head, device=device)
 
     def predict(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> Iterator[Prediction]:
-        """Labels revisions, in their order; each row has ``id``, ``before``, ``after`` (and contexts, if the format reads them)."""
+        """Labels revisions, in their order; each row has ``id``, ``before``, ``after`` (and contexts, if the format reads them).
+
+        A row that cannot be read or labelled gives a prediction with an ``error`` and takes no other with it.
+        """
         for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
-            for row, score in zip(part, self._scores(part), strict=True):
-                yield Prediction(
-                    id=str(row["id"]),
-                    labels=chosen_labels(score, self.labels, multi_label=self.multi_label),
-                    scores=score_table(score, self.labels),
-                )
+            yield from self._batch(rows[start : start + batch_size])
+
+    def _batch(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Prediction]:
+        read = [self._read(row) for row in rows]
+        good = [item for item in read if not isinstance(item, str)]
+        scores = iter(self._scored_apart(good))
+        for row, item in zip(rows, read, strict=True):
+            score = item if isinstance(item, str) else next(scores)
+            name = str(row.get("id"))
+            if isinstance(score, str):
+                yield Prediction(name, [], {}, score)
+            else:
+                labels = chosen_labels(score, self.labels, multi_label=self.multi_label)
+                yield Prediction(name, labels, score_table(score, self.labels))
+
+    def _read(self, row: Mapping[str, Any]) -> dict[str, list[int]] | str:
+        """The input of a row, or why there is none."""
+        try:
+            item = self.encoder.encode(row)
+        except LayerSelectError as error:
+            return str(error)
+        rows, highest = embedding_rows(self.model), max(item["input_ids"])
+        if rows is not None and highest >= rows:
+            word = self.encoder.tokenizer.convert_ids_to_tokens(highest)
+            return f"row {row.get('id')!r} holds {word!r}, for which the model has no embedding"
+        return item
+
+    def _scored_apart(self, items: Sequence[dict[str, list[int]]]) -> list[np.ndarray | str]:
+        """The scores of each input; where the batch fails, one by one, so that the bad ones are told from the others."""
+        if not items:
+            return []
+        try:
+            return list(self._scores_of(items))
+        except Exception as error:  # what other people's models raise
+            if len(items) == 1:
+                return [f"the model cannot read it ({reason(error)})"]
+            return [score for item in items for score in self._scored_apart([item])]
 
     def _scores(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        batch = Collator(self.encoder.tokenizer)(self.encoder(rows))
+        return self._scores_of(self.encoder(rows))
+
+    def _scores_of(self, items: Sequence[dict[str, list[int]]]) -> np.ndarray:
+        batch = Collator(self.encoder.tokenizer)(items)
         with torch.no_grad():
             logits = self.head.logits(self.model, {key: value.to(self.device) for key, value in batch.items()})
-        return probabilities(logits.cpu().numpy(), multi_label=self.multi_label)
+        scores = probabilities(logits.cpu().numpy(), multi_label=self.multi_label)
+        if not np.isfinite(scores).all():
+            raise LayerSelectError("the model's scores are not numbers")
+        return scores

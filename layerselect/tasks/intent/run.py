@@ -12,6 +12,7 @@ from typing import Any
 from transformers import set_seed
 
 from ...data import Corpus
+from ...errors import LayerSelectError
 from ...integrations.transformers import last_checkpoint
 from ...transfer import base_fingerprint
 from ..adapters import add_adapter
@@ -20,6 +21,7 @@ from ..demo_model import build_demo_classifier, build_demo_writer
 from ..facts import training_facts
 from ..label_words import LabelWords, label_sets
 from ..models import LoadedModel, load_classifier, load_writer
+from ..positions import usable_positions
 from ..probe import reserve_for_probe
 from ..rows import TRAIN
 from ..run_folder import CHECKPOINTS, RunFolder
@@ -27,8 +29,9 @@ from ..run_log import RunLog
 from ..saved_adapter import ADAPTER, BASE, base_reference
 from ..settings import check_device
 from ..trunk import RunTrunk
+from ..vocabulary import cover_tokens
 from .config import IntentConfig
-from .dataset import Encoder, build_splits, make_targets
+from .dataset import Encoder, Splits, build_splits, make_targets
 from .finish import COMMAND, final_scores, write_files
 from .predict import save_adapter
 from .results import SplitResult, split_results
@@ -78,11 +81,12 @@ def run_intent(
     loaded, words, encoder = prepare(config, corpus)
     fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
     whole = build_splits(corpus, encoder, holdout=config.holdout, seed=config.split_seed)
+    cover(loaded, words, whole)
     train, probe = reserve_for_probe(whole.train, config)
     splits = replace(whole, train=train, probe=probe)
     base = copy.deepcopy(loaded.model) if config.model == DEMO and config.adapter != "none" else None
     model = add_adapter(loaded, config.adapter_config())
-    check_selection(model, loaded.tokenizer, splits, words, config, multi_label=corpus.multi_label)
+    check_selection(model, loaded, splits, words, config, multi_label=corpus.multi_label)
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
     if base is not None:
@@ -129,6 +133,12 @@ def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, LabelWor
     return loaded, words, encoder
 
 
+def cover(loaded: LoadedModel, words: LabelWords | None, splits: Splits) -> None:
+    """Sees to it that every token that will be read has an embedding; see :func:`layerselect.tasks.vocabulary.cover_tokens`."""
+    written = words.tokens if words else []
+    cover_tokens(loaded.model, loaded.tokenizer, [*splits.token_lists(), *written], loaded.source)
+
+
 def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:
     writes = config.head == "generate"
     if config.model != DEMO:
@@ -160,9 +170,13 @@ def _words(corpus: Corpus, loaded: LoadedModel) -> LabelWords | None:
 
 def _max_length(config: IntentConfig, loaded: LoadedModel, words: LabelWords | None) -> int:
     """The option, or less where the model has fewer positions (of which the label's words take some)."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None)
+    positions = usable_positions(loaded.model)
     if positions is not None and words is not None:
         positions -= words.longest
+        if positions < 1:
+            raise LayerSelectError(
+                f"{loaded.source} reads at most {positions + words.longest} tokens, which the label's words take up: use --head classifier"
+            )
     if positions is not None and positions < config.max_length:
         logger.warning(
             "%s reads at most %d tokens: --max-length %d is lowered", loaded.source, positions, config.max_length

@@ -14,9 +14,11 @@ from transformers import EvalPrediction, TrainerCallback
 from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
 from ..label_words import LabelWords
+from ..models import LoadedModel
 from ..probe import give_probe
 from ..run_folder import HISTORY_ROWS
 from ..training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
+from ..trial import try_passes
 from ..trunk import RunTrunk, try_selector
 from .config import IntentConfig
 from .dataset import Collator, Splits, label_counts
@@ -104,7 +106,7 @@ def build_trainer(
 
 def check_selection(
     model: nn.Module,
-    tokenizer: Any,
+    loaded: LoadedModel,
     splits: Splits,
     words: LabelWords | None,
     config: IntentConfig,
@@ -113,18 +115,32 @@ def check_selection(
 ) -> None:
     """Finds out before the training begins whether its options fit the model and the corpus.
 
+    Args:
+        model: ``loaded.model``, ready to train.
+
     Raises:
-        LayerSelectError: the rule or another option of the selector does not fit the model, or a choice among
+        LayerSelectError: the model cannot be trained on the corpus or evaluated, the rule or another option of the selector does not fit the model, or a choice among
             checkpoints is asked for and no split is there to choose by, or nothing would train, or hidden states are to be
             kept and cannot.
     """
     check_training(model, config, evaluates=splits.select is not None)
     head = LabelWordHead(words) if words else ClassifierHead(multi_label=multi_label)
+    collate = Collator(loaded.tokenizer, words)
+
+    def batch_of(examples: list[dict[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
+        batch = collate(examples)
+        return {name: value for name, value in batch.items() if name != "labels"}, batch["labels"]
+
+    every = [split[i] for split in (splits.train, *splits.report) for i in range(len(split))]
+    try_passes(
+        model, loaded.source, [len(example["input_ids"]) for example in every],
+        train=lambda numbers: head.loss(model, *batch_of([every[i] for i in numbers])),
+        evaluate=lambda numbers: head.evaluate(model, *batch_of([every[i] for i in numbers])),
+    )  # fmt: skip
 
     def look() -> None:
-        batch = Collator(tokenizer, words)([splits.train[i] for i in range(min(2, len(splits.train)))])
         with torch.no_grad():
-            head.loss(model, {name: value for name, value in batch.items() if name != "labels"}, batch["labels"])
+            head.loss(model, *batch_of([splits.train[i] for i in range(min(2, len(splits.train)))]))
 
     try_selector(model, config, look)
 

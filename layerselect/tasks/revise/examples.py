@@ -10,6 +10,7 @@ from typing import Any
 from ...data import Corpus
 from ...errors import LayerSelectError
 from ..completions import CompletionSplit, completion_tokens, prompt_tokens
+from ..reading import read_tokens
 from ..rows import TRAIN, split_rows, watched_split
 from .cutting import cut_pair
 from .prompts import tidy, write_completion, write_prompt
@@ -94,7 +95,7 @@ def _encode(
 
 def token_counter(tokenizer: Any) -> Callable[[str], int]:
     """Counts a text's tokens."""
-    return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return lambda text: len(read_tokens(tokenizer, text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def token_budget(source_tokens: int) -> int:

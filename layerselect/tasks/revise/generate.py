@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from ...errors import LayerSelectError
 from ...probing import evaluating
 from ..completions import base_of, pad_prompts, unwrapped
+from ..positions import usable_positions
+from ..traits import traits_of
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +97,13 @@ def generate(
     if end is None:
         raise LayerSelectError("the tokenizer has no end token, at which writing stops: use another model")
     base = base_of(model)
-    limits = _limits(prompts, budgets, config.max_new_tokens, getattr(base.config, "max_position_embeddings", None))
+    limits = _limits(prompts, budgets, config.max_new_tokens, usable_positions(base))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), -limits[i], i))
     texts = [""] * len(prompts)
+    done = 0
     with evaluating(model), _drawing(config, torch.device(device)), torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in _batches(order, prompts, batch_size, mixed=traits_of(base).pads):
             batch = {k: v.to(device) for k, v in pad_prompts([prompts[i] for i in chosen], pad).items()}
             allowed = [limits[i] for i in chosen]
             with _settings(base, config, max(allowed) + 1, end, pad):
@@ -109,9 +112,20 @@ def generate(
                 )
             for i, row in zip(chosen, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
                 texts[i] = _text(tokenizer, row, end)
+            done += len(chosen)
             if on_batch is not None:
-                on_batch(start + len(chosen), len(order))
+                on_batch(done, len(order))
     return texts
+
+
+def _batches(
+    order: Sequence[int], prompts: Sequence[Sequence[int]], size: int, *, mixed: bool
+) -> Iterator[Sequence[int]]:
+    """Batches in that order; of prompts of equal length, unless lengths may be mixed."""
+    runs = [list(order)] if mixed else [list(run) for _, run in groupby(order, key=lambda i: len(prompts[i]))]
+    for run in runs:
+        for start in range(0, len(run), size):
+            yield run[start : start + size]
 
 
 def _limits(
@@ -173,7 +187,7 @@ def _settings(base: nn.Module, config: GenerationConfig, longest: int, end: int,
         max_new_tokens=longest,
         do_sample=config.sample,
         num_beams=config.beams,
-        use_cache=True,
+        use_cache=traits_of(base).generates_from_memory,
         eos_token_id=end,
         pad_token_id=pad,
         bos_token_id=None,

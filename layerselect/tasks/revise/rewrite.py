@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import AutoTokenizer
 
 from ...errors import LayerSelectError
 from ..completions import prompt_tokens
-from ..models import load_writer, pad_on
+from ..models import load_writer, pad_on, saved_tokenizer
 from ..saved_adapter import find_adapter, load_adapted, read_meta
 from .cutting import outer_space, split_text
 from .examples import token_budget, token_counter
@@ -60,7 +59,7 @@ class Rewriter:
         path = find_adapter(folder)
         meta = read_meta(path, "revise", command="layerselect revise")
         network = load_adapted(path, meta, load_writer, model=model)
-        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
+        tokenizer = saved_tokenizer(path)
         pad_on(tokenizer, writes=True)
         return cls(network, tokenizer, labels=meta["labels"], max_length=meta["max_length"], device=device)
 

@@ -1,0 +1,172 @@
+"""What is found out about a model by trying it: whether it may be read in padded batches, and whether its memory can be used.
+
+Most models pass over padding that is masked. Some do not (FNet has no mask, RWKV reads padding into its state): their rows are run in
+groups of equal length. Most models that keep keys and values go on from them as if they had read everything at once. Some do not (of
+state-space models and linear attention the cache is not all that is remembered, or not for several tokens at a time): they read prompt
+and answer again for each answer.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import LayerSelectError
+from .running import run_tokens
+
+logger = logging.getLogger(__name__)
+
+_PLACE = "_layerselect_traits"
+#: Differences of logits, as a share of the largest one, up to which they are taken for the same.
+CLOSE = 1e-4
+_SHORT, _LONG, _MORE = 5, 9, 2
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a model can be relied on for.
+
+    Attributes:
+        pads: masked padding changes nothing.
+        continues: a writer goes on from its keys and values as if it had read everything at once.
+        generates_from_memory: the same of ``generate`` with its cache.
+    """
+
+    pads: bool = True
+    continues: bool = True
+    generates_from_memory: bool = True
+
+
+def traits_of(model: nn.Module) -> Traits:
+    """What :func:`find_traits` has found out about the model (or one that it is a copy of, or an adapter around)."""
+    found = getattr(model, _PLACE, None)
+    return found if isinstance(found, Traits) else Traits()
+
+
+@torch.no_grad()
+def find_traits(model: nn.Module, source: str, *, pad: int, writes: bool) -> Traits:
+    """Tries the model on a few made-up tokens and keeps with it what came of that.
+
+    Args:
+        pad: the number of the padding token.
+        writes: it writes; padding then stands on the left.
+
+    Raises:
+        LayerSelectError: it cannot be run on tokens alone.
+    """
+    short, long = _made_up(model, pad)
+    with _undisturbed():
+        try:
+            alone = [_last(model, row, writes) for row in (short, long)]
+        except Exception as error:  # what other people's models raise
+            raise LayerSelectError(f"{source} cannot be run on the tokens of a text: {reason(error)}") from error
+        pads = _pads(model, short, long, alone, pad, writes)
+        found = Traits(pads, *(_remembers(model, short, long, pad, pads) if writes else (True, True)))
+    if not found.pads:
+        logger.info("%s does not pass over padding: its rows are read in groups of equal length", source)
+    if not (found.continues and found.generates_from_memory):
+        logger.info("%s does not go on from what it keeps of a text: prompts are read again for each answer", source)
+    setattr(model, _PLACE, found)
+    return found
+
+
+def reason(error: Exception) -> str:
+    """The kind and the first words of an error of other people's code."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Whatever is drawn in the block, the global generator is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def _made_up(model: nn.Module, pad: int) -> tuple[Tensor, Tensor]:
+    rows = model.get_input_embeddings().weight.shape[0] if model.get_input_embeddings() is not None else pad + 32
+    usable = [number for number in range(min(rows, 64)) if number != pad] or [0]
+    ids = torch.tensor([usable[(7 + 3 * i) % len(usable)] for i in range(_SHORT + _LONG)])
+    return ids[None, :_SHORT], ids[None, _SHORT:]
+
+
+def _run(model: nn.Module, ids: Tensor, mask: Tensor | None = None, **options: Any) -> Any:
+    return run_tokens(model, ids, torch.ones_like(ids) if mask is None else mask, **options)
+
+
+def _last(model: nn.Module, ids: Tensor, writes: bool) -> Tensor:
+    logits = _run(model, ids).logits
+    return logits[0, -1] if writes else logits[0]
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    size = torch.maximum(one.abs().max(), other.abs().max())
+    return bool((one - other).abs().max() <= CLOSE * size) or not bool(torch.isfinite(one).all())
+
+
+def _pads(model: nn.Module, short: Tensor, long: Tensor, alone: list[Tensor], pad: int, writes: bool) -> bool:
+    ids, mask = _batch(short, long, pad, left=writes)
+    try:
+        logits = _run(model, ids, mask).logits
+    except Exception:  # it takes no mask, or not such a one
+        logger.debug("padded rows cannot be run", exc_info=True)
+        return False
+    rows = logits[:, -1] if writes else logits
+    return all(_alike(*pair) for pair in zip(alone, rows, strict=True))
+
+
+def _batch(short: Tensor, long: Tensor, pad: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    padding = torch.full((1, _LONG - _SHORT), pad)
+    row = torch.cat([padding, short] if left else [short, padding], dim=1)
+    covered = torch.cat([torch.zeros_like(padding), torch.ones_like(short)] if left else [torch.ones_like(short), torch.zeros_like(padding)], 1)
+    return torch.cat([row, long]), torch.cat([covered, torch.ones_like(long)])
+
+
+def _remembers(model: nn.Module, short: Tensor, long: Tensor, pad: int, pads: bool) -> tuple[bool, bool]:
+    """Whether label words and ``generate`` may go on from what the model keeps of a prompt."""
+    ids, mask = _batch(short, long, pad, left=True) if pads else (long, torch.ones_like(long))
+    more = ids[:, :_MORE]
+    if pads:
+        more = torch.where(mask[:, :_MORE] == 1, more, long[:, :_MORE])
+    seen = torch.cat([mask, torch.ones_like(more)], dim=1)
+    whole = _run(model, torch.cat([ids, more], dim=1), seen).logits[:, -_MORE:]
+    return _continues(model, ids, mask, more, seen, whole), _generates(model, ids, mask, pad)
+
+
+def _continues(model: nn.Module, ids: Tensor, mask: Tensor, more: Tensor, seen: Tensor, whole: Tensor) -> bool:
+    try:
+        memory = getattr(_run(model, ids, mask, use_cache=True), "past_key_values", None)
+        if memory is None:
+            return False
+        # Twice, as for two answers: what one has read must not be there for the other.
+        for _ in range(2):
+            found = _run(model, more, seen, use_cache=True, past_key_values=copy.deepcopy(memory)).logits
+            if found.shape != whole.shape or not _alike(whole, found):
+                return False
+    except Exception:  # it cannot go on from what it keeps
+        logger.debug("the model's memory cannot be used", exc_info=True)
+        return False
+    return True
+
+
+def _generates(model: nn.Module, ids: Tensor, mask: Tensor, pad: int) -> bool:
+    """Whether what ``generate`` finds likely with its cache is what the model finds likely without."""
+    if not hasattr(model, "generate"):
+        return False
+    options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "num_beams": 1, "pad_token_id": pad}
+    try:
+        found = model.generate(input_ids=ids, attention_mask=mask, use_cache=True, output_logits=True, return_dict_in_generate=True, **options)
+    except Exception:
+        logger.debug("generate() with a cache cannot be used", exc_info=True)
+        return False
+    written = found.sequences[:, ids.shape[1] :]
+    seen = torch.cat([mask, torch.ones_like(written)], dim=1)
+    direct = _run(model, found.sequences, seen).logits[:, ids.shape[1] - 1 : -1]
+    return all(_alike(direct[:, step], logits) for step, logits in enumerate(found.logits))
