@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from .running import run_tokens
+from .vocabulary import embedding_rows
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _made_up(model: nn.Module, pad: int) -> tuple[Tensor, Tensor]:
-    rows = model.get_input_embeddings().weight.shape[0] if model.get_input_embeddings() is not None else pad + 32
-    usable = [number for number in range(min(rows, 64)) if number != pad] or [0]
+    usable = [number for number in range(min(embedding_rows(model) or 64, 64)) if number != pad] or [0]
     ids = torch.tensor([usable[(7 + 3 * i) % len(usable)] for i in range(_SHORT + _LONG)])
     return ids[None, :_SHORT], ids[None, _SHORT:]
 
