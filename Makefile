@@ -1,15 +1,17 @@
 # Everything a fresh machine needs is set up by the targets themselves, in .venv.
 #   make demo    set-up, build and the main job on the demo corpus
 #   make test    set-up, build and the tests
+#   make fuzz    inputs that nobody meant, for MINUTES=10 minutes
 #   make frameworks    the table of docs/frameworks.md: other people's frameworks, each in an environment of its own (an hour)
 # TORCH=torch==2.14.1 chooses another build of torch (default: the CPU build this release is tested with).
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+MINUTES ?= 10
 BIN := $(VENV)/bin
 NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: setup demo test lint bench frameworks cuda-check clean
+.PHONY: setup demo test lint bench frameworks fuzz cuda-check clean
 
 setup: $(VENV)/.installed
 
@@ -38,6 +40,10 @@ bench: setup
 # Environments, results and logs are kept in .frameworks, so that it goes on where it was; ONLY=expression picks cases.
 frameworks: setup
 	$(BIN)/python -m frameworks --only "$(ONLY)"
+
+# One process per part; SEED=number draws other inputs. Fails if anything but a result or a refusal of one line came.
+fuzz: setup
+	$(BIN)/python -m tools.fuzz --minutes $(MINUTES) --seed $(or $(SEED),1)
 
 # Every kernel for every architecture, warnings as errors, no spills. Needs nvcc, no GPU and no Python package.
 cuda-check:

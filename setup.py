@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ HEADERS = sorted(str(path) for pattern in ("*.h", "*.cuh") for path in Path("csr
 # -ffp-contract=off: rounding must not depend on whether the compiler finds a fused multiply-add.
 COMPILE_FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-g0", "-DAT_PER_OPERATOR_HEADERS"]
 # torch's own headers leave parameters unused.
+OPENMP = "-fopenmp"
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi"]
 
 
@@ -46,6 +48,35 @@ def missing_for_native() -> str | None:
     except ImportError:
         return "torch cannot be imported in the build environment"
     return None
+
+
+def missing_for_threads() -> str | None:
+    """What keeps the core from using more than one thread, or None."""
+    import torch
+
+    if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
+        return "this build of torch does not use OpenMP"
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    # The runtime that serves is the one in the process, torch's libgomp. What clang compiles calls another one by name.
+    program = "#ifdef __clang__\n#error\n#endif\n#include <omp.h>\nint main() { return omp_get_thread_num(); }"
+    command = [*compiler, OPENMP, "-x", "c++", "-fsyntax-only", "-"]
+    if subprocess.run(command, input=program, capture_output=True, text=True, check=False).returncode:
+        return f"{compiler[0]} is not g++ with OpenMP (install g++ and libgomp, or set CXX)"
+    return None
+
+
+def thread_flags() -> list[str]:
+    """What makes ``at::parallel_for`` parallel: it is a template, whose OpenMP pragma is compiled here.
+
+    The flag is the compiler's alone. The linker does not get it, so that the extension names no OpenMP runtime of its own: its calls
+    are resolved by the one that libtorch_cpu has loaded, whatever file that is, and no second pool of threads spins against torch's.
+    """
+    reason = missing_for_threads()
+    if reason is None:
+        return [OPENMP]
+    if not BUILDING.isdisjoint(sys.argv):
+        sys.stderr.write(f"layerselect: WARNING: the compiled core will use one thread, since {reason}\n")
+    return []
 
 
 def find_toolkit() -> None:
@@ -113,7 +144,7 @@ def native_options() -> dict:
     without_cuda = missing_for_cuda()
     if without_cuda is not None and os.environ.get("LAYERSELECT_CUDA") == "1":
         sys.exit(f"layerselect: LAYERSELECT_CUDA=1, but {without_cuda}")
-    flags = COMPILE_FLAGS + WARNING_FLAGS
+    flags = COMPILE_FLAGS + WARNING_FLAGS + thread_flags()
     if without_cuda is None:
         arguments = {"cxx": [*flags, "-DLAYERSELECT_WITH_CUDA"], "nvcc": ["-std=c++20", "-O3"]}
         extension = CUDAExtension("layerselect._C", SOURCES + KERNELS, depends=HEADERS, extra_compile_args=arguments)

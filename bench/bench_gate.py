@@ -21,7 +21,7 @@ from layouts import Turns
 
 #: Layers, matrices in each.
 SHAPES = {"80 x 14": (80, 14), "48 x 776": (48, 776), "480 x 1": (480, 1)}
-TARGETS = {"80 x 14": 1.15, "48 x 776": 1.25, "480 x 1": 1.25}
+TARGETS = {"80 x 14": 1.15, "48 x 776": 1.25, "480 x 1": 1.5}
 OPTIMIZERS = {
     "fused": lambda ps: torch.optim.AdamW(ps, lr=1e-3, fused=True),
     "foreach": lambda ps: torch.optim.AdamW(ps, lr=1e-3, foreach=True),

@@ -1,9 +1,11 @@
-"""The norm pass beside a plain read of the same bytes, and beside what torch offers.
+"""The norm pass beside a plain read of the same bytes, beside what torch offers, and between other work on the same threads.
 
 python -m pytest bench/bench_norms.py --benchmark-only --benchmark-enable -s
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +14,10 @@ from layerselect import _backend
 from layouts import LAYOUTS, Turns
 
 ROUNDS = 31
-TARGETS = {"lora": 0.6, "full": 0.85}
+#: The least share of the read's speed, by layout and number of threads.
+TARGETS = {("lora", 1): 0.6, ("full", 1): 0.85, ("lora", 2): 0.8, ("full", 2): 0.9}
+#: How often each part of a step is repeated where parts are timed apart and in turn.
+REPEATS = 4
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -43,6 +48,47 @@ def test_norm_pass(benchmark, name, dtype, threads):
         share = turns.ratio(read, contender)
         print(f"{contender:24s}{turns.median(contender) * 1e3:8.2f}{speed:8.1f}{share:10.2f}")
         benchmark.extra_info[contender] = {"ms": turns.median(contender) * 1e3, "of_read": share}
-    share = turns.ratio(read, "segment_sqnorm")
+    share = turns.ratio_and_interval(read, "segment_sqnorm")
     faster = turns.ratio("_foreach_norm(float32)", "segment_sqnorm")
-    print(f"segment_sqnorm: {share:.2f} of the read (target {TARGETS[name]}), {faster:.1f} x _foreach_norm(float32)")
+    print(
+        f"segment_sqnorm: {share} of the read (target {TARGETS[name, threads]}), {faster:.1f} x _foreach_norm(float32)"
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_in_turn(benchmark, threads):
+    """A forward pass, a norm pass and an optimizer step in turn, and each of them apart: if each had a pool of threads of its own, the
+    ones that wait would take the cores of the ones that work."""
+    layout = LAYOUTS["lora"](torch.float32)
+    native = _backend.load("native")
+    segments = torch.tensor(layout.layer)
+    model = torch.nn.Sequential(*(torch.nn.Linear(512, 512) for _ in range(8)))
+    inputs = torch.randn(512, 512)
+    parameters = [torch.nn.Parameter(t.clone()) for t in layout.tensors]
+    for p, gradient in zip(parameters, layout.tensors, strict=True):
+        p.grad = gradient
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(inputs)
+
+    def norms() -> None:
+        native.segment_sqnorm(layout.tensors, segments, layout.num_layers, None)
+
+    def repeated(*parts: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(REPEATS):
+                for part in parts:
+                    part()
+
+        return run
+
+    apart = {"forward": forward, "norms": norms, "step": optimizer.step}
+    turns = Turns(
+        {name: repeated(part) for name, part in apart.items()} | {"in turn": repeated(forward, norms, optimizer.step)}
+    )
+    turns.measure(benchmark, ROUNDS, threads)
+    each = ", ".join(f"{name} {turns.median(name) / REPEATS * 1e3:.2f} ms" for name in turns.seconds)
+    print(f"\n{threads} thread(s): {each}; in turn to the sum apart: {turns.ratio_and_interval('in turn', *apart)}")
+    benchmark.extra_info["ratio"] = turns.ratio("in turn", *apart)

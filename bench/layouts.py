@@ -109,10 +109,19 @@ class Turns:
     def median(self, name: str) -> float:
         return statistics.median(self.seconds[name])
 
-    def ratio(self, numerator: str, denominator: str) -> float:
+    def ratios(self, numerator: str, *denominators: str) -> list[float]:
+        """The quotient within each round; of several denominators by their sum."""
+        below = [sum(times) for times in zip(*(self.seconds[name] for name in denominators), strict=True)]
+        return [a / b for a, b in zip(self.seconds[numerator], below, strict=True)]
+
+    def ratio(self, numerator: str, *denominators: str) -> float:
         """Median over the rounds of the quotient within a round."""
-        pairs = zip(self.seconds[numerator], self.seconds[denominator], strict=True)
-        return statistics.median(a / b for a, b in pairs)
+        return statistics.median(self.ratios(numerator, *denominators))
+
+    def ratio_and_interval(self, numerator: str, *denominators: str) -> str:
+        """The median quotient with the interval of 95 % in which it lies, for a table."""
+        low, high = bootstrap_interval([self.ratios(numerator, *denominators)])
+        return f"{self.ratio(numerator, *denominators):.2f} ({low:.2f} to {high:.2f})"
 
     def differences(self, name: str, base: str) -> list[float]:
         """The difference within each round, in seconds."""

@@ -8,6 +8,7 @@
 #include "gradient_marks.h"
 #include "hooks.h"
 #include "ops.h"
+#include "weight_marks.h"
 
 namespace {
 
@@ -59,15 +60,23 @@ void close_step(DeviceCore& core, std::vector<std::int64_t> measured, std::vecto
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.doc() = "Compiled core of layerselect; use it through layerselect.ops and FastSelector.";
 
-  m.def("segment_sqnorm", &layerselect::segment_sqnorm, py::arg("tensors"), py::arg("segments"),
+  // What operators.cpp registers, called through the dispatcher.
+  const py::object operators = py::module_::import("torch").attr("ops").attr("layerselect");
+  m.attr("segment_sqnorm") = operators.attr("segment_sqnorm").attr("default");
+  m.attr("variance_split") = operators.attr("variance_split").attr("default");
+  // For tests: what the operator does on a device, on the CPU with the kernels' twins.
+  m.def("segment_sqnorm_on_device", &layerselect::segment_sqnorm_on_device, py::arg("tensors"), py::arg("segments"),
         py::arg("num_segments"), py::arg("inv_scale") = py::none(), NoGil());
-  m.def("variance_split", &layerselect::variance_split, py::arg("scores"), py::arg("status"), py::arg("window_lo"),
-        py::arg("window_hi"), py::arg("inclusive"), py::arg("splits"), NoGil());
   m.def("top_ranked", &layerselect::top_ranked, py::arg("scores"), py::arg("status"), py::arg("k"), NoGil());
   m.def("above", &layerselect::above, py::arg("scores"), py::arg("status"), py::arg("gamma"), NoGil());
   m.def("within_budget", &layerselect::within_budget, py::arg("scores"), py::arg("status"), py::arg("base"),
         py::arg("costs"), py::arg("budget"), NoGil());
   m.def("instruction_set", &layerselect::sqnorm_instruction_set);
+#ifdef _OPENMP
+  m.attr("openmp") = true;  // norms are summed on as many threads as torch has
+#else
+  m.attr("openmp") = false;
+#endif
 
   // The monitor's lock is only ever waited for without the GIL: whoever holds it may need the GIL to release a tensor.
   py::class_<GradientMonitor, std::shared_ptr<GradientMonitor>>(m, "GradientMonitor")
@@ -87,6 +96,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def(py::init<std::vector<at::Tensor>>(), py::arg("parameters"))
       .def("mark", &layerselect::GradientMarks::mark, NoGil())
       .def("moved", &layerselect::GradientMarks::moved, NoGil());
+
+  // With the GIL: a look takes less time than giving it away.
+  py::class_<layerselect::WeightMarks>(m, "WeightMarks")
+      .def(py::init<std::vector<at::Tensor>>(), py::arg("parameters"))
+      .def("note", &layerselect::WeightMarks::note, py::arg("begin"), py::arg("end"))
+      .def("moved", &layerselect::WeightMarks::moved, py::arg("begin"), py::arg("end"));
 
   m.def("has_cuda_kernels", &layerselect::cuda::has_cuda_kernels);
   py::class_<DeviceCore, std::shared_ptr<DeviceCore>>(m, "DeviceCore")

@@ -1,13 +1,20 @@
 #include "ops.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/segment_reduce.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "checks.h"
 #include "cpu/select_cpu.h"
 #include "cpu/sqnorm_cpu.h"
+#include "cuda/core.h"
 #include "select.h"
 #include "tensor_view.h"
 
@@ -54,27 +61,39 @@ class CheckedScores {
 
 }  // namespace
 
-at::Tensor segment_sqnorm(const std::vector<std::optional<at::Tensor>>& tensors, const at::Tensor& segments,
-                          std::int64_t num_segments, std::optional<double> inv_scale) {
+namespace {
+
+// The segment of each of so many tensors.
+std::vector<std::int64_t> checked_segments(const at::Tensor& segments, std::size_t tensors, std::int64_t num_segments) {
   check_vector(segments, "segments", at::kLong);
-  LS_CHECK(segments.numel() == static_cast<std::int64_t>(tensors.size()), "segments has ", segments.numel(),
-           " entries for ", tensors.size(), " tensors; give one segment for each");
+  LS_CHECK(segments.numel() == static_cast<std::int64_t>(tensors), "segments has ", segments.numel(), " entries for ",
+           tensors, " tensors; give one segment for each");
   LS_CHECK(num_segments >= 0, "num_segments is ", num_segments, "; it must not be negative");
   const at::Tensor contiguous = segments.contiguous();
-  const auto* segment = contiguous.const_data_ptr<std::int64_t>();
+  const auto* begin = contiguous.const_data_ptr<std::int64_t>();
+  std::vector<std::int64_t> result(begin, begin + tensors);
+  for (std::size_t i = 0; i < tensors; ++i) {
+    LS_CHECK(result[i] >= 0 && result[i] < num_segments, "segments[", i, "] is ", result[i], "; it must be in 0..",
+             num_segments - 1);
+  }
+  return result;
+}
 
+}  // namespace
+
+at::Tensor segment_sqnorm(const std::vector<std::optional<at::Tensor>>& tensors, const at::Tensor& segments,
+                          std::int64_t num_segments, std::optional<double> inv_scale) {
+  const std::vector<std::int64_t> segment = checked_segments(segments, tensors.size(), num_segments);
   std::vector<TensorView> views(tensors.size());
   std::vector<at::Tensor> copies(tensors.size());
   std::vector<std::int64_t> numels(tensors.size());
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    LS_CHECK(segment[i] >= 0 && segment[i] < num_segments, "segments[", i, "] is ", segment[i], "; it must be in 0..",
-             num_segments - 1);
     if (tensors[i].has_value()) {
       views[i] = view_of(*tensors[i], [i] { return c10::str("tensors[", i, "]"); }, copies[i]);
     }
     numels[i] = views[i].numel;
   }
-  const Plan plan(std::move(numels), std::vector<std::int64_t>(segment, segment + tensors.size()), num_segments);
+  const Plan plan(std::move(numels), segment, num_segments);
   at::Tensor sums = at::empty({num_segments}, at::kDouble);
   auto* out = sums.mutable_data_ptr<double>();
   segment_sqnorm_cpu(plan, views, out);
@@ -84,6 +103,49 @@ at::Tensor segment_sqnorm(const std::vector<std::optional<at::Tensor>>& tensors,
     }
   }
   return sums;
+}
+
+at::Tensor segment_sqnorm_on_device(const std::vector<std::optional<at::Tensor>>& tensors, const at::Tensor& segments,
+                                    std::int64_t num_segments, std::optional<double> inv_scale) {
+  const std::vector<std::int64_t> segment = checked_segments(segments, tensors.size(), num_segments);
+  std::vector<at::Tensor> present;
+  std::vector<std::int64_t> segment_of;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (!tensors[i].has_value() || !tensors[i]->defined()) {
+      continue;
+    }
+    const c10::Device device = present.empty() ? tensors[i]->device() : present.front().device();
+    check_dense(*tensors[i], [i] { return c10::str("tensors[", i, "]"); }, device);
+    present.push_back(*tensors[i]);
+    segment_of.push_back(segment[i]);
+  }
+  const auto options = at::TensorOptions(present.empty() ? c10::Device(c10::kCPU) : present.front().device());
+  if (present.empty() || num_segments == 0) {
+    return at::zeros({num_segments}, options.dtype(at::kDouble));
+  }
+  cuda::DeviceCore core(present, std::vector<std::int64_t>(present.size(), 0), 1, "l2", 0);
+  core.hold_all({present.begin(), present.end()});
+  core.sum_held();
+
+  // Tensor order inside a segment, whatever the order of the plan; one thread adds up a segment, so its order is fixed too.
+  std::vector<std::int64_t> by_segment(present.size());
+  std::iota(by_segment.begin(), by_segment.end(), 0);
+  std::stable_sort(by_segment.begin(), by_segment.end(),
+                   [&](std::int64_t a, std::int64_t b) { return segment_of[a] < segment_of[b]; });
+  std::vector<std::int64_t> lengths(static_cast<std::size_t>(num_segments), 0);
+  for (const std::int64_t s : segment_of) {
+    ++lengths[s];
+  }
+  const auto uploaded = [&](const std::vector<std::int64_t>& values) {
+    return at::tensor(values, at::kLong).to(options.device());
+  };
+  const at::Tensor& planned = core.state().at("sqnorms");
+  at::Tensor each = at::empty_like(planned);
+  each.index_copy_(0, core.state().at("order"), planned);
+  at::Tensor sums = at::segment_reduce(each.index_select(0, uploaded(by_segment)), "sum", uploaded(lengths),
+                                       /*indices=*/std::nullopt, /*offsets=*/std::nullopt, /*axis=*/0, /*unsafe=*/true,
+                                       /*initial=*/0);
+  return inv_scale.has_value() ? sums.mul_(*inv_scale * *inv_scale) : sums;
 }
 
 MaskAndThreshold variance_split(const at::Tensor& scores, const at::Tensor& status, double window_lo, double window_hi,

@@ -14,6 +14,11 @@ namespace layerselect {
 at::Tensor segment_sqnorm(const std::vector<std::optional<at::Tensor>>& tensors, const at::Tensor& segments,
                           std::int64_t num_segments, std::optional<double> inv_scale);
 
+// The same of tensors on one device, by the kernels of the norm pass (on the CPU: by their twins); the sums stay there. It builds its
+// plan anew in each call, which copies some tables to the device: DeviceCore is for those who measure in each step.
+at::Tensor segment_sqnorm_on_device(const std::vector<std::optional<at::Tensor>>& tensors, const at::Tensor& segments,
+                                    std::int64_t num_segments, std::optional<double> inv_scale);
+
 // (mask bool[L], threshold float32[]) from scores float32[L] and status uint8[L] (see LayerStatus).
 using MaskAndThreshold = std::tuple<at::Tensor, at::Tensor>;
 MaskAndThreshold variance_split(const at::Tensor& scores, const at::Tensor& status, double window_lo, double window_hi,

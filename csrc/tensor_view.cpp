@@ -24,11 +24,7 @@ DType dtype_of(const at::Tensor& tensor, const std::function<std::string()>& nam
   return DType::kFloat32;
 }
 
-TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive,
-                   const c10::Device& device) {
-  if (!tensor.defined()) {
-    return {};
-  }
+void check_dense(const at::Tensor& tensor, const std::function<std::string()>& name, const c10::Device& device) {
   LS_CHECK(tensor.layout() == at::kStrided && !tensor.is_nested(), name(), " has layout ",
            tensor.is_nested() ? at::kJagged : tensor.layout(),
            "; norms are taken of dense (strided) gradients only: use sparse=False in the embedding it comes from");
@@ -36,6 +32,14 @@ TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>&
            " was expected here; use backend=\"torch\" for gradients on other devices");
   LS_CHECK(!tensor.key_set().has(c10::DispatchKey::Python), name(),
            " is a tensor subclass (such as DTensor); pass the plain tensor it holds on this process");
+}
+
+TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive,
+                   const c10::Device& device) {
+  if (!tensor.defined()) {
+    return {};
+  }
+  check_dense(tensor, name, device);
   TensorView view{nullptr, tensor.numel(), dtype_of(tensor, name)};
   if (view.numel == 0) {
     return view;

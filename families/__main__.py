@@ -23,7 +23,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m families", description=__doc__)
     parser.add_argument("--only", metavar="PATTERN", default="", help="only families whose names match this expression")
     parser.add_argument("--again", action="store_true", help="try them again even where a result is kept")
-    parser.add_argument("--keep", action="store_true", help="keep results that were made with other code of the package")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep results that were made with other code of the package"
+    )
     parser.add_argument("--wrong", action="store_true", help="try again those where something is wrong")
     parser.add_argument("--jobs", type=int, default=2, help="how many families are tried at a time (default: 2)")
     parser.add_argument("--list", action="store_true", help="only say what there is, and what came of it")

@@ -16,7 +16,10 @@ FOLDER = ROOT / ".families"
 @cache
 def package() -> str:
     """Changes with the code of the package and with that of the trials."""
-    files = [*ROOT.joinpath("layerselect").rglob("*.py"), *(ROOT / "families" / name for name in ("small.py", "trial.py"))]
+    files = [
+        *ROOT.joinpath("layerselect").rglob("*.py"),
+        *(ROOT / "families" / name for name in ("small.py", "trial.py")),
+    ]
     return hashlib.sha256("\0".join(path.read_text() for path in sorted(files)).encode()).hexdigest()[:16]
 
 
@@ -34,7 +37,11 @@ def keep(family: str, ended: str = "") -> None:
     """
     began = time.monotonic()
     if ended:
-        found: dict[str, Any] = {"kind": "", "builds": "", "tasks": {"classifier": {"result": "wrong", "sentence": ended, "said": []}}}
+        found: dict[str, Any] = {
+            "kind": "",
+            "builds": "",
+            "tasks": {"classifier": {"result": "wrong", "sentence": ended, "said": []}},
+        }
     else:
         from .trial import try_family
 

@@ -43,7 +43,18 @@ SIZES: dict[str, int] = {
        "ssm_state_size": 8, "mamba_chunk_size": 16, "chunk_size": 16, "state_size": 8, "vocab_size": VOCABULARY,
 }  # fmt: skip
 #: Sizes that a default configuration may leave open.
-_MAY_BE_OPEN = ("num_key_value_heads", "head_dim", "n_inner", "num_experts_per_tok", "n_group", "topk_group", "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+_MAY_BE_OPEN = (
+    "num_key_value_heads",
+    "head_dim",
+    "n_inner",
+    "num_experts_per_tok",
+    "n_group",
+    "topk_group",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+)
 
 #: Of the families that need something else: what, or ``None`` for a size that stays as it is.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -98,7 +109,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "prophetnet": {"num_hidden_layers": None, "ngram": 2},
     "qwen4_exp_text": {
-        "token_budget": 32, "compress_ratio": 4,
+        "indexer_budget": 32, "indexer_compress_ratio": 4,
         "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     },
     "reformer": {
@@ -118,7 +129,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
 
-_TEXT = ["The old bridge keeps a small plan in the evening.", "A student moves every letter with great care.", "clarity fluency style"]
+_TEXT = [
+    "The old bridge keeps a small plan in the evening.",
+    "A student moves every letter with great care.",
+    "clarity fluency style",
+]
 
 
 def families() -> list[str]:
@@ -218,8 +233,12 @@ def _tokenizer(what: str, family: str) -> tuple[Any, dict[str, int]]:
     """As such families have it: decoders with no padding token, encoders with marks around the parts of a pair."""
     if what == "decoder":
         tokenizer = _bpe(["<unk>", "<s>", "</s>"])
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
-        whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+        )
+        whole = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+        )
         return whole, {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     second = getattr(CONFIG_MAPPING[family](), "pad_token_id", 0) == 1
     first, close, pad = ("<s>", "</s>", "<pad>") if second else ("[CLS]", "[SEP]", "[PAD]")
@@ -231,7 +250,13 @@ def _tokenizer(what: str, family: str) -> tuple[Any, dict[str, int]]:
     )  # fmt: skip
     ends = {"bos_token": first, "eos_token": close} if second or what == "seq2seq" else {}
     whole = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=pad, cls_token=first, sep_token=close, unk_token="[UNK]", mask_token="[MASK]", **ends
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        cls_token=first,
+        sep_token=close,
+        unk_token="[UNK]",
+        mask_token="[MASK]",
+        **ends,
     )
     marks = {"pad_token_id": order.index(pad), "bos_token_id": order.index(first), "eos_token_id": order.index(close)}
     return whole, {**marks, **({"decoder_start_token_id": order.index(close)} if what == "seq2seq" else {})}
@@ -242,7 +267,10 @@ def _bpe(special: list[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_TEXT * 3, trainer)
     return tokenizer

@@ -1,1 +1,2 @@
-def write(f): pass
+def write(f):
+    pass

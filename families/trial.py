@@ -77,11 +77,18 @@ def _outcome(check: Callable[[Path, Path], None], folder: Path, corpus: Path) ->
         except Exception as error:  # what users would see as a traceback is what is looked for
             result, sentence = "wrong", f"a traceback: {_one_line(error)} ({_where(error)})"
     seconds = round(time.monotonic() - started, 1)
-    return {"result": result, "sentence": sentence.replace(str(folder.parent) + "/", ""), "said": said, "seconds": seconds}
+    return {
+        "result": result,
+        "sentence": sentence.replace(str(folder.parent) + "/", ""),
+        "said": said,
+        "seconds": seconds,
+    }
 
 
 def _classifier(folder: Path, corpus: Path) -> None:
-    settings = IntentConfig(data=str(corpus), model=str(folder), out="out-classifier", format="pair", max_length=512, **_TRAINING)
+    settings = IntentConfig(
+        data=str(corpus), model=str(folder), out="out-classifier", format="pair", max_length=512, **_TRAINING
+    )
     run_intent(settings)
     _check_losses(Path("out-classifier"))
     _check_predictions(Path("out-classifier"))
@@ -126,7 +133,15 @@ def _revise(folder: Path, corpus: Path) -> None:
 
 def _cache(folder: Path, corpus: Path) -> None:
     """Kept hidden states, with the head that the family has."""
-    options = {**_TRAINING, "max_steps": 8, "trunk": "cached", "cut": "1", "trunk_store": "none", "mode": "freeze", "rule": "all"}
+    options = {
+        **_TRAINING,
+        "max_steps": 8,
+        "trunk": "cached",
+        "cut": "1",
+        "trunk_store": "none",
+        "mode": "freeze",
+        "rule": "all",
+    }
     head = "classifier" if _classifies(folder) else "generate"
     settings = IntentConfig(data=str(corpus), model=str(folder), out="out-cache", head=head, **options)
     found = run_intent(settings)
@@ -148,7 +163,15 @@ CHECKS: dict[str, Callable[[Path, Path], None]] = {
     "classifier": _classifier, "generate": _generate, "revise": _revise, "cache": _cache, "card": _card,
 }  # fmt: skip
 
-_TRAINING: dict[str, Any] = {"max_steps": STEPS, "batch_size": 8, "lr": 5e-3, "lora_dropout": 0.05, "keep": "last", "device": "cpu", "dropout": 0.0}
+_TRAINING: dict[str, Any] = {
+    "max_steps": STEPS,
+    "batch_size": 8,
+    "lr": 5e-3,
+    "lora_dropout": 0.05,
+    "keep": "last",
+    "device": "cpu",
+    "dropout": 0.0,
+}
 
 
 def _classifies(folder: Path) -> bool:
@@ -196,7 +219,10 @@ def _corpus(path: Path) -> Path:
     """Revisions that are easy to tell apart, of unlike lengths; a few are longer than any position of the small models."""
     draw = random.Random(7)
     subjects = ["The committee", "A student", "The old bridge", "My neighbour"]
-    verbs, objects = ["shows", "keeps", "moves", "opens"], ["the result", "a small boat", "every letter", "a plan for the long winter"]
+    verbs, objects = (
+        ["shows", "keeps", "moves", "opens"],
+        ["the result", "a small boat", "every letter", "a plan for the long winter"],
+    )
     rows = []
     for number in range(40):
         subject, verb, thing = draw.choice(subjects), draw.choice(verbs), draw.choice(objects)

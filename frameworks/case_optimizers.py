@@ -47,7 +47,7 @@ _SAID = {
     "AdaLomo",
     "layerwise",
 }
-_EITHER = {"SAM-closure", "bsam", "ScheduleFreeWrapper", "alig"}
+_EITHER = {"SAM-closure", "bsam", "ScheduleFreeWrapper", "alig", "magma"}
 
 
 def cases() -> list[Case]:

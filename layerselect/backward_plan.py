@@ -11,6 +11,7 @@ from .core import check_mask
 from .layer_freezer import LayerFreezer
 from .mirror import Mirror
 from .rules import MEASURED, Rule
+from .saved_schema import Anything, Fields, Flag, Items, Mismatch, Numbers, Whole, check
 from .schedule import Schedule
 
 
@@ -125,6 +126,21 @@ class BackwardPlan:
             "counts": self._counts.state_dict(),
             **({} if self._drawn is None else {"drawn": {"mask": self._drawn.clone(), "step": self._drawn_for}}),
         }
+
+    def check_state(self, state: Any) -> None:
+        """Whether :meth:`load_state_dict` can take it.
+
+        Raises:
+            Mismatch: it is no such state.
+            LayerSelectError: the state was saved with another lag.
+        """
+        drawn = Fields({"mask": Numbers("bool", (self._num_layers,)), "step": Whole(low=-1)})
+        needed = {"active": Items(Flag(), length=self._num_layers), "mirror": Anything(), "counts": Anything()}
+        check(Fields(needed, optional={"drawn": drawn}), state)
+        if not self._has_outer and not any(state["active"]):
+            raise Mismatch("active", "lets no layer take gradients, so that no backward pass could start")
+        self._mirror.check_state(state["mirror"], "mirror")
+        self._counts.check_state(state["counts"], "counts")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues there; which layers take gradients is restored by ``freezer.apply(state["active"])``."""

@@ -21,6 +21,9 @@ from typing import Any
 from torch import Tensor
 
 from .errors import LayerSelectError
+from .saved_files import DamagedFile, inside, read_bytes, read_json, read_tensors
+from .saved_schema import Anything, Fields, Items, Mapped, Mismatch
+from .saved_words import shown
 from .selector import FastSelector
 
 TENSORS_FILE = "selector.safetensors"
@@ -30,6 +33,9 @@ VALUES_FILE = "selector.json"
 _SEALED = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".distcp"}
 #: Files of other processes than the first may still be on their way when the first one seals the folder.
 _OF_OTHERS = re.compile(r"_[1-9]\d*\.(pth|pkl)$")
+
+_ADVICE = "resume from an older checkpoint"
+_SEAL = Fields(optional={"files": Mapped(Items(Anything(), length=2))})
 
 _SAMPLES = 16
 _SAMPLE_BYTES = 65536
@@ -67,23 +73,22 @@ def load_selector(selector: FastSelector, folder: str | Path) -> None:
     Raises:
         LayerSelectError: there is none, it is damaged, or it belongs to another model or rule.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     for name in (VALUES_FILE, TENSORS_FILE):
         if not (folder / name).is_file():
             raise LayerSelectError(f"{folder} holds no {name}: it is not a checkpoint with a selector in it")
+    values = read_json(
+        folder / VALUES_FILE, Mapped(), advice=_ADVICE, constants=True
+    )  # a rule of one's own may have saved them
+    tensors = read_tensors(folder / TENSORS_FILE, advice=_ADVICE)
     try:
-        values = json.loads((folder / VALUES_FILE).read_text(encoding="utf-8"))
-        state = _nest(load_file(folder / TENSORS_FILE), values)
+        state = _nest(tensors, values)
+    except Mismatch as error:
+        raise DamagedFile(folder / TENSORS_FILE, str(error), _ADVICE) from error
+    try:
         selector.load_state_dict(state)
     except LayerSelectError as error:
         raise LayerSelectError(f"{folder}: {error}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, KeyError, RuntimeError) as error:
-        raise LayerSelectError(
-            f"the selector state in {folder} is damaged ({error}): resume from an older checkpoint"
-        ) from error
 
 
 def defect(folder: str | Path) -> str | None:
@@ -95,15 +100,14 @@ def defect(folder: str | Path) -> str | None:
     """
     folder = Path(folder)
     try:
-        values = json.loads((folder / VALUES_FILE).read_text(encoding="utf-8"))
-        files = dict(values.get("files", {}))
-    except FileNotFoundError:
-        return f"it holds no {VALUES_FILE}"
-    except (OSError, ValueError, AttributeError, TypeError):
-        return f"its {VALUES_FILE} cannot be read"
+        files = read_seal(folder)
+    except DamagedFile as error:
+        return f"it holds no {VALUES_FILE}" if error.missing else f"its {VALUES_FILE} cannot be read"
     for name, sealed in files.items():
         try:
-            found = _fingerprint(folder / name)
+            found = _fingerprint(inside(folder, name, source=folder / VALUES_FILE, advice=_ADVICE))
+        except DamagedFile as error:
+            return f"its {VALUES_FILE} cannot be trusted: {error.why}"
         except OSError:
             return f"its {name} is missing"
         if found != sealed:
@@ -111,11 +115,21 @@ def defect(folder: str | Path) -> str | None:
     return None
 
 
+def read_seal(folder: str | Path) -> dict[str, Any]:
+    """The files of a checkpoint that were sealed with the selector, and what they looked like.
+
+    Raises:
+        DamagedFile: there is no seal, or it is damaged.
+    """
+    path = Path(folder) / VALUES_FILE
+    return read_json(path, _SEAL, advice=_ADVICE, constants=True).get("files", {})
+
+
 def seal(folder: str | Path) -> str | None:
     """The checksum of the seal in ``folder``, which tells this checkpoint from every other; ``None`` if there is none."""
     try:
-        return _checksum((Path(folder) / VALUES_FILE).read_bytes())
-    except OSError:
+        return _checksum(read_bytes(Path(folder) / VALUES_FILE, advice=_ADVICE))
+    except DamagedFile:
         return None
 
 
@@ -157,11 +171,18 @@ def _flatten(state: dict[str, Any], prefix: str = "") -> tuple[dict[str, Tensor]
 
 
 def _nest(tensors: dict[str, Tensor], values: dict[str, Any]) -> dict[str, Any]:
+    """Puts tensors to the values that they were saved with.
+
+    Raises:
+        Mismatch: the values have no such place.
+    """
     for name, tensor in tensors.items():
         *path, key = name.split(".")
-        place = values
+        place: Any = values
         for part in path:
-            place = place[part]
+            place = place.get(part) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or key in place:
+            raise Mismatch(shown(name), f"has no place in {VALUES_FILE}")
         place[key] = tensor
     return values
 

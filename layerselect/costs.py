@@ -23,7 +23,11 @@ from torch import Tensor, nn
 
 from .errors import LayerSelectError
 from .rules.base import ModelView
+from .saved_words import shown
 from .selective_checkpoint import FLAG
+
+#: Sums of what is larger could leave the range of floats.
+_MOST = 1e100
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class LayerCosts:
         try:
             return cls(**values)
         except TypeError as error:
-            raise LayerSelectError(f"costs={dict(values)!r} are not those of layers: {error}") from error
+            raise LayerSelectError(f"costs={shown(values)} are not those of layers: {error}") from error
 
 
 def count_costs(view: ModelView) -> LayerCosts:
@@ -215,9 +219,11 @@ def _weights(module: nn.Module) -> int:
 def _numbers(name: str, values: Any) -> tuple[float, ...]:
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        raise LayerSelectError(f"costs: {name}={values!r} is not a list of numbers") from None
+    except (TypeError, ValueError, OverflowError):
+        raise LayerSelectError(f"costs: {name} is {shown(values)} and must be a list of numbers") from None
     for number in numbers:
-        if not 0.0 <= number < math.inf:
-            raise LayerSelectError(f"costs: {name} holds {number!r}; a cost is a finite number of at least 0")
+        if not 0.0 <= number <= _MOST:
+            raise LayerSelectError(
+                f"costs: {name} holds {number!r}; a cost is a finite number of at least 0 and at most {_MOST:g}"
+            )
     return numbers

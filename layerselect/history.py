@@ -17,6 +17,8 @@ from .graph_capture import is_capturing
 from .history_file import HistoryFile
 from .history_views import draw, frame_of
 from .mirror import Arrival
+from .saved_schema import Fields, Mismatch, Numbers, check
+from .saved_words import shown
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +166,32 @@ class History:
         counts = {"dropped": self._dropped, "missing": self._missing}
         return {**rows, **{name: torch.tensor(count) for name, count in counts.items()}}
 
+    def check_state(self, state: Any, where: str, *, before: int) -> None:
+        """Whether :meth:`load_state_dict` can take it.
+
+        Args:
+            before: the step that comes next; all rows are of earlier ones.
+
+        Raises:
+            Mismatch: it is no such state.
+            LayerSelectError: the rows in the file are those of another model.
+        """
+        steps = Numbers("int", (None,), low=0, high=max(before - 1, 0))
+        check(Fields({"step": steps}), state, where)
+        rows, layers = len(state["step"]), len(self._layer_names)
+        needed = {
+            "scores": Numbers("float", (rows, layers)),
+            "mask": Numbers("bool", (rows, layers)),
+            "trained": Numbers("bool", (rows, layers)),
+            "threshold": Numbers("float", (rows,)),
+        }
+        count = Numbers("int", (), low=0)
+        check(Fields(needed, optional={"dropped": count, "missing": count}), state, where)
+        if bool((state["step"][1:] <= state["step"][:-1]).any()):
+            raise Mismatch(f"{where}.step", "holds steps that do not ascend")
+        if self._file is not None:
+            self._file.check_is_ours()
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continues there. A file keeps its rows up to that step, and gets those of the state that it lacks."""
         columns = {name: state[name].cpu().to(dtype) for name, dtype in _COLUMNS.items()}
@@ -280,7 +308,9 @@ def check_history(keep: Any) -> None:
         or keep == ""
         or (isinstance(keep, int) and keep < 1)
     ):
-        raise LayerSelectError(f"history={keep!r} is neither a number of steps of at least 1 nor the path of a file")
+        raise LayerSelectError(
+            f"history={shown(keep)} is neither a number of steps of at least 1 nor the path of a file"
+        )
 
 
 def _writes_files() -> bool:

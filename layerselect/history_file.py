@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from .errors import LayerSelectError
+from .saved_files import DamagedFile, parse_json, read_bytes
+from .saved_schema import Anything, Fields, Items, Mismatch, Text, check
+from .saved_words import shown
 
 logger = logging.getLogger(__name__)
 
 _KEY = "layerselect_history"
 _VERSION = 1
+_HEADER = Fields({_KEY: Anything(), "layer_names": Items(Text(), least=1)})
+#: A day of steps of a model of a hundred layers has some 10 GB.
+_MOST_BYTES = 64 << 30
 
 
 def read_history(path: str | Path) -> dict[str, np.ndarray]:
@@ -51,6 +57,18 @@ class HistoryFile:
         self._begun = False
         _open(self.path)
 
+    def check_is_ours(self) -> None:
+        """
+        Raises:
+            LayerSelectError: the rows are those of other layers.
+        """
+        header, _ = _open(self.path)
+        if header is not None and header["layer_names"] != self._names:
+            raise LayerSelectError(
+                f"the history at {str(self.path)!r} is of another model, with {len(header['layer_names'])} layers from "
+                f"{header['layer_names'][0]!r} on: pass another path as history="
+            )
+
     def keep_until(self, step: int) -> int:
         """Drops the rows of later steps, and one that was written in part: they will be written again.
 
@@ -60,15 +78,13 @@ class HistoryFile:
         Raises:
             LayerSelectError: the rows are those of other layers.
         """
+        self.check_is_ours()
         header, rows = _open(self.path)
         if header is None:
             return -1
-        if header["layer_names"] != self._names:
-            raise LayerSelectError(
-                f"the history at {str(self.path)!r} is of another model, with {len(header['layer_names'])} layers from "
-                f"{header['layer_names'][0]!r} on: pass another path as history="
-            )
-        kept = rows[rows["step"] <= step]
+        steps = rows["step"]
+        goes_on = (steps <= step) & (np.diff(steps, prepend=-1) > 0)  # behind a row that does not, none can be trusted
+        kept = rows[: len(rows) if goes_on.all() else int(goes_on.argmin())]
         with self.path.open("r+b") as file:
             file.readline()
             file.truncate(file.tell() + kept.nbytes)
@@ -106,21 +122,27 @@ def _row(layers: int) -> np.dtype:
 def _open(path: Path) -> tuple[dict[str, Any] | None, np.ndarray]:
     """What a file says of itself, and its whole rows; ``None`` and no rows if there is no file."""
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None, np.empty(0, _row(0))
-    except OSError as error:
-        raise LayerSelectError(f"history={str(path)!r} cannot be read ({error}): pass the path of a file") from error
+        content = read_bytes(path, advice="pass the path of a file", most=_MOST_BYTES)
+    except DamagedFile as error:
+        if error.missing:
+            return None, np.empty(0, _row(0))
+        raise LayerSelectError(
+            f"history={str(path)!r} cannot be read ({error.why}): pass the path of a file"
+        ) from error
     if not content:
         return None, np.empty(0, _row(0))
     first, _, rest = content.partition(b"\n")
     try:
-        header = json.loads(first)
+        header = parse_json(first)
+        check(Fields({_KEY: Anything()}), header)
         if header[_KEY] != _VERSION:
             raise LayerSelectError(
-                f"the history at {str(path)!r} has version {header[_KEY]!r} and this release reads {_VERSION}: pass another path"
+                f"the history at {str(path)!r} has version {shown(header[_KEY])} and this release reads {_VERSION}: pass another path"
             )
-        dtype = _row(len(header["layer_names"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise LayerSelectError(f"the file {str(path)!r} is no history of a selector: pass another path") from error
+        check(_HEADER, header)
+    except Mismatch as error:
+        raise LayerSelectError(
+            f"the file {str(path)!r} is no history of a selector ({error}): pass another path"
+        ) from error
+    dtype = _row(len(header["layer_names"]))
     return header, np.frombuffer(rest, dtype, count=len(rest) // dtype.itemsize)

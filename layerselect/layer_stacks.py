@@ -74,17 +74,20 @@ def find_stacks(model: nn.Module, *, trainable: bool = True) -> list[Stack]:
 def stacks_of_kind(model: nn.Module, kind: Kind, *, trainable: bool) -> list[Stack]:
     """The outermost stacks of one kind."""
     stacks: list[Stack] = []
+    known: set[str] = set()  # blocks
+    around: set[str] = set()  # what they stand in
     for name, module in model.named_modules():
         if not isinstance(module, kind.container):
             continue
         # A list inside a block (experts, sub-layers) belongs to that block, and one around blocks was opened.
-        known = [block for stack in stacks for block, _ in stack.blocks]
-        if any(name == block or is_inside(name, block) or is_inside(block, name) for block in known):
+        if name in known or name in around or not known.isdisjoint(_ancestors(name)):
             continue
         blocks = _repeated_blocks(name, module, kind, trainable)
         if blocks:
             opened = kind.container is nn.ModuleList and any(_parent(block) != name for block, _ in blocks)
             stacks.append(Stack(name, blocks, len(module) if opened else 0))
+            known.update(block for block, _ in blocks)
+            around.update(ancestor for block, _ in blocks for ancestor in _ancestors(block))
     stacks = [stack for stack in stacks if not _serves_stages(stack, stacks, model)]
     # One block is a stack only where nothing longer is found.
     return [stack for stack in stacks if len(stack.blocks) > 1] or stacks
@@ -127,6 +130,13 @@ def called_modules(block: nn.Module) -> list[nn.Module]:
 
 def is_composite(module: nn.Module) -> bool:
     return any(True for _ in module.children())
+
+
+def _ancestors(name: str) -> Iterator[str]:
+    """``"a"`` and ``"a.b"`` of ``"a.b.c"``."""
+    for place, letter in enumerate(name):
+        if letter == ".":
+            yield name[:place]
 
 
 def is_inside(name: str, ancestor: str) -> bool:

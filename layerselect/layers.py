@@ -16,6 +16,7 @@ from torch import nn
 from .errors import LayerSelectError
 from .layer_hints import check_is_module, finer_layers, likely_layers, listed, recurrent_stack, trained_elsewhere
 from .layer_stacks import Named, Stack, blocks_in, find_stacks, is_composite, is_inside, trains
+from .saved_words import shown
 
 logger = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def _resolve(model: nn.Module, layers: LayerSpec) -> list[Named]:
             raise LayerSelectError(f"layers={layers!r} matches no module of {type(model).__name__}; {_hint(model)}")
         return _unique(iter(found))
     if not isinstance(layers, Sequence) or not layers:
-        raise LayerSelectError(f"layers={layers!r} is not a path, a regular expression or a list of layers")
+        raise LayerSelectError(f"layers={shown(layers)} is not a path, a regular expression or a list of layers")
     names = {id(module): name for name, module in model.named_modules()}
     found = []
     for item in layers:
@@ -224,9 +225,9 @@ def _resolve(model: nn.Module, layers: LayerSpec) -> list[Named]:
                 )
             found.append((names[id(item)], item))
             continue
-        matches = _modules_named(model, item)
+        matches = _modules_named(model, item) if isinstance(item, str) else []
         if not matches:
-            raise LayerSelectError(f"layers= names {item!r}, which is no module of the model; {_hint(model)}")
+            raise LayerSelectError(f"layers= names {shown(item)}, which is no module of the model; {_hint(model)}")
         found.append(matches[0])
     for name, _ in found:
         around = next((other for other, _ in found if is_inside(name, other)), None)

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from .errors import LayerSelectError
+from .saved_schema import Fields, Numbers, Whole, check
+
+_KINDS = {"int64": "int", "float64": "float", "float32": "float"}
 
 
 class Arrival:
@@ -85,16 +88,22 @@ class Mirror:
             arrived.wait()
         return {"rows": self._rows.clone(), "pushed": self._pushed}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues there.
+    def check_state(self, state: Any, where: str) -> None:
+        """Whether :meth:`load_state_dict` can take it.
 
         Raises:
+            Mismatch: it is no such state.
             LayerSelectError: the state was saved with another lag or length.
         """
+        dtype = str(self._rows.dtype).removeprefix("torch.")
+        check(Fields({"rows": Numbers(_KINDS.get(dtype, dtype), (None, None)), "pushed": Whole()}), state, where)
         if state["rows"].shape != self._rows.shape:
             raise LayerSelectError(
                 f"the saved values are {len(state['rows']) - 1} steps late and of length {state['rows'].shape[1]}, here they "
                 f"are {self._lag} late and of length {self._rows.shape[1]}: resume on the kind of device that saved them"
             )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues there, where :meth:`check_state` finds nothing wrong."""
         self._rows.copy_(state["rows"])
         self._pushed = int(state["pushed"])

@@ -7,6 +7,7 @@ import logging
 import torch
 from torch import nn
 
+from .arguments import check_whole
 from .compiled import compiled_autograd_on, is_compiled
 from .engines import check_freezing, why_final_late
 from .errors import LayerSelectError
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 MODES = ("observe", "gate", "freeze")
 CAPTURES = ("backward", "step")
+#: Each step of it has a selection on the host.
+_MOST_LAG = 10_000
 
 
 def resolve_mode(mode: str, model: nn.Module) -> str:
@@ -73,8 +76,7 @@ def resolve_lag(lag: int | None, device: torch.device) -> int:
     """``None`` is 0 where the host knows a selection at once, and 1 where it would have to wait."""
     if lag is None:
         return 0 if device.type == "cpu" else 1
-    if not isinstance(lag, int) or isinstance(lag, bool) or lag < 0:
-        raise LayerSelectError(f"lag={lag!r} is not a whole number of at least 0")
+    check_whole("lag", lag, high=_MOST_LAG)
     return lag
 
 

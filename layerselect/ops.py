@@ -1,7 +1,8 @@
 """The two operations under everything else: sums of squares per segment, and the variance rule.
 
 Both run in the compiled core where there is one for the tensors' device, else in plain PyTorch
-(:mod:`layerselect.reference`).
+(:mod:`layerselect.reference`). They are operators of torch (:mod:`layerselect.operators`), so that functions that call them can be
+compiled without a break.
 """
 
 from __future__ import annotations
@@ -11,7 +12,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import operators  # noqa: F401  (registers torch.ops.layerselect)
 from ._backend import load
+from .arguments import (
+    MOST_SEGMENTS,
+    check_number,
+    check_vector,
+    check_whole,
+    check_window,
+    segments_of,
+    tensors_of,
+)  # fmt: skip
 from .errors import LayerSelectError
 
 __all__ = ["segment_sqnorm", "variance_split"]
@@ -39,7 +50,7 @@ def segment_sqnorm(
             ``tensors[i]``.
         num_segments: how many sums to return; a segment without tensors gets 0.
         inv_scale: multiplies every element, and so the sums by its square (the inverse of a loss scale).
-        backend: ``"auto"``, ``"native"`` or ``"torch"``.
+        backend: ``"auto"``, ``"native"`` or ``"torch"``. In a compiled function it is always ``"auto"``.
 
     Returns:
         float64 [num_segments], on the CPU.
@@ -47,10 +58,16 @@ def segment_sqnorm(
     Raises:
         LayerSelectError: a sparse tensor, another dtype, a segment out of range, lengths that differ.
     """
-    segments = torch.as_tensor(segments, dtype=torch.int64, device="cpu")
+    if torch.compiler.is_compiling():  # what is wrong is found where it runs
+        segments = torch.as_tensor(segments, dtype=torch.int64, device="cpu")
+        return torch.ops.layerselect.segment_sqnorm(list(tensors), segments, num_segments, inv_scale).cpu()
+    tensors, segments = tensors_of("tensors", tensors), segments_of(segments)
+    check_whole("num_segments", num_segments, -MOST_SEGMENTS, MOST_SEGMENTS)
+    if inv_scale is not None:
+        check_number("inv_scale", inv_scale)
     device = next((t.device for t in tensors if t is not None), torch.device("cpu"))
     try:
-        return load(backend, device).segment_sqnorm(list(tensors), segments, num_segments, inv_scale)
+        return load(backend, device).segment_sqnorm(tensors, segments, num_segments, inv_scale).cpu()
     except ValueError as error:
         raise LayerSelectError(str(error)) from None
 
@@ -79,7 +96,7 @@ def variance_split(
         inclusive: whether the layer whose score is the threshold is selected too.
         splits: how many times to split; each further one splits the layers selected so far, and the threshold is
             that of the last.
-        backend: ``"auto"``, ``"native"`` or ``"torch"``.
+        backend: ``"auto"``, ``"native"`` or ``"torch"``. In a compiled function it is always ``"auto"``.
 
     Returns:
         (mask bool [L], threshold float32 []), on the device of ``scores``. A single layer is selected, with its score
@@ -89,11 +106,15 @@ def variance_split(
         LayerSelectError: scores that are not finite (the message names the first), of the wrong shape or length, a
             window out of range, ``splits`` below 1.
     """
-    if not isinstance(scores, Tensor) or scores.dim() != 1 or not scores.is_floating_point():
-        raise LayerSelectError(f"scores must be a floating point vector, not {_describe(scores)}")
+    check_vector("scores", scores)
+    check_window(window)
+    check_whole("splits", splits, -MOST_SEGMENTS)
     if scores.numel() == 0:
         raise LayerSelectError("scores is empty; there must be a score for at least one layer")
     scores = scores.detach().to(torch.float32)
+    if torch.compiler.is_compiling():  # what the scores are is not known yet; the operator looks
+        status = torch.ones(scores.shape, dtype=torch.uint8, device=scores.device)
+        return torch.ops.layerselect.variance_split(scores, status, *window, inclusive, splits)
     finite = torch.isfinite(scores)
     if not bool(finite.all()):
         index = int((~finite).nonzero()[0])
@@ -103,9 +124,3 @@ def variance_split(
         return load(backend, scores.device).variance_split(scores, status, *window, inclusive, splits)
     except ValueError as error:
         raise LayerSelectError(str(error)) from None
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
-    return repr(value)

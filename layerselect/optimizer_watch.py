@@ -86,13 +86,13 @@ class OptimizerWatch:
         self._governs = governs
         self._seen = seen
         ours = {id(p) for parameters in layers for p in parameters}
-        self._steps = [_Steps(optimizer, ours, self) for optimizer in optimizers]
+        self._steps = [_Steps(number, optimizer, ours, self) for number, optimizer in enumerate(optimizers)]
         self._some_stepped = True  # nothing is missing before the first step
         self._scalers_round: object = None
         self._warned_idle = self._warned_moved = False
         # Optimizers that switch between two sets of weights, as schedule-free ones do, move them in eval() and train().
         switching = any(callable(getattr(o, "eval", None)) and callable(getattr(o, "train", None)) for o in optimizers)
-        self._witnesses = Witnesses([] if switching or not governs else layers)
+        self._witnesses = Witnesses([] if switching or not governs else layers, self._holders())
         loaded = weakref.WeakMethod(self._loaded)
         self._handles = [
             module.register_load_state_dict_post_hook(ModelHook(lambda *_: _call(loaded))) for module in modules
@@ -107,6 +107,10 @@ class OptimizerWatch:
         """From now on :attr:`groups_changed` compares with what the optimizers hold now."""
         for steps in self._steps:
             steps.accept_groups()
+        self._witnesses.hold(self._holders())
+
+    def _holders(self) -> dict[int, int]:
+        return {id(p): steps.number for steps in self._steps for p in steps.layered}
 
     def selector_stepped(self, grad_scale: float | Tensor | GradScaler | None = None) -> None:
         """To be called in each step of the selector, with what it was given.
@@ -153,13 +157,14 @@ class OptimizerWatch:
 
     # ------------------------------------------------------------------ told by the steps
 
-    def step_begins(self) -> None:
+    def step_begins(self, steps: _Steps) -> None:
         self._some_stepped = True
-        self._check_weights()
+        self._check_weights(steps.number)
 
-    def step_ends(self) -> None:
+    def step_ends(self, steps: _Steps) -> None:
         self._some_stepped = True
-        self._note_weights()
+        # With other parameters than it had, it may have moved what another optimizer answers for.
+        self._note_weights(None if steps.groups_changed() else steps.number)
 
     def check_order(self, steps: _Steps) -> None:
         """Raises LayerSelectError if this step comes without one of the selector."""
@@ -175,8 +180,8 @@ class OptimizerWatch:
             )
         steps.used = True
 
-    def _check_weights(self) -> None:
-        moved = None if self._warned_moved else self._witnesses.moved()
+    def _check_weights(self, holder: int | None = None) -> None:
+        moved = None if self._warned_moved else self._witnesses.moved(holder)
         if moved is not None:
             self._warned_moved = True
             logger.warning(
@@ -187,9 +192,9 @@ class OptimizerWatch:
                 self._names[moved],
             )
 
-    def _note_weights(self) -> None:
+    def _note_weights(self, holder: int | None = None) -> None:
         if not self._warned_moved:
-            self._witnesses.note()
+            self._witnesses.note(holder)
 
     def _loaded(self) -> None:
         self._witnesses.forget()
@@ -198,7 +203,8 @@ class OptimizerWatch:
 class _Steps:
     """The steps of one optimizer."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, ours: set[int], watch: OptimizerWatch) -> None:
+    def __init__(self, number: int, optimizer: torch.optim.Optimizer, ours: set[int], watch: OptimizerWatch) -> None:
+        self.number = number
         self.optimizer = optimizer
         self.fresh = False  #: the selector has stepped since this optimizer did
         self.used = False  #: the step that is running has gradients that were selected by it
@@ -218,7 +224,7 @@ class _Steps:
 
     def accept_groups(self) -> None:
         self._held = [list(group["params"]) for group in self.optimizer.param_groups]
-        self._layered = [p for held in self._held for p in held if id(p) in self._ours]
+        self.layered = [p for held in self._held for p in held if id(p) in self._ours]
 
     def groups_changed(self) -> bool:
         groups = self.optimizer.param_groups
@@ -231,7 +237,7 @@ class _Steps:
         return self._nesting.runs()
 
     def has_gradients(self) -> bool:
-        return any(p.grad is not None for p in self._layered)
+        return any(p.grad is not None for p in self.layered)
 
     def _enter(self, optimizer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         if not self._nesting.begins():
@@ -241,9 +247,9 @@ class _Steps:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._watch.check_order(self)
-            self._watch.step_begins()
+            self._watch.step_begins(self)
             return None
-        self._watch.step_begins()
+        self._watch.step_begins(self)
         checked = self._checked(closure)
         return ((args[0], checked, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": checked})
 
@@ -261,7 +267,7 @@ class _Steps:
         if self._nesting.ends():
             # A step that finds nothing to do leaves the selection to the next.
             self.fresh = self.fresh and not self.used
-            self._watch.step_ends()
+            self._watch.step_ends(self)
 
 
 def _call(method: weakref.WeakMethod) -> None:

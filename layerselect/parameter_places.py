@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from torch import nn
 
 from .engines import put_shards_back
@@ -28,6 +30,9 @@ class ParameterPlaces:
                 if id(parameter) in wanted:
                     places[id(parameter)] = (module._parameters, name, parameter)
         self._places: list[tuple[dict, str, nn.Parameter]] = list(places.values())
+        self._owners, self._names, self._parameters = (
+            map(list, zip(*self._places, strict=True)) if places else ([], [], [])
+        )
 
     def look(self) -> LayeredParameters | None:
         """What stands in their places now, if anything was replaced, as ``load_state_dict(assign=True)`` does; else None.
@@ -35,6 +40,8 @@ class ParameterPlaces:
         Raises:
             LayerSelectError: a parameter is gone.
         """
+        if all(map(operator.is_, map(dict.get, self._owners, self._names), self._parameters)):
+            return None
         if all(owner.get(name) is p or is_gathered(owner.get(name), p) for owner, name, p in self._places):
             return None
         put_shards_back(self._model)

@@ -8,10 +8,13 @@ import torch
 
 from .backward_plan import BackwardPlan
 from .core import Core
+from .errors import LayerSelectError
 from .history import History
 from .layer_freezer import LayerFreezer
 from .rules import Rule
+from .saved_schema import MOST, Fields, Mismatch, Numbers, check
 from .selector_state import STATE_VERSION, check_state, say_what_changed, settings_of
+from .status import EXCLUDED, NEVER_MEASURED
 from .trunk.selection import TrunkSelection
 
 #: Tensors of the core that a saved state holds.
@@ -19,6 +22,8 @@ _SAVED = (
     "scores", "status", "nonfinite", "total_norm", "step", "decided", "mask", "wanted", "threshold", "frequency",
     "trained_frequency", "kept_share", "step_cost",
 )  # fmt: skip
+#: Those that states of earlier releases lack.
+_NEWER = ("trained_frequency", "kept_share", "step_cost")
 
 
 class Saved:
@@ -67,16 +72,59 @@ class Saved:
                 another score form. Nothing is changed then.
         """
         self._check_open()
-        check_state(state, layer_names=self.layer_names, rule=self._rule.name, score=self.score, lag=self.lag)
+        try:
+            self._check_state(state)
+        except Mismatch as error:
+            raise LayerSelectError(
+                f"the selector state is damaged ({error}): resume from an older checkpoint"
+            ) from error
+        self._load_rule(state["rule"]["state"])
         say_what_changed(state, settings=settings_of(self), rule=self._rule.config())
         self._trunk.load_state_dict(state)
-        self._rule.load_state_dict(state["rule"]["state"])
         self._step = int(state["step"])
         for name in _SAVED:
-            # States of before "trained_frequency" was counted have none.
+            # States of before these were counted have none (_NEWER).
             self._core.state[name].copy_(state["core"].get(name, torch.zeros(())))
         self._plan.load_state_dict(state)
         self.history.load_state_dict(state["history"])
         if self.mode == "freeze":
             self._trunk.stand(self._freezer)
             self._freezer.apply(state["active"])
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        check_state(state, layer_names=self.layer_names, rule=self._rule.name, score=self.score, lag=self.lag)
+        layers = len(self.layer_names)
+        kinds = {name: _of_core(name, layers) for name in _SAVED}
+        needed = {name: kind for name, kind in kinds.items() if name not in _NEWER}
+        check(Fields({"core": Fields(needed, optional=kinds)}), state)
+        self._trunk.check_state(state)
+        self._plan.check_state(state)
+        self.history.check_state(state["history"], "history", before=state["step"])
+
+    def _load_rule(self, saved: dict[str, Any]) -> None:
+        """A rule of one's own may do anything with what it cannot take; it is put back then."""
+        before = self._rule.state_dict()
+        try:
+            self._rule.load_state_dict(saved)
+        except LayerSelectError:
+            self._rule.load_state_dict(before)
+            raise
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
+            self._rule.load_state_dict(before)
+            raise LayerSelectError(
+                f"the state of rule {self._rule.name!r} cannot be taken ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
+                "resume from an older checkpoint"
+            ) from error
+
+
+def _of_core(name: str, layers: int) -> Numbers:
+    """What a tensor of the core is saved as."""
+    if name in ("decided", "mask", "wanted"):
+        return Numbers("bool", (layers,))
+    if name == "scores":
+        return Numbers("float", (layers,), low=0.0, infinite=False)
+    if name == "status":
+        return Numbers("uint8", (layers,), low=EXCLUDED, high=NEVER_MEASURED)
+    if name in ("nonfinite", "frequency", "trained_frequency"):
+        return Numbers("int", (layers,), low=0, high=MOST)
+    return Numbers("int", (), low=0, high=MOST) if name == "step" else Numbers("float", ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import LayerSelectError
+from .arguments import check_whole
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, least in (("warmup", 0), ("interval", 1), ("probe_every", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise LayerSelectError(f"{name}={value!r} is not a whole number of at least {least}")
+            check_whole(name, getattr(self, name), least)
 
     def warms_up_in(self, step: int) -> bool:
         return step < self.warmup

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from . import _backend
 from .activation_checkpointing import CheckpointBoundary
 from .agreement import Agreement
+from .arguments import check_parameters_are_dense, check_texts
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_to_clip
@@ -33,6 +34,7 @@ from .optimizer_watch import SeenGradients
 from .optimizers import check_parameters, unwrap_optimizer
 from .parameter_places import ParameterPlaces
 from .readings import Readings
+from .registrations import Registrations
 from .rules import EXCLUDED, ModelView, Rule, make_rule
 from .saved import Saved
 from .scaling import GradScaler, Scaling, read_scaling
@@ -130,6 +132,7 @@ class FastSelector(Readings, Saved, Upkeep):
         trunk_store: TrunkStore | None = None,
         history: int | str | Path = DEFAULT_ROWS,
     ) -> None:
+        check_texts(score=score, mode=mode, on_freeze=on_freeze, capture=capture, backend=backend, trunk=trunk)
         _check_choice("score", score, SCORE_FORMS)
         check_history(history)
         self._keep_history = history
@@ -142,7 +145,9 @@ class FastSelector(Readings, Saved, Upkeep):
             take_over(model.parameters())
         self._model = model
         self._found: LayeredParameters = split_parameters(model, layers)
+        check_parameters_are_dense(self._all_parameters())
         self._flags = UserFlags(model, self._found, layers)
+        self._registrations = Registrations()
         self._device = self._found.layers[0][0][1].device
         self.layer_sizes: list[int] = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
         self.layer_names: list[str] = self._found.names
@@ -208,6 +213,7 @@ class FastSelector(Readings, Saved, Upkeep):
         """Puts on the model what the mode needs."""
         freezer = self._freezer
         self._holdings.hold("rule", self._rule.close)
+        self._holdings.hold("registrations", self._registrations.close)
         self._engine = EngineWatch(model, freezer, mode=self.mode, capture=self.capture)
         self._holdings.hold("engine", self._engine.close)
         self._holdings.hold("agreement", self._agreement.close)

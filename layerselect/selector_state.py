@@ -6,10 +6,24 @@ import logging
 from typing import Any
 
 from .errors import LayerSelectError
+from .saved_schema import Anything, Fields, Items, Mapped, Text, Whole, check
+from .saved_words import in_words, shown
 
 logger = logging.getLogger(__name__)
 
 STATE_VERSION = 1
+_IDENTITY = Fields(
+    {
+        "layer_names": Items(Text(), least=1),
+        "score": Text(),
+        "lag": Whole(),
+        "step": Whole(),
+        "rule": Fields({"name": Text(), "config": Mapped(), "state": Mapped()}),
+        "core": Mapped(),
+        "history": Mapped(),
+    },
+    optional={"settings": Mapped()},
+)
 
 #: Attributes of a selector and of its schedule that may be changed when a run is resumed, which is then said.
 _OF_SELECTOR = ("mode", "capture", "on_freeze", "budget")
@@ -46,8 +60,21 @@ def _changes(where: str, saved: dict[str, Any], now: dict[str, Any]) -> list[str
     saved, now = _plain(saved), _plain(now)
     names = [*saved, *(name for name in now if name not in saved)]
     return [
-        f"{where}{name} {saved.get(name)!r} -> {now.get(name)!r}" for name in names if saved.get(name) != now.get(name)
+        f"{where}{name} {_written(saved.get(name))} -> {_written(now.get(name))}"
+        for name in names
+        if _differ(saved.get(name), now.get(name))
     ]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    try:
+        return bool(one != other)
+    except (RuntimeError, ValueError, TypeError):  # tensors and arrays have no one answer
+        return True
+
+
+def _written(value: Any) -> str:
+    return repr(in_words(value)) if isinstance(value, str) else in_words(value)
 
 
 def _plain(value: Any) -> Any:
@@ -61,16 +88,19 @@ def check_state(state: dict[str, Any], *, layer_names: list[str], rule: str, sco
     """Compares what a state was saved with and what it is loaded into.
 
     Raises:
+        Mismatch: it is no state of a selector.
         LayerSelectError: another version, other layers, another rule, score form or lag.
     """
-    if state.get("version") != STATE_VERSION:
+    check(Fields({"version": Anything()}), state)
+    if state["version"] != STATE_VERSION:
         raise LayerSelectError(
-            f"the selector state has version {state.get('version')!r}, this release reads {STATE_VERSION}"
+            f"the selector state has version {shown(state['version'])}, this release reads {STATE_VERSION}"
         )
+    check(_IDENTITY, state)
     if state["layer_names"] != layer_names:
         theirs = state["layer_names"]
         raise LayerSelectError(
-            f"the selector state is of another model: it has {len(theirs)} layers from {theirs[0]!r} on, this model has "
+            f"the selector state is of another model: it has {len(theirs)} layers from {shown(theirs[0])} on, this model has "
             f"{len(layer_names)} from {layer_names[0]!r} on"
         )
     for what, theirs, ours in (
@@ -79,4 +109,6 @@ def check_state(state: dict[str, Any], *, layer_names: list[str], rule: str, sco
         ("lag", state["lag"], lag),
     ):
         if theirs != ours:
-            raise LayerSelectError(f"the selector state was saved with {what} {theirs!r}, this selector has {ours!r}")
+            raise LayerSelectError(
+                f"the selector state was saved with {what} {shown(theirs)}, this selector has {ours!r}"
+            )

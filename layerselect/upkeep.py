@@ -21,11 +21,14 @@ from .modes import resolve_capture
 from .optimizer_watch import SeenGradients
 from .optimizers import check_parameters
 from .parameter_places import ParameterPlaces
+from .registrations import Registrations
 from .user_flags import UserFlags
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY = 50  #: steps; parameters that were added are found in the step in which an optimizer is given them
+_LOOK_EVERY = (
+    50  #: steps; parameters that were added are found earlier where an optimizer is given them, or torch tells of them
+)
 
 
 class Upkeep:
@@ -42,6 +45,7 @@ class Upkeep:
     _places: ParameterPlaces
     _core: Core
     _flags: UserFlags
+    _registrations: Registrations
     _freezer: LayerFreezer
     _boundary: CheckpointBoundary
     _watch: CompileWatch | None
@@ -93,6 +97,8 @@ class Upkeep:
         if found is not None:
             self._follow(found)
         frozen = self._flags.frozen_layers()
+        if frozen == self._frozen_layers:
+            return
         for layer in range(self.num_layers):
             if frozen[layer] and not self._frozen_layers[layer]:
                 # What it scored would go on to be selected; a layer that cannot be measured is not.
@@ -100,9 +106,11 @@ class Upkeep:
         self._frozen_layers = frozen
 
     def _looks_thoroughly(self) -> bool:
-        """Whether parameters may have been added to the model: the optimizers hold others, or nobody can tell."""
-        if self._attachment is None or self._step % _LOOK_EVERY == 0:
+        """Whether parameters may have been added to the model."""
+        if self._step % _LOOK_EVERY == 0:
             return True
+        if self._attachment is None:
+            return self._registrations.happened()
         changed = self._attachment.watch.groups_changed
         if changed:
             self._attachment.watch.accept_groups()

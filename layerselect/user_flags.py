@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Iterable, Sequence
 
 from torch import nn
@@ -15,6 +16,8 @@ from .layers import LayeredParameters, LayerSpec, clean_name, split_parameters
 from .sharding import is_spread
 
 logger = logging.getLogger(__name__)
+
+_requires_grad = operator.attrgetter("requires_grad")
 
 
 class UserFlags:
@@ -35,10 +38,12 @@ class UserFlags:
         self._model, self._found, self._spec = model, found, spec
         self._frozen: set[int] = set()
         self._told = False
-        self._others = self._not_followed()
+        self._take_stock()
 
     def frozen_layers(self) -> list[bool]:
         """The layers of which the user has frozen every parameter."""
+        if not self._frozen:
+            return [False] * len(self._found.layers)
         return [all(id(p) in self._frozen for _, p in layer) for layer in self._found.layers]
 
     def look(
@@ -62,7 +67,9 @@ class UserFlags:
                 do that no attached optimizer holds.
         """
         changed = False
-        for index, layer in enumerate((*self._found.layers, self._found.outer)):
+        # In most steps nothing has changed, which one comparison tells.
+        as_expected = list(map(_requires_grad, self._followed)) == self._expected
+        for index, layer in () if as_expected else enumerate((*self._found.layers, self._found.outer)):
             is_layer = index < len(self._found.layers)
             if is_layer and standing[index]:
                 continue
@@ -76,10 +83,17 @@ class UserFlags:
                         _freeze([parameter])
                     else:
                         self._frozen.discard(id(parameter))
+        if not as_expected:
+            self._expected = [id(p) not in self._frozen for p in self._followed]
         if changed or thoroughly:
             self._others = self._not_followed()
         begun = [(name, p) for name, p in self._others if p.requires_grad]
         return self._followed_with(begun, held()) if begun else None
+
+    def _take_stock(self) -> None:
+        self._followed = [p for layer in (*self._found.layers, self._found.outer) for _, p in layer]
+        self._expected = [id(p) not in self._frozen for p in self._followed]
+        self._others = self._not_followed()
 
     def _parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         if any(is_spread(p) for layer in self._found.layers for _, p in layer):
@@ -87,7 +101,7 @@ class UserFlags:
         return self._model.named_parameters()
 
     def _not_followed(self) -> list[tuple[str, nn.Parameter]]:
-        followed = {id(p) for layer in (*self._found.layers, self._found.outer) for _, p in layer}
+        followed = set(map(id, self._followed))
         return [
             (clean_name(name), p) for name, p in self._parameters() if id(p) not in followed and p.is_floating_point()
         ]
@@ -134,7 +148,7 @@ class UserFlags:
     def follow(self, found: LayeredParameters) -> None:
         """Goes on with ``found``."""
         self._found = found
-        self._others = self._not_followed()
+        self._take_stock()
 
 
 def _joined(old: list[tuple[str, nn.Parameter]], new: list[tuple[str, nn.Parameter]]) -> list[tuple[str, nn.Parameter]]:

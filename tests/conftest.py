@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,13 @@ def watch(ops_of) -> Callable:
         return ops_of.GradientMonitor(list(model.parameters()), model.groups(), 5, **options)
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_is_imported_is_not_searched_for_garbage() -> None:
+    """The Trainer collects garbage after each training, and looks through a million objects of torch and transformers for it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -202,5 +202,24 @@ def test_segments_must_be_an_int64_vector(segments, ops_of):
 
 
 def test_a_tensor_elsewhere_is_refused_by_the_compiled_core(native):
-    with pytest.raises(ValueError, match=r'tensors\[0\] is on device meta.*backend="torch"'):
-        native.segment_sqnorm([torch.ones(2, device="meta")], torch.zeros(1, dtype=torch.int64), 1, None)
+    with pytest.raises(ValueError, match=r'tensors\[1\] is on device meta.*backend="torch"'):
+        native.segment_sqnorm_on_device(
+            [torch.ones(2), torch.ones(2, device="meta")], torch.zeros(2, dtype=torch.int64), 1, None
+        )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the core may be built for one thread")
+def test_one_openmp_runtime_and_it_is_torchs(environment):
+    """A second one would keep threads of its own, which spin against torch's."""
+    program = """
+import torch
+before = {line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.split()[-1].rsplit("/")[-1]}
+import layerselect._C as core
+after = {line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.split()[-1].rsplit("/")[-1]}
+torch.set_num_threads(2)
+core.segment_sqnorm([torch.ones(1 << 20)], torch.tensor([0]), 1)
+last = {line.split()[-1] for line in open("/proc/self/maps") if "omp" in line.split()[-1].rsplit("/")[-1]}
+print(core.openmp, len(before), before == after == last)
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "1", "True"]

@@ -17,17 +17,20 @@ struct Ranking {
   std::vector<float> sorted;  // scores of the measured ones, ascending
 };
 
+// The order of rank_of(), which counts for each layer, found by sorting.
 Ranking rank_layers(const LayerScores& layers) {
-  std::vector<int> ranked(layers.num_layers, -1);
   Ranking ranking;
   for (int l = 0; l < layers.num_layers; ++l) {
-    const int rank = rank_of(layers.scores, layers.status, layers.num_layers, l);
-    if (rank >= 0) {
-      ranked[rank] = l;
-      ranking.layer.push_back(0);
+    if (layers.status[l] != kExcluded) {
+      ranking.layer.push_back(l);
     }
   }
-  std::copy_n(ranked.begin(), ranking.layer.size(), ranking.layer.begin());
+  std::stable_sort(ranking.layer.begin(), ranking.layer.end(), [&](int a, int b) {
+    if (layers.status[a] != layers.status[b]) {
+      return layers.status[a] < layers.status[b];
+    }
+    return layers.status[a] == kMeasured && layers.scores[a] < layers.scores[b];
+  });
   for (const int l : ranking.layer) {
     if (layers.status[l] == kMeasured) {
       ranking.sorted.push_back(layers.scores[l]);

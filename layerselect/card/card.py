@@ -6,13 +6,16 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import LayerSelectError
+from ..saved_files import DamagedFile, read_json
+from ..saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
+from ..saved_words import shown
 
 if TYPE_CHECKING:
     from ..costs import LayerCosts
@@ -20,6 +23,14 @@ if TYPE_CHECKING:
 
 SCHEMA = "layerselect.layer-card"
 VERSION = 1
+
+#: Of a figure: the squares of what is larger leave the range of floats when they are added up.
+_MOST = 1e60
+#: Of a coupling, which is 1 but for rounding.
+_ALIKE = 1.0 + 1e-6
+_ROUNDING = 1e-6
+#: As many as the selection rules take.
+_MOST_LAYERS = 1024
 
 
 @dataclass(frozen=True)
@@ -189,13 +200,13 @@ class LayerCard:
         path = Path(path)
         path = path / "card.json" if path.is_dir() else path
         try:
-            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-        except OSError as error:
-            raise LayerSelectError(
-                f"the card {str(path)!r} cannot be read ({error.strerror}): make one with 'layerselect card'"
-            ) from error
-        except ValueError as error:
-            raise LayerSelectError(f"{str(path)!r} is not a card: {error}; measure it again") from error
+            values = read_json(path, advice="measure it again")
+        except DamagedFile as error:
+            if error.missing:
+                raise LayerSelectError(
+                    f"the card {str(path)!r} cannot be read ({error.why}): make one with 'layerselect card'"
+                ) from error
+            raise LayerSelectError(f"{str(path)!r} is not a card: {error.why}; measure it again") from error
         return cls.from_dict(values, str(path))
 
     @classmethod
@@ -209,68 +220,48 @@ class LayerCard:
             raise LayerSelectError(f"{where!r} is not a Layer Card: make one with 'layerselect card'")
         if values.get("version") != VERSION:
             raise LayerSelectError(
-                f"{where!r} is a Layer Card of version {values.get('version')!r}, and this package reads {VERSION}: measure it again "
+                f"{where!r} is a Layer Card of version {shown(values.get('version'))}, and this package reads {VERSION}: measure it again "
                 "or install the version that wrote it"
             )
         own = {name: value for name, value in values.items() if name not in ("schema", "version")}
-        layers = own.get("layers")
-        if not isinstance(layers, list) or not layers:
-            raise LayerSelectError(f"{where!r} is damaged: it has no layers; measure it again")
-        own["layers"] = [_layer(layer, f"{where!r}, layer {number}") for number, layer in enumerate(layers)]
-        card = _build(cls, own, repr(where))
-        _check_coupling(card, where)
-        if card.costs.num_layers != len(layers):
-            raise LayerSelectError(f"{where!r} is damaged: it has costs of another number of layers; measure it again")
+        try:
+            check(Fields({"layers": Items(Mapped(), least=1, most=_MOST_LAYERS)}), own)
+            check(_card(len(own["layers"])), own)
+            card = cls(**{**own, "layers": [_layer(layer) for layer in own["layers"]]})
+            if card.coupling is not None and not np.allclose(card.coupling, np.transpose(card.coupling)):
+                raise Mismatch("coupling", "is not symmetric")
+            if card.coupling is not None and np.linalg.eigvalsh(card.coupling).min() < -_ROUNDING * len(card.layers):
+                raise Mismatch("coupling", "is no matrix of cosines: its eigenvalues must not be negative")
+            if card.costs.num_layers != len(card.layers):
+                raise Mismatch(
+                    "step_costs", f"has costs of {card.costs.num_layers} layers and must have {len(card.layers)}"
+                )
+        except (Mismatch, LayerSelectError) as error:
+            raise LayerSelectError(f"{where!r} is damaged ({error}): measure it again") from error
         return card
 
 
-def _layer(values: Any, where: str) -> LayerFigures:
-    if not isinstance(values, Mapping) or not isinstance(values.get("maps"), list):
-        raise LayerSelectError(f"{where} is damaged: it holds no figures of linear maps; measure it again")
-    maps = [_build(MapFigures, linear, where) for linear in values["maps"]]
-    return _build(LayerFigures, {**values, "maps": maps, "cost": _build(CostFigures, values.get("cost"), where)}, where)
+def _layer(values: Mapping[str, Any]) -> LayerFigures:
+    maps = [MapFigures(**linear) for linear in values["maps"]]
+    return LayerFigures(**{**values, "maps": maps, "cost": CostFigures(**values["cost"])})
 
 
-def _build(kind: type, values: Any, where: str) -> Any:
-    """A dataclass from JSON values: exactly its fields, each of its type."""
-    expected = {f.name: str(f.type) for f in fields(kind)}
-    if not isinstance(values, Mapping) or set(values) != set(expected):
-        found = sorted(values) if isinstance(values, Mapping) else values
-        raise LayerSelectError(f"{where} is damaged: {found!r} is not {sorted(expected)}; measure it again")
-    for name, wanted in expected.items():
-        if not _fits(values[name], wanted):
-            raise LayerSelectError(f"{where} is damaged: {name}={values[name]!r} is no {wanted}; measure it again")
-    return kind(**values)
-
-
-def _fits(value: Any, wanted: str) -> bool:
-    if value is None:
-        return wanted.endswith("| None")
-    kinds = {
-        "float": (int, float), "int": (int,), "str": (str,), "bool": (bool,), "dict": (dict,), "list": (list,),
-    }  # fmt: skip
-    kind = wanted.partition("[")[0].partition(" ")[0]
-    if isinstance(value, bool) != (kind == "bool"):
-        return False
-    return kind not in kinds or isinstance(value, kinds[kind])
-
-
-def _check_coupling(card: LayerCard, where: str) -> None:
-    if card.coupling is None:
-        return
-    try:
-        pairs = np.array(card.coupling, dtype=float)
-    except (TypeError, ValueError):
-        pairs = np.empty(0)
-    size = len(card.layers)
-    if pairs.shape != (size, size) or not np.isfinite(pairs).all() or not np.allclose(pairs, pairs.T):
-        raise LayerSelectError(
-            f"{where!r} is damaged: its coupling is no symmetric matrix of {size} layers; measure it again"
-        )
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"it holds {text}, which is no number")
+def _card(layers: int) -> Kind:
+    """What a card of so many layers holds. A coupling is a cosine."""
+    linear, cost = fields_of(MapFigures, most=_MOST), fields_of(CostFigures, most=_MOST)
+    layer = fields_of(LayerFigures, most=_MOST, maps=Items(linear), cost=cost)
+    row = Items(Number(-_ALIKE, _ALIKE), length=layers)
+    return fields_of(
+        LayerCard,
+        most=_MOST,
+        model=Fields({"fingerprint": Text()}, optional={"class": Text(), "source": Text()}),
+        data=Fields({"fingerprint": Text()}, optional={"corpus": Text(), "cost_batch": Mapped()}),
+        settings=Mapped(),
+        layers=Items(layer, length=layers),
+        coupling=Maybe(Items(row, length=layers)),
+        step_costs=Mapped(),
+        versions=Mapped(Text()),
+    )
 
 
 def finite(value: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from .cost import layer_costs
 from .fingerprints import data_fingerprint, model_facts
 from .frozen import all_frozen
 from .losses import LIKELIHOODS, BatchLoss, Counted, Loss, tensors, to_device
-from .maps import find_maps
-from .memory import plan_memory, survey
+from .maps import WatchedLayers, find_maps
+from .memory import MemoryPlan, Survey, plan_memory, survey
 from .sweep import Sweeper
 
 logger = logging.getLogger(__name__)
@@ -130,9 +130,7 @@ def measure(
     typical = sorted(every, key=_size)[len(every) // 2]
 
     with all_frozen(model):
-        found = survey(watched, lambda: batch_loss(every[0]))
-        growth = max(map(_size, every)) / max(1, _size(every[0]))
-        plan = plan_memory(found, limit, dtype=dtype, growth=growth)
+        found, plan = _planned(watched, batch_loss, every, limit, dtype)
         passes = len(plan.sweeps) * (len(fit) + len(check))
         facts = {
             "sweeps": len(plan.sweeps), "statistics_bytes": plan.statistics, "peak_bytes": plan.peak, "passes": passes,
@@ -167,6 +165,38 @@ def measure(
     )  # fmt: skip
     _warn(card)
     return card
+
+
+def check_measurable(
+    model: nn.Module,
+    batches: Sequence[Any],
+    *,
+    loss: Loss | None = None,
+    layers: LayerSpec = None,
+    targets: str | None = None,
+    max_memory: int | str = "4GB",
+    dtype: torch.dtype = torch.float32,
+    **_: Any,
+) -> None:
+    """Refuses at once, after one batch, what :func:`measure` would refuse with the same arguments.
+
+    Raises:
+        LayerSelectError: no layers, no maps that ``targets`` names, too little memory.
+    """
+    watched = find_maps(model, layers, targets)
+    device = next(watched.modules[0].parameters()).device
+    every = [to_device(batch, device) for batch in batches]
+    with all_frozen(model):
+        _planned(watched, BatchLoss(model, loss), every, parse_bytes(max_memory, "max_memory"), dtype)
+
+
+def _planned(
+    watched: WatchedLayers, batch_loss: BatchLoss, batches: Sequence[Any], limit: int, dtype: torch.dtype
+) -> tuple[Survey, MemoryPlan]:
+    """What a pass of the first batch shows, and how the layers are divided into sweeps."""
+    found = survey(watched, lambda: batch_loss(batches[0]))
+    growth = max(map(_size, batches)) / max(1, _size(batches[0]))
+    return found, plan_memory(found, limit, dtype=dtype, growth=growth)
 
 
 def _divide(batches: list[Any], share: float) -> tuple[list[Any], list[Any], bool]:

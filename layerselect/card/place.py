@@ -23,6 +23,8 @@ OBJECTIVES = ("performance", "cost", "balanced")
 KEEP = 0.9  # of the gain, under objective="cost"
 
 _SWEEPS = 1000
+#: Added to the diagonal, so that layers that do the same have one solution.
+_RIDGE = 1e-10
 _ACCURACY = 1e-9  # of the scales; the gain is flat there, so its own error is the square of that
 #: A layer that adds less than this share of the gain of all adds nothing.
 _NOTHING = 1e-6
@@ -190,8 +192,31 @@ class Placer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best scales when each of ``others`` in turn joins ``chosen``: [len(others), L], and the values.
 
-        Coordinate ascent from ``alpha``, which is that of ``chosen``: the gain is concave where rho is positive semidefinite.
+        ``alpha`` is that of ``chosen``.
         """
+        alphas = self._solved(chosen, others)
+        if alphas is None:
+            alphas = self._ascended(alpha, chosen, others)
+        return alphas, alphas @ self._r - ((alphas @ self._pairs) * alphas).sum(axis=1) / 2
+
+    def _solved(self, chosen: Sequence[int], others: Sequence[int]) -> np.ndarray | None:
+        """The scales by linear equations; ``None`` where rho is not positive definite among some of these layers."""
+        sets = np.array([[*chosen, other] for other in others])
+        blocks = self._pairs[sets[:, :, None], sets[:, None, :]] + _RIDGE * np.eye(sets.shape[1])
+        strengths = self._r[sets]
+        try:
+            np.linalg.cholesky(blocks)
+            scales = np.linalg.solve(blocks, strengths[..., None])[..., 0]
+        except np.linalg.LinAlgError:
+            return None
+        for row in np.flatnonzero((scales < 0).any(axis=1)):
+            scales[row] = _nonnegative(blocks[row], strengths[row])
+        alphas = np.zeros((len(others), len(self._r)))
+        np.put_along_axis(alphas, sets, scales, axis=1)
+        return alphas
+
+    def _ascended(self, alpha: np.ndarray, chosen: Sequence[int], others: Sequence[int]) -> np.ndarray:
+        """The scales by coordinate ascent from ``alpha``: it needs no concave gain, and finds the best of one."""
         r, pairs, rows, own = self._r, self._pairs, np.arange(len(others)), np.asarray(others)
         alphas = np.tile(alpha, (len(others), 1))
         for _ in range(_SWEEPS):
@@ -201,4 +226,26 @@ class Placer:
                 alphas[:, layer] = np.clip(r[layer] - alphas @ pairs[layer] + alphas[:, layer], 0.0, None)
             if np.abs(alphas - before).max() <= _ACCURACY * max(r.max(), 1e-300):
                 break
-        return alphas, alphas @ r - ((alphas @ pairs) * alphas).sum(axis=1) / 2
+        return alphas
+
+
+def _nonnegative(block: np.ndarray, strengths: np.ndarray) -> np.ndarray:
+    """The scales of at least 0 that give the most: Lawson and Hanson's algorithm for least squares."""
+    scales, free = np.zeros(len(strengths)), np.zeros(len(strengths), dtype=bool)
+    for _ in range(3 * len(strengths)):
+        slopes = np.where(free, -np.inf, strengths - block @ scales)
+        if slopes.max() <= _ACCURACY * strengths.max():
+            break
+        free[slopes.argmax()] = True
+        while free.any():
+            wanted = np.zeros(len(strengths))
+            wanted[free] = np.linalg.solve(block[np.ix_(free, free)], strengths[free])
+            low = free & (wanted <= 0)
+            if not low.any():
+                scales = wanted
+                break
+            part = (scales[low] / np.maximum(scales[low] - wanted[low], 1e-300)).min()
+            scales = scales + part * (wanted - scales)
+            free &= scales > 1e-15 * strengths.max()
+            scales[~free] = 0.0
+    return scales

@@ -29,7 +29,7 @@ from .card import LayerCard
 from .fingerprints import model_facts
 from .frozen import only_trainable
 from .losses import Counted, Loss, to_device
-from .measure import MeasureSettings, OnEvent, measure
+from .measure import MeasureSettings, OnEvent, check_measurable, measure
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCar
     model = sample.loaded.model.to(device)
     facts = model_facts(model)
     if job.head_steps and sample.loaded.fresh:
+        check_measurable(model, sample.batches, loss=sample.loss, max_memory=job.max_memory, **job.options)
         _train_fresh(model, sample, job, device)
     card = measure(
         model, sample.batches, loss=sample.loss, counted=sample.counted, max_memory=job.max_memory, seed=settings.seed,

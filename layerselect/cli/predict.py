@@ -82,7 +82,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         _write(Path(args.out).expanduser(), lines())
     if failed:
-        logger.warning("%d of %d revisions could not be labelled (the first: %s): their lines say why", len(failed), len(rows), failed[0])
+        logger.warning(
+            "%d of %d revisions could not be labelled (the first: %s): their lines say why",
+            len(failed),
+            len(rows),
+            failed[0],
+        )
     return 0
 
 

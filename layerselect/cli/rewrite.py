@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
+from ..saved_files import read_bytes
 from .options import add_common_options, add_threads_option, apply_threads, positive
 from .revise import add_generation_options
 
@@ -19,6 +21,12 @@ examples:
 The whole input is one text, unless --lines is given. A text that is longer than the generator was trained for is revised piece by
 piece, cut at sentence borders; the white space between the pieces stays as it is.
 """
+
+
+#: Of a text; it is held whole.
+_MOST_BYTES = 256 << 20
+#: Behind the end of a line. Separators that a text may hold inside of a line (U+2028, form feeds) are none.
+_LINE_ENDS = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 
 
 def add_command(commands: Any) -> None:
@@ -64,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     text = _read(args.input)
     device = resolve_device(args.device)
     rewriter = Rewriter.load(args.adapter, model=args.model, device=device)
-    texts = text.splitlines(keepends=True) if args.lines else [text]
+    texts = [line for line in _LINE_ENDS.split(text) if line] if args.lines else [text]
     revised = "".join(rewriter.rewrite(texts, args.intent, generation=generation, batch_size=args.batch_size))
     if args.out is None:
         sys.stdout.write(revised)
@@ -79,9 +87,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _path(source: str) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise LayerSelectError(f"--input {source!r} names a user that does not exist: write the whole path") from error
+
+
 def _read(source: str | None) -> str:
     name = "the standard input" if source is None else repr(source)
-    content = sys.stdin.buffer.read() if source is None else Path(source).expanduser().read_bytes()
+    if source is None:
+        content = sys.stdin.buffer.read()
+    else:
+        content = read_bytes(_path(source), advice="give a text file with --input", most=_MOST_BYTES)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
@@ -10,13 +9,29 @@ from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..checkpoint import TENSORS_FILE, VALUES_FILE, defect, seal
+from ..checkpoint import TENSORS_FILE, VALUES_FILE, defect, read_seal, seal
 from ..errors import LayerSelectError
+from ..saved_files import DamagedFile, read_json
+from ..saved_schema import Fields, Flag, Items, Mapped, Maybe, Number, Whole
 from .trainer_internals import LayerSelection
 
 logger = logging.getLogger(__name__)
 
 TRAINER_STATE = "trainer_state.json"
+#: What the Trainer reads of it, and cannot do with anything else.
+_STATE = Fields(
+    optional={
+        "global_step": Whole(),
+        "max_steps": Whole(low=-1),
+        "num_train_epochs": Number(low=-1),  # the largest integer, where a data set has no length
+        "train_batch_size": Maybe(Whole()),
+        "epoch": Maybe(Number()),
+        "total_flos": Number(),
+        "log_history": Items(Mapped()),
+        "stateful_callbacks": Mapped(),
+        "is_hyper_param_search": Flag(),
+    }
+)
 #: What to do with a checkpoint that a run without a selector saved.
 RESUMES = ("refuse", "fresh")
 _ADVICE = " (the run that saved it had no selector: resume='fresh' begins one at that step)"
@@ -44,12 +59,9 @@ def checkpoint_defect(folder: str | Path) -> str | None:
     if (folder / _UNFINISHED).exists():
         return f"it holds {_UNFINISHED}"
     try:
-        state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
-        sealed = json.loads((folder / VALUES_FILE).read_text(encoding="utf-8")).get("files", {})
-    except FileNotFoundError:
-        return f"it holds no {TRAINER_STATE}"
-    except (OSError, ValueError):
-        return f"its {TRAINER_STATE} cannot be read"
+        state, sealed = _trainer_state(folder), read_seal(folder)
+    except DamagedFile as error:
+        return f"it holds no {TRAINER_STATE}" if error.missing else f"its {TRAINER_STATE} cannot be read"
     if LayerSelection.seal(state) != seal(folder) and TRAINER_STATE not in sealed:
         return f"its {TRAINER_STATE} is not the one that was saved with the selector"
     return None
@@ -65,10 +77,10 @@ def begun_without_selector(folder: str | Path) -> bool:
     if any((folder / name).exists() for name in (VALUES_FILE, TENSORS_FILE, _UNFINISHED)):
         return False
     try:
-        state = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        state = _trainer_state(folder)
+    except DamagedFile:
         return False
-    return isinstance(state, dict) and not LayerSelection.saved_with(state)
+    return not LayerSelection.saved_with(state)
 
 
 def last_checkpoint(folder: str | Path, *, resume: str = "refuse") -> str | None:
@@ -108,6 +120,15 @@ def instead(folder: str | Path) -> str:
     parent = Path(folder).parent
     found = next((path for path in _checkpoints(parent) if checkpoint_defect(path) is None), None)
     return f"resume from {found}" if found else f"no checkpoint in {parent} is complete, so begin afresh"
+
+
+def _trainer_state(folder: Path) -> dict[str, Any]:
+    """What a Trainer says of itself in a checkpoint; a loss in its log may be NaN.
+
+    Raises:
+        DamagedFile: it says nothing.
+    """
+    return read_json(folder / TRAINER_STATE, _STATE, advice="resume from an older checkpoint", constants=True)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

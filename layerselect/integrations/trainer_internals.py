@@ -201,9 +201,10 @@ class LayerSelection(TrainerCallback, ExportableState):
     @classmethod
     def _noted(cls, state: dict[str, Any]) -> dict[str, Any]:
         try:
-            return dict(state["stateful_callbacks"][cls.__name__]["attributes"])
+            noted = state["stateful_callbacks"][cls.__name__]["attributes"]
         except (KeyError, TypeError):
             return {}
+        return noted if isinstance(noted, dict) else {}
 
 
 class _HideScores(TrainerCallback):

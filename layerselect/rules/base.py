@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from .._backend import load as load_backend
 from ..errors import LayerSelectError
+from ..mirror import Mirror
+from ..saved_schema import Fields, Items, Kind, Mismatch, Numbers, Whole, check
+from ..saved_words import shown
 from ..status import EXCLUDED, MEASURED, NEVER_MEASURED
 
 
@@ -156,9 +159,11 @@ class Rule(ABC):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, Mapping):
+            raise LayerSelectError(f"the saved state is not one of rule {self.name!r}: it is {shown(state)}")
         if state:
             raise LayerSelectError(
-                f"the saved state is not one of rule {self.name!r}: it holds {sorted(state)}; use the rule of the saved run"
+                f"the saved state is not one of rule {self.name!r}: it holds {sorted(map(str, state))}; use the rule of the saved run"
             )
 
 
@@ -177,10 +182,50 @@ def check_count(rule: str, name: str, value: int) -> None:
         raise LayerSelectError(f"rule {rule!r}: {name}={value!r} is not a whole number of at least 1")
 
 
-def check_saved(rule: Rule, state: dict[str, Any], names: Iterable[str]) -> None:
-    """Raises LayerSelectError unless ``state`` holds exactly the entries ``names``."""
-    if set(state) != set(names):
-        raise LayerSelectError(f"the saved state is not one of rule {rule.name!r}: it holds {sorted(state)}")
+def check_saved(rule: Rule, state: dict[str, Any], kinds: Mapping[str, Kind]) -> None:
+    """Whether a rule can take a saved state. Call it before anything of it is taken.
+
+    Args:
+        kinds: the entries that it holds, no more and no less.
+
+    Raises:
+        LayerSelectError: it is none of the rule's, or damaged.
+    """
+    if not isinstance(state, Mapping) or set(state) != set(kinds):
+        held = sorted(map(str, state)) if isinstance(state, Mapping) else shown(state)
+        raise LayerSelectError(f"the saved state is not one of rule {rule.name!r}: it holds {held}")
+    try:
+        check(Fields(kinds), state)
+    except Mismatch as error:
+        raise LayerSelectError(
+            f"the saved state of rule {rule.name!r} is damaged ({error}): resume from an older checkpoint"
+        ) from error
+
+
+class GeneratorState(Kind):
+    """The state of a generator of random numbers on the CPU."""
+
+    def check(self, value: Any, where: str) -> None:
+        Numbers("uint8", (None,)).check(value, where)
+        try:
+            torch.Generator().set_state(value)
+        except (RuntimeError, TypeError) as error:
+            raise Mismatch(where, "is no state of a generator of random numbers") from error
+
+
+class MirrorState(Kind):
+    """The state of ``mirror``."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+
+    def check(self, value: Any, where: str) -> None:
+        self._mirror.check_state(value, where)
+
+
+def layer_list(layers: int) -> Items:
+    """Numbers of some of ``layers`` layers, each at most once."""
+    return Items(Whole(high=layers - 1), most=layers)
 
 
 def check_layers(rule: str, name: str, value: int, layers: int) -> None:

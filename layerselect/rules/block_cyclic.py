@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import seeded
 from ..errors import LayerSelectError
-from .base import Rule, Selection, check_count, check_saved, drawn
+from ..saved_schema import Whole
+from .base import GeneratorState, Rule, Selection, check_count, check_saved, drawn, layer_list
 
 ORDERS = ("ascending", "descending", "random")
 
@@ -40,7 +42,7 @@ class BlockCyclic(Rule):
         check_count(self.name, "interval", self.interval)
         if self.order not in ORDERS:
             raise LayerSelectError(f"rule 'block-cyclic': order={self.order!r} is none of {', '.join(ORDERS)}")
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self._generator = seeded(self.name, self.seed)
         self._selections = 0
         self._layer = 0
         self._ahead: list[int] = []  # of this cycle, the next one last
@@ -66,7 +68,14 @@ class BlockCyclic(Rule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["generator", "selections", "layer", "ahead"])
+        layers = self._num_layers
+        kinds = {
+            "generator": GeneratorState(),
+            "selections": Whole(),
+            "layer": Whole(high=layers - 1),
+            "ahead": layer_list(layers),
+        }
+        check_saved(self, state, kinds)
         self._generator.set_state(state["generator"])
         self._selections, self._layer = int(state["selections"]), int(state["layer"])
         self._ahead = list(state["ahead"])

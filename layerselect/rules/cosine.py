@@ -17,8 +17,9 @@ from ..errors import LayerSelectError
 from ..mirror import Mirror
 from ..model_hooks import ModelHook
 from ..padding import MasksAround, PaddingMasks
+from ..saved_schema import Mapped, Numbers
 from ..status import EXCLUDED
-from .base import ModelView, Rule, Selection, base_rule, check_saved, choose_by, no_threshold
+from .base import MirrorState, ModelView, Rule, Selection, base_rule, check_saved, choose_by, no_threshold
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +124,11 @@ class Cosine(Rule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["sums", "known", "mirror", "base"])
-        self._mirror.load_state_dict(state["mirror"])
+        layers = len(self._sums)
+        sums, known = Numbers("float", (layers, 2)), Numbers("float", (layers,))
+        check_saved(self, state, {"sums": sums, "known": known, "mirror": MirrorState(self._mirror), "base": Mapped()})
         self.base.load_state_dict(state["base"])
+        self._mirror.load_state_dict(state["mirror"])
         for sums, saved in zip(self._sums, state["sums"], strict=True):
             sums.copy_(saved)
         self._known.copy_(state["known"])

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..cost_meter import CostMeter
 from ..costs import LayerCosts, count_costs
 from ..errors import LayerSelectError
+from ..saved_schema import Mapped
 from .base import ModelView, Rule, Selection, check_fraction, check_saved
 from .variance_split import VarianceSplit
 
@@ -149,10 +150,16 @@ class CostAware(Rule):
         return {"base": self.base.state_dict(), **measured}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["base", "measured"] if "measured" in state else ["base"])
+        check_saved(self, state, {"base": Mapped(), **({"measured": Mapped()} if "measured" in state else {})})
+        costs = LayerCosts.from_dict(state["measured"]) if "measured" in state and self.costs == "measured" else None
+        if costs is not None and costs.num_layers != self._num_layers:
+            raise LayerSelectError(
+                f"the saved state of rule 'cost-aware' is damaged: it has costs of {costs.num_layers} layers, not of "
+                f"{self._num_layers}; resume from an older checkpoint"
+            )
         self.base.load_state_dict(state["base"])
-        if "measured" in state and self.costs == "measured":
-            self._take_measured(LayerCosts.from_dict(state["measured"]))
+        if costs is not None:
+            self._take_measured(costs)
 
     def _take_measured(self, costs: LayerCosts) -> None:
         self._close_meter()

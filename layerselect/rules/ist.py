@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import seeded
 from ..errors import LayerSelectError
-from .base import ModelView, Rule, Selection, check_count, check_fraction, check_saved, drawn
+from ..saved_schema import Numbers, Whole
+from .base import GeneratorState, ModelView, Rule, Selection, check_count, check_fraction, check_saved, drawn
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Ist(Rule):
             raise LayerSelectError(f"rule 'ist': suppress={self.suppress!r} is not in [0, 1)")
         if not (math.isfinite(self.rate) and self.rate > 0):
             raise LayerSelectError(f"rule 'ist': rate={self.rate!r} is not a number above 0")
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self._generator = seeded(self.name, self.seed)
         self._selections = 0
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
@@ -147,7 +149,8 @@ class Ist(Rule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["generator", "selections", "values"])
+        values = Numbers("float", tuple(self._values.shape), nan=False, infinite=False)
+        check_saved(self, state, {"generator": GeneratorState(), "selections": Whole(), "values": values})
         self._generator.set_state(state["generator"])
         self._selections = int(state["selections"])
         self._values.copy_(state["values"])

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Rule, Selection, check_count, check_layers, check_saved, drawn
+from ..arguments import seeded
+from ..saved_schema import Whole
+from .base import GeneratorState, Rule, Selection, check_count, check_layers, check_saved, drawn, layer_list
 
 
 @dataclass(eq=False)
@@ -35,7 +37,7 @@ class Lisa(Rule):
     def __post_init__(self) -> None:
         check_count(self.name, "n", self.n)
         check_count(self.name, "interval", self.interval)
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self._generator = seeded(self.name, self.seed)
         self._selections = 0
         self._drawn: list[int] = []
 
@@ -53,6 +55,7 @@ class Lisa(Rule):
         return {"generator": self._generator.get_state(), "selections": self._selections, "drawn": list(self._drawn)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["generator", "selections", "drawn"])
+        layers = layer_list(self._num_layers)
+        check_saved(self, state, {"generator": GeneratorState(), "selections": Whole(), "drawn": layers})
         self._generator.set_state(state["generator"])
         self._selections, self._drawn = int(state["selections"]), list(state["drawn"])

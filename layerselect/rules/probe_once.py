@@ -9,8 +9,21 @@ import torch
 from torch import Tensor
 
 from ..mirror import Mirror
+from ..saved_schema import Mapped, Maybe, Numbers
 from ..status import EXCLUDED, MEASURED
-from .base import ModelView, Rule, Selection, base_rule, check_count, check_saved, choose_by, drawn, no_threshold
+from .base import (
+    MirrorState,
+    ModelView,
+    Rule,
+    Selection,
+    base_rule,
+    check_count,
+    check_saved,
+    choose_by,
+    drawn,
+    layer_list,
+    no_threshold,
+)
 
 
 @dataclass(eq=False)
@@ -95,9 +108,18 @@ class ProbeOnce(Rule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["seen", "chosen", "sums", "counts", "mirror", "base"])
-        self._mirror.load_state_dict(state["mirror"])
+        layers = self._num_layers
+        kinds = {
+            "seen": Numbers("int", (), low=0),
+            "chosen": Maybe(layer_list(layers)),
+            "sums": Numbers("float", (layers,)),
+            "counts": Numbers("int", (layers,), low=0),
+            "mirror": MirrorState(self._mirror),
+            "base": Mapped(),
+        }
+        check_saved(self, state, kinds)
         self.base.load_state_dict(state["base"])
+        self._mirror.load_state_dict(state["mirror"])
         self._seen.copy_(state["seen"])
         self._chosen = None if state["chosen"] is None else list(state["chosen"])
         self._sums.copy_(state["sums"])

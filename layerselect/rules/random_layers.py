@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Rule, Selection, check_count, check_layers, check_saved, drawn
+from ..arguments import seeded
+from .base import GeneratorState, Rule, Selection, check_count, check_layers, check_saved, drawn
 
 
 @dataclass(eq=False)
@@ -32,7 +33,7 @@ class RandomLayers(Rule):
     def __post_init__(self) -> None:
         if self.k is not None:
             check_count(self.name, "k", self.k)
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self._generator = seeded(self.name, self.seed)
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
@@ -48,5 +49,5 @@ class RandomLayers(Rule):
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["generator"])
+        check_saved(self, state, {"generator": GeneratorState()})
         self._generator.set_state(state["generator"])

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ..errors import LayerSelectError
+from ..saved_words import shown
 from .base import Rule
 from .block_cyclic import BlockCyclic
 from .cosine import Cosine
@@ -75,7 +76,7 @@ def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> R
             raise LayerSelectError(f"options {sorted(options)} cannot be added to a rule that is already built")
         return rule
     if not isinstance(rule, str):
-        raise LayerSelectError(f"rule={rule!r} is neither a name nor a Rule")
+        raise LayerSelectError(f"rule={shown(rule)} is neither a name nor a Rule")
     name, _, text = rule.partition(":")
     cls = _find(name)
     known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
@@ -153,12 +154,12 @@ def _parse_options(name: str, text: str) -> dict[str, Any]:
         value = value.lstrip()
         try:
             options[key.strip()], end = json.JSONDecoder().raw_decode(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # numbers of thousands of digits; values nested as deep
             end = -1
         rest = value[end:].lstrip() if end >= 0 else "?"
         if rest and not rest.startswith(";"):
             raise LayerSelectError(
-                f"rule {name!r}: the value of {key.strip()!r} is not JSON: {part.partition('=')[2]!r} (texts need double "
+                f"rule {name!r}: the value of {shown(key.strip())} is not JSON: {shown(part.partition('=')[2])} (texts need double "
                 "quotes)"
             )
         rest = rest.lstrip("; ")

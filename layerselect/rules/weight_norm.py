@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..errors import LayerSelectError
 from ..mirror import Mirror
+from ..saved_schema import Mapped
 from ..sharding import SpreadSums, held_here
 from ..status import EXCLUDED
-from .base import ModelView, Rule, Selection, base_rule, check_saved, choose_by, no_threshold
+from .base import MirrorState, ModelView, Rule, Selection, base_rule, check_saved, choose_by, no_threshold
 
 
 @dataclass(eq=False)
@@ -94,9 +95,9 @@ class WeightNorm(Rule):
         return {"mirror": self._mirror.state_dict(), "base": self.base.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_saved(self, state, ["mirror", "base"])
-        self._mirror.load_state_dict(state["mirror"])
+        check_saved(self, state, {"mirror": MirrorState(self._mirror), "base": Mapped()})
         self.base.load_state_dict(state["base"])
+        self._mirror.load_state_dict(state["mirror"])
 
 
 class _Squares:

@@ -85,10 +85,17 @@ def _what_peft_takes(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
         except Exception as error:  # peft says no in many ways
             text = " ".join(str(error).split())
             if "lora_dropout" in text and config.dropout:
-                logger.warning("%s: peft adapts its experts as parameters, which takes no dropout: --lora-dropout is 0", loaded.source)
+                logger.warning(
+                    "%s: peft adapts its experts as parameters, which takes no dropout: --lora-dropout is 0",
+                    loaded.source,
+                )
                 config = replace(config, dropout=0.0)
             elif (refused := _refused_maps(text)) - left_out:
-                logger.warning("%s: peft cannot adapt its maps %s: they are left as they are", loaded.source, ", ".join(sorted(refused)))
+                logger.warning(
+                    "%s: peft cannot adapt its maps %s: they are left as they are",
+                    loaded.source,
+                    ", ".join(sorted(refused)),
+                )
                 left_out |= refused
             else:
                 other = "--adapter lora or bottleneck" if config.kind == "dora" else "--adapter bottleneck or none"

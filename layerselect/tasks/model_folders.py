@@ -46,7 +46,9 @@ def checked_source(source: str | Path, *, weights: bool = True) -> str:
         path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
     except (ValueError, RuntimeError, OSError) as error:  # a NUL in it, ~nobody, too long for a name
-        raise LayerSelectError(f"there is no model folder {text!r} ({error}): pass an existing folder or a hub id") from error
+        raise LayerSelectError(
+            f"there is no model folder {text!r} ({error}): pass an existing folder or a hub id"
+        ) from error
     if is_folder:
         check_folder(path, weights=weights)
         return str(path)
@@ -71,11 +73,15 @@ def check_folder(folder: Path, *, weights: bool = True) -> None:
         LayerSelectError: something would.
     """
     if not (folder / CONFIG).is_file():
-        raise LayerSelectError(f"the folder {str(folder)!r} holds no config.json, so it is not a saved model{_hint(folder)}")
+        raise LayerSelectError(
+            f"the folder {str(folder)!r} holds no config.json, so it is not a saved model{_hint(folder)}"
+        )
     _check_pointers(folder, (CONFIG, *_TOKENIZER))
     config = _read_object(folder / CONFIG)
     if not isinstance(config.get("model_type", ""), str):
-        raise LayerSelectError(f"the config.json of {str(folder)!r} has no name as its model_type: take it from where the model was made")
+        raise LayerSelectError(
+            f"the config.json of {str(folder)!r} has no name as its model_type: take it from where the model was made"
+        )
     for path in _weight_files(folder) if weights else ():
         check_safetensors(path)
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER):
@@ -144,7 +150,9 @@ def _weight_files(folder: Path) -> list[Path]:
         return _shards(folder)
     found = sorted(path.name for path in folder.glob("*.safetensors"))
     if found and any("-of-" in name for name in found):
-        raise LayerSelectError(f"the folder {str(folder)!r} holds {found[0]} but not {INDEX}, which says what is in it: download that, too")
+        raise LayerSelectError(
+            f"the folder {str(folder)!r} holds {found[0]} but not {INDEX}, which says what is in it: download that, too"
+        )
     others = sorted({path.name for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern)})
     if others:
         raise LayerSelectError(
@@ -159,7 +167,9 @@ def _shards(folder: Path) -> list[Path]:
     _check_pointers(folder, (INDEX,))
     places = _read_object(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
-        raise LayerSelectError(f"the {INDEX} of {str(folder)!r} does not say which file holds which weights: download it again")
+        raise LayerSelectError(
+            f"the {INDEX} of {str(folder)!r} does not say which file holds which weights: download it again"
+        )
     names = sorted(set(places.values()))
     for name in names:
         if Path(name).name != name or "\\" in name or "\0" in name or name in ("", ".", ".."):
@@ -182,7 +192,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # other bytes than UTF-8 among them
-        raise LayerSelectError(f"{place} cannot be read ({' '.join(str(error).split())[:120]}): download it again") from error
+        raise LayerSelectError(
+            f"{place} cannot be read ({' '.join(str(error).split())[:120]}): download it again"
+        ) from error
     if not isinstance(content, dict):
         raise LayerSelectError(f"{place} holds no JSON object: download it again")
     return content

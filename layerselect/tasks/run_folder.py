@@ -12,6 +12,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ..errors import LayerSelectError
+from ..saved_files import DamagedFile, read_json, read_json_lines
+from ..saved_schema import Fields, Kind, Mapped, Maybe, Number, Text, Whole
 from .folders import check_free, discard, move_into_place, partial_folder, replaced_folder
 from .settings import TrainingSettings
 
@@ -25,6 +27,11 @@ PREDICTIONS = "predictions.jsonl"
 METRICS = "metrics.jsonl"
 TRAINING_LOG = "training.jsonl"
 IMPORTANCE_VERSION = 1
+#: A line of ``metrics.jsonl`` or ``training.jsonl``: numbers by name, and the split.
+LOG_LINE = Fields(
+    {"step": Whole()}, optional={name: Maybe(Number(nan=True)) for name in ("epoch", "loss", "lr", "macro_f1")}
+)
+_CONFIG = Fields({"command": Text()}, optional={"settings": Mapped()})
 
 #: Folder of the Trainer's checkpoints inside the unfinished run.
 CHECKPOINTS = "checkpoints"
@@ -127,21 +134,29 @@ class RunFolder:
             kept = [r for r in self.read_lines(name) if r["step"] <= step and not r.get("final")]
             self.write_lines(name, kept)
 
-    def read_json(self, name: str) -> Any:
-        """The content of a file that :meth:`write_json` wrote."""
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+    def read_json(self, name: str, kind: Kind) -> Any:
+        """The content of a file that :meth:`write_json` wrote.
+
+        Args:
+            kind: what it must hold.
+
+        Raises:
+            DamagedFile: it is missing, or holds something else.
+        """
+        return read_json(self.path / name, kind, advice="train again with --overwrite")
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The objects of a JSON Lines file; none if there is no such file. A last line cut by an interruption is dropped."""
+        """The objects of a log of this run; none if there is no such file. A last line cut by an interruption is dropped.
+
+        Raises:
+            DamagedFile: another line is damaged.
+        """
         path = self.path / name
         if not path.exists():
             return []
-        records = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                logger.warning("%s ends in a broken line, which is dropped", path)
+        records, broken = read_json_lines(path, LOG_LINE, advice="remove that line", torn=True)
+        if broken is not None:
+            logger.warning("%s ends in a broken line, which is dropped", path)
         return records
 
     def finish(self) -> Path:
@@ -173,12 +188,10 @@ class RunFolder:
     def _settings(self, folder: Path) -> dict[str, Any] | None:
         """The settings of a run of our command; ``None`` if the folder is none."""
         try:
-            content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
+            content = read_json(folder / "config.json", _CONFIG, advice="remove the folder", constants=True)
+        except DamagedFile:
             return None
-        if not isinstance(content, dict) or content.get("command") != self._command:
-            return None
-        return content.get("settings")
+        return content.get("settings") if content["command"] == self._command else None
 
     def _is_ours(self, folder: Path) -> bool:
         return self._settings(folder) is not None

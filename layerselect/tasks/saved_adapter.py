@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-from safetensors import SafetensorError
+from peft import PeftModel, get_peft_model_state_dict
 from torch import nn
 
 from ..errors import LayerSelectError
+from ..saved_files import DamagedFile, open_tensors, read_json
+from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check
+from ..saved_words import in_words, shown
+from ..transfer.saved import SavedAdapter, peft_settings
+from .adapters import ADAPTERS
 from .completions import base_of
 from .demo_model import SOURCE as DEMO
 from .models import LoadedModel, model_identity
@@ -20,8 +24,18 @@ from .vocabulary import embedding_rows, grow
 ADAPTER = "adapter"
 META = "layerselect.json"
 META_VERSION = 1
+#: As ``peft`` names its files.
+SETTINGS = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 #: Inside the adapter's folder: the model it was trained on, where that exists nowhere else.
 BASE = "base"
+
+#: Of an embedding; the largest vocabularies have a sixtieth of it.
+_MOST_ROWS = 2**24
+_META = Fields(
+    {"adapter": Text(of=ADAPTERS), "base_model": Text(), "identity": Mapped()},
+    optional={"fingerprint": Maybe(Text()), "embedding_rows": Maybe(Whole(1, _MOST_ROWS))},
+)
 
 
 def save_adapted(
@@ -72,27 +86,31 @@ def find_adapter(folder: str | Path) -> Path:
     )
 
 
-def read_meta(path: Path, task: str, *, command: str) -> dict[str, Any]:
+def read_meta(path: Path, task: str, kind: Fields, *, command: str) -> dict[str, Any]:
     """The content of an adapter's ``layerselect.json``.
 
     Args:
         task: what the adapter must do.
+        kind: what the task added to it.
         command: what makes such adapters, for the message.
 
     Raises:
         LayerSelectError: it is damaged, or the adapter is of another task or version.
     """
-    try:
-        meta = json.loads((path / META).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise LayerSelectError(f"{str(path / META)!r} is damaged ({error}): train again") from error
-    if not isinstance(meta, dict) or meta.get("schema") != META_VERSION:
-        raise LayerSelectError(f"{str(path / META)!r} is of another version of layerselect: train again")
+    file = path / META
+    meta = read_json(file, Mapped(), advice="train again")
+    if meta.get("schema") != META_VERSION:
+        raise LayerSelectError(f"{str(file)!r} is of another version of layerselect: train again")
     if meta.get("task") != task:
         raise LayerSelectError(
-            f"the adapter {str(path)!r} was trained for the task {meta.get('task')!r}, not {task!r}: pass one that "
+            f"the adapter {str(path)!r} was trained for the task {shown(meta.get('task'))}, not {task!r}: pass one that "
             f"'{command}' made"
         )
+    try:
+        check(_META, meta)
+        check(kind, meta)
+    except Mismatch as error:
+        raise DamagedFile(file, str(error), "train again") from error
     return meta
 
 
@@ -111,7 +129,10 @@ def load_adapted(
     if meta["adapter"] == "none":
         if model is not None:
             raise LayerSelectError(f"{str(path)!r} holds a whole model and takes no other: leave --model out")
-        return load(path).model
+        files = SavedAdapter(path)  # looks at their index before transformers follows it
+        whole = load(path).model
+        _check_whole(whole, files)
+        return whole
     base = model if model is not None else (meta["base_model"] or path / BASE)
     try:
         loaded = load(base)
@@ -127,11 +148,48 @@ def load_adapted(
             f"the adapter {str(path)!r} was trained on another model: {_difference(meta['identity'], identity)}; "
             "give the right one with --model"
         )
+    shapes = _read_shapes(path)
     try:
-        return PeftModel.from_pretrained(loaded.model, str(path))
-    except (RuntimeError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        adapted = PeftModel.from_pretrained(loaded.model, str(path))
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    except Exception as error:  # whatever a library does with settings and tensors that nobody meant
         text = " ".join(str(error).split())[:200]
-        raise LayerSelectError(f"the adapter {str(path)!r} does not fit its model: {text}") from error
+        raise LayerSelectError(
+            f"the adapter {str(path)!r} does not fit its model ({type(error).__name__}: {text}): train again"
+        ) from error
+    # peft leaves what the file lacks at its random start, and says so in a warning.
+    lacking = next((key for key, value in expected.items() if shapes.get(key) != tuple(value.shape)), None)
+    if lacking is not None:
+        raise DamagedFile(path / WEIGHTS, f"it holds no {shown(lacking)} of the model's size", "train again")
+    return adapted
+
+
+def _check_whole(model: nn.Module, saved: SavedAdapter) -> None:
+    """Whether all of a model that was saved whole came from its files: ``transformers`` begins at random what they lack.
+
+    Raises:
+        LayerSelectError: something did not.
+    """
+    state = model.state_dict()
+    if not set(saved.shapes) <= set(state):  # transformers wrote it under other names than it uses
+        return
+    there = {state[key].data_ptr() for key in saved.shapes}
+    for key, value in state.items():
+        is_tied = value.data_ptr() in there  # saved once, under its other name
+        if saved.shapes.get(key, tuple(value.shape) if is_tied else None) != tuple(value.shape):
+            raise saved.damaged(f"its files hold no {shown(key)} of the model's size")
+
+
+def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that ``peft`` is about to read; its settings fit them.
+
+    Raises:
+        LayerSelectError: a file is missing or damaged.
+    """
+    with open_tensors(path / WEIGHTS, advice="train again") as content:
+        shapes = {key: tuple(content.get_slice(key).get_shape()) for key in content.keys()}  # noqa: SIM118, it is no dict
+    read_json(path / SETTINGS, peft_settings(shapes.values()), advice="train again")
+    return shapes
 
 
 def base_reference(model: str) -> str:
@@ -146,5 +204,5 @@ def base_reference(model: str) -> str:
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
     for key in expected:
         if expected[key] != found.get(key):
-            return f"{key} is {found.get(key)!r} here and was {expected[key]!r}"
+            return f"{in_words(key)} is {shown(found.get(key))} here and was {shown(expected[key])}"
     return f"its configuration has {sorted(set(found) - set(expected))} besides"

@@ -12,6 +12,7 @@ import torch
 from ..data import Corpus, load_corpus
 from ..errors import LayerSelectError
 from ..rules import make_rule
+from ..saved_words import in_words
 from ..trunk import DEFAULT_CUT, default_folder
 from ..trunk.selection import TRUNKS
 from ..trunk.store import PRECISIONS, is_size
@@ -208,7 +209,7 @@ class TrainingSettings:
             ours, theirs = getattr(self, field.name), saved.get(field.name, field.default)
             if ours != theirs and field.name not in PLACES:
                 raise LayerSelectError(
-                    f"the {what} run in {self.out!r} has {option(field.name)} {theirs}, not {ours}: "
+                    f"the {what} run in {self.out!r} has {option(field.name)} {in_words(theirs)}, not {ours}: "
                     "repeat its options to resume it, or start afresh with --overwrite"
                 )
 

@@ -125,7 +125,12 @@ def _pads(model: nn.Module, short: Tensor, long: Tensor, alone: list[Tensor], pa
 def _batch(short: Tensor, long: Tensor, pad: int, *, left: bool) -> tuple[Tensor, Tensor]:
     padding = torch.full((1, _LONG - _SHORT), pad)
     row = torch.cat([padding, short] if left else [short, padding], dim=1)
-    covered = torch.cat([torch.zeros_like(padding), torch.ones_like(short)] if left else [torch.ones_like(short), torch.zeros_like(padding)], 1)
+    covered = torch.cat(
+        [torch.zeros_like(padding), torch.ones_like(short)]
+        if left
+        else [torch.ones_like(short), torch.zeros_like(padding)],
+        1,
+    )
     return torch.cat([row, long]), torch.cat([covered, torch.ones_like(long)])
 
 
@@ -162,7 +167,14 @@ def _generates(model: nn.Module, ids: Tensor, mask: Tensor, pad: int) -> bool:
         return False
     options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "num_beams": 1, "pad_token_id": pad}
     try:
-        found = model.generate(input_ids=ids, attention_mask=mask, use_cache=True, output_logits=True, return_dict_in_generate=True, **options)
+        found = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            use_cache=True,
+            output_logits=True,
+            return_dict_in_generate=True,
+            **options,
+        )
     except Exception:
         logger.debug("generate() with a cache cannot be used", exc_info=True)
         return False

@@ -65,7 +65,12 @@ def _evaluation(model: nn.Module, evaluate: Callable[[Sequence[int]], Any]) -> C
 
 
 def _try(
-    model: nn.Module, source: str, chosen: Sequence[int], lengths: Sequence[int], what: str, call: Callable[[Sequence[int]], None]
+    model: nn.Module,
+    source: str,
+    chosen: Sequence[int],
+    lengths: Sequence[int],
+    what: str,
+    call: Callable[[Sequence[int]], None],
 ) -> None:
     try:
         call(chosen)

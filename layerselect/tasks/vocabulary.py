@@ -80,7 +80,11 @@ def settle_end(tokenizer: Any, config: Any, rows: int | None, source: str) -> No
     for other in numbers:
         if isinstance(other, int) and 0 <= other < min(len(tokenizer), rows or len(tokenizer)):
             tokenizer.eos_token = tokenizer.convert_ids_to_tokens(other)
-            logger.warning("the tokenizer of %s has no end token that the model knows: %r ends what is written", source, tokenizer.eos_token)
+            logger.warning(
+                "the tokenizer of %s has no end token that the model knows: %r ends what is written",
+                source,
+                tokenizer.eos_token,
+            )
             return
 
 
@@ -100,7 +104,11 @@ def cover_tokens(model: nn.Module, tokenizer: Any, token_lists: Iterable[Sequenc
     if rows is None or highest < rows:
         return
     word = tokenizer.convert_ids_to_tokens(highest)
-    grow(model, max(highest + 1, len(tokenizer)), f"{source} ({rows} embeddings, and the corpus holds {word!r}, number {highest})")
+    grow(
+        model,
+        max(highest + 1, len(tokenizer)),
+        f"{source} ({rows} embeddings, and the corpus holds {word!r}, number {highest})",
+    )
     logger.warning(
         "the tokenizer of %s has %d tokens and the model %d embeddings, and the corpus holds %r, number %d: the missing ones start as "
         "the mean of the others",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,9 @@ import torch
 
 from ..errors import LayerSelectError
 from ..rules import MEASURED, All, Fixed, Rule, Upper, make_rule
+from ..saved_files import DamagedFile, read_json
+from ..saved_schema import Fields, Items, Mapped, Maybe, Mismatch, Text, Whole, check
+from ..saved_words import shown
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 _FILE = "importance.json"
 _SCHEMA = 1
 _ADAPTER_FILE = "layerselect.json"
+_ADVICE = "train the predictor again"
 
 #: Rules that choose the same layers whatever the scores: they make sense on G, as baselines.
 _CONSTANT = (All, Fixed, Upper)
@@ -58,33 +61,25 @@ def read_importance(path: str | Path) -> Importance:
         LayerSelectError: there is no such file, it is damaged, or it is of another version.
     """
     file = _importance_file(Path(path).expanduser())
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LayerSelectError(f"{str(file)!r} cannot be read ({error}): train the predictor again") from error
-    if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
+    content = read_json(file, Mapped(), advice=_ADVICE)
+    if content.get("schema") != _SCHEMA:
         raise LayerSelectError(
-            f"{str(file)!r} has schema {found!r} and this version reads {_SCHEMA}: train the predictor again"
+            f"{str(file)!r} has schema {shown(content.get('schema'))} and this version reads {_SCHEMA}: train the predictor again"
         )
-    names, frequency = content.get("layer_names"), content.get("frequency")
-    steps, rule = content.get("steps"), content.get("rule")
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise _damaged(file, "layer_names is no list of names")
-    if not isinstance(frequency, list) or not all(_is_count(number) for number in frequency):
-        raise _damaged(file, "frequency is no list of counts")
-    if len(frequency) != len(names):
-        raise _damaged(file, f"it has {len(names)} layer_names and {len(frequency)} frequencies")
-    if not _is_count(steps):
-        raise _damaged(file, f"steps is {steps!r}")
-    if not isinstance(rule, dict) or not isinstance(rule.get("name"), str):
-        raise _damaged(file, f"rule is {rule!r}")
-    trained = content.get("trained_frequency")
-    if trained is not None and not (
-        isinstance(trained, list) and len(trained) == len(names) and all(map(_is_count, trained))
-    ):
-        raise _damaged(file, "trained_frequency is no list of a count for each layer")
-    return Importance(names, frequency, steps, rule, trained)
+    try:
+        check(Fields({"layer_names": Items(Text(least=1), least=1, unique=True)}), content)
+        check(_importance(len(content["layer_names"])), content)
+    except Mismatch as error:
+        raise DamagedFile(file, str(error), _ADVICE) from error
+    names, frequency, steps = content["layer_names"], content["frequency"], content["steps"]
+    return Importance(names, frequency, steps, content["rule"], content.get("trained_frequency"))
+
+
+def _importance(layers: int) -> Fields:
+    """The part of ``importance.json`` that is read."""
+    counts = Items(Whole(), length=layers)
+    needed = {"frequency": counts, "steps": Whole(), "rule": Fields({"name": Text()})}
+    return Fields(needed, optional={"trained_frequency": Maybe(counts)})
 
 
 def pick_layers(frequency: Sequence[int], rule: str | Rule = "variance", seed: int = 0) -> list[int]:
@@ -213,11 +208,3 @@ def _importance_file(path: Path) -> Path:
     if not path.exists():
         raise LayerSelectError(f"there is no {str(path)!r}: pass the --out folder of a finished run")
     raise LayerSelectError(f"{str(path)!r} holds no {_FILE}: pass the --out folder of a finished run")
-
-
-def _damaged(file: Path, why: str) -> LayerSelectError:
-    return LayerSelectError(f"{str(file)!r} is damaged ({why}): train the predictor again")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

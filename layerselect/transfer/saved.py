@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import LayerSelectError
+from ..saved_files import DamagedFile, inside, open_tensors, read_json
+from ..saved_schema import Fields, Flag, Items, Kind, Mapped, Maybe, Mismatch, Names, Number, Text, Whole, check
+from ..saved_words import in_words, shown
 
 _META = "layerselect.json"
 _SCHEMA = 1
@@ -17,6 +19,7 @@ _SETTINGS = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _MODEL_WEIGHTS = "model.safetensors"
 _MODEL_INDEX = "model.safetensors.index.json"
+_ADVICE = "train it again"
 
 
 class SavedAdapter:
@@ -58,10 +61,7 @@ class SavedAdapter:
         Raises:
             LayerSelectError: it is missing or damaged.
         """
-        content = self._read_json(_SETTINGS)
-        if not isinstance(content, dict):
-            raise self.damaged(f"{_SETTINGS} holds no settings")
-        return content
+        return self._read_json(_SETTINGS, peft_settings(self.shapes.values()))
 
     def load(self, keys: Iterable[str]) -> dict[str, Tensor]:
         """Tensors by key, on the CPU."""
@@ -80,14 +80,17 @@ class SavedAdapter:
     def _checked_meta(self) -> dict[str, Any]:
         from ..tasks.adapters import ADAPTERS  # loads peft and transformers
 
-        meta = self._read_json(_META)
-        schema = meta.get("schema") if isinstance(meta, dict) else None
-        if schema != _SCHEMA:
+        meta = self._read_json(_META, Mapped())
+        if meta.get("schema") != _SCHEMA:
             raise LayerSelectError(
-                f"{str(self.path / _META)!r} has schema {schema!r} and this version reads {_SCHEMA}: train the predictor again"
+                f"{str(self.path / _META)!r} has schema {shown(meta.get('schema'))} and this version reads {_SCHEMA}: train the "
+                "predictor again"
             )
-        if meta.get("adapter") not in ADAPTERS or not isinstance(meta.get("identity"), dict):
-            raise self.damaged(f"{_META} names no adapter or no base model")
+        kind = Fields({"adapter": Text(of=ADAPTERS), "identity": Mapped()}, optional={"fingerprint": Maybe(Text())})
+        try:
+            check(kind, meta)
+        except Mismatch as error:
+            raise self.damaged(f"{_META}: {error}") from error
         return meta
 
     def _weight_files(self) -> list[Path]:
@@ -95,27 +98,59 @@ class SavedAdapter:
             return [self.path / _WEIGHTS]
         if not (self.path / _MODEL_INDEX).is_file():
             return [self.path / _MODEL_WEIGHTS]
-        index = self._read_json(_MODEL_INDEX)
-        places = index.get("weight_map") if isinstance(index, dict) else None
-        # A name with a folder in it would lead elsewhere.
-        if not isinstance(places, dict) or not all(isinstance(n, str) and Path(n).name == n for n in places.values()):
+        index = self._read_json(_MODEL_INDEX, Fields({"weight_map": Mapped(Text(least=1))}))
+        names = sorted(set(index["weight_map"].values()))
+        if not names:
             raise self.damaged(f"{_MODEL_INDEX} names no files")
-        return [self.path / name for name in sorted(set(places.values()))]
+        try:
+            return [inside(self.path, name, source=self.path / _MODEL_INDEX, advice=_ADVICE) for name in names]
+        except DamagedFile as error:
+            raise self.damaged(f"{_MODEL_INDEX}: {error.why}") from error
 
     def _opened(self, file: Path) -> Any:
-        from safetensors import SafetensorError, safe_open
-
-        if not file.is_file():
-            raise self.damaged(f"{file.name} is missing, and other formats are not read")
         try:
-            return safe_open(file, framework="pt")
-        except (OSError, SafetensorError) as error:
-            raise self.damaged(f"{file.name} cannot be read: {error}") from error
+            return open_tensors(file, advice=_ADVICE)
+        except DamagedFile as error:
+            if error.missing:
+                raise self.damaged(f"{in_words(file.name)} is missing, and other formats are not read") from error
+            raise self.damaged(f"{in_words(file.name)} cannot be read: {error.why}") from error
 
-    def _read_json(self, name: str) -> Any:
+    def _read_json(self, name: str, kind: Kind) -> Any:
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise self.damaged(f"{name} is missing") from error
-        except (OSError, ValueError) as error:
-            raise self.damaged(f"{name} cannot be read: {error}") from error
+            return read_json(self.path / name, kind, advice=_ADVICE)
+        except DamagedFile as error:
+            why = f"{name} is missing" if error.missing else f"{name} cannot be read: {error.why}"
+            raise self.damaged(why) from error
+
+
+def peft_settings(shapes: Iterable[tuple[int, ...]]) -> Fields:
+    """What an ``adapter_config.json`` must hold. ``peft`` allocates what it says before it looks at the weights, so
+    no size in it may be larger than all of theirs.
+
+    Args:
+        shapes: of the adapter's tensors.
+    """
+    size = Whole(low=1, high=max((side for shape in shapes for side in shape), default=1))
+    names = Maybe(Names())
+    return Fields(
+        {"peft_type": Text(least=1)},
+        optional={
+            "r": size,
+            "size": size,
+            "rank_pattern": Maybe(Mapped(size)),
+            "lora_alpha": Number(0, 1e9),
+            "alpha_pattern": Maybe(Mapped(Number(0, 1e9))),
+            "lora_dropout": Number(0, 1),
+            "dropout": Number(0, 1),
+            "target_modules": names,
+            "exclude_modules": names,
+            "modules_to_save": Maybe(Items(Text(least=1))),
+            "task_type": Maybe(Text()),
+            "auto_mapping": Maybe(Mapped()),
+            "base_model_name_or_path": Maybe(Text()),
+            "use_dora": Flag(),
+            "use_rslora": Flag(),
+            "fan_in_fan_out": Flag(),
+            "inference_mode": Flag(),
+        },
+    )

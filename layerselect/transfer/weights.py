@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from ..layers import split_parameters
+from ..saved_words import in_words, shown
 from .saved import SavedAdapter
 
 _SAMPLES = 4096
@@ -186,7 +187,7 @@ def _check_base(model: nn.Module, saved: SavedAdapter, fingerprint: str | None) 
     for key in sorted({*there, *here}, key=lambda key: (key != "model_type", key)):
         if there.get(key) != here.get(key):
             raise LayerSelectError(
-                f"the predictor {str(saved.path)!r} was trained on another base model: {key} is {there.get(key)!r} there and "
+                f"the predictor {str(saved.path)!r} was trained on another base model: {in_words(key)} is {shown(there.get(key))} there and "
                 f"{here.get(key)!r} in the generator; give both the same model"
             )
     its = saved.meta.get("fingerprint")

@@ -13,6 +13,7 @@ from ..costs import LayerCosts, count_costs
 from ..errors import LayerSelectError
 from ..rules import MEASURED, CostAware, ModelView, ProbeOnce, Rule, make_rule
 from ..rules.base import choose_by
+from ..saved_schema import Fields, Maybe, Numbers, Whole, check
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,13 @@ class Cut:
         return {
             "depth": self.depth, "seen": self._seen, "sums": self._sums.cpu().clone(), "counts": self._counts.cpu().clone(),
         }  # fmt: skip
+
+    def check_state(self, state: Any, where: str) -> None:
+        """Raises :class:`Mismatch` unless :meth:`load_state_dict` can take it."""
+        layers = self._layers
+        depth = Maybe(Whole(high=layers - 1))
+        sums, counts = Numbers("float", (layers,)), Numbers("int", (layers,), low=0)
+        check(Fields({"depth": depth, "seen": Whole(), "sums": sums, "counts": counts}), state, where)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.depth, self._seen = state["depth"], int(state["seen"])

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
+from ..saved_schema import Mismatch, Number, check
 from .shelf_folder import ENTRY_NAME, GROUP_NAME, LABEL_FILE, SHELF_NAME, files_of, read_label, remove_file, scan
 
 _SHOWN_DIGITS = 12
+_LAST_YEAR = 253_402_300_799  # seconds from 1970 to the end of the year 9999, the last that dates know
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,16 @@ def _look(folder: Path) -> ShelfInfo:
     fingerprint, half = SHELF_NAME.fullmatch(folder.name).groups()
     return ShelfInfo(
         folder, fingerprint, "half" if half else "exact", label.get("facts", {}), entries, size,
-        created if isinstance(created, (int, float)) else None, last_used,
+        created if _is_time(created) else None, last_used,
     )  # fmt: skip
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        check(Number(0, _LAST_YEAR), value)
+    except Mismatch:
+        return False
+    return True
 
 
 def _find(shelves: Sequence[ShelfInfo], given: str, folder: str | Path) -> ShelfInfo:

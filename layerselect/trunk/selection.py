@@ -113,9 +113,11 @@ class TrunkSelection:
     def state_dict(self) -> dict[str, Any]:
         return {} if self._cut is None else {"trunk": self._cut.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Whether :meth:`load_state_dict` can take it.
+
         Raises:
+            Mismatch: it is no such state.
             LayerSelectError: the state is of a selector with a trunk, and this one has none, or the other way round.
         """
         if ("trunk" in state) != (self._cut is not None):
@@ -125,5 +127,9 @@ class TrunkSelection:
                 + " a cached trunk, and this selector has "
                 + ("none" if "trunk" in state else "one")
             )
+        if self._cut is not None:
+            self._cut.check_state(state["trunk"], "trunk")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         if self._cut is not None:
             self._cut.load_state_dict(state["trunk"])

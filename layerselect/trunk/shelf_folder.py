@@ -27,6 +27,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..saved_files import DamagedFile, read_json
+from ..saved_schema import Fields, Mapped, Text
 from .entry import DamagedEntry, decode
 
 LABEL_FILE = "shelf.json"
@@ -37,6 +39,8 @@ ENTRY_NAME = re.compile(r"[0-9a-f]{32}\.entry")
 PARTIAL_NAME = re.compile(r"\.[0-9a-z.]+\.[0-9]+\.[0-9a-f]{16}\.partial")
 
 _VERSION = 1
+_LABEL = Fields({"facts": Mapped()}, optional={"fingerprint": Text()})
+_MOST_OF_A_LABEL = 1 << 20
 _ABANDONED_AFTER_SECONDS = 3600.0
 _ATTEMPTS = 2
 
@@ -139,10 +143,9 @@ def open_shelf(shelf: Path, fingerprint: str, facts: Mapping[str, Any]) -> None:
 def read_label(shelf: Path) -> dict[str, Any] | None:
     """What the label of a shelf says; ``None`` if it has none or the label is damaged."""
     try:
-        label = json.loads((shelf / LABEL_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(shelf / LABEL_FILE, _LABEL, advice="remove the shelf", most=_MOST_OF_A_LABEL)
+    except DamagedFile:
         return None
-    return label if isinstance(label, dict) and isinstance(label.get("facts"), dict) else None
 
 
 def files_of(shelf: Path) -> Iterator[os.DirEntry[str]]:

@@ -35,14 +35,14 @@ def test_a_card_that_cannot_be_written_leaves_the_old_one(tmp_path):
     [
         (lambda v: v.pop("schema"), "is not a Layer Card"),
         (lambda v: v.update(version=2), "of version 2, and this package reads 1"),
-        (lambda v: v.update(layers=[]), "has no layers"),
-        (lambda v: v["layers"][1].pop("fresh"), "layer 1 is damaged"),
-        (lambda v: v["layers"][0].update(fresh="high"), "fresh='high' is no float"),
-        (lambda v: v["layers"][0].update(fresh=True), "fresh=True is no float"),
-        (lambda v: v["layers"][0]["cost"].update(flops=1.5), "flops=1.5 is no int"),
-        (lambda v: v["layers"][0]["maps"][0].update(rows=None), "rows=None is no int"),
-        (lambda v: v["coupling"].pop(), "no symmetric matrix of 3 layers"),
-        (lambda v: v["coupling"][0].__setitem__(1, 0.9), "no symmetric matrix"),
+        (lambda v: v.update(layers=[]), "layers has 0 items"),
+        (lambda v: v["layers"][1].pop("fresh"), r"layers\[1\] holds no 'fresh'"),
+        (lambda v: v["layers"][0].update(fresh="high"), r"layers\[0\].fresh is 'high' and must be a number"),
+        (lambda v: v["layers"][0].update(fresh=True), "fresh is True and must be a number"),
+        (lambda v: v["layers"][0]["cost"].update(flops=1.5), "cost.flops is 1.5 and must be a whole number"),
+        (lambda v: v["layers"][0]["maps"][0].update(rows=None), "rows is null and must be a whole number"),
+        (lambda v: v["coupling"].pop(), "coupling has 2 items and must have 3"),
+        (lambda v: v["coupling"][0].__setitem__(1, 0.9), "coupling is not symmetric"),
         (lambda v: v["step_costs"]["forward"].pop(), "costs"),
         (lambda v: v.update(more=1), "is damaged"),
     ],
@@ -54,6 +54,36 @@ def test_a_damaged_card_is_refused(tmp_path, change, message):
     path.write_text(json.dumps(values))
     with pytest.raises(LayerSelectError, match=message):
         LayerCard.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["coupling"][0].__setitem__(1, 1e300), r"coupling\[0\]\[1\] is 1e\+300 and must be from"),
+        (lambda v: v["coupling"][2].append(0.0), r"coupling\[2\] has 4 items and must have 3"),
+        (lambda v: v["coupling"][1].__setitem__(1, None), r"coupling\[1\]\[1\] is null"),
+        (lambda v: v.update(coupling=[[1, 1, 0], [1, 1, 1], [0, 1, 1]]), "is no matrix of cosines"),
+        (lambda v: v.update(coupling=3), "coupling is 3 and must be a list"),
+        (lambda v: v["layers"][0].update(fresh=1e300), r"fresh is 1e\+300 and must be from"),
+        (lambda v: v["layers"][0]["cost"].update(flops=10**400), "a number of 401 digits"),
+        (lambda v: v["layers"][0]["maps"][0].update(rows=-1), "rows is -1 and must be from 0"),
+        (lambda v: v["step_costs"]["forward"].__setitem__(0, 1e300), "at most 1e\\+100"),
+        (lambda v: v["step_costs"].update(forward=None), "forward is null"),
+        (lambda v: v.update(layers=v["layers"] * 500), "layers has 1500 items and must have at most 1024"),
+        (lambda v: v["layers"][0].update(name="\ud800"), "half of a character"),
+        (lambda v: v["model"].pop("fingerprint"), "model holds no 'fingerprint'"),
+        (lambda v: v.update(model=None), "model is null"),
+        (lambda v: v["layers"].__setitem__(1, []), r"layers\[1\] is \[\] and must be an object"),
+    ],
+)
+def test_a_card_with_absurd_numbers_or_shapes_is_refused(tmp_path, change, message):
+    path = made([3.0, 0.1, 2.0]).save(tmp_path)
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(LayerSelectError, match=message) as refusal:
+        LayerCard.load(path)
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"schema": NaN}', "[]", "\x00"])

@@ -7,6 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 from layerselect import LayerSelectError
+from layerselect.card.coupling import coupling as coupling_of
 from layerselect.card.place import Placer
 from layerselect.costs import LayerCosts
 
@@ -42,6 +43,17 @@ def test_gain_is_the_best_choice_of_scales(seed):
     placer, whole = Placer(strengths, coupling, costs), value(strengths, coupling, tuple(range(6)))
     for chosen in [(0,), (1, 4), (0, 2, 3), (0, 1, 2, 3, 4, 5)]:
         assert placer.gain(chosen) * whole == pytest.approx(value(strengths, coupling, chosen), rel=1e-6)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.5, 2.0, 20.0])
+def test_equations_and_ascent_find_the_same_scales(shared):
+    generator = np.random.default_rng(int(shared * 10))
+    pairs = coupling_of(generator.normal(size=(7, 60)) + shared * generator.normal(size=(1, 60)))
+    placer = Placer(generator.random(7), pairs, LayerCosts((1.0,) * 7, (1.0,) * 7, (0.1,) * 7))
+    for chosen in ([], [3], [0, 5, 6], [1, 2, 3, 4]):
+        others = [layer for layer in range(7) if layer not in chosen]
+        solved = placer._solved(chosen, others)
+        assert np.allclose(solved, placer._ascended(np.zeros(7), chosen, others), atol=1e-5)
 
 
 def test_performance_comes_near_the_best_set():

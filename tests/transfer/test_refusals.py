@@ -161,7 +161,7 @@ def test_damaged_files(refused, bases, run):
 
     settings = adapter / "adapter_config.json"
     right = settings.read_text()
-    for text, words in (("{", "cannot be read"), ("[]", "holds no settings"), (None, "is missing")):
+    for text, words in (("{", "cannot be read"), ("[]", "must be an object"), (None, "is missing")):
         settings.unlink() if text is None else settings.write_text(text)
         refused(model, folder, ["is damaged", "adapter_config.json", words])
     settings.write_text(right)
@@ -171,15 +171,15 @@ def test_damaged_files(refused, bases, run):
     meta.write_bytes(b"\xff\xfe")
     refused(model, folder, ["is damaged", "layerselect.json cannot be read"])
     meta.write_text("[1]")
-    refused(model, folder, ["schema None", "reads 1"])
+    refused(model, folder, ["layerselect.json cannot be read", "must be an object"])
     meta.write_text(good)
     edit_json(meta, schema=9)
     refused(model, folder, ["schema 9", "reads 1"])
     edit_json(meta, schema=1, identity="llama")
-    refused(model, folder, ["names no adapter or no base model"])
+    refused(model, folder, ["identity is 'llama' and must be an object"])
     meta.write_text(good)
     edit_json(meta, adapter="prompt")
-    refused(model, folder, ["names no adapter or no base model"])
+    refused(model, folder, ["adapter is 'prompt' and must be one of"])
     meta.write_text(good)
     transfer_adapter(model, folder, [0])
 

@@ -174,7 +174,7 @@ def test_a_whole_model_in_shards(bases, predictors, tmp_path):
         transfer_adapter(model, tmp_path / "run", [1])
     index["weight_map"][names[0]] = "../model-1.safetensors"
     (adapter / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(LayerSelectError, match="names no files"):
+    with pytest.raises(LayerSelectError, match="no file inside of its folder"):
         transfer_adapter(model, tmp_path / "run", [1])
 
 

@@ -7,22 +7,58 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from ..run_folder import HISTORY, IMPORTANCE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
+from ...saved_files import DamagedFile, read_json, read_json_lines, read_tensors
+from ...saved_schema import (
+    Anything,
+    Both,
+    Fields,
+    Items,
+    Kind,
+    Mapped,
+    Maybe,
+    Mismatch,
+    Number,
+    Numbers,
+    Text,
+    Whole,
+    check,
+)
+from ..run_folder import HISTORY, IMPORTANCE, LOG_LINE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
 from .methods import Variant
+from .tasks import MODEL, TASKS
 
 #: How a line of a cell's output begins that its comparison is to show.
 NOTE = "note: "
 _REASON = 200  # characters of a reason that go into a table
+
+_ADVICE = "remove its folder"
+_NAMES = Fields({"layer_names": Items(Text(), least=1)})
+#: What tables count with.
+_FIGURES = Fields(optional={key: Maybe(Number(nan=True)) for task in TASKS.values() for key, _, _ in task.columns})
+_RESULTS = Fields(
+    {
+        "training": _FIGURES,
+        "splits": Mapped(
+            Fields(
+                {"examples": Whole(), "reports": Both(Fields({MODEL: Anything()}), Mapped(_FIGURES))},
+                optional={"scored": Whole()},
+            )
+        ),
+    }
+)
+_WORDS = Items(Text())
+_PREDICTION = Fields(
+    {"id": Text(), "split": Text()},
+    optional={"labels": _WORDS, "predicted": _WORDS, "source": Text(), "references": _WORDS, "prediction": Text()},
+)
 
 
 @dataclass(frozen=True)
@@ -116,23 +152,57 @@ def train_cell(
 def read_cell(cell: Cell, folder: Path) -> CellResult:
     """Reads the finished run in ``folder``; a file that is missing or damaged is a failure with its reason."""
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        predictions: dict[str, list[dict[str, Any]]] = {}
-        for record in _lines(folder / PREDICTIONS):
+        layer_names = read_json(folder / IMPORTANCE, _NAMES, advice=_ADVICE)["layer_names"]
+        results = read_json(folder / RESULTS, _RESULTS, advice=_ADVICE)
+        predictions: dict[str, list[dict[str, Any]]] = {name: [] for name in results["splits"]}
+        for record in read_json_lines(folder / PREDICTIONS, _PREDICTION, advice=_ADVICE)[0]:
             predictions.setdefault(record["split"], []).append(record)
+        metrics, _ = read_json_lines(folder / METRICS, LOG_LINE, advice=_ADVICE)
+        losses, _ = read_json_lines(folder / TRAINING_LOG, LOG_LINE, advice=_ADVICE)
+        _check_complete(results["splits"], predictions, metrics)
         return CellResult(
             cell,
             training=results["training"],
             reports={split: content["reports"] for split, content in results["splits"].items()},
-            metrics=_lines(folder / METRICS),
-            losses=_lines(folder / TRAINING_LOG),
+            metrics=metrics,
+            losses=losses,
             predictions=predictions,
-            history=load_file(folder / HISTORY),
-            layer_names=json.loads((folder / IMPORTANCE).read_text(encoding="utf-8"))["layer_names"],
+            history=_read_history(folder / HISTORY, len(layer_names)),
+            layer_names=layer_names,
         )
-    except (OSError, json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
+    except (DamagedFile, Mismatch) as error:
         text = " ".join(str(error).split())[:_REASON]
-        return CellResult(cell, reason=f"its files cannot be read ({type(error).__name__}: {text}): remove {folder}")
+        return CellResult(cell, reason=f"its files cannot be read ({text}): remove {folder}")
+
+
+def _check_complete(
+    splits: Mapping[str, Any], predictions: Mapping[str, Sequence[Any]], metrics: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raises :class:`Mismatch` where one of the files lacks what another one speaks of."""
+    for name, content in splits.items():
+        quality = content["reports"][MODEL]
+        if not any(task.is_quality <= set(quality) for task in TASKS.values()):
+            raise Mismatch(f"splits.{name}", f"in {RESULTS} holds no quality of the {MODEL}")
+        expected = content.get("scored", content["examples"])
+        if len(predictions[name]) != expected:
+            raise Mismatch(PREDICTIONS, f"holds {len(predictions[name])} predictions of {name!r} and not {expected}")
+    curves = {task.curve[0] for task in TASKS.values()}
+    if not all(line.get("final") or curves & set(line) for line in metrics):
+        raise Mismatch(METRICS, f"holds an evaluation without {' or '.join(sorted(curves))}")
+
+
+def _read_history(path: Path, layers: int) -> dict[str, np.ndarray]:
+    step = Numbers("int", (None,), low=0)
+    rows = read_tensors(path, Fields({"step": step}), advice=_ADVICE, framework="np")
+    count = len(rows["step"])
+    needed: dict[str, Kind] = {
+        "scores": Numbers("float", (count, layers)),
+        "mask": Numbers("bool", (count, layers)),
+        "trained": Numbers("bool", (count, layers)),
+        "threshold": Numbers("float", (count,)),
+    }
+    check(Fields(needed), rows, HISTORY)
+    return rows
 
 
 def _why(code: int, log: Path) -> str:
@@ -140,9 +210,5 @@ def _why(code: int, log: Path) -> str:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     return (lines[-1] if lines else f"exit status {code}, nothing written")[:_REASON]
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LayerSelectError
+from ...saved_files import DamagedFile, read_json
+from ...saved_schema import Fields, Mapped
+from ...saved_words import in_words
 from ..folders import partial_folder
 from .cells import Cell, CellResult, is_finished, read_cell, train_cell
 from .config import CompareConfig
@@ -175,7 +178,7 @@ def _open(folder: Path, config: CompareConfig, overwrite: bool) -> None:
         if changed and not overwrite:
             name = changed[0]
             raise LayerSelectError(
-                f"the comparison in {str(folder)!r} has --{name.replace('_', '-')} {saved.get(name)}, not "
+                f"the comparison in {str(folder)!r} has --{name.replace('_', '-')} {in_words(saved.get(name))}, not "
                 f"{config.fixed().get(name)}: repeat its options to continue it, or start afresh with --overwrite"
             )
         if overwrite:
@@ -188,10 +191,9 @@ def _open(folder: Path, config: CompareConfig, overwrite: bool) -> None:
 
 def _saved(state: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(state.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        return read_json(state, Fields({"settings": Mapped()}), advice="remove it", constants=True)["settings"]
+    except DamagedFile:
         return None
-    return content.get("settings") if isinstance(content, dict) else None
 
 
 def _cores() -> int:

@@ -53,7 +53,9 @@ class Encoder:
         """The model input for one row; raises as :meth:`__call__`."""
         for name in ("before", "after"):
             if not isinstance(row.get(name), str):
-                raise LayerSelectError(f"row {row.get('id')!r} has no text as its {name!r}: give one, or leave the row out")
+                raise LayerSelectError(
+                    f"row {row.get('id')!r} has no text as its {name!r}: give one, or leave the row out"
+                )
         try:
             return self._prompt(row) if self.writes else self._input(row)
         except LayerSelectError as error:
@@ -68,14 +70,18 @@ class Encoder:
             return self._blank()
         if len(encoded["input_ids"]) >= self.max_length:
             # Exactly as long as allowed: tokenize again to know whether anything was cut.
-            self.truncated += len(read_tokens(self.tokenizer, text, second, verbose=False)["input_ids"]) > self.max_length
+            self.truncated += (
+                len(read_tokens(self.tokenizer, text, second, verbose=False)["input_ids"]) > self.max_length
+            )
         return dict(encoded)
 
     def _blank(self) -> dict[str, list[int]]:
         """The input for an empty text."""
         number = blank_token(self.tokenizer)
         if number is None:
-            raise LayerSelectError("its text has no tokens, and the tokenizer no token that could stand for that: leave it out")
+            raise LayerSelectError(
+                "its text has no tokens, and the tokenizer no token that could stand for that: leave it out"
+            )
         return {"input_ids": [number], "attention_mask": [1]}
 
     def _prompt(self, row: Mapping[str, Any]) -> dict[str, list[int]]:

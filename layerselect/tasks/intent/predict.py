@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from ...errors import LayerSelectError
+from ...saved_schema import Fields, Flag, Items, Maybe, Text, Whole
 from ..formats import InputFormat
 from ..label_words import Answer, LabelWords
 from ..models import LoadedModel, load_classifier, load_writer, pad_on, saved_tokenizer
-from ..saved_adapter import find_adapter, load_adapted, read_meta, save_adapted
+from ..saved_adapter import META, find_adapter, load_adapted, read_meta, save_adapted
 from ..traits import reason
 from ..vocabulary import embedding_rows
 from .dataset import Collator, Encoder
@@ -76,6 +77,30 @@ def save_adapter(
     )  # fmt: skip
 
 
+#: Of a text that a model reads; nothing is allocated by it.
+_MOST_WORDS = _MOST_TOKENS = 2**31 - 1
+_FORMAT = Fields(
+    optional={
+        "name": Text(), "window": Whole(high=_MOST_WORDS), "gap": Whole(high=_MOST_WORDS), "cap": Whole(2, _MOST_WORDS),
+        "summary": Flag(),
+    },
+    closed=True,
+)  # fmt: skip
+_META = Fields(
+    {
+        "labels": Items(Text(), least=1, unique=True),
+        "multi_label": Flag(),
+        "format": _FORMAT,
+        "max_length": Whole(1, _MOST_TOKENS),
+        "separator": Maybe(Text()),
+    },
+    optional={
+        "head": Text(of=("classifier", "generate")),
+        "answers": Maybe(Items(Items(Whole()), least=1)),
+    },
+)
+
+
 class Predictor:
     """A trained model, ready to label revisions::
 
@@ -108,8 +133,12 @@ class Predictor:
             LayerSelectError: no adapter there, its base model is missing or is another model, or a damaged file.
         """
         path = find_adapter(folder)
-        meta = read_meta(path, "intent", command="layerselect intent")
-        labels, multi_label = meta["labels"], bool(meta["multi_label"])
+        meta = read_meta(path, "intent", _META, command="layerselect intent")
+        labels, multi_label = meta["labels"], meta["multi_label"]
+        if any(number >= len(labels) for answer in meta.get("answers") or () for number in answer):
+            raise LayerSelectError(
+                f"{str(path / META)!r} is damaged (answers names a class that labels lacks): train again"
+            )
         writes = meta.get("head") == "generate"
 
         def load(source: str | Path) -> LoadedModel:

@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from ...metrics import ClassificationReport, classification_report
+from ...metrics.classification import LabelRow
+from ...saved_schema import Anything, Both, Fields, Items, Mapped, Whole, fields_of
 from ..floors import MajorityFloor, WordFloor
 from .dataset import EncodedSplit, Splits
 
 MODEL = "trained model"
+
+_NUMBERS = Items(Items(Whole()))
+_REPORT = fields_of(ClassificationReport, rows=Items(fields_of(LabelRow)), confusion=_NUMBERS)
+#: A split in ``results.json``.
+SPLIT = Fields({"examples": Whole(), "reports": Both(Fields({MODEL: Anything()}), Mapped(_REPORT))})
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from transformers import set_seed
 from ...data import Corpus
 from ...errors import LayerSelectError
 from ...integrations.transformers import last_checkpoint
+from ...saved_schema import Fields, Mapped
 from ...transfer import base_fingerprint
 from ..adapters import add_adapter
 from ..demo_model import SOURCE as DEMO
@@ -24,7 +25,7 @@ from ..models import LoadedModel, load_classifier, load_writer
 from ..positions import usable_positions
 from ..probe import reserve_for_probe
 from ..rows import TRAIN
-from ..run_folder import CHECKPOINTS, RunFolder
+from ..run_folder import CHECKPOINTS, RESULTS, RunFolder
 from ..run_log import RunLog
 from ..saved_adapter import ADAPTER, BASE, base_reference
 from ..settings import check_device
@@ -34,7 +35,7 @@ from .config import IntentConfig
 from .dataset import Encoder, Splits, build_splits, make_targets
 from .finish import COMMAND, final_scores, write_files
 from .predict import save_adapter
-from .results import SplitResult, split_results
+from .results import SPLIT, SplitResult, split_results
 from .training import EVALUATED, build_trainer, check_selection, kept_lengths
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def run_intent(
 
 
 def _finished(folder: RunFolder) -> RunResult:
-    saved = folder.read_json("results.json")
+    saved = folder.read_json(RESULTS, Fields({"training": Mapped(), "splits": Mapped(SPLIT)}))
     splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
     return RunResult(folder.path, splits, saved["training"])
 

@@ -9,11 +9,22 @@ from typing import Any
 import numpy as np
 
 from ...metrics import RevisionScores, example_scores, revision_scores
+from ...saved_schema import Anything, Both, Fields, Mapped, Number, Whole, fields_of
 from ..completions import CompletionSplit
 
 COPIED = "source copied"
 UNTRAINED = "untrained model"
 MODEL = "trained model"
+
+#: A split in ``results.json``.
+SPLIT = Fields(
+    {
+        "examples": Whole(),
+        "scored": Whole(),
+        "loss": Number(),
+        "reports": Both(Fields({MODEL: Anything()}), Mapped(fields_of(RevisionScores))),
+    }
+)
 
 #: The scores of a split in the order of tables: key, heading, digits.
 SCORES = (

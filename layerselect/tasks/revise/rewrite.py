@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ...errors import LayerSelectError
+from ...saved_schema import Fields, Items, Text, Whole
 from ..completions import prompt_tokens
 from ..models import load_writer, pad_on, saved_tokenizer
 from ..saved_adapter import find_adapter, load_adapted, read_meta
@@ -17,6 +18,8 @@ from .cutting import outer_space, split_text
 from .examples import token_budget, token_counter
 from .generate import GenerationConfig, generate
 from .prompts import read_completion, tidy, write_prompt
+
+_META = Fields({"labels": Items(Text()), "max_length": Whole(1, 2**31 - 1)})
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Rewriter:
             LayerSelectError: no such adapter there, its base model is missing or is another model, or a damaged file.
         """
         path = find_adapter(folder)
-        meta = read_meta(path, "revise", command="layerselect revise")
+        meta = read_meta(path, "revise", _META, command="layerselect revise")
         network = load_adapted(path, meta, load_writer, model=model)
         tokenizer = saved_tokenizer(path)
         pad_on(tokenizer, writes=True)

@@ -13,6 +13,7 @@ from transformers import set_seed
 
 from ...data import Corpus
 from ...integrations.transformers import last_checkpoint
+from ...saved_schema import Fields, Mapped, Maybe, fields_of
 from ...transfer import base_fingerprint
 from ..adapters import add_adapter
 from ..completions import CompletionSplit
@@ -24,7 +25,7 @@ from ..models import LoadedModel, load_writer
 from ..positions import usable_positions
 from ..probe import give_probe, reserve_for_probe
 from ..rows import TRAIN
-from ..run_folder import CHECKPOINTS, METRICS, RunFolder
+from ..run_folder import CHECKPOINTS, METRICS, RESULTS, RunFolder
 from ..run_log import RunLog
 from ..saved_adapter import ADAPTER, base_reference, save_adapted
 from ..settings import check_device
@@ -37,7 +38,7 @@ from .finish import COMMAND, write_files
 from .generate import generate
 from .handover import Handover, check_rule, generator_rule, hand_over, look_at, measure_alignment
 from .prompts import read_completion, write_completion, write_prompt
-from .results import SplitResult, scored_part, split_result
+from .results import SPLIT, SplitResult, scored_part, split_result
 from .training import EVALUATED, RevisionTrainer, build_trainer, check_passes
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,8 @@ def run_revise(
 
 
 def _finished(folder: RunFolder) -> ReviseResult:
-    saved = folder.read_json("results.json")
+    kind = Fields({"training": Mapped(), "splits": Mapped(SPLIT), "transfer": Maybe(fields_of(Handover))})
+    saved = folder.read_json(RESULTS, kind)
     splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
     handover = Handover(**saved["transfer"]) if saved["transfer"] else None
     return ReviseResult(folder.path, splits, saved["training"], handover)

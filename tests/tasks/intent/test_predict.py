@@ -80,8 +80,11 @@ def _other_schema(folder):
         (lambda folder: (folder / "layerselect.json").unlink(), "holds no adapter of layerselect"),
         (lambda folder: (folder / "layerselect.json").write_text("{"), "is damaged"),
         (_other_schema, "is of another version of layerselect"),
-        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 64), "does not fit its model"),
-        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "does not fit its model"),
+        (
+            lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 64),
+            "adapter_model.safetensors' is damaged",
+        ),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "adapter_config.json' is damaged"),
     ],
 )
 def test_a_damaged_adapter_is_one_sentence(tmp_path, bert_folder, damage, words):

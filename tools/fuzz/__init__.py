@@ -1,0 +1,1 @@
+"""Inputs that nobody meant, made by the thousand: see ``__main__`` for the command and for how a part is written."""
