@@ -109,7 +109,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "prophetnet": {"num_hidden_layers": None, "ngram": 2},
     "qwen4_exp_text": {
-        "indexer_budget": 32, "indexer_compress_ratio": 4,
+        "indexer_budget": 32, "indexer_compress_ratio": 4, "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8,
         "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     },
     "reformer": {

@@ -101,8 +101,13 @@ def _run(model: nn.Module, ids: Tensor, mask: Tensor | None = None, **options: A
     return run_tokens(model, ids, torch.ones_like(ids) if mask is None else mask, **options)
 
 
+def _said(model: nn.Module, ids: Tensor, mask: Tensor, writes: bool) -> Tensor:
+    """The logits, as the head of the task asks for them."""
+    return _run(model, ids, mask).logits if writes else model(input_ids=ids, attention_mask=mask).logits
+
+
 def _last(model: nn.Module, ids: Tensor, writes: bool) -> Tensor:
-    logits = _run(model, ids).logits
+    logits = _said(model, ids, torch.ones_like(ids), writes)
     return logits[0, -1] if writes else logits[0]
 
 
@@ -114,7 +119,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 def _pads(model: nn.Module, short: Tensor, long: Tensor, alone: list[Tensor], pad: int, writes: bool) -> bool:
     ids, mask = _batch(short, long, pad, left=writes)
     try:
-        logits = _run(model, ids, mask).logits
+        logits = _said(model, ids, mask, writes)
     except Exception:  # it takes no mask, or not such a one
         logger.debug("padded rows cannot be run", exc_info=True)
         return False
