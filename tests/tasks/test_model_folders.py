@@ -39,8 +39,14 @@ FAULTS = {
     "configuration is a pointer": (lambda f: (f / "config.json").write_bytes(POINTER), "config.json' is a git-lfs"),
     "weights are empty": (lambda f: (f / WEIGHTS).write_bytes(b""), "is empty: download it again"),
     "weights are cut short": (lambda f: _cut(f / WEIGHTS, 0.5), "is cut short: it has"),
-    "header is cut short": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:40]), "cut short at 40 bytes"),
-    "a page of an error": (lambda f: (f / WEIGHTS).write_bytes(b"<html>404</html>"), "is no file in safetensors format"),
+    "header is cut short": (
+        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:40]),
+        "cut short at 40 bytes",
+    ),
+    "a page of an error": (
+        lambda f: (f / WEIGHTS).write_bytes(b"<html>404</html>"),
+        "is no file in safetensors format",
+    ),
     "header of another kind": (lambda f: _write_header(f, b'{"a": 3}'), "the header of .* is damaged"),
     "offsets that are no numbers": (lambda f: _write_header(f, b'{"a": {"data_offsets": ["0", 4]}}'), "is damaged"),
     "header nested too deep": (lambda f: _write_header(f, b'{"a":' + b"[" * 100_000), "is damaged"),
@@ -59,16 +65,25 @@ FAULTS = {
         "not model.safetensors.index.json",
     ),
     "another name": (lambda f: (f / WEIGHTS).rename(f / "weights.safetensors"), "must be named model.safetensors"),
-    "pickled weights": (lambda f: (f / WEIGHTS).rename(f / "pytorch_model.bin"), "only pytorch_model.bin, which is not read"),
+    "pickled weights": (
+        lambda f: (f / WEIGHTS).rename(f / "pytorch_model.bin"),
+        "only pytorch_model.bin, which is not read",
+    ),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "no weights in safetensors format"),
-    "configuration of other bytes": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"), "config.json .*cannot be read"),
+    "configuration of other bytes": (
+        lambda f: (f / "config.json").write_bytes(b"\xff\xfe{}"),
+        "config.json .*cannot be read",
+    ),
     "configuration that is a list": (lambda f: (f / "config.json").write_text("[1]"), "holds no JSON object"),
     "configuration nested too deep": (lambda f: (f / "config.json").write_text("[" * 100_000), "cannot be read"),
     "no model_type": (lambda f: _set(f, model_type=None), "names no model_type|no name as its model_type"),
     "model_type left out": (lambda f: _set(f, "model_type"), "names no model_type"),
     "an unknown family": (lambda f: _set(f, model_type="nobody_knows"), "does not know"),
     "no tokenizer": (lambda f: [p.unlink() for p in f.glob("tokenizer*")], "holds no tokenizer"),
-    "a tokenizer without its vocabulary": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer of .* (knows no words|cannot)"),
+    "a tokenizer without its vocabulary": (
+        lambda f: (f / "tokenizer.json").unlink(),
+        "tokenizer of .* (knows no words|cannot)",
+    ),
 }
 
 
@@ -113,7 +128,9 @@ def test_a_tokenizer_needs_no_weights(folder):
     assert load_tokenizer(folder)("a")["input_ids"]
 
 
-@pytest.mark.parametrize("source", ["./mistrall", "/models/nowhere", "~/nowhere", "~nobody-at-all/m", "models/mistrall", "a\0b", "a/b/c"])
+@pytest.mark.parametrize(
+    "source", ["./mistrall", "/models/nowhere", "~/nowhere", "~nobody-at-all/m", "models/mistrall", "a\0b", "a/b/c"]
+)
 def test_what_can_only_be_a_path_is_never_asked_of_the_hub(tmp_path, monkeypatch, source):
     (tmp_path / "models" / "mistral").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
