@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ..freezing import Freezer, asking_gradient
@@ -70,7 +71,10 @@ def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
 
 
 def _begin_here(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-    return output if output.requires_grad else asking_gradient(output).clone()
+    if output.requires_grad:
+        return output
+    leaf = asking_gradient(output)
+    return leaf.clone() if torch.is_grad_enabled() else leaf
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def find_traits(model: nn.Module, source: str, *, pad: int, writes: bool) -> Tra
     Raises:
         LayerSelectError: it cannot be run on tokens alone.
     """
-    short, long = _made_up(model, pad)
+    short, long = _made_up(model, pad, closed=not writes)
     with _undisturbed():
         try:
             alone = [_last(model, row, writes) for row in (short, long)]
@@ -91,9 +91,14 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-def _made_up(model: nn.Module, pad: int) -> tuple[Tensor, Tensor]:
-    usable = [number for number in range(min(embedding_rows(model) or 64, 64)) if number != pad] or [0]
+def _made_up(model: nn.Module, pad: int, *, closed: bool) -> tuple[Tensor, Tensor]:
+    """Two rows of tokens; ``closed`` by the end token, where encoder-decoders look for what a text says."""
+    rows = embedding_rows(model) or 64
+    end = getattr(getattr(model, "config", None), "eos_token_id", None)
+    usable = [number for number in range(min(rows, 64)) if number not in (pad, end)] or [0]
     ids = torch.tensor([usable[(7 + 3 * i) % len(usable)] for i in range(_SHORT + _LONG)])
+    if closed and isinstance(end, int) and 0 <= end < rows and end != pad:
+        ids[_SHORT - 1] = ids[-1] = end
     return ids[None, :_SHORT], ids[None, _SHORT:]
 
 
