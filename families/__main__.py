@@ -6,6 +6,7 @@ import argparse
 import logging
 import multiprocessing
 import re
+import signal
 import sys
 import time
 
@@ -16,7 +17,7 @@ from .table import write
 logger = logging.getLogger("families")
 
 #: Seconds for one family.
-LIMIT = 300
+LIMIT = 900
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="only say what there is, and what came of it")
     parser.add_argument("--no-docs", action="store_true", help="leave docs/families.md as it is")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: the processes that run are ended
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 
     chosen = [family for family in families() if re.fullmatch(args.only or ".*", family)]

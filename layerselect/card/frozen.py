@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ..freezing import Freezer, asking_gradient
@@ -58,8 +59,8 @@ def only_trainable(model: nn.Module, modules: Sequence[str]) -> Iterator[list[nn
 def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
     """In a frozen model, autograd begins at the outputs of ``maps``.
 
-    An output that needs no gradient yet becomes a leaf that does. So the graph begins at the lowest watched map, and
-    no weight gradient is computed anywhere.
+    What needs no gradient yet becomes a copy of a leaf that does: some architectures work in place on it, which a leaf does not
+    allow. So the graph begins at the lowest watched map, and no weight gradient is computed anywhere.
     """
     handles = [linear.module.register_forward_hook(ModelHook(_begin_here)) for linear in maps]
     try:
@@ -70,7 +71,10 @@ def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
 
 
 def _begin_here(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-    return output if output.requires_grad else asking_gradient(output)
+    if output.requires_grad:
+        return output
+    leaf = asking_gradient(output)
+    return leaf.clone() if torch.is_grad_enabled() else leaf
 
 
 @contextmanager

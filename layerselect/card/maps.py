@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import LayerSelectError
 from ..layers import LayerSpec, clean_name, split_parameters
+from ..linear_kind import is_linear
 from ..model_hooks import ModelHook
 from .frozen import all_trainable
 
@@ -78,20 +79,6 @@ def find_maps(model: nn.Module, layers: LayerSpec = None, targets: str | None = 
             )
         maps.append(own)
     return WatchedLayers(found.names, found.modules, maps)
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear map: ``nn.Linear``, or the ``Conv1D`` of ``transformers``, which is one with the weight
-    transposed."""
-    return isinstance(module, (nn.Linear, *_conv1d()))
-
-
-def _conv1d() -> tuple[type, ...]:
-    try:
-        from transformers.pytorch_utils import Conv1D
-    except ImportError:
-        return ()
-    return (Conv1D,)
 
 
 def _linear_maps(block: nn.Module) -> Sequence[tuple[str, nn.Module]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Corpus
+from ..errors import LayerSelectError
 from ..sizes import parse_bytes
 from ..tasks.completions import CompletionCollator, nll
 from ..tasks.folders import Claim, check_free, discard, move_into_place, output_path, partial_folder
@@ -25,6 +26,7 @@ from ..tasks.models import LoadedModel
 from ..tasks.revise.config import ReviseConfig
 from ..tasks.revise.run import prepare as prepare_revise
 from ..tasks.settings import check, resolve_device
+from ..tasks.traits import reason
 from .card import LayerCard
 from .fingerprints import model_facts
 from .frozen import only_trainable
@@ -107,13 +109,18 @@ def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEven
     sample = _prepare(job)
     model = sample.loaded.model.to(device)
     facts = model_facts(model)
-    if job.head_steps and sample.loaded.fresh:
-        check_measurable(model, sample.batches, loss=sample.loss, max_memory=job.max_memory, **job.options)
-        _train_fresh(model, sample, job, device)
-    card = measure(
-        model, sample.batches, loss=sample.loss, counted=sample.counted, max_memory=job.max_memory, seed=settings.seed,
-        on_event=on_event, **job.options,
-    )  # fmt: skip
+    try:
+        if job.head_steps and sample.loaded.fresh:
+            check_measurable(model, sample.batches, loss=sample.loss, max_memory=job.max_memory, **job.options)
+            _train_fresh(model, sample, job, device)
+        card = measure(
+            model, sample.batches, loss=sample.loss, counted=sample.counted, max_memory=job.max_memory, seed=settings.seed,
+            on_event=on_event, **job.options,
+        )  # fmt: skip
+    except LayerSelectError:
+        raise
+    except Exception as error:  # what other people's models raise
+        raise LayerSelectError(f"no card can be made of {sample.loaded.source}: {reason(error)}") from error
     task = "revise" if isinstance(settings, ReviseConfig) else "intent"
     card = replace(
         card,
@@ -210,6 +217,8 @@ def _train_fresh(model: nn.Module, sample: _Sample, job: CardJob, device: torch.
         for step in range(job.head_steps):
             found = sample.loss(model, batches[step % len(batches)])
             value = found[0] / found[1] if isinstance(found, tuple) else found.mean()
+            if not value.requires_grad:  # they are of another part of the model: of images, or sound
+                return
             value.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from ..errors import LayerSelectError
+from ..linear_kind import is_linear
 from .bottleneck import BottleneckConfig, residual_writers
 from .models import LoadedModel
 
@@ -68,7 +70,8 @@ def add_adapter(loaded: LoadedModel, config: AdapterConfig) -> nn.Module:
     if config.kind == "none":
         return _train_layers(loaded)
     found = peft_config(loaded, config) if config.kind.startswith("bottleneck") else _what_peft_takes(loaded, config)
-    model = get_peft_model(loaded.model, found)
+    with _peft_quiet():
+        model = get_peft_model(loaded.model, found)
     assert isinstance(model, PeftModel)
     return model
 
@@ -79,7 +82,7 @@ def _what_peft_takes(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
     while True:
         found = peft_config(loaded, config, left_out=left_out)
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _peft_quiet():
                 get_peft_model(_skeleton(loaded.model), copy.deepcopy(found))
             return found
         except Exception as error:  # peft says no in many ways
@@ -102,6 +105,14 @@ def _what_peft_takes(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
                 raise LayerSelectError(
                     f"peft cannot put {config.kind} into {loaded.source} ({type(error).__name__}: {text[:160]}): use {other}"
                 ) from error
+
+
+@contextmanager
+def _peft_quiet() -> Iterator[None]:
+    """Without the warnings about what ``peft`` itself makes of a configuration for experts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The following (alpha|rank)_pattern keys", category=RuntimeWarning)
+        yield
 
 
 def _refused_maps(text: str) -> set[str]:
@@ -162,7 +173,7 @@ def linear_maps(model: nn.Module, layer_names: Sequence[str], *, left_out: Colle
         f"{layer}.{name}"
         for layer in layer_names
         for name, module in model.get_submodule(layer).named_modules()
-        if name and _is_linear(module) and name.rpartition(".")[2] not in left_out
+        if name and is_linear(module) and name.rpartition(".")[2] not in left_out
     ]
     if not names:
         raise LayerSelectError(
@@ -184,11 +195,6 @@ def _pattern(names: Sequence[str], layer_names: Sequence[str]) -> str:
         for container, inside in by_container.items()
         if inside
     )
-
-
-def _is_linear(module: nn.Module) -> bool:
-    # Conv1D, in spite of its name, is a linear map with the weight transposed; peft adapts both.
-    return isinstance(module, (nn.Linear, Conv1D))
 
 
 def _train_layers(loaded: LoadedModel) -> nn.Module:

@@ -23,6 +23,7 @@ from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import LayerSelectError
+from ..linear_kind import is_linear
 
 PEFT_TYPE = "BOTTLENECK"
 PLACEMENTS = ("serial", "parallel")
@@ -183,7 +184,7 @@ def residual_writers(model: nn.Module, layer_names: Sequence[str]) -> list[str]:
             linear = [
                 f"{part}.{name}".rstrip(".")
                 for name, module in model.get_submodule(f"{layer}.{part}").named_modules()
-                if isinstance(module, (nn.Linear, Conv1D)) and _features(module)[1] == width
+                if is_linear(module) and _features(module)[1] == width
             ]
             found += [f"{layer}.{name}" for name in linear[-1:]]
     if not found:

@@ -17,6 +17,9 @@ def run_tokens(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **
         options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     if keep and "logits_to_keep" in known:
         options["logits_to_keep"] = keep
+    if "use_cache" in known:
+        # What nobody asks for takes memory, and some models (RWKV) then work in place on what gradients need.
+        options.setdefault("use_cache", False)
     return model(input_ids=ids, attention_mask=mask, **options)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from .running import run_tokens
+from .vocabulary import embedding_rows
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def find_traits(model: nn.Module, source: str, *, pad: int, writes: bool) -> Tra
     Raises:
         LayerSelectError: it cannot be run on tokens alone.
     """
-    short, long = _made_up(model, pad)
+    short, long = _made_up(model, pad, closed=not writes)
     with _undisturbed():
         try:
             alone = [_last(model, row, writes) for row in (short, long)]
@@ -90,10 +91,14 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-def _made_up(model: nn.Module, pad: int) -> tuple[Tensor, Tensor]:
-    rows = model.get_input_embeddings().weight.shape[0] if model.get_input_embeddings() is not None else pad + 32
-    usable = [number for number in range(min(rows, 64)) if number != pad] or [0]
+def _made_up(model: nn.Module, pad: int, *, closed: bool) -> tuple[Tensor, Tensor]:
+    """Two rows of tokens; ``closed`` by the end token, where encoder-decoders look for what a text says."""
+    rows = embedding_rows(model) or 64
+    end = getattr(getattr(model, "config", None), "eos_token_id", None)
+    usable = [number for number in range(min(rows, 64)) if number not in (pad, end)] or [0]
     ids = torch.tensor([usable[(7 + 3 * i) % len(usable)] for i in range(_SHORT + _LONG)])
+    if closed and isinstance(end, int) and 0 <= end < rows and end != pad:
+        ids[_SHORT - 1] = ids[-1] = end
     return ids[None, :_SHORT], ids[None, _SHORT:]
 
 
@@ -101,8 +106,13 @@ def _run(model: nn.Module, ids: Tensor, mask: Tensor | None = None, **options: A
     return run_tokens(model, ids, torch.ones_like(ids) if mask is None else mask, **options)
 
 
+def _said(model: nn.Module, ids: Tensor, mask: Tensor, writes: bool) -> Tensor:
+    """The logits, as the head of the task asks for them."""
+    return _run(model, ids, mask).logits if writes else model(input_ids=ids, attention_mask=mask).logits
+
+
 def _last(model: nn.Module, ids: Tensor, writes: bool) -> Tensor:
-    logits = _run(model, ids).logits
+    logits = _said(model, ids, torch.ones_like(ids), writes)
     return logits[0, -1] if writes else logits[0]
 
 
@@ -114,7 +124,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 def _pads(model: nn.Module, short: Tensor, long: Tensor, alone: list[Tensor], pad: int, writes: bool) -> bool:
     ids, mask = _batch(short, long, pad, left=writes)
     try:
-        logits = _run(model, ids, mask).logits
+        logits = _said(model, ids, mask, writes)
     except Exception:  # it takes no mask, or not such a one
         logger.debug("padded rows cannot be run", exc_info=True)
         return False

@@ -100,6 +100,8 @@ def _as_before(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     grads = [(p, p.grad) for p in model.parameters() if p.requires_grad]
+    for parameter, _ in grads:
+        parameter.grad = None  # a backward pass adds to what is there, in place
     try:
         with torch.random.fork_rng(devices=[]):
             yield

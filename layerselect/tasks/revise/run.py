@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ...integrations.transformers import last_checkpoint
 from ...saved_schema import Fields, Mapped, Maybe, fields_of
 from ...transfer import base_fingerprint
 from ..adapters import add_adapter
-from ..completions import CompletionCollator, CompletionSplit, completion_loss
+from ..completions import CompletionSplit
 from ..demo_model import SOURCE as DEMO
 from ..demo_model import build_demo_writer
 from ..facts import kept_step, steps_per_epoch, training_facts
@@ -30,17 +30,16 @@ from ..run_log import RunLog
 from ..saved_adapter import ADAPTER, base_reference, save_adapted
 from ..settings import check_device
 from ..training import check_training
-from ..trial import try_passes
 from ..trunk import RunTrunk, try_selector
 from ..vocabulary import cover_tokens
 from .config import ReviseConfig
 from .examples import RevisionSplits, build_revision_splits, check_room, token_budget, token_counter
 from .finish import COMMAND, write_files
-from .generate import GenerationConfig, generate
+from .generate import generate
 from .handover import Handover, check_rule, generator_rule, hand_over, look_at, measure_alignment
 from .prompts import read_completion, write_completion, write_prompt
 from .results import SPLIT, SplitResult, scored_part, split_result
-from .training import EVALUATED, RevisionTrainer, build_trainer
+from .training import EVALUATED, RevisionTrainer, build_trainer, check_passes
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ def run_revise(
     check_rule(config, len(loaded.layer_names))
     model = add_adapter(loaded, config.adapter_config())
     check_training(model, config, evaluates=splits.watch is not None)
-    _try(model, loaded, splits)
+    check_passes(model, loaded, splits)
     try_selector(model, config, lambda: look_at(model, splits.train.subset(range(1)), loaded.tokenizer, config))
     parts = {split.name: scored_part(split, config.eval_limit, config.split_seed) for split in splits.report}
     watch = parts[splits.watch.name] if splits.watch else None
@@ -178,25 +177,6 @@ def _cover(loaded: LoadedModel, splits: RevisionSplits) -> None:
     """Sees to it that every token that will be read or written has an embedding."""
     every = [tokens for split in (splits.train, *splits.report) for tokens in (*split.prompts, *split.completions)]
     cover_tokens(loaded.model, loaded.tokenizer, every, loaded.source)
-
-
-def _try(model: nn.Module, loaded: LoadedModel, splits: RevisionSplits) -> None:
-    """One pass of what the run will do, on the longest and the shortest example."""
-    collate = CompletionCollator(loaded.tokenizer.pad_token_id)
-    every = [split[i] for split in (splits.train, *splits.report) for i in range(len(split))]
-
-    def evaluate(numbers: Sequence[int]) -> None:
-        completion_loss(model, collate([every[i] for i in numbers]))
-        generate(
-            model, loaded.tokenizer, [every[i]["prompt"] for i in numbers], GenerationConfig(max_new_tokens=2),
-            batch_size=len(numbers), budgets=[2] * len(numbers), device=next(model.parameters()).device,
-        )  # fmt: skip
-
-    try_passes(
-        model, loaded.source, [len(example["prompt"]) + len(example["completion"]) for example in every],
-        train=lambda numbers: completion_loss(model, collate([every[i] for i in numbers]))[0],
-        evaluate=evaluate,
-    )  # fmt: skip
 
 
 def _base(config: ReviseConfig, corpus: Corpus) -> LoadedModel:

@@ -1,0 +1,38 @@
+"""What counts as a linear map: a module that multiplies its input by its weight, and nothing else."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear map: ``nn.Linear``, or the ``Conv1D`` of ``transformers``, which is one with the weight
+    transposed.
+
+    Some architectures make something else of ``nn.Linear``: a router that gives its choice of experts besides, a map that works
+    by groups. Where one has a forward pass of its own, it is asked.
+    """
+    if not isinstance(module, (nn.Linear, *_conv1d())):
+        return False
+    own = type(module).forward is not nn.Linear.forward and type(module).__module__.startswith("transformers.models.")
+    return not own or _maps(module)
+
+
+def _maps(module: nn.Module) -> bool:
+    """Whether it gives one tensor of as many numbers as it says."""
+    blank = torch.zeros(1, module.in_features, device=module.weight.device, dtype=module.weight.dtype)
+    try:
+        with torch.no_grad():
+            found = module(blank)
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    return isinstance(found, torch.Tensor) and found.shape == (1, module.out_features)
+
+
+def _conv1d() -> tuple[type, ...]:
+    try:
+        from transformers.pytorch_utils import Conv1D
+    except ImportError:
+        return ()
+    return (Conv1D,)
