@@ -14,7 +14,7 @@ MINUTES ?= 10
 BIN := $(VENV)/bin
 NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: setup demo test lint bench frameworks fuzz cuda-check dist check-install sanitize clean
+.PHONY: setup demo test lint bench frameworks families fuzz cuda-check dist check-install sanitize clean
 
 setup: $(VENV)/.installed
 
