@@ -169,6 +169,8 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("EngineSeen", "__init__"), ("EngineSeen", "close"),
         # What a finished step has noted.
         *((name, what) for what in ("fired", "taken") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
+        # What a saved state holds, before it is taken.
+        ("History", "check_state"), ("Mirror", "check_state"),
         # Asked only by a process that has no gradient at all.
         ("CudaCore", "_others_have_gradients"),
         ("SpreadSums", "__init__"), ("SpreadSums", "of"), ("_MeshSums", "over"),
