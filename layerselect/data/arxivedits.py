@@ -169,7 +169,11 @@ def _contexts(file: Path, pairs: Mapping[str, Any], raw: RawCorpus) -> tuple[Con
     except CorpusError as error:  # the files are large, and some copies hold a pointer in their place
         raw.defects.append(Defect(f"{ALIGNMENT}/{file.name}", 0, str(error), kept=True))
         return lambda record, sentence: ("", ""), False
-    wanted = {(r.get("arxiv-id"), str(r.get("sentence-1-level"))) for r in pairs.values() if isinstance(r, dict)}
+    wanted = {
+        (r.get("arxiv-id"), str(r.get("sentence-1-level")))
+        for r in pairs.values()
+        if isinstance(r, dict) and isinstance(r.get("arxiv-id"), str)
+    }
     versions: dict[tuple[Any, str], list[str]] = {}
     for paper, version in wanted:
         sentences = papers.get(paper, {})

@@ -159,16 +159,23 @@ def _span(edit: Record, length: int) -> tuple[int, int, str] | None:
     return (start, stop, text or "") if 0 <= start <= stop <= length else None
 
 
+def _place(record: Record) -> tuple[str, str]:
+    """Which version of which document a record belongs to; "" for what names none."""
+    values = record.get("doc_id"), record.get("revision_depth")
+    document, depth = (str(value) if isinstance(value, int | str) else "" for value in values)
+    return document, depth
+
+
 def _contexts(documents: Sequence[Table]) -> Context:
     """A function (split, record, sentence) -> (sentence in front, sentence behind), "" where unknown."""
-    texts: dict[tuple[str, str, Any], Record] = {}
+    texts: dict[tuple[str, str, str], Record] = {}
     for table in documents:
         for _, record in table.records:
             if isinstance(record, dict) and isinstance(record.get("before_revision"), str):
-                texts[table.split, str(record.get("doc_id")), record.get("revision_depth")] = record
+                texts[table.split, *_place(record)] = record
 
     def around(split: str, record: Record, sentence: str) -> tuple[str, str]:
-        document = texts.get((split, str(record.get("doc_id")), record.get("revision_depth")))
+        document = texts.get((split, *_place(record)))
         if document is None or not sentence:
             return "", ""
         text: str = document["before_revision"]
