@@ -93,7 +93,7 @@ def load_corpus(
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise CorpusError(f"{option}={value!r} is unknown: give one of {', '.join(allowed)}")
+        raise CorpusError(f"{option}={short(str(value))!r} is unknown: give one of {', '.join(allowed)}")
 
 
 def _report_defects(raw: RawCorpus, strict: bool) -> None:
@@ -154,7 +154,7 @@ def _official(raw: RawCorpus) -> list[str]:
     if empty:
         raise CorpusError(f"the official split '{empty[0]}' of {raw.name} has no usable row")
     if "train" not in names:
-        raise CorpusError(f"{raw.name} has no official train split, only {', '.join(sorted(names))}")
+        raise CorpusError(f"{raw.name} has no official train split, only {_few(sorted(names))}")
     for (_, second), note in _leaks(_by_split(raw)).items():
         raw.notes.append(note)
         log.warning("%s: %s, so scores on %s are too good; splits by document avoid it", raw.name, note, second)

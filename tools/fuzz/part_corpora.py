@@ -199,7 +199,17 @@ def _packed(name: str) -> Iterator[bytes]:
             for i in range(1, 9):
                 sheet.append([i, f"{title} {i}.", str(i), "Evidence"])
         book.save(buffer)
-    yield buffer.getvalue()
+    yield _without_time(buffer.getvalue())
+
+
+def _without_time(content: bytes) -> bytes:
+    """A workbook that does not say when it was made, so that a seed gives the same bytes tomorrow."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(target, "w") as new:
+        for part in old.namelist():
+            if not part.startswith("docProps"):
+                new.writestr(zipfile.ZipInfo(part), old.read(part), zipfile.ZIP_DEFLATED)
+    return target.getvalue()
 
 
 _INSIDE = (
