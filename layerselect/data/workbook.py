@@ -36,6 +36,9 @@ BROKEN: tuple[type[Exception], ...] = (
     zipfile.BadZipFile, zlib.error, KeyError, IndexError, ValueError, OverflowError, OSError, EOFError, ParseError,
     LookupError, NotImplementedError, RuntimeError, TypeError,
 )  # fmt: skip
+_LOOKED_INTO = 8
+"""Sheets whose header is looked at to tell what corpus a workbook holds."""
+
 DEEPEST = 64
 """Elements of XML that stand in one another; a sheet has six."""
 
@@ -123,7 +126,7 @@ def first_header(content: bytes, name: str) -> list[str]:
     """The columns of the first sheet that has the usual ones, or else of the first sheet with rows."""
     book = _Book(content, Limits(name, len(content)))
     found: list[list[str]] = []
-    for title, hidden, part in book.parts:
+    for title, hidden, part in book.parts[:_LOOKED_INTO]:
         rows = [cells for _, cells in itertools.islice(_rows(book, part, Sheet(title, hidden, [])), HEADER_WITHIN)]
         names = [_names(cells) for cells in rows]
         if names:
@@ -219,7 +222,7 @@ class _Book:
     def __init__(self, content: bytes, limits: Limits) -> None:
         self._zip = zipfile.ZipFile(io.BytesIO(content))
         self._limits = limits
-        self._unpacked = 0
+        self._unpacked = self._elements = 0
         self._strings: list[str] = []
         self._more: Iterator[str] = iter(())
         self.dates: list[bool] = []
@@ -243,7 +246,7 @@ class _Book:
         for relation in relations.values():
             kind, target = relation.get("Type", ""), self._target(main, relation)
             if kind.endswith("/sharedStrings") and target in self._zip.namelist():
-                self._more = _shared(self.part(target))
+                self._more = _shared(self, self.part(target))
             elif kind.endswith("/styles") and target in self._zip.namelist():
                 self.dates = _date_styles(fromstring(self.part(target)))
 
@@ -255,6 +258,12 @@ class _Book:
         if b"<!DOCTYPE" in content[:4096]:
             raise ValueError(f"{name} declares a document type, which no workbook does")
         return content
+
+    def count_element(self) -> None:
+        """Empty rows and cells cost time, too, and hardly any bytes of the file."""
+        self._elements += 1
+        if self._elements > self._limits.elements:
+            self._limits.refuse_elements()
 
     def string(self, number: int) -> str:
         """A text by its number; they are read as far as they are asked for."""
@@ -281,7 +290,7 @@ class _Book:
 def _rows(book: _Book, part: str, sheet: Sheet) -> Iterator[tuple[int, Cells]]:
     letters: dict[str, int] = {}
     last = 0
-    for element in _elements(book.part(part), "row"):
+    for element in _elements(book, book.part(part), "row"):
         number = _row_number(element.get("r"), last)
         last = number
         cells: Cells = {}
@@ -303,12 +312,13 @@ def _rows(book: _Book, part: str, sheet: Sheet) -> Iterator[tuple[int, Cells]]:
             yield number, cells
 
 
-def _elements(content: bytes, name: str) -> Iterator[Element]:
+def _elements(book: _Book, content: bytes, name: str) -> Iterator[Element]:
     """Every element of a name, when it ends; the caller empties it."""
     deep = 0
     for event, element in iterparse(io.BytesIO(content), events=("start", "end")):
         if event == "start":
             deep += 1
+            book.count_element()
             if deep > DEEPEST:
                 raise ValueError(f"elements stand in one another more than {DEEPEST} deep")
             continue
@@ -393,8 +403,8 @@ def _date(value: int | float, from_1904: bool) -> Any:
     return found.date() if found.time() == datetime.time() else found
 
 
-def _shared(content: bytes) -> Iterator[str]:
-    for element in _elements(content, "si"):
+def _shared(book: _Book, content: bytes) -> Iterator[str]:
+    for element in _elements(book, content, "si"):
         yield _text_of(element)
         element.clear()
 

@@ -39,6 +39,7 @@ def workbook(path, rows, strings="<sst/>", root="worksheet"):
         ("<a>" * 100 + "</a>" * 100, "more than 64 deep"),
         ("<row/>" + " " * 40_000_000, "unpacks to more than 32 MB"),
         ('<row><c r="A2"><v>1</v></c></row>' * 60_000, "holds more than 50,000 rows"),
+        ("<row/>" * 1_100_000, "holds more than 1,000,000 pieces"),
         ("<row", "not a readable .xlsx workbook"),
     ],
 )
