@@ -156,6 +156,8 @@ def _table(arrow: Any, name: str, kind: str, batches: Iterable[Any], limits: Lim
                     names = class_names(features or _features(batch))
                     binary = [field.name for field in batch if _is_binary(arrow, field.type)]
                 continue
+            # Arrow believes offsets and lengths as they stand in the file, and reads where they lead.
+            batch.validate(full=True)
             limits.check_rows(rows + batch.num_rows, max(1, batch.num_columns))
             size += sum(_size(arrow, column) for column in batch.columns)
             limits.check_unpacked(size)

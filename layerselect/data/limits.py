@@ -47,7 +47,7 @@ class Limits:
     @property
     def elements(self) -> int:
         """Pieces of XML in a workbook, of which a cell has two or three."""
-        return max(1_000_000, self.size)
+        return max(500_000, self.size)
 
     def refuse_elements(self) -> NoReturn:
         raise CorpusError(

@@ -39,6 +39,9 @@ BROKEN: tuple[type[Exception], ...] = (
 _LOOKED_INTO = 8
 """Sheets whose header is looked at to tell what corpus a workbook holds."""
 
+_LOOKED_AT = 100_000
+"""Elements of XML that are read for it."""
+
 DEEPEST = 64
 """Elements of XML that stand in one another; a sheet has six."""
 
@@ -125,6 +128,7 @@ def has_sides_within(sheet: Sheet, sides: Sides) -> bool:
 def first_header(content: bytes, name: str) -> list[str]:
     """The columns of the first sheet that has the usual ones, or else of the first sheet with rows."""
     book = _Book(content, Limits(name, len(content)))
+    book.left = min(book.left, _LOOKED_AT)
     found: list[list[str]] = []
     for title, hidden, part in book.parts[:_LOOKED_INTO]:
         rows = [cells for _, cells in itertools.islice(_rows(book, part, Sheet(title, hidden, [])), HEADER_WITHIN)]
@@ -221,8 +225,9 @@ class _Book:
 
     def __init__(self, content: bytes, limits: Limits) -> None:
         self._zip = zipfile.ZipFile(io.BytesIO(content))
-        self._limits = limits
-        self._unpacked = self._elements = 0
+        self.limits = limits
+        self.left = limits.elements
+        self._unpacked = 0
         self._strings: list[str] = []
         self._more: Iterator[str] = iter(())
         self.dates: list[bool] = []
@@ -252,18 +257,12 @@ class _Book:
 
     def part(self, name: str) -> bytes:
         with self._zip.open(name) as file:
-            content = file.read(self._limits.unpacked - self._unpacked + 1)
+            content = file.read(self.limits.unpacked - self._unpacked + 1)
         self._unpacked += len(content)
-        self._limits.check_unpacked(self._unpacked)
+        self.limits.check_unpacked(self._unpacked)
         if b"<!DOCTYPE" in content[:4096]:
             raise ValueError(f"{name} declares a document type, which no workbook does")
         return content
-
-    def count_element(self) -> None:
-        """Empty rows and cells cost time, too, and hardly any bytes of the file."""
-        self._elements += 1
-        if self._elements > self._limits.elements:
-            self._limits.refuse_elements()
 
     def string(self, number: int) -> str:
         """A text by its number; they are read as far as they are asked for."""
@@ -313,18 +312,24 @@ def _rows(book: _Book, part: str, sheet: Sheet) -> Iterator[tuple[int, Cells]]:
 
 
 def _elements(book: _Book, content: bytes, name: str) -> Iterator[Element]:
-    """Every element of a name, when it ends; the caller empties it."""
+    """Every element of a name, when it ends; the caller empties it.
+
+    Empty rows and cells cost time and hardly any bytes of the file, so all elements are counted.
+    """
     deep = 0
     for event, element in iterparse(io.BytesIO(content), events=("start", "end")):
         if event == "start":
             deep += 1
-            book.count_element()
+            book.left -= 1
             if deep > DEEPEST:
                 raise ValueError(f"elements stand in one another more than {DEEPEST} deep")
-            continue
-        deep -= 1
-        if element.tag.rpartition("}")[2] == name:
-            yield element
+            if book.left < 0:
+                book.limits.refuse_elements()
+        else:
+            deep -= 1
+            tag = element.tag
+            if tag.endswith(name) and tag.rpartition("}")[2] == name:
+                yield element
 
 
 def _row_number(text: str | None, last: int) -> int:
