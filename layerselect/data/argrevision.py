@@ -159,14 +159,14 @@ def _drafts(table: Table, column: str, essay: str) -> Drafts:
             continue
         for side in (OLD, NEW):
             number, text = _number_or_name(record.get(IDS[side])), record.get(side)
-            if number.isdecimal() and isinstance(text, str):
+            if _is_number(number) and isinstance(text, str):
                 found[doc_id, side, int(number)] = text
     return found
 
 
 def _around(drafts: Drafts, doc_id: str, record: Record, side: str) -> dict[str, str]:
     number = _number_or_name(record.get(IDS[side]))
-    if not doc_id or not number.isdecimal():
+    if not doc_id or not _is_number(number):
         return {}
     return {
         "before_context": drafts.get((doc_id, side, int(number) - 1), ""),
@@ -185,7 +185,7 @@ def _purpose(value: Any) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         return ""
     if not isinstance(value, str) or (found := _SPELLED.get(fold(value).lower())) is None:
-        raise BadRow(f"unknown purpose '{value}'")
+        raise BadRow(f"unknown purpose '{short(str(value))}'")
     return found
 
 
@@ -195,6 +195,11 @@ def _number_or_name(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None else str(value).strip()
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text numbers a sentence; what is longer than any draft does not."""
+    return text.isdecimal() and len(text) < 10
 
 
 def _notes(counts: _Counts, files: int) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from layerselect.data.argrewrite_text import Essays, mend
 from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold
+from layerselect.data.table import short
 from layerselect.data.tables import read_bytes, read_workbook
 
 PURPOSES = (
@@ -138,10 +139,12 @@ def _essays(folder: Path, writer: str) -> Essays:
 def _sentences(sheets: Any, sheet: str, name: str, raw: RawCorpus) -> dict[int, _Sentence]:
     """Sentences of a sheet by their index; columns are found by name, since files have 15 or 18 of them."""
     if sheet not in sheets:
-        raise CorpusError(f"the sheet '{sheet}' is missing; there are {', '.join(sheets)}")
+        raise CorpusError(f"the sheet '{sheet}' is missing; there are {short(', '.join(sheets))}")
     header, rows = sheets[sheet]
     if missing := [column for column in (INDEX, TEXT, ALIGNED, PURPOSE) if column not in header]:
-        raise CorpusError(f"the sheet '{sheet}' has no column '{missing[0]}'; its columns are {', '.join(header)}")
+        raise CorpusError(
+            f"the sheet '{sheet}' has no column '{missing[0]}'; its columns are {short(', '.join(header))}"
+        )
     place = {column: header.index(column) for column in (INDEX, TEXT, ALIGNED, PURPOSE)}
     found: dict[int, _Sentence] = {}
     for row, cells in rows:
@@ -181,7 +184,7 @@ def _whole(value: Any) -> int:
             return int(number)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise BadRow(f"'{value}' is no sentence index")
+    raise BadRow(f"'{short(str(value))}' is no sentence index")
 
 
 def _aligned(value: Any, nothing: str) -> list[int]:
@@ -189,7 +192,7 @@ def _aligned(value: Any, nothing: str) -> list[int]:
     if [word.upper() for word in words] == [nothing]:
         return []
     if not words or not all(words):
-        raise BadRow(f"the cell '{ALIGNED}' is '{value}', not sentence numbers or {nothing}")
+        raise BadRow(f"the cell '{ALIGNED}' is '{short(str(value))}', not sentence numbers or {nothing}")
     return [_whole(word) for word in words]
 
 
@@ -197,7 +200,7 @@ def _purposes(value: Any) -> list[str]:
     found = [part.strip() for part in str(value or "").split(",") if part.strip()]
     for purpose in found:
         if purpose not in PURPOSES and purpose.lower() != UNANNOTATED.lower():
-            raise BadRow(f"unknown purpose '{purpose}'")
+            raise BadRow(f"unknown purpose '{short(purpose)}'")
     return found
 
 

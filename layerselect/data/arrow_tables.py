@@ -156,6 +156,8 @@ def _table(arrow: Any, name: str, kind: str, batches: Iterable[Any], limits: Lim
                     names = class_names(features or _features(batch))
                     binary = [field.name for field in batch if _is_binary(arrow, field.type)]
                 continue
+            # Arrow believes offsets and lengths as they stand in the file, and reads where they lead.
+            batch.validate(full=True)
             limits.check_rows(rows + batch.num_rows, max(1, batch.num_columns))
             size += sum(_size(arrow, column) for column in batch.columns)
             limits.check_unpacked(size)
@@ -194,7 +196,7 @@ def _ipc(arrow: Any, content: bytes) -> Iterator[Any]:
 
 def _errors(arrow: Any) -> tuple[type[BaseException], ...]:
     """What pyarrow raises of files that are broken, some of it only where a cell is looked at."""
-    return (arrow.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError, IndexError, MemoryError)
+    return (arrow.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError, IndexError, MemoryError, SystemError)
 
 
 def _features(schema: Any) -> Any:

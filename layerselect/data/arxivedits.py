@@ -21,6 +21,7 @@ from typing import Any
 from layerselect.data import peek
 from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
 from layerselect.data.splits import split_name
+from layerselect.data.table import short
 from layerselect.data.tables import decode, find_files, read_bytes
 
 # The corpus's spelling -> ours: one or two words, since they stand in prompts. ("spefific" is the corpus's.)
@@ -88,7 +89,7 @@ def read_arxivedits(path: Path) -> RawCorpus:
                 if (odd := _misplaced(record)) is not None:
                     raw.defects.append(Defect(file.name, number, odd, kept=True))
             except BadRow as error:
-                raw.defects.append(Defect(file.name, number, f"pair {key}: {error}"))
+                raw.defects.append(Defect(file.name, number, f"pair {short(key)}: {error}"))
                 continue
             if fold(row.before) == fold(row.after):
                 same += 1
@@ -142,7 +143,7 @@ def _edits(record: Mapping[str, Any]) -> list[Any]:
 def _intention(edit: Any) -> str:
     name = edit.get("intention") if isinstance(edit, dict) else None
     if not isinstance(name, str) or name not in NAMES:
-        raise BadRow(f"an edit has the unknown intention '{name}'")
+        raise BadRow(f"an edit has the unknown intention '{short(str(name))}'")
     return NAMES[name]
 
 
@@ -155,7 +156,7 @@ def _misplaced(record: Mapping[str, Any]) -> str | None:
                 continue  # nothing of this sentence: an insertion or a deletion
             whole = isinstance(place, list) and len(place) == 2 and all(type(n) is int for n in place)
             if not whole or not 0 <= place[0] < place[1] <= len(record[side].split()):
-                return f"an edit has the token positions {place} in {side}, which are not in it"
+                return f"an edit has the token positions {short(str(place))} in {side}, which are not in it"
     return None
 
 
@@ -169,7 +170,11 @@ def _contexts(file: Path, pairs: Mapping[str, Any], raw: RawCorpus) -> tuple[Con
     except CorpusError as error:  # the files are large, and some copies hold a pointer in their place
         raw.defects.append(Defect(f"{ALIGNMENT}/{file.name}", 0, str(error), kept=True))
         return lambda record, sentence: ("", ""), False
-    wanted = {(r.get("arxiv-id"), str(r.get("sentence-1-level"))) for r in pairs.values() if isinstance(r, dict)}
+    wanted = {
+        (r.get("arxiv-id"), str(r.get("sentence-1-level")))
+        for r in pairs.values()
+        if isinstance(r, dict) and isinstance(r.get("arxiv-id"), str)
+    }
     versions: dict[tuple[Any, str], list[str]] = {}
     for paper, version in wanted:
         sentences = papers.get(paper, {})

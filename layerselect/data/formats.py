@@ -14,6 +14,7 @@ from pathlib import Path
 from layerselect.data import argrevision, argrewrite, arxivedits, demo, generic, hub, iterater, peek
 from layerselect.data.file_bytes import is_there, local_path, shown
 from layerselect.data.schema import CorpusError, RawCorpus
+from layerselect.data.table import short
 from layerselect.data.tables import READERS, Table, read_tables
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def _require_tables(tables: list[Table], test: Callable[[list[str]], bool], path
     for table in tables:
         if not test(table.columns):
             raise CorpusError(
-                f"{table.name} in {path} has not the fields {wanted} but {', '.join(table.columns) or 'none'}: "
+                f"{table.name} in {shown(path)} has not the fields {wanted} but {short(', '.join(table.columns) or 'none')}: "
                 "check the path or name another format"
             )
 

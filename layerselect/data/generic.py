@@ -114,7 +114,7 @@ def _values(tables: Sequence[Table], found: Sequence[_Found], what: str) -> Iter
 
 def check_columns(table: Table, wanted: Sequence[str]) -> None:
     """Raise a `CorpusError` that lists the columns there are, if one of `wanted` is missing."""
-    missing = [f"'{name}'" for name in wanted if name not in table.columns]
+    missing = [f"'{short(name)}'" for name in wanted if name not in table.columns]
     if missing:
         there = ", ".join(f"'{short(name)}'" for name in table.columns[:40]) or "none"
         there += f" and {len(table.columns) - 40:,} more" if len(table.columns) > 40 else ""

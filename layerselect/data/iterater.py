@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
+from layerselect.data.table import short
 from layerselect.data.tables import Record, Table, find_files, read_file
 
 HUB_IDS = {"iterater-sent": "wanyu/IteraTeR_human_sent", "iterater-doc": "wanyu/IteraTeR_human_doc"}
@@ -115,7 +115,7 @@ def _document(record: Record, table: Table) -> Revision:
 def _known(labels: Sequence[str]) -> None:
     for label in labels:
         if label not in (*INTENTIONS, OTHERS):
-            raise BadRow(f"unknown intention '{label}'")
+            raise BadRow(f"unknown intention '{short(label)}'")
 
 
 def _doc_id(record: Record) -> str:
@@ -159,16 +159,23 @@ def _span(edit: Record, length: int) -> tuple[int, int, str] | None:
     return (start, stop, text or "") if 0 <= start <= stop <= length else None
 
 
+def _place(record: Record) -> tuple[str, str]:
+    """Which version of which document a record belongs to; "" for what names none."""
+    values = record.get("doc_id"), record.get("revision_depth")
+    document, depth = (str(value) if isinstance(value, int | str) else "" for value in values)
+    return document, depth
+
+
 def _contexts(documents: Sequence[Table]) -> Context:
     """A function (split, record, sentence) -> (sentence in front, sentence behind), "" where unknown."""
-    texts: dict[tuple[str, str, Any], Record] = {}
+    texts: dict[tuple[str, str, str], Record] = {}
     for table in documents:
         for _, record in table.records:
             if isinstance(record, dict) and isinstance(record.get("before_revision"), str):
-                texts[table.split, str(record.get("doc_id")), record.get("revision_depth")] = record
+                texts[(table.split, *_place(record))] = record
 
     def around(split: str, record: Record, sentence: str) -> tuple[str, str]:
-        document = texts.get((split, str(record.get("doc_id")), record.get("revision_depth")))
+        document = texts.get((split, *_place(record)))
         if document is None or not sentence:
             return "", ""
         text: str = document["before_revision"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 from layerselect.data.schema import CorpusError
 
@@ -42,6 +43,17 @@ class Limits:
     def unpacked(self) -> int:
         """Bytes of what a packed file (Excel, Parquet) holds."""
         return max(32 << 20, 50 * self.size)
+
+    @property
+    def elements(self) -> int:
+        """Pieces of XML in a workbook, of which a cell has two or three."""
+        return max(500_000, self.size)
+
+    def refuse_elements(self) -> NoReturn:
+        raise CorpusError(
+            f"{self.name} holds more than {self.elements:,} pieces, empty cells and rows among them, the most that are read "
+            f"from a workbook of {self._size()}: delete empty rows and columns, or save it as CSV"
+        )
 
     def check_columns(self, columns: int) -> None:
         if columns > COLUMNS:

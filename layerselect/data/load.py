@@ -10,6 +10,7 @@ from layerselect.data.formats import Options, resolve
 from layerselect.data.generic import Columns
 from layerselect.data.schema import SPLITS, Corpus, CorpusError, RawCorpus, build_corpus
 from layerselect.data.splits import document_splits, shared_documents
+from layerselect.data.table import short
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def load_corpus(
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise CorpusError(f"{option}={value!r} is unknown: give one of {', '.join(allowed)}")
+        raise CorpusError(f"{option}={short(str(value))!r} is unknown: give one of {', '.join(allowed)}")
 
 
 def _report_defects(raw: RawCorpus, strict: bool) -> None:
@@ -113,7 +114,7 @@ def _report_defects(raw: RawCorpus, strict: bool) -> None:
 
 def _map_labels(raw: RawCorpus, wanted: str) -> None:
     if wanted not in raw.label_sets:
-        raise CorpusError(f"{raw.name} has no label set '{wanted}': give one of {', '.join(raw.label_sets)}")
+        raise CorpusError(f"{raw.name} has no label set '{short(wanted)}': give one of {', '.join(raw.label_sets)}")
     mapping = raw.label_sets[wanted]
     if mapping is None:
         return
@@ -142,7 +143,7 @@ def _drop_multi(raw: RawCorpus) -> None:
 def _official(raw: RawCorpus) -> list[str]:
     names = {row.split for row in raw.rows}
     if unknown := sorted(name for name in names if name and name not in SPLITS):
-        raise CorpusError(f"{raw.name} has a split '{unknown[0]}': name splits train, validation (dev) or test")
+        raise CorpusError(f"{raw.name} has a split '{short(unknown[0])}': name splits train, validation (dev) or test")
     if "" in names:
         which = "some rows without one" if len(names) > 1 else "none"
         raise CorpusError(
@@ -153,7 +154,7 @@ def _official(raw: RawCorpus) -> list[str]:
     if empty:
         raise CorpusError(f"the official split '{empty[0]}' of {raw.name} has no usable row")
     if "train" not in names:
-        raise CorpusError(f"{raw.name} has no official train split, only {', '.join(sorted(names))}")
+        raise CorpusError(f"{raw.name} has no official train split, only {_few(sorted(names))}")
     for (_, second), note in _leaks(_by_split(raw)).items():
         raw.notes.append(note)
         log.warning("%s: %s, so scores on %s are too good; splits by document avoid it", raw.name, note, second)
@@ -177,6 +178,11 @@ def _leaks(by_split: dict[str, list[str]]) -> dict[tuple[str, str], str]:
     }
 
 
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return ", ".join(map(short, names[:20])) + more
+
+
 def _note_missing_labels(raw: RawCorpus, chosen: list[str]) -> None:
     present: dict[str, set[str]] = {}
     for row, split in zip(raw.rows, chosen, strict=True):
@@ -184,4 +190,4 @@ def _note_missing_labels(raw: RawCorpus, chosen: list[str]) -> None:
     everything = set().union(*present.values())
     for split in SPLITS:
         if split in present and (absent := sorted(everything - present[split])):
-            raw.notes.append(f"no row of {split} has the label {', '.join(absent)}")
+            raw.notes.append(f"no row of {split} has the label {_few(absent)}")

@@ -74,7 +74,7 @@ def check_header(header: list[str], limits: Limits) -> None:
     seen: set[str] = set()
     for column in header:
         if column and column in seen:
-            raise CorpusError(f"{limits.name} has more than one column '{column}': rename one of them")
+            raise CorpusError(f"{limits.name} has more than one column '{short(column)}': rename one of them")
         seen.add(column)
 
 

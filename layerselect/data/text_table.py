@@ -201,8 +201,12 @@ def _never_quoted(rows: Sequence[_Row]) -> bool:
 
 
 def _swallows(lines: Sequence[str], row: _Row, separator: str, width: int) -> bool:
-    """Whether each line of a record has as many cells as a row."""
-    return width > 1 and all(line.count(separator) == width - 1 for line in lines[row.first - 1 : row.last])
+    """Whether each line of a record has as many cells as a row; a separator before a space belongs to a text."""
+    if width < 2:
+        return False
+    return all(
+        line.count(separator) == width - 1 and f"{separator} " not in line for line in lines[row.first - 1 : row.last]
+    )
 
 
 def _joined(row: _Row) -> str:

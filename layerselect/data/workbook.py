@@ -36,6 +36,12 @@ BROKEN: tuple[type[Exception], ...] = (
     zipfile.BadZipFile, zlib.error, KeyError, IndexError, ValueError, OverflowError, OSError, EOFError, ParseError,
     LookupError, NotImplementedError, RuntimeError, TypeError,
 )  # fmt: skip
+_LOOKED_INTO = 8
+"""Sheets whose header is looked at to tell what corpus a workbook holds."""
+
+_LOOKED_AT = 100_000
+"""Elements of XML that are read for it."""
+
 DEEPEST = 64
 """Elements of XML that stand in one another; a sheet has six."""
 
@@ -122,8 +128,9 @@ def has_sides_within(sheet: Sheet, sides: Sides) -> bool:
 def first_header(content: bytes, name: str) -> list[str]:
     """The columns of the first sheet that has the usual ones, or else of the first sheet with rows."""
     book = _Book(content, Limits(name, len(content)))
+    book.left = min(book.left, _LOOKED_AT)
     found: list[list[str]] = []
-    for title, hidden, part in book.parts:
+    for title, hidden, part in book.parts[:_LOOKED_INTO]:
         rows = [cells for _, cells in itertools.islice(_rows(book, part, Sheet(title, hidden, [])), HEADER_WITHIN)]
         names = [_names(cells) for cells in rows]
         if names:
@@ -218,7 +225,8 @@ class _Book:
 
     def __init__(self, content: bytes, limits: Limits) -> None:
         self._zip = zipfile.ZipFile(io.BytesIO(content))
-        self._limits = limits
+        self.limits = limits
+        self.left = limits.elements
         self._unpacked = 0
         self._strings: list[str] = []
         self._more: Iterator[str] = iter(())
@@ -243,15 +251,15 @@ class _Book:
         for relation in relations.values():
             kind, target = relation.get("Type", ""), self._target(main, relation)
             if kind.endswith("/sharedStrings") and target in self._zip.namelist():
-                self._more = _shared(self.part(target))
+                self._more = _shared(self, self.part(target))
             elif kind.endswith("/styles") and target in self._zip.namelist():
                 self.dates = _date_styles(fromstring(self.part(target)))
 
     def part(self, name: str) -> bytes:
         with self._zip.open(name) as file:
-            content = file.read(self._limits.unpacked - self._unpacked + 1)
+            content = file.read(self.limits.unpacked - self._unpacked + 1)
         self._unpacked += len(content)
-        self._limits.check_unpacked(self._unpacked)
+        self.limits.check_unpacked(self._unpacked)
         if b"<!DOCTYPE" in content[:4096]:
             raise ValueError(f"{name} declares a document type, which no workbook does")
         return content
@@ -281,7 +289,7 @@ class _Book:
 def _rows(book: _Book, part: str, sheet: Sheet) -> Iterator[tuple[int, Cells]]:
     letters: dict[str, int] = {}
     last = 0
-    for element in _elements(book.part(part), "row"):
+    for element in _elements(book, book.part(part), "row"):
         number = _row_number(element.get("r"), last)
         last = number
         cells: Cells = {}
@@ -303,18 +311,25 @@ def _rows(book: _Book, part: str, sheet: Sheet) -> Iterator[tuple[int, Cells]]:
             yield number, cells
 
 
-def _elements(content: bytes, name: str) -> Iterator[Element]:
-    """Every element of a name, when it ends; the caller empties it."""
+def _elements(book: _Book, content: bytes, name: str) -> Iterator[Element]:
+    """Every element of a name, when it ends; the caller empties it.
+
+    Empty rows and cells cost time and hardly any bytes of the file, so all elements are counted.
+    """
     deep = 0
     for event, element in iterparse(io.BytesIO(content), events=("start", "end")):
         if event == "start":
             deep += 1
+            book.left -= 1
             if deep > DEEPEST:
                 raise ValueError(f"elements stand in one another more than {DEEPEST} deep")
-            continue
-        deep -= 1
-        if element.tag.rpartition("}")[2] == name:
-            yield element
+            if book.left < 0:
+                book.limits.refuse_elements()
+        else:
+            deep -= 1
+            tag = element.tag
+            if tag.endswith(name) and tag.rpartition("}")[2] == name:
+                yield element
 
 
 def _row_number(text: str | None, last: int) -> int:
@@ -393,8 +408,8 @@ def _date(value: int | float, from_1904: bool) -> Any:
     return found.date() if found.time() == datetime.time() else found
 
 
-def _shared(content: bytes) -> Iterator[str]:
-    for element in _elements(content, "si"):
+def _shared(book: _Book, content: bytes) -> Iterator[str]:
+    for element in _elements(book, content, "si"):
         yield _text_of(element)
         element.clear()
 

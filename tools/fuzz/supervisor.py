@@ -71,7 +71,7 @@ def _round(tally: Tally, seed: str, end: float, folder: str) -> bool:
                     for line in lines:
                         report = json.loads(line)
                         case, running = report["case"], report["begins"]
-                        _count(tally, seed, report)
+                        count(tally, seed, report)
                     began = time.monotonic()
                 elif case >= 0 and time.monotonic() - began > HANG:
                     process.kill()
@@ -91,7 +91,7 @@ def _round(tally: Tally, seed: str, end: float, folder: str) -> bool:
     return True
 
 
-def _count(tally: Tally, seed: str, report: dict) -> None:
+def count(tally: Tally, seed: str, report: dict) -> None:
     """A report names the case that begins now, and says how the one before it ended."""
     if "ended" not in report:
         return
