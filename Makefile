@@ -45,6 +45,10 @@ frameworks: setup
 fuzz: setup
 	$(BIN)/python -m tools.fuzz --minutes $(MINUTES) --seed $(or $(SEED),1)
 
+# Small models of every family of the installed transformers; it goes on where it was. ONLY=expression picks families.
+families: setup
+	$(BIN)/python -m families --only "$(ONLY)"
+
 # Every kernel for every architecture, warnings as errors, no spills. Needs nvcc, no GPU and no Python package.
 cuda-check:
 	$(PYTHON) tools/cuda_check.py
