@@ -2,6 +2,9 @@
 #   make demo    set-up, build and the main job on the demo corpus
 #   make test    set-up, build and the tests
 #   make fuzz    inputs that nobody meant, for MINUTES=10 minutes
+#   make dist    the source distribution and a wheel made from it, in dist/
+#   make check-install    the same, installed and run in an empty environment, with and without a compiler
+#   make sanitize    the compiled core under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 #   make frameworks    the table of docs/frameworks.md: other people's frameworks, each in an environment of its own (an hour)
 # TORCH=torch==2.14.1 chooses another build of torch (default: the CPU build this release is tested with).
 PYTHON ?= python3
@@ -11,7 +14,7 @@ MINUTES ?= 10
 BIN := $(VENV)/bin
 NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: setup demo test lint bench frameworks fuzz cuda-check clean
+.PHONY: setup demo test lint bench frameworks fuzz cuda-check dist check-install sanitize clean
 
 setup: $(VENV)/.installed
 
@@ -52,6 +55,17 @@ families: setup
 # Every kernel for every architecture, warnings as errors, no spills. Needs nvcc, no GPU and no Python package.
 cuda-check:
 	$(PYTHON) tools/cuda_check.py
+
+# A wheel is for the torch of this environment, and says so in what it requires.
+dist: setup
+	$(BIN)/python -m build --no-isolation
+
+check-install: setup
+	$(BIN)/python tools/check_install.py
+
+# Needs the runtimes that come with g++. Compiles into build/sanitize; SANITIZER=thread runs one alone.
+sanitize: setup
+	for one in $(or $(SANITIZER),address thread); do $(BIN)/python tools/sanitize.py $$one || exit 1; done
 
 clean:
 	rm -rf $(VENV) .frameworks build dist *.egg-info layerselect/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks

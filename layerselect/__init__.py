@@ -1,7 +1,7 @@
 """Measures each layer's gradient in the backward pass and decides which layers to train."""
 
-from importlib.metadata import PackageNotFoundError, version
-
+from . import _backend
+from ._version import __version__
 from .errors import LayerSelectError
 from .probing import SuppressionProbe
 from .rules import (
@@ -26,11 +26,6 @@ from .rules import (
 )
 from .selector import FastSelector
 
-try:
-    __version__ = version("layerselect")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
-
 __all__ = [
     "All",
     "BlockCyclic",
@@ -52,5 +47,8 @@ __all__ = [
     "TopK",
     "VarianceSplit",
     "WeightNorm",
+    "__version__",
     "make_rule",
 ]
+
+_backend.say_if_built_for_another()

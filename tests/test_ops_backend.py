@@ -53,7 +53,9 @@ def test_a_device_without_kernels(native, caplog):
 
 @pytest.fixture
 def without_native(monkeypatch):
-    monkeypatch.setattr(_backend, "_native", lambda: "No module named 'layerselect._C'")
+    monkeypatch.setattr(
+        _backend, "_native", lambda: "cannot be loaded (No module named 'layerselect._C'); install a C++ compiler"
+    )
     _backend._log_fallback.cache_clear()
     yield
     _backend._log_fallback.cache_clear()

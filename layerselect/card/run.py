@@ -16,7 +16,7 @@ from ..data import Corpus
 from ..errors import LayerSelectError
 from ..sizes import parse_bytes
 from ..tasks.completions import CompletionCollator, nll
-from ..tasks.folders import check_free, discard, move_into_place, partial_folder
+from ..tasks.folders import Claim, check_free, discard, move_into_place, output_path, partial_folder
 from ..tasks.intent.config import IntentConfig
 from ..tasks.intent.dataset import Collator, build_splits, label_counts
 from ..tasks.intent.run import cover
@@ -90,12 +90,22 @@ def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCar
     Raises:
         LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used.
     """
+    settings = job.settings
+    device = torch.device(resolve_device(settings.device))
+    target = output_path(settings.out)
+    _check_place(target, job.overwrite)
+    claim = Claim(target)
+    try:
+        return _measured(job, target, device, on_event), target
+    finally:
+        claim.release()
+
+
+def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEvent | None) -> LayerCard:
+    """The card, written to its place."""
     from ..report.card import write_card_png, write_card_report
 
     settings = job.settings
-    device = torch.device(resolve_device(settings.device))
-    target = Path(settings.out).expanduser()
-    _check_place(target, job.overwrite)
     sample = _prepare(job)
     model = sample.loaded.model.to(device)
     facts = model_facts(model)
@@ -129,7 +139,7 @@ def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCar
     write_card_png(partial / "card.png", card)
     write_card_report(partial / "card.html", card)
     move_into_place(partial, target)
-    return card, target
+    return card
 
 
 def _check_place(target: Path, overwrite: bool) -> None:

@@ -106,18 +106,18 @@ def _torch() -> list[Finding]:
 
 
 def _backends() -> list[Finding]:
-    from .. import _backend
+    from .. import _backend, _built_for
     from ..errors import LayerSelectError
 
     found = []
     try:
-        _backend.load("native", "cpu")
-        found.append(Finding("compiled core", "ok", "layerselect._C loads"))
+        core = _backend.load("native", "cpu")
+        kernels = "with" if core.has_cuda_kernels() else "without"
+        text = f"layerselect._C loads, compiled for {_built_for.running()}, {kernels} CUDA kernels"
+        found.append(Finding("compiled core", "ok", text))
     except LayerSelectError as error:
         found.append(
-            Finding(
-                "compiled core", "note", str(error), "install a C++ compiler, then: pip install --no-build-isolation ."
-            )
+            Finding("compiled core", "note", str(error), "with a C++ compiler: pip install --no-build-isolation .")
         )
     try:
         found.append(Finding("backend", "ok", f"cpu: {_backend.resolve('auto', 'cpu')}"))

@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from .options import add_common_options, add_threads_option, apply_threads, positive
@@ -59,10 +58,12 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..data import read_revisions
+    from ..tasks.folders import new_file, output_file
     from ..tasks.intent import Predictor
     from ..tasks.models import quiet_transformers
     from ..tasks.settings import resolve_device
 
+    target = None if args.out is None else output_file(args.out)
     apply_threads(args.threads)
     quiet_transformers()
     device = resolve_device(args.device)
@@ -76,11 +77,12 @@ def run(args: argparse.Namespace) -> int:
                 failed.append(prediction.error)
             yield json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n"
 
-    if args.out is None:
+    if target is None:
         for line in lines():
             sys.stdout.write(line)
     else:
-        _write(Path(args.out).expanduser(), lines())
+        with new_file(target) as scratch, scratch.open("w", encoding="utf-8") as file:
+            file.writelines(lines())
     if failed:
         logger.warning(
             "%d of %d revisions could not be labelled (the first: %s): their lines say why",
@@ -89,14 +91,3 @@ def run(args: argparse.Namespace) -> int:
             failed[0],
         )
     return 0
-
-
-def _write(target: Path, lines: Iterator[str]) -> None:
-    """Writes a file whole or not at all."""
-    scratch = target.with_name(target.name + ".partial")
-    try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -61,10 +61,12 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..tasks.folders import new_file, output_file
     from ..tasks.models import quiet_transformers
     from ..tasks.revise import GenerationConfig, Rewriter
     from ..tasks.settings import resolve_device
 
+    target = None if args.out is None else output_file(args.out)
     names = ("beams", "sample", "temperature", "top_p", "max_new_tokens", "seed")
     generation = GenerationConfig(**{name: vars(args)[name] for name in names if name in args})
     apply_threads(args.threads)
@@ -74,16 +76,11 @@ def run(args: argparse.Namespace) -> int:
     rewriter = Rewriter.load(args.adapter, model=args.model, device=device)
     texts = [line for line in _LINE_ENDS.split(text) if line] if args.lines else [text]
     revised = "".join(rewriter.rewrite(texts, args.intent, generation=generation, batch_size=args.batch_size))
-    if args.out is None:
+    if target is None:
         sys.stdout.write(revised)
         return 0
-    target = Path(args.out).expanduser()
-    scratch = target.with_name(target.name + ".partial")
-    try:
+    with new_file(target) as scratch:
         scratch.write_text(revised, encoding="utf-8")
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
     return 0
 
 

@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from layerselect.data import peek
+from layerselect.data.arrow_tables import saved_splits
+from layerselect.data.file_bytes import shown
 from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of
-from layerselect.data.tables import READERS, Record, Table, find_files, read_table
+from layerselect.data.table import short
+from layerselect.data.tables import READERS, Record, Table, find_files, read_file, read_tables
 
 OLD, NEW, PURPOSE = "old_sentences", "new_sentences", "purpose_labels"
 IDS = {OLD: "old_sentence_ids", NEW: "new_sentence_ids"}
@@ -57,7 +60,7 @@ def is_table(columns: Sequence[str]) -> bool:
 def is_seen(path: Path) -> bool:
     """Whether `path` is such a table or a folder of them, from the first one's header."""
     try:
-        return is_table(peek.fields(files_of(path)[0]))
+        return is_table(peek.fields(path if path.is_dir() and saved_splits(path) else files_of(path)[0]))
     except CorpusError:
         return False
 
@@ -86,21 +89,25 @@ def read_argrevision(path: Path) -> RawCorpus:
         CorpusError: no table with the three columns.
         LayerSelectError: the package that reads this type of file is missing.
     """
-    files = files_of(path)
+    if path.is_dir() and saved_splits(path):
+        files, tables = [path], [(path, table) for table in read_tables(path)]
+    else:
+        files = files_of(path)
+        tables = [(file, table) for file in files for table in read_file(file)]
     raw, counts = RawCorpus("argrevision", label_sets=LABEL_SETS), _Counts()
-    for file in files:
-        table = read_table(file)
+    for file, table in tables:
         if not is_table(table.columns):
             raise CorpusError(
-                f"{file} has not the columns {OLD}, {NEW}, {PURPOSE} but {', '.join(table.columns) or 'none'}: "
+                f"{shown(file)} has not the columns {OLD}, {NEW}, {PURPOSE} but {short(', '.join(table.columns) or 'none')}: "
                 "check the path or name another format"
             )
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        name = shown(file.relative_to(path).as_posix() if path.is_dir() and file != path else file.name)
         # A workbook among several is an essay, unless its name says that it is a split.
         essay = name.removesuffix(file.suffix) if len(files) > 1 and not table.split else ""
-        table.name = name
+        table.name = name + table.name.removeprefix(shown(file.name))
         if table.split:
             raw.splits_seen.append(table.split)
+        raw.guesses += [f"{table.name}: {guess}" for guess in table.guesses]
         raw.rows += _revisions(table, essay, raw, counts)
     raw.notes += _notes(counts, len(files))
     return raw

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SHOWN_DEFECTS = 10
 """Defects that `Description.render` prints in full; the rest are counted."""
 
+SHOWN_LABELS = 100
+"""Labels that `Description.render` prints, the most frequent ones; `as_dict` has all of them."""
+
 
 @dataclass(frozen=True)
 class Lengths:
@@ -97,10 +100,14 @@ class Description:
     def _label_table(self) -> Table:
         table = _table("Labels", ["", *self.rows, "all", "share"])
         total = sum(self.rows.values())
-        for label, counts in self.labels.items():
+        shown = sorted(self.labels, key=lambda label: -sum(self.labels[label].values()))[:SHOWN_LABELS]
+        for label in self.labels if len(shown) == len(self.labels) else shown:
+            counts = self.labels[label]
             all_splits = sum(counts.values())
             cells = [f"{counts.get(split, 0):,}" for split in self.rows]
             table.add_row(_plain(label), *cells, f"{all_splits:,}", f"{all_splits / total:.1%}")
+        if (more := len(self.labels) - len(shown)) > 0:
+            table.add_row(f"... and {more:,} more", *([""] * (len(self.rows) + 2)))
         table.add_section()
         table.add_row("rows", *(f"{n:,}" for n in self.rows.values()), f"{total:,}", "")
         # A document that leaks is counted in each of its splits, so no sum stands here.

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerselect.data import argrevision, argrewrite, arxivedits, demo, generic, hub, iterater, peek
+from layerselect.data.file_bytes import is_there, local_path, shown
 from layerselect.data.schema import CorpusError, RawCorpus
-from layerselect.data.tables import READERS, Table, find_files, read_table
+from layerselect.data.tables import READERS, Table, read_tables
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +64,12 @@ def resolve(source: str | Path, *, columns_named: bool = False) -> Callable[[Opt
         if not chosen.bare:
             raise CorpusError(f"'{name}' needs a place to read from: give {name}:PATH")
         return lambda options: chosen.read(None, options)
-    path = Path(text).expanduser()
-    if not path.exists():
+    path = local_path(text)
+    if not is_there(path):
         if _looks_like_hub_id(text):
             return lambda options: _read_hub(text, options)
         raise CorpusError(
-            f"there is no file or folder {text}, and no corpus of that name: "
+            f"there is no file or folder {shown(text)}, and no corpus of that name: "
             f"give a path, NAME:PATH, OWNER/NAME of a hub set, or one of {', '.join(bare_names())}"
         )
     seen = [] if columns_named else [known for known in FORMATS.values() if known.seen and known.seen(path)]
@@ -82,20 +83,16 @@ def bare_names() -> list[str]:
 
 
 def _existing(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.exists():
-        raise CorpusError(f"there is no file or folder {path}: check the path")
+    path = local_path(text)
+    if not is_there(path):
+        raise CorpusError(f"there is no file or folder {shown(path)}: check the path")
     return path
 
 
 def _looks_like_hub_id(text: str) -> bool:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", text) or Path(text).suffix.lower() in READERS:
         return False
-    return not Path(text).parent.exists()
-
-
-def _tables(path: Path) -> list[Table]:
-    return [read_table(file) for file in (find_files(path) if path.is_dir() else [path])]
+    return not is_there(Path(text).parent)
 
 
 def _iterater_folder(path: Path, level: str) -> Path:
@@ -108,16 +105,15 @@ def _read_iterater_sent(path: Path | None, options: Options) -> RawCorpus:
     if path is None:
         return _read_hub(iterater.HUB_IDS["iterater-sent"], options)
     folder = _iterater_folder(path, "iterater-sent")
-    files = find_files(folder) if folder.is_dir() else [folder]
-    tables = [read_table(file) for file in files]
+    tables = read_tables(folder)
     _require_tables(tables, iterater.is_sentence_table, path, "before_sent, after_sent, labels, doc_id")
-    return iterater.read_sentences(tables, iterater.document_files(files))
+    return iterater.read_sentences(tables, iterater.document_files(folder))
 
 
 def _read_iterater_doc(path: Path | None, options: Options) -> RawCorpus:
     if path is None:
         return _read_hub(iterater.HUB_IDS["iterater-doc"], options)
-    tables = _tables(_iterater_folder(path, "iterater-doc"))
+    tables = read_tables(_iterater_folder(path, "iterater-doc"))
     wanted = "before_revision, after_revision, edit_actions, doc_id"
     _require_tables(tables, iterater.is_document_table, path, wanted)
     return iterater.read_documents(tables)
@@ -158,8 +154,8 @@ def _hub_documents(name: str) -> list[Table]:
 
 def _read_generic(path: Path | None, options: Options) -> RawCorpus:
     assert path is not None  # not bare
-    raw = generic.read_revision_tables(_tables(path), options.columns, path.name)
-    return raw
+    tables = read_tables(path, options.columns.sides)
+    return generic.read_revision_tables(tables, options.columns, shown(path.name))
 
 
 def _read_argrewrite(path: Path | None, options: Options) -> RawCorpus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from layerselect.data._extras import require
+from layerselect.data.arrow_tables import class_names, name_classes
 from layerselect.data.schema import CorpusError
 from layerselect.data.splits import split_name
 from layerselect.data.tables import Table
@@ -32,13 +33,10 @@ def read_hub(name: str) -> list[Table]:
         ) from error
     tables = []
     for split, rows in found.items():
-        names = {column: kind.names for column, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)}
+        names = class_names(rows.features.to_dict())
         table = Table(f"{name}[{split}]", columns=list(rows.column_names), split=split_name(split) or "")
         for number, record in enumerate(rows, start=1):
-            for column, classes in names.items():
-                if isinstance(record[column], int) and 0 <= record[column] < len(classes):
-                    record[column] = classes[record[column]]
-            table.add(number, record)
+            table.add(number, name_classes(record, names))
         tables.append(table)
     if not any(table.records for table in tables):
         raise CorpusError(f"the hub set {name} has no rows")

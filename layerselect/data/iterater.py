@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerselect.data.schema import BadRow, Defect, RawCorpus, Revision, fold, pair_of, text_of
-from layerselect.data.tables import Record, Table, read_table
+from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
+from layerselect.data.tables import Record, Table, find_files, read_file
 
 HUB_IDS = {"iterater-sent": "wanyu/IteraTeR_human_sent", "iterater-doc": "wanyu/IteraTeR_human_doc"}
 FOLDERS = {"iterater-sent": "human_sent_level", "iterater-doc": "human_doc_level"}
@@ -63,19 +63,24 @@ def read_documents(tables: Sequence[Table]) -> RawCorpus:
     return raw
 
 
-def document_files(sentence_files: Sequence[Path]) -> list[Table]:
-    """The document-level tables that lie beside sentence-level files (../human_doc_level/<same name>)."""
+def document_files(place: Path) -> list[Table]:
+    """The document-level tables that lie beside sentence-level files (../human_doc_level/<same name>), of a file or a folder."""
+    try:
+        files = find_files(place) if place.is_dir() else [place]
+    except CorpusError:
+        return []  # a saved set has no files of its own beside it
     tables = []
-    for path in sentence_files:
+    for path in files:
         beside = path.resolve().parent.parent / FOLDERS["iterater-doc"] / path.name
         if beside.is_file():
-            tables.append(read_table(beside))
+            tables += read_file(beside)
     return tables
 
 
 def _each(raw: RawCorpus, tables: Sequence[Table], make: Callable[[Record, Table], Revision]) -> int:
     raw.splits_seen = [table.split for table in tables if table.split]
     for table in tables:
+        raw.guesses += [f"{table.name}: {guess}" for guess in table.guesses]
         for number, record in table.records:
             try:
                 if isinstance(record, BadRow):

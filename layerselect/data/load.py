@@ -61,6 +61,9 @@ def load_corpus(
     columns = Columns(before, after, label, doc_id, label_delimiter)
     read = resolve(source, columns_named=columns.named)
     raw = read(Options(columns, seed))
+    for guess in raw.guesses:
+        log.warning("%s", guess)
+    raw.notes[:0] = raw.guesses
     if raw.defects:
         _report_defects(raw, strict)
     _map_labels(raw, labels)

@@ -7,19 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from layerselect.data import limits
+from layerselect.data.cells import column_of
+from layerselect.data.file_bytes import check_type, decode, local_path
 from layerselect.data.generic import check_columns
+from layerselect.data.json_table import read_json
 from layerselect.data.schema import BadRow, CorpusError, Defect, pair_of, text_of
-from layerselect.data.tables import Table, read_csv, read_json, read_table
+from layerselect.data.table import USUAL_SIDES, Sides, Table, short
+from layerselect.data.tables import read_file
+from layerselect.data.text_table import read_csv
 
 log = logging.getLogger(__name__)
-
-# The usual names, then those of IteraTeR's sentences and documents and of ArgRevision.
-_SIDES = (
-    ("before", "after"),
-    ("before_sent", "after_sent"),
-    ("before_revision", "after_revision"),
-    ("old_sentences", "new_sentences"),
-)
 
 
 def read_revisions(
@@ -48,18 +46,36 @@ def read_revisions(
     Raises:
         CorpusError: the file cannot be read, a column is missing, or no row is usable.
     """
-    table = _standard_input(stdin) if str(source) == "-" else read_table(Path(source).expanduser())
-    names = _columns(table, before, after)
+    sides = before, after
+    tables = _standard_input(stdin, sides) if str(source) == "-" else read_file(local_path(source), sides)
     rows, bad = [], []
+    for table in tables:
+        names = _columns(table, before, after)
+        for guess in table.guesses:
+            log.warning("%s: %s", table.name, guess)
+        # Rows of several sheets have the same numbers.
+        prefix = f"{table.name}-" if len(tables) > 1 else ""
+        _read(table, names, prefix, rows, bad)
+    if bad and (strict or not rows):
+        raise CorpusError(f"{tables[0].name} has {len(bad)} malformed row(s), the first is {bad[0]}")
+    if bad:
+        log.warning("%d malformed row(s) skipped; the first is %s", len(bad), bad[0])
+    if defects is not None:
+        defects += bad
+    return rows
+
+
+def _read(table: Table, names: tuple[str, str], prefix: str, rows: list[dict[str, Any]], bad: list[Defect]) -> None:
+    ids = column_of("id", (record.get("id") for _, record in table.records if isinstance(record, dict)))
     for number, record in table.records:
         try:
             if isinstance(record, BadRow):
                 raise record
             first, second = pair_of(record, *names)
-            given = record.get("id")
+            given = ids.read(record.get("id"))
             rows.append(
                 {
-                    "id": str(number) if given is None or given == "" else str(given),
+                    "id": _key(given[0]) if given else f"{prefix}{number}",
                     "before": first,
                     "after": second,
                     "before_context": _optional(record, "before_context"),
@@ -68,29 +84,28 @@ def read_revisions(
             )
         except BadRow as error:
             bad.append(Defect(table.name, number, str(error)))
-    if bad and (strict or not rows):
-        raise CorpusError(f"{table.name} has {len(bad)} malformed row(s), the first is {bad[0]}")
-    if bad:
-        log.warning("%d malformed row(s) skipped; the first is %s", len(bad), bad[0])
-    if defects is not None:
-        defects += bad
-    return rows
 
 
-def _standard_input(stdin: BinaryIO | None) -> Table:
-    content = (stdin or sys.stdin.buffer).read()
+def _key(value: Any) -> str:
+    """An id: a text as it is, anything else as Python writes it."""
+    return text_of({"id": value if isinstance(value, str) else short(str(value))}, "id")
+
+
+def _standard_input(stdin: BinaryIO | None, sides: Sides) -> list[Table]:
+    content = (stdin or sys.stdin.buffer).read(limits.FILE)
     name = "standard input"
     if not content.strip():
         raise CorpusError(f"{name} is empty: pipe JSON lines or CSV into it")
-    first = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    table = read_json(content, name) if first in (b"{", b"[") else read_csv(content, name)
-    if not table.records:
+    check_type(content, "", name)
+    first = decode(content, name).lstrip()[:1]
+    tables = read_json(content, name, sides) if first in ("{", "[") else read_csv(content, name, sides)
+    if not any(table.records for table in tables):
         raise CorpusError(f"{name} holds no rows: pipe JSON lines or CSV into it")
-    return table
+    return tables
 
 
 def _columns(table: Table, before: str | None, after: str | None) -> tuple[str, str]:
-    usual = next((pair for pair in _SIDES if set(pair) <= set(table.columns)), _SIDES[0])
+    usual = next((pair for pair in USUAL_SIDES if set(pair) <= set(table.columns)), USUAL_SIDES[0])
     names = before or usual[0], after or usual[1]
     check_columns(table, names)
     return names

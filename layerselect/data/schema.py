@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,7 @@ class RawCorpus:
         rows: usable revisions in the order of the files.
         defects: rows that are not usable, or are kept in spite of a defect.
         notes: sentences for the user: what was dropped on purpose, what is unusual.
+        guesses: sentences on what the files do not say and was guessed (separators, sheets, missing cells).
         splits_seen: official splits that the files name, also those without a usable row.
         label_sets: name of a label set -> mapping of the corpus's labels to the set's (a label that is
             missing in the mapping is dropped), or None to keep all labels as they are. Holds "default".
@@ -86,6 +88,7 @@ class RawCorpus:
     rows: list[Revision] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
     splits_seen: list[str] = field(default_factory=list)
     label_sets: Mapping[str, Mapping[str, str] | None] = field(default_factory=lambda: {"default": None, "all": None})
 
@@ -164,15 +167,15 @@ def build_corpus(raw: RawCorpus, splits: Sequence[str]) -> Corpus:
 
 
 def text_of(record: Mapping[str, Any], column: str) -> str:
-    """The text in a cell of a record; a null cell is an empty text.
+    """The text in a cell of a record; a null cell, and one that is not a number, is an empty text.
 
     Raises:
-        BadRow: the field is missing, is not a string, or cannot be written as UTF-8.
+        BadRow: the field is missing, is not a string, is too long, or cannot be written as UTF-8.
     """
     if column not in record:
         raise BadRow(f"the field '{column}' is missing")
     value = record[column]
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if not isinstance(value, str):
         raise BadRow(f"the field '{column}' is {type(value).__name__}, not a string")

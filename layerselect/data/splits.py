@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,12 @@ from layerselect.data.schema import SPLITS, CorpusError
 
 TRIES = 256
 """Random orders of the documents among which `document_splits` takes the best balanced one."""
+
+WORK = 16_000_000
+"""Documents x (labels + 8) x orders: of a large corpus fewer orders are tried, and they differ less."""
+
+CELLS = 4_000_000
+"""Documents x labels that are counted: beyond that the rarest labels are left out of the balance."""
 
 _ALIASES = {
     "train": "train",
@@ -41,7 +48,7 @@ def document_splits(
 ) -> list[str]:
     """Name a split for every row so that no document stands in two splits.
 
-    `TRIES` random orders of the documents are cut where the number of rows comes nearest to the
+    `TRIES` random orders (fewer of a very large corpus) of the documents are cut where the number of rows comes nearest to the
     fractions; the order is kept whose splits are nearest to them in rows and in every label
     (chi-square distance). The result depends on the seed and on which documents there are, not on
     the order of the rows.
@@ -68,7 +75,7 @@ def document_splits(
     draw = random.Random(seed)
     order = list(range(len(documents)))
     best: tuple[float, dict[str, str]] | None = None
-    for _ in range(TRIES):
+    for _ in range(max(4, min(TRIES, WORK // (len(documents) * (counts.shape[1] + 8))))):
         draw.shuffle(order)
         bounds = _cuts(counts[order, 0], shares)
         sums = np.stack([counts[order[a:b]].sum(axis=0) for a, b in itertools.pairwise(bounds)])
@@ -105,14 +112,18 @@ def _wanted(fractions: Sequence[float]) -> list[str]:
 
 def _counts(documents: list[str], doc_ids: Sequence[str], intentions: Sequence[Sequence[str]]) -> np.ndarray:
     """float64[documents, 1 + labels]: rows of each document, then rows of each label."""
-    labels = sorted({label for row in intentions for label in row})
+    found = Counter(label for row in intentions for label in row)
+    labels = sorted(found)
+    if (most := max(1, CELLS // len(documents))) < len(labels):
+        labels = [label for label, _ in found.most_common(most)]
     column = {label: number for number, label in enumerate(labels, start=1)}
     line = {doc_id: number for number, doc_id in enumerate(documents)}
     counts = np.zeros((len(documents), 1 + len(labels)))
     for doc_id, row in zip(doc_ids, intentions, strict=True):
         counts[line[doc_id], 0] += 1
         for label in set(row):
-            counts[line[doc_id], column[label]] += 1
+            if label in column:
+                counts[line[doc_id], column[label]] += 1
     return counts
 
 

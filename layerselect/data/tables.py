@@ -1,266 +1,144 @@
-"""Records out of files: JSON lines, JSON, CSV, TSV, Parquet, Excel. No pickles, no scripts."""
+"""Records out of files: JSON lines, JSON, CSV, TSV, Parquet, Arrow, Excel, and saved sets. No pickles, no scripts."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from xml.etree.ElementTree import ParseError
 
-from layerselect.data._extras import require
-from layerselect.data.schema import BadRow, CorpusError
+from layerselect.data.arrow_tables import DICT, INFO, STATE, read_arrow, read_parquet, read_saved, saved_splits
+from layerselect.data.file_bytes import decode, read_bytes, shown
+from layerselect.data.json_table import read_json
+from layerselect.data.schema import CorpusError
 from layerselect.data.splits import split_name
+from layerselect.data.table import Record, Sides, Table
+from layerselect.data.text_table import read_csv, read_tsv
+from layerselect.data.workbook import read_excel, read_workbook
 
-Record = dict[str, Any]
+__all__ = [
+    "READERS",
+    "Record",
+    "Table",
+    "decode",
+    "find_files",
+    "read_bytes",
+    "read_file",
+    "read_tables",
+    "read_workbook",
+    "split_of",
+]
 
-
-@dataclass
-class Table:
-    """Records of one file (or one split of a hub set).
-
-    Attributes:
-        name: file name as defects print it.
-        columns: names of all fields that occur, in the order in which they are first seen.
-        records: (row number, record), or (row number, reason) where there is none to read; the row
-            number is the line of a text file and the row of a sheet, both from 1.
-        split: the split that the file's name says, or "".
-    """
-
-    name: str
-    columns: list[str] = field(default_factory=list)
-    records: list[tuple[int, Record | BadRow]] = field(default_factory=list)
-    split: str = ""
-
-    def add(self, row: int, record: Record | BadRow) -> None:
-        self.records.append((row, record))
-        if isinstance(record, dict):
-            known = set(self.columns)
-            self.columns.extend(key for key in record if key not in known)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        CorpusError: it is missing, a folder, not readable, or empty.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"cannot read {path}: {error.strerror or error}") from error
-    if not content.strip():
-        raise CorpusError(f"{path} is empty: give a file with revisions in it")
-    return content
-
-
-def decode(content: bytes, name: str) -> str:
-    """`content` as UTF-8 text, without a byte order mark.
-
-    Raises:
-        CorpusError: it is not UTF-8.
-    """
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise CorpusError(f"{name} is not UTF-8 (first at line {line}): save it as UTF-8 text") from error
-
-
-def read_table(path: Path) -> Table:
-    """Read a file by its suffix.
-
-    Raises:
-        CorpusError: missing, unreadable, empty, of an unknown type, or not what its suffix says.
-        LayerSelectError: the package that reads this type is not installed.
-    """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise CorpusError(f"{path} has the suffix '{path.suffix}': give one of {', '.join(READERS)}")
-    content = read_bytes(path)
-    table = reader(content, str(path))
-    table.name = path.name
-    table.split = split_name(path.stem) or ""
-    if not table.records:
-        raise CorpusError(f"{path} holds no rows: give a file with revisions in it")
-    return table
-
-
-def read_json(content: bytes, name: str) -> Table:
-    """JSON lines, one JSON list of objects, or an object whose field "data" is such a list.
-
-    A list is told from lines by its first character, so that `.json` files with lines in them work too.
-    """
-    text = decode(content, name)
-    if text.lstrip().startswith("["):
-        return _json_list(text, name)
-    table = Table(name)
-    # Only "\n" ends a line: str.splitlines would cut at characters that JSON strings may hold.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            table.add(number, BadRow(f"not a JSON object ({_short(error)})"))
-            continue
-        table.add(number, record if isinstance(record, dict) else BadRow("not a JSON object"))
-    if not table.columns:
-        return _json_list(text, name)
-    if len(table.records) == 1 and isinstance(record.get("data"), list):
-        return _json_list(text, name)
-    return table
-
-
-def _json_list(text: str, name: str) -> Table:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{name} is neither JSON lines nor JSON: {_short(error)}") from error
-    if isinstance(found, dict):
-        found = found.get("data")
-    if not isinstance(found, list):
-        raise CorpusError(f"{name} holds JSON that is no list of objects: give one object a line, or a list")
-    table = Table(name)
-    for number, record in enumerate(found, start=1):
-        table.add(number, record if isinstance(record, dict) else BadRow("not a JSON object"))
-    return table
-
-
-def read_csv(content: bytes, name: str, delimiter: str = ",") -> Table:
-    """CSV with a header line; the row number of a record is the line on which it ends."""
-    lines = csv.reader(io.StringIO(decode(content, name), newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = next(lines)
-        _check_header(header, name)
-        table = Table(name, columns=header)
-        for cells in lines:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                reason = f"{len(cells)} cells under {len(header)} columns"
-                table.add(lines.line_num, BadRow(reason))
-            else:
-                table.add(lines.line_num, dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        # A quote that is never closed swallows the rest of the file: no row after it can be trusted.
-        raise CorpusError(f"{name} cannot be read as CSV near line {lines.line_num}: {error}") from error
-    return table
-
-
-def read_tsv(content: bytes, name: str) -> Table:
-    """Tab-separated values with a header line, quoted as in CSV."""
-    return read_csv(content, name, delimiter="\t")
-
-
-def read_parquet(content: bytes, name: str) -> Table:
-    """Parquet; row numbers count records from 1."""
-    arrow = require("pyarrow", "Reading Parquet")
-    parquet = require("pyarrow.parquet", "Reading Parquet")
-    try:
-        found = parquet.read_table(io.BytesIO(content))
-        columns, records = found.column_names, found.to_pylist()
-    except (arrow.ArrowException, OSError) as error:
-        raise CorpusError(f"{name} is not a readable Parquet file: {_short(error)}") from error
-    return Table(name, columns=columns, records=list(enumerate(records, start=1)))
-
-
-def read_excel(content: bytes, name: str) -> Table:
-    """The first worksheet of an .xlsx file; row numbers are those of the sheet (the header is row 1)."""
-    header, rows = next(iter(read_workbook(content, name).values()))
-    _check_header(header, name)
-    table = Table(name, columns=[column for column in header if column])
-    for number, cells in rows:
-        table.add(number, {key: value for key, value in zip(header, cells, strict=True) if key})
-    return table
-
-
-Sheets = dict[str, tuple[list[str], list[tuple[int, list[Any]]]]]
-
-
-def read_workbook(content: bytes, name: str) -> Sheets:
-    """Every worksheet: its name -> (header, [(row number, cells as many as the header's)]).
-
-    Sheets are read in read-only mode, which is several times faster, and with the stored size of the
-    sheet discarded: files of some writers claim to be one cell large. Empty rows are left out.
-
-    Raises:
-        CorpusError: not an .xlsx workbook, or one without a sheet.
-    """
-    openpyxl = require("openpyxl", "Reading Excel")
-    invalid = require("openpyxl.utils.exceptions", "Reading Excel").InvalidFileException
-    broken = (zipfile.BadZipFile, KeyError, ValueError, OSError, ParseError, EOFError, invalid)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles and extensions, which are not read
-            book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        try:
-            sheets = {sheet.title: _sheet(sheet) for sheet in book.worksheets}
-        finally:
-            book.close()
-    except broken as error:
-        raise CorpusError(f"{name} is not a readable .xlsx workbook: {_short(error)}") from error
-    if not sheets:
-        raise CorpusError(f"{name} has no worksheet")
-    return sheets
-
-
-def _sheet(sheet: Any) -> tuple[list[str], list[tuple[int, list[Any]]]]:
-    sheet.reset_dimensions()
-    lines: Iterator[tuple[Any, ...]] = sheet.iter_rows(values_only=True)
-    header = ["" if cell is None else str(cell).strip() for cell in next(lines, ())]
-    rows = []
-    for number, cells in enumerate(lines, start=2):
-        if any(cell is not None for cell in cells):
-            padded = [*cells, *[None] * (len(header) - len(cells))]
-            rows.append((number, padded[: len(header)]))
-    return header, rows
-
-
-def _check_header(header: list[str], name: str) -> None:
-    names = [column for column in header if column]
-    if twice := sorted({column for column in names if names.count(column) > 1}):
-        raise CorpusError(f"{name} has more than one column '{twice[0]}': rename one of them")
-
-
-def _short(error: BaseException) -> str:
-    """First line of an exception's text: messages to the user are one line."""
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__
-
-
-READERS: dict[str, Callable[[bytes, str], Table]] = {
+READERS: dict[str, Callable[[bytes, str, Sides], list[Table]]] = {
     ".jsonl": read_json,
     ".json": read_json,
     ".ndjson": read_json,
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".parquet": read_parquet,
+    ".arrow": read_arrow,
     ".xlsx": read_excel,
+    ".xlsm": read_excel,
 }
+
+_DESCRIPTIONS = (DICT, INFO, STATE, "dataset_infos.json")
+"""Files that `datasets` writes beside data: no data themselves."""
+
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+
+
+def read_tables(path: Path, sides: Sides = (None, None)) -> list[Table]:
+    """Every table of a file or a folder: its files, or the splits of a saved set.
+
+    Raises:
+        CorpusError: missing, unreadable, empty, of an unknown type, beyond the limits, or not what its suffix says.
+        LayerSelectError: the package that reads this type is not installed.
+    """
+    if not path.is_dir():
+        return read_file(path, sides)
+    if saved := saved_splits(path):
+        return _with_rows(read_saved(path, saved), path)
+    return [table for file in find_files(path) for table in read_file(file, sides)]
+
+
+def read_file(path: Path, sides: Sides = (None, None)) -> list[Table]:
+    """The table of a file, by its suffix; of a workbook, one for each sheet that is read."""
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise CorpusError(f"{shown(path)} has the suffix '{shown(path.suffix)}': give one of {', '.join(READERS)}")
+    content = read_bytes(path)
+    try:
+        tables = reader(content, shown(path), sides)
+    except MemoryError as error:
+        raise CorpusError(f"{shown(path)} needs more memory than there is: split it into several files") from error
+    for table in tables:
+        table.name = shown(path.name) + table.name.removeprefix(shown(path))
+        table.split = table.split or split_of(path)
+    return _with_rows(tables, path)
+
+
+def _with_rows(tables: list[Table], path: Path) -> list[Table]:
+    if not any(table.records for table in tables):
+        raise CorpusError(f"{shown(path)} holds no rows: give a file with revisions in it")
+    return tables
+
+
+def split_of(path: Path) -> str:
+    """The split that a file's name says, also of a part ("train-00000-of-00002"), or ""."""
+    found = _SHARD.fullmatch(path.stem)
+    return split_name(found.group(1) if found else path.stem) or ""
 
 
 def find_files(folder: Path) -> list[Path]:
     """Data files of a folder: those named after a split where there are any, else all of them.
 
     Raises:
-        CorpusError: the folder holds no data file, or two files for one split.
+        CorpusError: the folder holds no data file, two files for one split, not all parts of one, or a link that
+            leads out of it.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in READERS)
-    named: dict[str, Path] = {}
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise CorpusError(f"cannot read the folder {shown(folder)}: {error.strerror or error}") from error
+    files = [
+        path for path in inside
+        if path.suffix.lower() in READERS and path.name not in _DESCRIPTIONS and not path.name.startswith(("~$", "."))
+        and path.is_file()
+    ]  # fmt: skip
+    named: dict[str, list[Path]] = {}
     for path in files:
-        split = split_name(path.stem)
-        if split in named:
-            raise CorpusError(f"{folder} has two files for {split}, {named[split].name} and {path.name}: keep one")
-        if split:
-            named[split] = path
+        if split := split_of(path):
+            named.setdefault(split, []).append(path)
+    for split, paths in named.items():
+        _check_parts(folder, split, paths)
     if not files:
-        below = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())[:5])
+        below = ", ".join(shown(path.name) for path in inside if path.is_dir())[:200]
         hint = f"one of its folders ({below}) may be meant" if below else "give a file, or a folder with some"
-        raise CorpusError(f"{folder} holds no corpus that is known and no {', '.join(READERS)} file: {hint}")
-    return list(named.values()) or files
+        raise CorpusError(f"{shown(folder)} holds no corpus that is known and no {', '.join(READERS)} file: {hint}")
+    chosen = [path for paths in named.values() for path in paths] or files
+    for path in chosen:
+        _check_link(folder, path)
+    return chosen
+
+
+def _check_parts(folder: Path, split: str, paths: list[Path]) -> None:
+    parts = [_SHARD.fullmatch(path.stem) for path in paths]
+    if len(paths) > 1 and not (all(parts) and len({(part[1], part[3]) for part in parts if part}) == 1):
+        raise CorpusError(
+            f"{shown(folder)} has two files for {split}, {shown(paths[0].name)} and {shown(paths[1].name)}: keep one"
+        )
+    if parts[0] and int(parts[0][3]) != len(paths):
+        raise CorpusError(
+            f"{shown(folder)} has {len(paths)} of the {int(parts[0][3])} parts of {split}: fetch the others"
+        )
+
+
+def _check_link(folder: Path, path: Path) -> None:
+    """Refuse a link that leads out of the folder, except into the store of a downloaded set that the folder is part of."""
+    if not path.is_symlink():
+        return
+    target, home = path.resolve(), folder.resolve()
+    stores = [parent / "blobs" for parent in home.parents if parent.name == "snapshots" for parent in [parent.parent]]
+    if not any(place in target.parents for place in (home, *stores)):
+        raise CorpusError(
+            f"{shown(path)} is a link to {shown(target)}, which does not lie in {shown(folder)}: give that file itself, or copy it"
+        )

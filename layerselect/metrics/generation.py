@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .texts import Ngrams, check_texts, count_ngrams, same_text, tokenize_13a
+from .texts import Ngrams, WordTokenizer, checked_texts, count_ngrams, same_text, spaced, tokenize_13a
 
 _ORDERS = (1, 2, 3, 4)
 _ROUGE = ("rouge1", "rouge2", "rougeLsum")
 _GLEU_SAMPLES = 500
+#: Full stops: Latin and most others, Chinese and Japanese, Devanagari, Urdu, Ethiopic, Armenian.
+_STOPS = ".\u3002\uff61\u0964\u06d4\u1362\u0589"
+_STOP = re.compile(f"[{_STOPS}]")
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def sari_counts(sources: Sequence[str], predictions: Sequence[str], references: 
     Raises:
         LayerSelectError: as for :func:`sari`.
     """
-    check_texts(predictions, references, sources)
+    predictions, references, sources = checked_texts(predictions, references, sources)
     counts = np.zeros((len(predictions), len(_ORDERS), 3, 3))
     for number, (source, prediction, several) in enumerate(zip(sources, predictions, references, strict=True)):
         tokens = [tokenize_13a(text.lower()) for text in (source, prediction, *several)]
@@ -77,7 +81,8 @@ def sari_parts(counts: np.ndarray) -> np.ndarray:
 
 
 def gleu(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """GLEU (Napoles et al., ACL 2015, with the fix of arXiv 1605.02592), over the corpus, on tokens separated by white space.
+    """GLEU (Napoles et al., ACL 2015, with the fix of arXiv 1605.02592), over the corpus, on tokens separated by white space (where a script
+    puts none between words, on characters).
 
     BLEU's precision, from which n-grams are subtracted that the prediction shares with the source and not with the reference.
     With several references, the mean over 500 draws of one reference for each source, with the seeds of the authors' code.
@@ -88,10 +93,10 @@ def gleu(sources: Sequence[str], predictions: Sequence[str], references: Sequenc
     Raises:
         LayerSelectError: as for :func:`sari`.
     """
-    check_texts(predictions, references, sources)
-    split = [text.split() for text in predictions]
+    predictions, references, sources = checked_texts(predictions, references, sources)
+    split = [_words(text) for text in predictions]
     statistics = [
-        [_gleu_counts(source.split(), prediction, reference.split()) for reference in several]
+        [_gleu_counts(_words(source), prediction, _words(reference)) for reference in several]
         for source, prediction, several in zip(sources, split, references, strict=True)
     ]
     counts = {len(each) for each in statistics}
@@ -107,11 +112,11 @@ def gleu(sources: Sequence[str], predictions: Sequence[str], references: Sequenc
 
 def sentence_gleu(source: str, prediction: str, references: Sequence[str]) -> float:
     """GLEU of one text, counts of 0 made 1, the mean over its references: for sorting examples, not for reporting."""
-    check_texts([prediction], [references], [source])
+    (prediction,), (references,), (source,) = checked_texts([prediction], [references], [source])
     return float(
         np.mean(
             [
-                _gleu(np.maximum(_gleu_counts(source.split(), prediction.split(), reference.split()), 1))
+                _gleu(np.maximum(_gleu_counts(_words(source), _words(prediction), _words(reference)), 1))
                 for reference in references
             ]
         )
@@ -123,7 +128,8 @@ def update_rouge(
 ) -> dict[str, float]:
     """ROUGE of what is new, as EditEval defines it (Dwivedi-Yu et al., 2022): of the sentences that do not stand in the source.
 
-    A sentence ends with a period. Where neither the prediction nor the reference has anything new, the example scores 1. Of
+    A sentence ends with a period (or the full stop of its script). Words are those of any script; of English ones the figures are those of
+    rouge-score's own tokenizer. Where a script puts no space between words, a character counts as one. Where neither the prediction nor the reference has anything new, the example scores 1. Of
     several references the best counts, measure by measure (EditEval has one). The plain mean over examples.
 
     Returns:
@@ -135,8 +141,8 @@ def update_rouge(
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    check_texts(predictions, references, sources)
-    scorer = RougeScorer(list(_ROUGE))
+    predictions, references, sources = checked_texts(predictions, references, sources)
+    scorer = RougeScorer(list(_ROUGE), tokenizer=WordTokenizer())
     totals = dict.fromkeys(_ROUGE, 0.0)
     for source, prediction, several in zip(sources, predictions, references, strict=True):
         ours = _additions(source, prediction)
@@ -153,15 +159,20 @@ def update_rouge(
 
 def exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """The share of predictions that equal one of their references but for white space, in [0, 1]."""
-    check_texts(predictions, references)
+    predictions, references, _ = checked_texts(predictions, references)
     hits = [any(same_text(p, one) for one in several) for p, several in zip(predictions, references, strict=True)]
     return sum(hits) / len(hits)
 
 
 def copy_rate(sources: Sequence[str], predictions: Sequence[str]) -> float:
     """The share of predictions that equal their source but for white space, in [0, 1]."""
-    check_texts(predictions, [[source] for source in sources])
+    sources = list(sources)
+    predictions, _, sources = checked_texts(predictions, [[source] for source in sources], sources)
     return sum(same_text(s, p) for s, p in zip(sources, predictions, strict=True)) / len(predictions)
+
+
+def _words(text: str) -> list[str]:
+    return spaced(text).split()
 
 
 def _edit_counts(before: Ngrams, after: Ngrams, wanted: Sequence[Ngrams]) -> np.ndarray:
@@ -213,11 +224,11 @@ def _sentences(text: str) -> list[str]:
     """Pieces that end with their period; a run of periods belongs to none."""
     pieces, start = [], 0
     while start < len(text):
-        if text[start] == ".":
+        if text[start] in _STOPS:
             start += 1
             continue
-        end = text.find(".", start)
-        end = len(text) if end < 0 else end + 1
+        stop = _STOP.search(text, start)
+        end = len(text) if stop is None else stop.end()
         pieces.append(text[start:end])
         start = end
     return pieces

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from .generation import copy_rate, exact_match, gleu, sari, sentence_gleu, update_rouge
+from .texts import checked_texts
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def revision_scores(
     Raises:
         LayerSelectError: there is no example, the lengths differ, or a source has no reference.
     """
+    predictions, references, sources = checked_texts(predictions, references, sources)
     words = sari(sources, predictions, references)
     return RevisionScores(
         sari=words.sari,
@@ -87,6 +89,7 @@ def example_scores(source: str, prediction: str, references: Sequence[str]) -> d
     Raises:
         LayerSelectError: there is no reference.
     """
+    (prediction,), (references,), (source,) = checked_texts([prediction], [references], [source])
     scores = revision_scores([source], [prediction], [references])
     if prediction.split():
         smoothed = sentence_gleu(source, prediction, references)

@@ -6,7 +6,6 @@ A fine-tuned model below the second has not learned the task.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from .words import find_edits, split_words
+from .words import find_edits, likeness, split_words
 
 Row = Mapping[str, Any]
 
@@ -136,7 +135,7 @@ def _describe(rows: Sequence[Row]) -> tuple[list[list[str]], list[list[str]], np
                 np.log1p(len(into)),
                 np.log1p(len(old)),
                 len(edits),
-                SequenceMatcher(None, out, into, autojunk=False).ratio(),
+                likeness(out, into),
                 not removed,
                 not added,
                 out.lower() == into.lower(),

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Any
 
 from ..errors import LayerSelectError
-from .words import changed_words, find_edits, split_words
+from .words import changed_words, find_edits, likeness, split_words
 
 #: Around removed and added words. Four different characters that tokenizers of all kinds keep apart.
 MARKS = ("[", "]", "{", "}")
@@ -110,9 +109,9 @@ def summarise_edits(before: str, after: str) -> str:
     elif removed and out.lower() == into.lower():
         parts.append("case")
     elif removed and added:
-        likeness = SequenceMatcher(None, out.lower(), into.lower(), autojunk=False).ratio()
+        share = likeness(out.lower(), into.lower())
         few = max(len(removed), len(added)) < 4
-        parts.append("spelling" if likeness > 0.7 and few else "similar" if likeness > 0.6 else "different")
+        parts.append("spelling" if share > 0.7 and few else "similar" if share > 0.6 else "different")
     return " ".join(parts)
 
 

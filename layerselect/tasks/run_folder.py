@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, read_json, read_json_lines
 from ..saved_schema import Fields, Kind, Mapped, Maybe, Number, Text, Whole
-from .folders import check_free, discard, move_into_place, partial_folder, replaced_folder
+from .folders import Claim, check_free, discard, move_into_place, output_path, partial_folder, replaced_folder
 from .settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,16 @@ class RunFolder:
         self, command: str, config: TrainingSettings, *, resume: bool = False, overwrite: bool = False
     ) -> None:
         self._command, self._config, self._resume = command, config, resume
-        self._target = Path(config.out).expanduser()
+        self._target = output_path(config.out)
+        self._claim = Claim(self._target)
+        try:
+            self._look(resume, overwrite)
+        except BaseException:
+            self._claim.release()
+            raise
+
+    def _look(self, resume: bool, overwrite: bool) -> None:
+        """What is there, and whether this run may go there."""
         self.path = partial_folder(self._target)
         self.finished = resume and not overwrite and not self.path.exists() and self._is_ours(self._target)
         if self.finished:
@@ -72,6 +81,7 @@ class RunFolder:
             self.path = self._target
             for leftover in (self.path / CHECKPOINTS, replaced_folder(self.path)):
                 discard(leftover)  # of a process that was killed when all was done
+            self._claim.release()
             return
         self._check_target(overwrite)
         if self.path.exists():
@@ -164,6 +174,7 @@ class RunFolder:
         a killed process continues from them."""
         move_into_place(self.path, self._target)
         discard(self._target / CHECKPOINTS)
+        self._claim.release()
         return self._target
 
     def _check_target(self, overwrite: bool) -> None:

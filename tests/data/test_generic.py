@@ -79,8 +79,10 @@ def test_label_cells_may_be_text_lists_numbers_or_joined(tmp_path):
         ({"label": ""}, "the label in 'label' is empty"),
         ({"label": None}, "the label in 'label' is empty"),
         ({"label": []}, "the label in 'label' is empty"),
-        ({"label": 0.5}, "the label in 'label' is float, not a string"),
-        ({"label": [True]}, "the label in 'label' is bool, not a string"),
+        ({"label": float("nan")}, "the label in 'label' is empty"),
+        ({"label": {"a": 1}}, "the label in 'label' is dict, not a string"),
+        ({"label": [["a"]]}, "the label in 'label' is list, not a string"),
+        ({"before": ["a"]}, "the field 'before' is list, not a string"),
         ({"before": "", "after": None}, "both 'before' and 'after' are empty"),
     ],
 )

@@ -6,12 +6,17 @@ import json
 
 import pytest
 from layerselect.data.schema import BadRow, CorpusError
-from layerselect.data.tables import find_files, read_table
+from layerselect.data.tables import find_files, read_file
 
 RECORDS = [
     {"before": "A, b", "after": 'said "x"', "label": "style"},
     {"before": "ä\u2028ö", "after": "two\nlines", "label": "clarity"},  # U+2028 ends no line of JSON
 ]
+
+
+def read_table(path):
+    (table,) = read_file(path)
+    return table
 
 
 def write(path, records):
@@ -96,7 +101,7 @@ def test_excel_sheets_that_claim_to_be_one_cell_large_are_read_whole(tmp_path):
         ("x.json", b"[" * 100_000, "neither JSON lines nor JSON"),
         ("x.json", b"3", "no list of objects"),
         ("x.jsonl", '{"a": "é"}\n'.encode("latin-1"), r"is not UTF-8 \(first at line 1\)"),
-        ("x.csv", "a,b\n1,2\n".encode("utf-16"), "is not UTF-8"),
+        ("x.csv", b"\xff\xfea,b\n1,2\n\x00", "looks like UTF-16 and is not"),
         ("x.csv", b'a,b\n1,"2\n3,4\n', "cannot be read as CSV near line 3"),
         ("x.csv", b"a,a\n1,2\n", "more than one column 'a'"),
         ("x.parquet", b"PAR1 no", "not a readable Parquet file"),

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layerselect import LayerSelectError
+from layerselect.tasks.folders import output_path
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.finish import COMMAND
 from layerselect.tasks.run_folder import RunFolder, _json_text, _runs
@@ -42,7 +45,7 @@ def finished(config):
 
 def test_nothing_is_written_before_open_nor_in_place_before_finish(config, tmp_path):
     folder = RunFolder(COMMAND, config)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".run.lock"]  # while somebody writes
     folder.open()
     assert not (tmp_path / "run").exists()
     folder.finish()
@@ -102,7 +105,7 @@ def test_a_process_killed_while_it_opens_a_run_leaves_nothing_that_is_in_the_way
         assert not (tmp_path / "run.partial").exists()
     folder = RunFolder(COMMAND, config, resume=True)
     folder.open()
-    assert [path.name for path in tmp_path.iterdir()] == ["run.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "run.partial"]
     assert [path.name for path in folder.path.iterdir()] == ["config.json"]
 
 
@@ -152,3 +155,46 @@ def test_runs_of_equal_selections_can_be_unrolled(masks):
     unrolled = [run["layers"] for run in runs for _ in range(run["first"], run["last"] + 1)]
     assert unrolled == [np.flatnonzero(mask).tolist() for mask in array]
     assert all(left["layers"] != right["layers"] for left, right in pairwise(runs))
+
+
+def test_a_second_process_is_refused_and_what_a_killed_one_left_is_taken_over(config, tmp_path, environment):
+    program = f"""
+import os, signal
+from pathlib import Path
+from layerselect.tasks.folders import Claim
+claim = Claim(Path({str(tmp_path / "run")!r}))
+print("claimed", flush=True)
+signal.pause()
+"""
+    other = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline().strip() == "claimed"
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(LayerSelectError, match=r"another run is writing to .*run\.partial"):
+                RunFolder(COMMAND, config, **options)
+    finally:
+        other.kill()
+        other.wait()
+    assert (tmp_path / ".run.lock").exists()
+    folder = RunFolder(COMMAND, config)
+    folder.open()
+    folder.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    "out", ["", " ", ".", "..", "/", "a/..", "x\0y", "~nobody-here/run", "n" * 300, "taken/run"], ids=ascii
+)
+def test_places_that_cannot_be_made(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(LayerSelectError, match="^--out "):
+        output_path(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("out", ["run", "run/", "./run", "deep/er/run", "a b", "ü", "../run", ".hidden"])
+def test_places_that_can(out, tmp_path, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    assert output_path(out).name == out.rstrip("/").rpartition("/")[2]

@@ -18,7 +18,7 @@ from ...errors import LayerSelectError
 from ...saved_files import DamagedFile, read_json
 from ...saved_schema import Fields, Mapped
 from ...saved_words import in_words
-from ..folders import partial_folder
+from ..folders import Claim, output_path, partial_folder
 from .cells import Cell, CellResult, is_finished, read_cell, train_cell
 from .config import CompareConfig
 from .methods import Variant
@@ -70,8 +70,17 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
         LayerSelectError: ``config.out`` holds something else, or a comparison with other settings.
     """
     notify = on_event or (lambda kind, record: None)
-    folder = Path(config.out).expanduser()
-    _open(folder, config, overwrite)
+    folder = output_path(config.out)
+    claim = Claim(folder)
+    try:
+        _open(folder, config, overwrite)
+        return _compared(config, folder, notify)
+    finally:
+        claim.release()
+
+
+def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Comparison:
+    """What :func:`run_compare` does once its folder is its own."""
     seeds = range(config.seeds)
     predictors = [Cell(variant, seed) for seed in seeds for variant in config.predictors()]
     cells = [Cell(variant, seed) for seed in seeds for variant in config.variants]

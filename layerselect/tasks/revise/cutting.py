@@ -10,11 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import NamedTuple
 
 from ...errors import LayerSelectError
+from ..words import opcodes
 
 # A newline ends a sentence; so do . ! ? with closing quotes and brackets behind them, where white space follows.
 _BORDER = re.compile(r"""\n\s*|(?<![.!?…])(?P<end>[.!?…]+["'”’»)\]]*)\s+""")
@@ -191,7 +191,7 @@ def _align(old: Sequence[str], new: Sequence[str], *, by_likeness: bool = False)
     groups: list[_Group] = []
     # White space is no difference.
     words = [[tuple(piece.split()) for piece in side] for side in (old, new)]
-    for tag, i, i_end, j, j_end in SequenceMatcher(None, *words, autojunk=False).get_opcodes():
+    for tag, i, i_end, j, j_end in opcodes(*words):
         if by_likeness and tag == "replace":
             for di, dj in _alike(words[0][i:i_end], words[1][j:j_end]):
                 groups += _in_order(old[i : i + di], new[j : j + dj])
