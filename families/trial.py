@@ -168,7 +168,7 @@ _TRAINING: dict[str, Any] = {
     "batch_size": 8,
     "lr": 5e-3,
     "lora_dropout": 0.05,
-    "keep": "last",
+    "keep": "best",
     "device": "cpu",
     "dropout": 0.0,
 }

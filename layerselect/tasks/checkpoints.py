@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel, get_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..integrations.trainer_checkpoints import TRAINER_STATE
 from .folders import discard, move_into_place
+from .running import unwrapped
+from .saved_adapter import put_back
 
 #: Inside the folder of the checkpoints: where one is written.
 _UNFINISHED = ".unfinished"
@@ -69,11 +73,26 @@ class WholeCheckpoints(Trainer):
         )
         return begin
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        _put_back(Path(resume_from_checkpoint), model if model is not None else self.model)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        _put_back(Path(str(self.state.best_model_checkpoint)), self.model)
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self._ended:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
+
+
+def _put_back(checkpoint: Path, model: nn.Module) -> None:
+    """What ``peft`` did not take from a checkpoint; see :func:`layerselect.tasks.saved_adapter.put_back`."""
+    adapted = unwrapped(model)
+    if isinstance(adapted, PeftModel) and (checkpoint / SAFETENSORS_WEIGHTS_NAME).is_file():
+        put_back(checkpoint, get_peft_model_state_dict(adapted, save_embedding_layers=False))
 
 
 class SaveSteps(TrainerCallback):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, open_tensors, read_json
@@ -161,7 +162,19 @@ def load_adapted(
     lacking = next((key for key, value in expected.items() if shapes.get(key) != tuple(value.shape)), None)
     if lacking is not None:
         raise DamagedFile(path / WEIGHTS, f"it holds no {shown(lacking)} of the model's size", "train again")
+    put_back(path, expected)
     return adapted
+
+
+@torch.no_grad()
+def put_back(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Sees to it that an adapter's tensors are what the file holds. For some families ``peft`` renames the weights of a file as it
+    would those of an older release, finds no place for them, and leaves the random start there."""
+    with open_tensors(path / WEIGHTS, advice="train again") as content:
+        for key, value in tensors.items():
+            saved = content.get_tensor(key)
+            if not torch.equal(value.cpu(), saved.to(value.dtype)):
+                value.copy_(saved)
 
 
 def _check_whole(model: nn.Module, saved: SavedAdapter) -> None:

@@ -37,9 +37,10 @@ from .examples import RevisionSplits, build_revision_splits, check_room, token_b
 from .finish import COMMAND, write_files
 from .generate import generate
 from .handover import Handover, check_rule, generator_rule, hand_over, look_at, measure_alignment
+from .passes import check_passes
 from .prompts import read_completion, write_completion, write_prompt
 from .results import SPLIT, SplitResult, scored_part, split_result
-from .training import EVALUATED, RevisionTrainer, build_trainer, check_passes
+from .training import EVALUATED, RevisionTrainer, build_trainer
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,10 @@ from transformers import EvalPrediction, TrainerCallback
 from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
 from ..completions import CompletionCollator, CompletionSplit, completion_loss, nll
-from ..models import LoadedModel
 from ..run_folder import HISTORY_ROWS
 from ..training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
-from ..trial import try_passes
 from ..trunk import RunTrunk
 from .config import ReviseConfig
-from .examples import RevisionSplits
-from .generate import GenerationConfig, generate
 
 #: Of an evaluation while training, what goes into ``metrics.jsonl``.
 EVALUATED = ("loss",)
@@ -85,32 +80,6 @@ def build_trainer(
         callbacks=own_callbacks(config, selector, trunk, *callbacks),
     )  # fmt: skip
     return trainer, selector
-
-
-def check_passes(model: nn.Module, loaded: LoadedModel, splits: RevisionSplits) -> None:
-    """One pass of what the run will do, on the longest and the shortest example; see :func:`layerselect.tasks.trial.try_passes`.
-
-    Args:
-        model: ``loaded.model``, ready to train.
-
-    Raises:
-        LayerSelectError: the model cannot be trained on the corpus, evaluated, or made to write.
-    """
-    collate = CompletionCollator(loaded.tokenizer.pad_token_id)
-    every = [split[i] for split in (splits.train, *splits.report) for i in range(len(split))]
-
-    def evaluate(numbers: Sequence[int]) -> None:
-        completion_loss(model, collate([every[i] for i in numbers]))
-        generate(
-            model, loaded.tokenizer, [every[i]["prompt"] for i in numbers], GenerationConfig(max_new_tokens=2),
-            batch_size=len(numbers), budgets=[2] * len(numbers), device=next(model.parameters()).device,
-        )  # fmt: skip
-
-    try_passes(
-        model, loaded.source, [len(example["prompt"]) + len(example["completion"]) for example in every],
-        train=lambda numbers: completion_loss(model, collate([every[i] for i in numbers]))[0],
-        evaluate=evaluate,
-    )  # fmt: skip
 
 
 def _token_loss(prediction: EvalPrediction) -> dict[str, float]:
