@@ -224,9 +224,18 @@ def save(family: str, folder: Path) -> Any:
         model = _AUTO[what].from_config(configuration(family, marks))
         if (size := sum(p.numel() for p in model.parameters())) > 12_000_000:
             raise ValueError(f"its small configuration has {size / 1e6:.0f} million parameters")
+        _settle_biases(model)
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return type(model)
+
+
+def _settle_biases(model: torch.nn.Module) -> None:
+    """No bias is exactly zero throughout: a pretrained model has none such, and what has one is taken for never trained."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") and not bool(parameter.any()):
+                parameter.normal_(std=0.01)
 
 
 def _tokenizer(what: str, family: str) -> tuple[Any, dict[str, int]]:

@@ -19,7 +19,7 @@ from .card import LayerCard
 from .cost import layer_costs
 from .fingerprints import data_fingerprint, model_facts
 from .frozen import all_frozen
-from .losses import LIKELIHOODS, BatchLoss, Counted, Loss, tensors, to_device
+from .losses import LIKELIHOODS, BatchLoss, Counted, Loss, examples, tensors, to_device
 from .maps import WatchedLayers, find_maps
 from .memory import MemoryPlan, Survey, plan_memory, survey
 from .sweep import Sweeper
@@ -130,8 +130,13 @@ def measure(
     typical = sorted(every, key=_size)[len(every) // 2]
 
     with all_frozen(model):
-        found, plan = _planned(watched, batch_loss, every, limit, dtype)
+        found, plan = _planned(watched, batch_loss, every, limit, dtype, chosen.targets)
         passes = len(plan.sweeps) * (len(fit) + len(check))
+        if found.left_out:
+            logger.warning(
+                "%d linear maps (%s%s) are left out of the card: they run without gradients, or do not read the examples one by one",
+                len(found.left_out), found.left_out[0], ", ..." * (len(found.left_out) > 1),
+            )  # fmt: skip
         facts = {
             "sweeps": len(plan.sweeps), "statistics_bytes": plan.statistics, "peak_bytes": plan.peak, "passes": passes,
         }  # fmt: skip
@@ -149,7 +154,7 @@ def measure(
                 steps=chosen.adapt_steps, rank=chosen.rank, lr=chosen.adapt_lr, seed=chosen.seed,
                 done=lambda layer: tell("adapted", {"done": layer + 1, "total": len(found.layers.names)}),
             )  # fmt: skip
-        typical_rows = survey(watched, lambda: batch_loss(typical))
+        typical_rows = survey(found.layers, lambda: batch_loss(typical))
     costs, step_costs = layer_costs(
         model, typical_rows, lambda: batch_loss(typical)[0], rank=chosen.rank, timed=chosen.timed
     )
@@ -187,14 +192,18 @@ def check_measurable(
     device = next(watched.modules[0].parameters()).device
     every = [to_device(batch, device) for batch in batches]
     with all_frozen(model):
-        _planned(watched, BatchLoss(model, loss), every, parse_bytes(max_memory, "max_memory"), dtype)
+        _planned(watched, BatchLoss(model, loss), every, parse_bytes(max_memory, "max_memory"), dtype, targets)
 
 
 def _planned(
-    watched: WatchedLayers, batch_loss: BatchLoss, batches: Sequence[Any], limit: int, dtype: torch.dtype
+    watched: WatchedLayers, batch_loss: BatchLoss, batches: Sequence[Any], limit: int, dtype: torch.dtype, targets: str | None
 ) -> tuple[Survey, MemoryPlan]:
-    """What a pass of the first batch shows, and how the layers are divided into sweeps."""
-    found = survey(watched, lambda: batch_loss(batches[0]))
+    """What a pass of the first batch shows, and how the layers are divided into sweeps.
+
+    Maps that cannot be watched are left out unless the caller has chosen them.
+    """
+    size = examples(batches[0]) if targets is None and next(tensors(batches[0]), None) is not None else None
+    found = survey(watched, lambda: batch_loss(batches[0]), examples=size)
     growth = max(map(_size, batches)) / max(1, _size(batches[0]))
     return found, plan_memory(found, limit, dtype=dtype, growth=growth)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from ..errors import LayerSelectError
 from ..model_hooks import ModelHook
 from ..sizes import show_bytes
-from .maps import WatchedLayers
-from .statistics import Source
+from .maps import LinearMap, WatchedLayers
+from .statistics import BatchShape, Source
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +29,17 @@ class Survey:
     """What one forward pass showed.
 
     Attributes:
-        layers: the layers; the maps of each in the order in which they ran, without those that did not.
+        layers: the layers; the maps of each in the order in which they ran, without those that did not and those that a card
+            cannot watch.
         leaders: for each map of each layer, the index within its layer of the first map that reads the same input.
         rows: for each map of each layer, the rows it read, padding included.
+        left_out: names of the maps that a card cannot watch.
     """
 
     layers: WatchedLayers
     leaders: list[list[int]]
     rows: list[list[int]]
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -54,21 +58,26 @@ class MemoryPlan:
     peak: int
 
 
-def survey(layers: WatchedLayers, forward: Callable[[], Any]) -> Survey:
-    """Runs ``forward`` once, without gradients, and looks at what the maps read.
+def survey(layers: WatchedLayers, forward: Callable[[], Any], *, examples: int | None = None) -> Survey:
+    """Runs ``forward`` once and looks at what the maps read. The model is frozen, so that no graph is built.
+
+    Args:
+        examples: how many the batch has. Maps that do not read them one by one (routers that are given tokens in one list), or
+            that run where the model allows no gradients, are left out; ``None`` leaves none out.
 
     Raises:
-        LayerSelectError: a layer none of whose maps run.
+        LayerSelectError: a layer has no map that runs and can be watched, or the model has the examples in another dimension
+            than the first.
     """
     record = _Record()
     flat = [linear for maps in layers.maps for linear in maps]
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack, torch.set_grad_enabled(examples is not None):
         for index, linear in enumerate(flat):
             handle = linear.module.register_forward_hook(ModelHook(partial(record.forward, index)))
             stack.callback(handle.remove)
         forward()
-    maps, leaders, rows = [], [], []
-    start = 0
+    maps, leaders, rows, left_out = [], [], [], []
+    start, first = 0, None if examples is None else _first_dimension(flat, record, examples)
     for name, own in zip(layers.names, layers.maps, strict=True):
         # In the order in which they ran, so that those which read the same input stand together.
         ran = [index for index in record.rows if start <= index < start + len(own)]
@@ -78,17 +87,55 @@ def survey(layers: WatchedLayers, forward: Callable[[], Any]) -> Survey:
                                    "with layers=")  # fmt: skip
         if len(ran) < len(own):
             logger.info("%s: %d of %d linear maps do not run and are left out", name, len(own) - len(ran), len(own))
+        if first is not None:
+            kept = _watchable(name, ran, flat, record, first)
+            left_out += [flat[index].name for index in ran if index not in kept]
+            ran = kept
         place = {index: number for number, index in enumerate(ran)}
         maps.append([flat[index] for index in ran])
         leaders.append([place.get(record.leaders[index], place[index]) for index in ran])
         rows.append([record.rows[index] for index in ran])
-    return Survey(WatchedLayers(layers.names, layers.modules, maps), leaders, rows)
+    return Survey(WatchedLayers(layers.names, layers.modules, maps), leaders, rows, left_out)
+
+
+def _first_dimension(flat: Sequence[LinearMap], record: _Record, examples: int) -> int | None:
+    """How long the first dimension is of what the maps read: a batch's examples, or whatever a caller's own loss makes of them.
+
+    Raises:
+        LayerSelectError: the examples are in another dimension (XLNet's come behind the tokens).
+    """
+    if not record.read or any(shape[:1] == (examples,) for shape in record.read.values()):
+        return examples
+    for index, shape in record.read.items():
+        if examples in shape[1:]:
+            raise LayerSelectError(
+                f"the model has the examples of a batch not in the first dimension of its hidden states ({flat[index].name!r} read "
+                f"{' x '.join(map(str, shape))} vectors for {examples} examples), so a card cannot tell them apart: use another model"
+            )
+    return Counter(shape[0] for shape in record.read.values() if shape).most_common(1)[0][0]
+
+
+def _watchable(layer: str, ran: Sequence[int], flat: Sequence[LinearMap], record: _Record, first: int) -> list[int]:
+    """Those of a layer's maps that a card can watch."""
+    fits = [index for index in ran if record.read[index][:1] == (first,)]
+    kept = [index for index in fits if index not in record.without_gradients]
+    if not kept:
+        index, why = ran[0], "it ran where the model allows no gradients"
+        if not fits:
+            why = f"it read {' x '.join(map(str, record.read[index]))} vectors where others read {first} x ..."
+        raise LayerSelectError(
+            f"no linear map of layer {layer!r} can be watched for a card ({flat[index].name!r}: {why}): leave the layer out with layers="
+        )
+    return kept
 
 
 class _Record:
     def __init__(self) -> None:
         self.leaders: dict[int, int] = {}
         self.rows: dict[int, int] = {}
+        self.read: dict[int, tuple[int, ...]] = {}
+        self.without_gradients: set[int] = set()
+        self._shape = BatchShape()
         self._source: Source | None = None
         self._leader = -1
 
@@ -97,6 +144,9 @@ class _Record:
             self._source, self._leader = Source(args[0]), index
         self.leaders.setdefault(index, self._leader)
         self.rows[index] = self.rows.get(index, 0) + args[0].shape[:-1].numel()
+        self.read[index] = tuple(self._shape.unfolded(args[0]).shape[:-1])
+        if not torch.is_grad_enabled():
+            self.without_gradients.add(index)
 
 
 def plan_memory(found: Survey, limit: int, *, dtype: torch.dtype, growth: float = 1.0) -> MemoryPlan:

@@ -26,11 +26,11 @@ from ..tasks.models import LoadedModel
 from ..tasks.revise.config import ReviseConfig
 from ..tasks.revise.run import prepare as prepare_revise
 from ..tasks.settings import check, resolve_device
-from ..tasks.traits import reason
+from ..tasks.traits import reason, traits_of
 from .card import LayerCard
 from .fingerprints import model_facts
 from .frozen import only_trainable
-from .losses import Counted, Loss, to_device
+from .losses import Counted, Loss, tensors, to_device
 from .measure import MeasureSettings, OnEvent, check_measurable, measure
 
 logger = logging.getLogger(__name__)
@@ -109,13 +109,14 @@ def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEven
     sample = _prepare(job)
     model = sample.loaded.model.to(device)
     facts = model_facts(model)
+    options = {"layers": sample.loaded.layer_names, **job.options}
     try:
         if job.head_steps and sample.loaded.fresh:
-            check_measurable(model, sample.batches, loss=sample.loss, max_memory=job.max_memory, **job.options)
+            check_measurable(model, sample.batches, loss=sample.loss, max_memory=job.max_memory, **options)
             _train_fresh(model, sample, job, device)
         card = measure(
             model, sample.batches, loss=sample.loss, counted=sample.counted, max_memory=job.max_memory, seed=settings.seed,
-            on_event=on_event, **job.options,
+            on_event=on_event, **options,
         )  # fmt: skip
     except LayerSelectError:
         raise
@@ -154,14 +155,17 @@ def _prepare(job: CardJob) -> _Sample:
     if isinstance(settings, ReviseConfig):
         loaded, splits = prepare_revise(settings, corpus)
         batches, others = _batches(
-            splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job, bool(loaded.fresh)
-        )
+            splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job, bool(loaded.fresh),
+            pads=traits_of(loaded.model).pads,
+        )  # fmt: skip
         return _Sample(loaded, batches, _completion_loss, _answers, corpus, others)
     loaded, words, encoder = prepare_intent(settings, corpus)
     splits = build_splits(corpus, encoder, seed=settings.split_seed)
     cover(loaded, words, splits)
     train = splits.train
-    batches, others = _batches(train, Collator(loaded.tokenizer, words), job, bool(loaded.fresh))
+    batches, others = _batches(
+        train, Collator(loaded.tokenizer, words), job, bool(loaded.fresh), pads=traits_of(loaded.model).pads
+    )
     counts = label_counts(train, len(corpus.labels))
     # The loss that the task trains with.
     head = make_head(settings.class_weights, counts, len(train), words, multi_label=corpus.multi_label)
@@ -172,11 +176,16 @@ def _prepare(job: CardJob) -> _Sample:
     return _Sample(loaded, batches, loss, None if words is None else _answers, corpus, others)
 
 
-def _batches(split: Any, collator: Any, job: CardJob, fresh: bool) -> tuple[list[Any], list[Any]]:
+def _batches(
+    split: Any, collator: Any, job: CardJob, fresh: bool, *, pads: bool = True
+) -> tuple[list[Any], list[Any]]:
     """The batches that are measured, and those of other examples that fresh modules are trained on.
 
     On examples that the head was trained on, it has fitted by itself what the layers could correct, and what remains is its
     overfitting: nothing would be held out from it.
+
+    Args:
+        pads: the model passes over padding. Of one that does not, no batch has any: its rows are of one length.
     """
     generator = torch.Generator().manual_seed(job.settings.seed)
     order = torch.randperm(len(split), generator=generator).tolist()
@@ -191,9 +200,22 @@ def _batches(split: Any, collator: Any, job: CardJob, fresh: bool) -> tuple[list
     others = order[len(chosen) :][: job.head_steps * size] if kept else []
 
     def cut(examples: list[int]) -> list[Any]:
-        return [collator([split[i] for i in examples[start : start + size]]) for start in range(0, len(examples), size)]
+        alike = [examples] if pads else _of_one_shape(split, collator, examples)
+        return [
+            collator([split[i] for i in group[start : start + size]])
+            for group in alike
+            for start in range(0, len(group), size)
+        ]
 
     return cut(chosen), cut(others)
+
+
+def _of_one_shape(split: Any, collator: Any, examples: Sequence[int]) -> list[list[int]]:
+    """The examples in groups whose batches need no padding."""
+    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    for number in examples:
+        groups.setdefault(tuple(tensor.shape for tensor in tensors(collator([split[number]]))), []).append(number)
+    return list(groups.values())
 
 
 def _completion_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from ..errors import LayerSelectError
+from ..layer_stacks import has_forward
 from ..layers import split_parameters
 from .fresh import fresh_modules, wake
 from .label_words import reads_ahead
 from .model_folders import checked_source
-from .traits import find_traits, reason
+from .traits import called_in_a_pass, find_traits, reason
 from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class LoadedModel:
         model: float32, on the CPU, in evaluation mode.
         tokenizer: has a padding token.
         source: what the user asked for.
-        layer_names: qualified names of the layers, in forward order.
+        layer_names: qualified names of the layers that run on a text, in forward order; those of a tower for images do not.
         fresh: qualified names of the modules outside the layers that no pretraining has reached.
         separator: text to put between the parts of a pair, ``None`` where the tokenizer separates them.
         writes: it writes label words; otherwise it has a classification head.
@@ -182,7 +183,15 @@ def prepare(
     # A decoder's head reads the last token that is not padding; without this number it reads the padding.
     model.config.pad_token_id = tokenizer.pad_token_id
     pad_on(tokenizer, writes=writes)
-    layer_names = split_parameters(model).names
+    model.eval()
+    every = split_parameters(model).names
+    called = called_in_a_pass(model, pad=tokenizer.pad_token_id, writes=writes)
+    layer_names = [name for name in every if _runs(name, called)] or every
+    if len(layer_names) < len(every):
+        logger.warning(
+            "%s: %d of its %d layers do not run on a text (%s, ...): they take no part",
+            source, len(every) - len(layer_names), len(every), next(name for name in every if name not in layer_names),
+        )  # fmt: skip
     trained_in_part = [key for key in missing_keys if _inside(key, layer_names)]
     if trained_in_part and len(trained_in_part) < sum(_inside(n, layer_names) for n, _ in model.named_parameters()):
         logger.warning(
@@ -191,12 +200,12 @@ def prepare(
             len(trained_in_part),
             sorted(trained_in_part)[0],
         )
-    fresh = fresh_modules(model, missing_keys, layer_names)
+    fresh = [name for name in fresh_modules(model, missing_keys, every) if _may_run(model, name, called)]
     logger.info("trained whole, because no pretraining reached them: %s", ", ".join(fresh) or "none")
     if woken := wake(model, fresh):
         logger.info("scaled up, because their initial values are very small: %s", ", ".join(woken))
     return LoadedModel(
-        model=model.eval(),
+        model=model,
         tokenizer=tokenizer,
         source=source,
         layer_names=layer_names,
@@ -247,6 +256,19 @@ def model_identity(model: nn.Module) -> dict[str, Any]:
 
 def _inside(name: str, layer_names: Sequence[str]) -> bool:
     return any(name.startswith(layer + ".") for layer in layer_names)
+
+
+def _runs(name: str, called: Collection[str] | None) -> bool:
+    """Whether a module, or one in it, was called."""
+    return called is None or any(other == name or other.startswith(name + ".") for other in called)
+
+
+def _may_run(model: nn.Module, name: str, called: Collection[str] | None) -> bool:
+    """Whether what stands around a module was called: some modules are read by what holds them, and never called themselves."""
+    around = name.rpartition(".")[0]
+    while around and not has_forward(model.get_submodule(around)):
+        around = around.rpartition(".")[0]
+    return _runs(name, called) or not around or _runs(around, called)
 
 
 def _override_dropout(config: Any, dropout: float | None) -> None:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,6 +77,31 @@ def find_traits(model: nn.Module, source: str, *, pad: int, writes: bool) -> Tra
         logger.info("%s does not go on from what it keeps of a text: prompts are read again for each answer", source)
     setattr(model, _PLACE, found)
     return found
+
+
+@torch.no_grad()
+def called_in_a_pass(model: nn.Module, *, pad: int, writes: bool) -> set[str] | None:
+    """The qualified names of the modules that are called when the model reads a text; ``None`` where it cannot be run on one.
+
+    Args:
+        pad, writes: as for :func:`find_traits`.
+    """
+    called: set[str] = set()
+
+    def note(name: str, module: nn.Module, args: Any) -> None:
+        called.add(name)
+
+    handles = [module.register_forward_pre_hook(partial(note, name)) for name, module in model.named_modules()]
+    try:
+        with _undisturbed():
+            _last(model, _made_up(model, pad, closed=not writes)[0], writes)
+    except Exception:  # what other people's models raise: find_traits() says it
+        logger.debug("the model cannot be run on the tokens of a text", exc_info=True)
+        return None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
 
 
 def reason(error: Exception) -> str:

@@ -29,6 +29,9 @@ from .training import selector_options
 
 logger = logging.getLogger(__name__)
 
+#: After so many passes it is known whether hidden states can be kept: a trunk looks at a few new settings before it gives up.
+_CALLS = 6
+
 
 class RunTrunk(TrainerCallback):
     """The hidden states that a run keeps, from its first step to its last evaluation. Of a run without a trunk nothing is kept.
@@ -204,12 +207,12 @@ def check_above(selector: FastSelector) -> None:
         )
 
 
-def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[], object]) -> None:
+def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[int], object]) -> None:
     """Finds out before the training begins whether the selector that the settings ask for fits the model, and whether its
     hidden states can be kept, if they are to be. Writes nothing.
 
     Args:
-        call: runs the model on a few examples, as the training will.
+        call: runs the model on a few examples, as the training will; on other ones for each number.
 
     Raises:
         LayerSelectError: something does not fit.
@@ -218,11 +221,31 @@ def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[]
     with _tried_selector(model, settings) as selector:
         check_above(selector)
         if selector.trunk is not None:
-            call()
+            call(0)
+            if settings.trunk == "cached":
+                _check_kept(selector.trunk, call)
     if settings.trunk != "none" and selector.cut is None:
         # The cut is chosen in the first steps; what holds of the lowest one holds of all.
         with _tried_selector(model, settings, cut=1):
-            call()
+            call(0)
+
+
+def _check_kept(trunk: Trunk, call: Callable[[int], object]) -> None:
+    """
+    Args:
+        call: was made with 0 already.
+
+    Raises:
+        LayerSelectError: the model does not let its hidden states be read when it is called again.
+    """
+    for number in range(1, _CALLS):
+        if trunk.settled or trunk.reasons:
+            break
+        call(number)
+    if trunk.reasons and not trunk.settled:
+        raise LayerSelectError(
+            f"no hidden states of this model can be kept, since {'; '.join(trunk.reasons)}: train with --trunk none"
+        )
 
 
 @contextmanager

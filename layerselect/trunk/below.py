@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -132,8 +132,12 @@ class Below:
         )
 
     def tensors(self) -> list[Tensor]:
-        """The parameters and buffers, and tensors that are neither: looked up anew, since another one may stand where one stood."""
-        found = [t for t in itertools.chain.from_iterable(map(dict.values, self._tensor_dicts)) if t is not None]
+        """The parameters and buffers, and tensors that are neither: looked up anew, since another one may stand where one stood.
+
+        By their names within a module: what is taken out and put back in a pass (experts that ``peft`` parametrises) goes to the
+        end of its module's dictionary.
+        """
+        found = [t for own in self._tensor_dicts for t in _by_name(own) if t is not None]
         found += [own[name] for own, name in self._tensor_attributes if isinstance(own.get(name), Tensor)]
         return found
 
@@ -180,6 +184,10 @@ class Setting:
             and _same(self.open, other.open)
             and _same(self.configs, other.configs)
         )
+
+
+def _by_name(own: dict[str, Any]) -> Iterable[Any]:
+    return own.values() if len(own) < 2 else map(own.__getitem__, sorted(own))
 
 
 def containers_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:

@@ -84,9 +84,11 @@ def speaking_adapters(module: nn.Module) -> list[str]:
 
 
 def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-        if tensor is not None:
-            yield name, tensor
+    # By name: what is taken out in a pass and put back (experts that peft parametrises) is the last one then.
+    for own in (module._parameters, module._buffers):
+        for name in sorted(own):
+            if (tensor := own[name]) is not None:
+                yield name, tensor
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             yield name, value

@@ -75,6 +75,16 @@ class Places:
         self._latest: tuple[tuple, Setting] | None = None
         self._new_in_a_row = 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether the latest pass found a setting that was known."""
+        return bool(self._kept) and self._new_in_a_row == 0
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why passes had to compute: what was said, in the order of the alphabet."""
+        return sorted(self._said)
+
     def closed_to(self, inputs: Mapping[str, Any]) -> bool:
         """Whether a pass with these inputs has to compute. The reason is said once."""
         replaced = self._skipping.replaced()

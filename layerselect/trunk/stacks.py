@@ -10,8 +10,11 @@ import torch
 from torch import nn
 
 from ..errors import LayerSelectError
-from ..layers import all_stacks
+from ..layer_stacks import find_stacks
 from ..sharding import is_spread
+
+#: What ``transformers`` calls the input of a part that reads images, videos or sound.
+_OTHER_INPUTS = frozenset({"pixel_values", "pixel_values_videos", "input_features", "input_values", "audio_values"})
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,14 @@ class CutStack:
 
 def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[CutStack]:
     """Divides every stack: what stands before layer ``cut``, in its stack or in an earlier one, is below; blocks without trainable
-    parameters, which are no layers of a selector, included."""
+    parameters, which are no layers of a selector, included. What reads images or sound beside the text, and has no layer, is
+    no part of it: it need not run."""
     lowest = layers[cut]
-    stacks = all_stacks(model)
+    stacks = [
+        [block for _, block in stack.blocks]
+        for stack in find_stacks(model, trainable=False)
+        if any(block is layer for _, block in stack.blocks for layer in layers) or not _reads_else(model, stack.name, lowest)
+    ]
     here = next((number for number, stack in enumerate(stacks) if any(block is lowest for block in stack)), None)
     if here is None:  # layers that the caller has named
         return [CutStack(list(layers[:cut]), lowest)]
@@ -39,6 +47,17 @@ def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[C
     divided = [CutStack(list(stack), None) for stack in stacks[:here]]
     divided.append(CutStack(list(stacks[here][:place]), lowest if place else None))
     return [*divided, *(CutStack([], None) for _ in stacks[here + 1 :])]
+
+
+def _reads_else(model: nn.Module, name: str, lowest: nn.Module) -> bool:
+    """Whether the stack of that name stands in a part of the model, beside the layers, whose input is no text."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        around = model.get_submodule(".".join(parts[:depth]))
+        reads = getattr(around, "main_input_name", None)
+        if reads in _OTHER_INPUTS and not any(module is lowest for module in around.modules()):
+            return True
+    return False
 
 
 def check_model(model: nn.Module) -> None:

@@ -112,6 +112,16 @@ class Trunk:
     def bytes_per_token(self) -> int | None:
         return self._places.bytes_per_token
 
+    @property
+    def settled(self) -> bool:
+        """Whether the model was set in the latest pass as in one before, so that hidden states were looked for."""
+        return self._places.settled
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why passes have computed, as far as it was said."""
+        return self._places.reasons
+
     def close(self) -> None:
         """Gives the model its layers back. May be called twice."""
         for handle in self._handles:

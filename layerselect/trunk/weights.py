@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -32,7 +32,8 @@ class TrunkWeights:
     def take_note(self) -> None:
         """Remembers the tensors as they are."""
         self._tensors = self._below.tensors()
-        self._seen = _places(self._tensors)
+        self._put_back = frozenset(map(id, self._taken_out()))
+        self._seen = _places(self._tensors, self._put_back)
         self._merged = self._below.merged()
         self._sums = [_sum(tensor) for tensor in self._tensors]
         self._samples = [sample for tensor in self._tensors if (sample := _sample(tensor)) is not None]
@@ -45,7 +46,7 @@ class TrunkWeights:
         at some numbers of every tensor, and at all of one, in turn.
         """
         tensors = self._below.tensors()
-        if _places(tensors) != self._seen or self._below.merged() != self._merged:
+        if _places(tensors, self._put_back) != self._seen or self._below.merged() != self._merged:
             return True
         if not tensors:
             return False
@@ -86,6 +87,18 @@ class TrunkWeights:
     def name_of(self, tensor: Tensor) -> str:
         return next((name for name, other in self._below.model.named_parameters() if other is tensor), "a weight")
 
+    def _taken_out(self) -> Iterator[Tensor]:
+        """Parameters that ``peft`` parametrises for the time of each pass (experts): torch counts that as a write to them."""
+        for _, module in self._below.parts:
+            name = getattr(module, "parameter_name", None)
+            if not isinstance(name, str) or not is_adapted(module):
+                continue
+            inner: Any = module
+            while isinstance(further := inner._modules.get("base_layer"), nn.Module):
+                inner = further
+            if (parameter := inner._parameters.get(name)) is not None:
+                yield parameter
+
     def _of_adapters(self) -> Iterable[Tensor]:
         for block in self._below.blocks:
             for module in block.modules():
@@ -95,7 +108,13 @@ class TrunkWeights:
                     yield from (p for p in module.parameters() if id(p) not in base)
 
 
-def _places(tensors: list[Tensor]) -> list[tuple[int, int, int]]:
+def _places(tensors: list[Tensor], put_back: frozenset[int]) -> list[tuple[int, int, int]]:
+    """Where each tensor is, and how often it was written to, of those that are not ``put_back`` in each pass."""
+    places = _all_places(tensors)
+    return [(which, -1, where) if which in put_back else (which, writes, where) for which, writes, where in places] if put_back else places
+
+
+def _all_places(tensors: list[Tensor]) -> list[tuple[int, int, int]]:
     try:
         return [(id(t), t._version, t.data_ptr()) for t in tensors]
     except RuntimeError:  # some are of inference mode, which counts no writes, or have no memory of their own

@@ -138,9 +138,10 @@ def check_selection(
         evaluate=lambda numbers: head.evaluate(model, *batch_of([every[i] for i in numbers])),
     )  # fmt: skip
 
-    def look() -> None:
+    def look(number: int) -> None:
+        size = len(splits.train)
         with torch.no_grad():
-            head.loss(model, *batch_of([splits.train[i] for i in range(min(2, len(splits.train)))]))
+            head.loss(model, *batch_of([splits.train[i % size] for i in range(2 * number, 2 * number + min(2, size))]))
 
     try_selector(model, config, look)
 

@@ -96,7 +96,10 @@ def run_revise(
     model = add_adapter(loaded, config.adapter_config())
     check_training(model, config, evaluates=splits.watch is not None)
     check_passes(model, loaded, splits)
-    try_selector(model, config, lambda: look_at(model, splits.train.subset(range(1)), loaded.tokenizer, config))
+    size = len(splits.train)
+    try_selector(
+        model, config, lambda number: look_at(model, splits.train.subset([number % size]), loaded.tokenizer, config)
+    )
     parts = {split.name: scored_part(split, config.eval_limit, config.split_seed) for split in splits.report}
     watch = parts[splits.watch.name] if splits.watch else None
     handover = None
