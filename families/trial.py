@@ -166,7 +166,7 @@ CHECKS: dict[str, Callable[[Path, Path], None]] = {
 _TRAINING: dict[str, Any] = {
     "max_steps": STEPS,
     "batch_size": 8,
-    "lr": 5e-3,
+    "lr": 2e-3,
     "lora_dropout": 0.05,
     "keep": "best",
     "device": "cpu",

@@ -121,6 +121,7 @@ def _load(name: str, auto: Any, dropout: float | None, overrides: dict[str, Any]
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **overrides)
         _override_dropout(config, dropout)
+        _without_rescaling(config)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         check_words(tokenizer, name)
         model, info = auto.from_pretrained(
@@ -286,6 +287,13 @@ def _override_dropout(config: Any, dropout: float | None) -> None:
     ):
         if isinstance(getattr(config, key, None), float):
             setattr(config, key, dropout)
+
+
+def _without_rescaling(config: Any) -> None:
+    """Some models (RWKV) halve their weights in place from some layer on whenever they go over to evaluation, so that half precision
+    does not overflow: here they run in float32, and adapters beside the weights would not be halved."""
+    if isinstance(getattr(config, "rescale_every", None), int):
+        config.rescale_every = 0
 
 
 def _reason(name: str, error: Exception) -> str:

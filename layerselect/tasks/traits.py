@@ -172,10 +172,12 @@ def _batch(short: Tensor, long: Tensor, pad: int, *, left: bool) -> tuple[Tensor
 
 def _remembers(model: nn.Module, short: Tensor, long: Tensor, pad: int, pads: bool) -> tuple[bool, bool]:
     """Whether label words and ``generate`` may go on from what the model keeps of a prompt."""
-    ids, mask = _batch(short, long, pad, left=True) if pads else (long, torch.ones_like(long))
-    more = ids[:, :_MORE]
     if pads:
-        more = torch.where(mask[:, :_MORE] == 1, more, long[:, :_MORE])
+        ids, mask = _batch(short, long, pad, left=True)
+    else:  # two unlike rows of one length: what a batch remembers of one row may not be there for the others
+        ids = torch.cat([long, long.flip(1)])
+        mask = torch.ones_like(ids)
+    more = torch.where(mask[:, :_MORE] == 1, ids[:, :_MORE], long[:, :_MORE])
     seen = torch.cat([mask, torch.ones_like(more)], dim=1)
     whole = _run(model, torch.cat([ids, more], dim=1), seen).logits[:, -_MORE:]
     return _continues(model, ids, mask, more, seen, whole), _generates(model, ids, mask, pad)
