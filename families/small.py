@@ -28,19 +28,21 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(("num_decoder_layers", "encoder_layers", "decoder_layers", "num_encoder_layers"), 2),
     **dict.fromkeys(
         ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads",
-         "num_encoder_attention_heads", "num_decoder_attention_heads"), 4,
+         "num_encoder_attention_heads", "num_decoder_attention_heads", "swa_num_attention_heads"), 4,
     ),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim", "d_inner", "n_inner", "hidden_dim",
-                     "ffn_hidden_size", "feed_forward_size"), 48),
+                     "ffn_hidden_size", "feed_forward_size", "dff", "dense_intermediate_size", "shared_intermediate_size"), 48),
     **dict.fromkeys(("max_position_embeddings", "n_positions"), POSITIONS),
-    **dict.fromkeys(("head_dim", "d_kv", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("head_dim", "d_kv", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "o_lora_rank",
+                     "swa_head_dim", "global_head_dim"), 8),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "num_key_value_heads"), 2),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"), 16),
+    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "num_key_value_heads", "index_n_heads"), 2),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size",
+                     "moe_shared_expert_intermediate_size", "index_head_dim"), 16),
     **dict.fromkeys(("n_shared_experts", "n_group", "topk_group", "mamba_n_groups", "mamba_ngroups", "n_groups"), 1),
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_num_heads": 8, "mamba_d_head": 8, "mamba_head_dim": 8, "mamba_d_state": 8,
-       "ssm_state_size": 8, "mamba_chunk_size": 16, "chunk_size": 16, "state_size": 8, "vocab_size": VOCABULARY,
+       "ssm_state_size": 8, "mamba_chunk_size": 16, "chunk_size": 16, "state_size": 8, "index_topk": POSITIONS, "vocab_size": VOCABULARY,
 }  # fmt: skip
 #: Sizes that a default configuration may leave open.
 _MAY_BE_OPEN = (
@@ -82,7 +84,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "funnel": {"num_hidden_layers": None, "block_sizes": [2, 2], "d_head": 8},
     "gemma3n_text": {
         "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0, "laurel_rank": 4,
-        "activation_sparsity_pattern": [0.0] * 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "activation_sparsity_pattern": [0.0] * 4, "intermediate_size": [48] * 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
     },
     "gemma4_text": {
         "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0,
@@ -99,6 +102,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "lilt": {"hidden_size": 48},
     "mistral4": {"head_dim": None, "num_key_value_heads": 4},
+    "longformer": {"attention_window": 32},
     "luke": {"entity_vocab_size": 8, "entity_emb_size": 8},
     "mamba2": {"num_heads": 8, "expand": 2, "hidden_size": 32, "head_dim": 8},
     "nemotron_h": {"layers_block_type": ["mamba", "moe", "attention", "moe"]},
