@@ -196,7 +196,12 @@ def check_measurable(
 
 
 def _planned(
-    watched: WatchedLayers, batch_loss: BatchLoss, batches: Sequence[Any], limit: int, dtype: torch.dtype, targets: str | None
+    watched: WatchedLayers,
+    batch_loss: BatchLoss,
+    batches: Sequence[Any],
+    limit: int,
+    dtype: torch.dtype,
+    targets: str | None,
 ) -> tuple[Survey, MemoryPlan]:
     """What a pass of the first batch shows, and how the layers are divided into sweeps.
 

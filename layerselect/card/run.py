@@ -176,9 +176,7 @@ def _prepare(job: CardJob) -> _Sample:
     return _Sample(loaded, batches, loss, None if words is None else _answers, corpus, others)
 
 
-def _batches(
-    split: Any, collator: Any, job: CardJob, fresh: bool, *, pads: bool = True
-) -> tuple[list[Any], list[Any]]:
+def _batches(split: Any, collator: Any, job: CardJob, fresh: bool, *, pads: bool = True) -> tuple[list[Any], list[Any]]:
     """The batches that are measured, and those of other examples that fresh modules are trained on.
 
     On examples that the head was trained on, it has fitted by itself what the layers could correct, and what remains is its

@@ -146,7 +146,7 @@ def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collect
             dropout=config.dropout,
             placement="parallel" if config.kind.endswith("parallel") else "serial",
             target_modules=_pattern(residual_writers(loaded.model, loaded.layer_names), loaded.layer_names),
-            modules_to_save=loaded.fresh or None,
+            modules_to_save=_to_save(loaded),
             task_type=task,
         )
     return LoraConfig(
@@ -155,9 +155,18 @@ def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collect
         lora_dropout=config.dropout,
         use_dora=config.kind == "dora",
         target_modules=linear_maps(loaded.model, loaded.layer_names, left_out=left_out),
-        modules_to_save=loaded.fresh or None,
+        modules_to_save=_to_save(loaded),
         task_type=task,
     )
+
+
+def _to_save(loaded: LoadedModel) -> list[str] | None:
+    """The fresh modules by names that ``peft`` takes for nothing else: it trains whatever ends with such a name ("head", "lm_head")."""
+    names = [name for name, _ in loaded.model.named_modules()]
+    return [
+        fresh if sum(name.endswith(fresh) for name in names) == 1 else f"base_model.model.{fresh}"
+        for fresh in loaded.fresh
+    ] or None
 
 
 def linear_maps(model: nn.Module, layer_names: Sequence[str], *, left_out: Collection[str] = ()) -> str:

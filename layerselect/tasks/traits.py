@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ _PLACE = "_layerselect_traits"
 #: Differences of logits, as a share of the largest one, up to which they are taken for the same.
 CLOSE = 1e-4
 _SHORT, _LONG, _MORE = 5, 9, 2
+_WORDS = 160  # characters that are shown of an error
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def called_in_a_pass(model: nn.Module, *, pad: int, writes: bool) -> set[str] | 
 
 def reason(error: Exception) -> str:
     """The kind and the first words of an error of other people's code."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+    text = shorten(str(error), _WORDS, placeholder=" ...")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextmanager

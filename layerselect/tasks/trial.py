@@ -39,7 +39,21 @@ def try_passes(
     chosen = [order[0], *order[1:][-1:]]
     with _as_before(model):
         _try(model, source, chosen, lengths, "trained", _training(model, train))
+        if len(chosen) > 1 and lengths[chosen[1]] < lengths[chosen[0]]:
+            _try_short(source, chosen[1], lengths[chosen[1]], _training(model, train))
         _try(model, source, chosen, lengths, "evaluated", _evaluation(model, evaluate))
+
+
+def _try_short(source: str, number: int, length: int, call: Callable[[Sequence[int]], None]) -> None:
+    """The shortest example alone, of a model that has trained on the longest one: some want one length and no other (Reformer)."""
+    try:
+        call([number])
+    except LayerSelectError:
+        raise
+    except Exception as error:  # what other people's models raise
+        raise LayerSelectError(
+            f"{source} cannot be trained on an example of {length} tokens, though on longer ones: {reason(error)}"
+        ) from error
 
 
 def _training(model: nn.Module, train: Call) -> Callable[[Sequence[int]], None]:

@@ -92,7 +92,7 @@ def survey(
     def take(stack: int, block: nn.Module, args: Any, output: Any) -> None:
         if found[stack] is not None:
             raise LayerSelectError(
-                f"{type(model).__name__} runs its layers more than once in a pass, and hidden states are kept for one run alone: "
+                f"{_called(model)} runs its layers more than once in a pass, and hidden states are kept for one run alone: "
                 "call it once for each input, or train with trunk='none'"
             )
         found[stack] = skipping.form_of(block).hidden(output)
@@ -100,7 +100,7 @@ def survey(
     def arrives(stack: int, block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if not any(value is found[stack] for value in (*args, *kwargs.values())):
             raise LayerSelectError(
-                f"{type(model).__name__} does not hand the hidden states from block to block as they are, so they cannot be given "
+                f"{_called(model)} does not hand the hidden states from block to block as they are, so they cannot be given "
                 "to it in the place of those that a block computes: train with trunk='none'"
             )
 
@@ -135,6 +135,11 @@ def survey(
     return Survey(states, list({id(module): module for module in order if id(module) in there}.values()))
 
 
+def _called(model: nn.Module) -> str:
+    """The class of the model, of the one in an adapter if there is one."""
+    return type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+
+
 def check_padding(model: nn.Module, call: Call, given: Sequence[Tensor | None], skipping: Skipping) -> None:
     """Compares the loss under hidden states that are zero where there is padding with that of the whole model.
 
@@ -161,7 +166,7 @@ def _compare(model: nn.Module, whole: Any, skipped: Any) -> None:
     # On the CPU bit for bit; a GPU may choose other kernels where memory is laid out otherwise.
     if pairs is None or not all(_close(*pair) for pair in pairs):
         raise LayerSelectError(
-            f"{type(model).__name__} gives another output when the layers below the cut are skipped: it uses what they compute "
+            f"{_called(model)} gives another output when the layers below the cut are skipped: it uses what they compute "
             "elsewhere, too; train with trunk='none'"
         )
 

@@ -214,9 +214,10 @@ class Places:
         states = self._own(seen.states)
         for state, mask in zip(states, self._own(batch.masks), strict=True):
             if state.ndim < 2 or len(state) != len(batch.keys) or (mask is not None and state.shape[:2] != mask.shape):
+                tokens = "" if mask is None else f" of {mask.shape[1]} tokens"
                 raise LayerSelectError(
-                    f"the hidden states are {list(state.shape)} for {len(batch.keys)} examples, so they cannot be told apart example "
-                    "by example: train with trunk='none'"
+                    f"the hidden states at the cut are {list(state.shape)} for {len(batch.keys)} examples{tokens}, so they cannot be told "
+                    "apart token by token and example by example: train with trunk='none'"
                 )
         self._watch(seen.outside)
         assert self._below is not None and self._weights is not None and self._moods is not None

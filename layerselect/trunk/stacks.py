@@ -38,7 +38,8 @@ def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[C
     stacks = [
         [block for _, block in stack.blocks]
         for stack in find_stacks(model, trainable=False)
-        if any(block is layer for _, block in stack.blocks for layer in layers) or not _reads_else(model, stack.name, lowest)
+        if any(block is layer for _, block in stack.blocks for layer in layers)
+        or not _reads_else(model, stack.name, lowest)
     ]
     here = next((number for number, stack in enumerate(stacks) if any(block is lowest for block in stack)), None)
     if here is None:  # layers that the caller has named
@@ -54,8 +55,8 @@ def _reads_else(model: nn.Module, name: str, lowest: nn.Module) -> bool:
     parts = name.split(".")
     for depth in range(1, len(parts)):
         around = model.get_submodule(".".join(parts[:depth]))
-        reads = getattr(around, "main_input_name", None)
-        if reads in _OTHER_INPUTS and not any(module is lowest for module in around.modules()):
+        reads = {getattr(around, "main_input_name", None), *_positional(around)[:1]}
+        if reads & _OTHER_INPUTS and not any(module is lowest for module in around.modules()):
             return True
     return False
 

@@ -111,7 +111,11 @@ class TrunkWeights:
 def _places(tensors: list[Tensor], put_back: frozenset[int]) -> list[tuple[int, int, int]]:
     """Where each tensor is, and how often it was written to, of those that are not ``put_back`` in each pass."""
     places = _all_places(tensors)
-    return [(which, -1, where) if which in put_back else (which, writes, where) for which, writes, where in places] if put_back else places
+    return (
+        [(which, -1, where) if which in put_back else (which, writes, where) for which, writes, where in places]
+        if put_back
+        else places
+    )
 
 
 def _all_places(tensors: list[Tensor]) -> list[tuple[int, int, int]]:

@@ -252,3 +252,50 @@ def test_what_cannot_be_measured_is_said(batches, options, message):
     batches = texts(1, examples=1, length=4) if batches is None else batches
     with pytest.raises(LayerSelectError, match=message):
         measure(hugging_face("llama"), batches, **options)
+
+
+class _Routed(nn.Module):
+    """A block with a router that is given the tokens in one list, and an indexer that runs without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.router, self.indexer = nn.Linear(8, 8), nn.Linear(8, 2), nn.Linear(8, 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        chosen = self.router(torch.cat([hidden.flatten(0, 1), hidden.flatten(0, 1)[:1]]))[:-1].softmax(-1)[:, :1]
+        with torch.no_grad():
+            chosen = chosen * self.indexer(hidden).flatten(0, 1).sigmoid()
+        return hidden + self.map(hidden) * chosen.unflatten(0, hidden.shape[:2])
+
+
+class _Routing(nn.Module):
+    def __init__(self, *, time_first: bool = False) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(16, 8), nn.Linear(8, 16)
+        self.layers = nn.ModuleList(_Routed() for _ in range(3))
+        self.time_first = time_first
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.embed(tokens.T if self.time_first else tokens)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return self.head(hidden.transpose(0, 1) if self.time_first else hidden)
+
+
+def _of_tokens(model: nn.Module, tokens: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten(), reduction="none")
+
+
+def test_maps_that_do_not_read_example_by_example_are_left_out_and_named(caplog):
+    torch.manual_seed(0)
+    batches = [torch.randint(0, 16, (4, 5)) for _ in range(4)]
+    card = measure(_Routing(), batches, loss=_of_tokens, likelihood="categorical", timed=False)
+    assert [[one.name for one in layer.maps] for layer in card.layers] == [[f"layers.{i}.map"] for i in range(3)]
+    assert "6 linear maps (layers.0.router, ...) are left out of the card" in caplog.text
+    with pytest.raises(LayerSelectError, match="read 4 examples where others read 21"):  # what was asked for is not left out
+        measure(_Routing(), batches, loss=_of_tokens, likelihood="categorical", timed=False, targets="map|router")
+
+
+def test_examples_behind_the_tokens_are_refused():
+    with pytest.raises(LayerSelectError, match="examples of a batch not in the first dimension .* read 5 x 4 vectors"):
+        measure(_Routing(time_first=True), [torch.zeros(4, 5, dtype=torch.long)] * 4, loss=_of_tokens, timed=False)

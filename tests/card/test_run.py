@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+import torch
 from layerselect.card.run import CardJob, _batches
 from layerselect.tasks.intent.config import IntentConfig
 
@@ -39,3 +40,13 @@ def test_a_head_is_trained_on_examples_that_are_not_measured(
 def test_without_a_fresh_head_every_example_may_be_measured(tmp_path):
     chosen, others = _batches(range(20), list, job(tmp_path, 20, 5), fresh=False)
     assert sorted(x for batch in chosen for x in batch) == list(range(20)) and others == []
+
+
+def _padded(items):
+    return torch.zeros(len(items), max(items))
+
+
+def test_batches_of_a_model_that_does_not_pass_over_padding_have_none(tmp_path):
+    lengths = [3, 5, 3, 4, 5, 3, 3, 3, 4]
+    chosen, _ = _batches(lengths, _padded, job(tmp_path, 9, 0), fresh=False, pads=False)
+    assert sorted(tuple(batch.shape) for batch in chosen) == [(1, 3), (2, 4), (2, 5), (4, 3)]

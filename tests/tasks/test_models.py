@@ -1,12 +1,15 @@
 import json
+import logging
 import shutil
 
 import pytest
 import torch
 from layerselect import LayerSelectError
+from layerselect.tasks.adapters import AdapterConfig, add_adapter
 from layerselect.tasks.demo_model import build_demo_classifier, build_demo_writer
 from layerselect.tasks.formats import InputFormat
 from layerselect.tasks.models import PAIR_SEPARATOR, load_classifier, load_writer, model_identity
+from layerselect.trunk.stacks import stacks_at
 
 from tests import tiny_intent
 
@@ -183,3 +186,35 @@ def test_the_demo_tokenizer_spells_words_it_has_not_seen():
     loaded = build_demo_classifier(["abc abc def def cab"], ["a", "b"], multi_label=False)
     assert loaded.tokenizer.tokenize("fed abc") == ["f", "##e", "##d", "abc"]
     assert loaded.tokenizer("abc", "def")["token_type_ids"] == [0, 0, 0, 1, 1]
+
+
+def test_a_tower_for_images_takes_no_part(tmp_path, caplog):
+    from families.small import save
+
+    save("modernvbert", tmp_path / "m")
+    with caplog.at_level(logging.WARNING):
+        loaded = load_classifier(tmp_path / "m", ["a", "b"], multi_label=False)
+    assert len(loaded.layer_names) == 4 and not any("vision" in name for name in (*loaded.layer_names, *loaded.fresh))
+    assert "4 of its 8 layers do not run on a text" in caplog.text
+    model = add_adapter(loaded, AdapterConfig(rank=2))
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained and not any("vision" in name for name in trained)
+    # Nor do hidden states at a cut wait for it.
+    layers = [model.get_submodule(f"base_model.model.{name}") for name in loaded.layer_names]
+    assert [stack.below for stack in stacks_at(model, layers, 1)] == [[layers[0]]]
+
+
+def test_weights_are_not_halved_on_the_way_to_evaluation(tmp_path):
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    RwkvForCausalLM(
+        RwkvConfig(hidden_size=16, attention_hidden_size=16, num_hidden_layers=4, vocab_size=512, rescale_every=1)
+    ).save_pretrained(tmp_path)
+    tiny_intent.tokenizer().save_pretrained(tmp_path)
+    model = load_writer(tmp_path).model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for training in (True, False):
+        model.train(training)
+        with torch.no_grad():
+            model(input_ids=torch.tensor([[5, 6, 7]]))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -11,7 +11,7 @@ from layerselect import LayerSelectError
 from layerselect.tasks.completions import forward_padded, nll, pad_prompts
 from layerselect.tasks.intent.heads import ClassifierHead
 from layerselect.tasks.label_words import score
-from layerselect.tasks.traits import Traits, find_traits, traits_of
+from layerselect.tasks.traits import Traits, called_in_a_pass, find_traits, reason, traits_of
 
 SMALL = {
     "hidden_size": 16,
@@ -24,7 +24,11 @@ SMALL = {
 WRITERS: dict[str, tuple[str, dict[str, Any], Traits]] = {
     "llama": ("LlamaForCausalLM", {"num_key_value_heads": 1}, Traits()),
     "gpt2": ("GPT2LMHeadModel", {"n_embd": 16, "n_layer": 2, "n_head": 2}, Traits()),
-    "rwkv": ("RwkvForCausalLM", {"attention_hidden_size": 16}, Traits(pads=False, continues=False)),
+    "rwkv": (
+        "RwkvForCausalLM",
+        {"attention_hidden_size": 16},
+        Traits(pads=False, continues=False, generates_from_memory=False),
+    ),
     "mamba": ("MambaForCausalLM", {"state_size": 4}, Traits(continues=False)),
 }
 
@@ -41,7 +45,7 @@ def test_a_writers_scores_are_the_same_however_it_reads(family):
     name, options, expected = WRITERS[family]
     model = _model(name, options)
     found = find_traits(model, "m", pad=0, writes=True)
-    assert (found.pads, found.continues) == (expected.pads, expected.continues)
+    assert found == expected
     assert traits_of(model) == found
     rows = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [15]]
     answers = [[3, 4, 2], [6, 2]]
@@ -109,6 +113,18 @@ def test_groups_put_logits_back_where_they_belong():
     assert not model.table.weight.grad[0].any()  # padding was not read
 
 
+def test_what_is_called_in_a_pass_is_known_and_draws_nothing():
+    model = _model(*WRITERS["llama"][:2])
+    model.model.tower = torch.nn.Linear(2, 2)
+    before = torch.random.get_rng_state()
+    called = called_in_a_pass(model, pad=0, writes=True)
+    assert {"model.layers.0", "model.layers.1.mlp", "lm_head"} <= called and "model.tower" not in called
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    model.forward = None  # type: ignore[assignment]
+    assert called_in_a_pass(model, pad=0, writes=True) is None
+
+
 def test_what_cannot_be_run_is_one_sentence_and_draws_nothing():
     model = _Odd()
     model.forward = None  # type: ignore[assignment]
@@ -116,3 +132,8 @@ def test_what_cannot_be_run_is_one_sentence_and_draws_nothing():
     with pytest.raises(LayerSelectError, match="m cannot be run on the tokens of a text"):
         find_traits(model, "m", pad=0, writes=False)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_long_reason_ends_with_a_word():
+    said = reason(ValueError("once upon a time " * 30))
+    assert said.startswith("ValueError: once upon") and said.endswith((" a ...", " time ...", " upon ...", " once ..."))

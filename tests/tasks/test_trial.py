@@ -34,7 +34,7 @@ def test_the_longest_and_the_shortest_are_trained_and_evaluated_and_nothing_stay
     model.map.weight.grad = torch.ones_like(model.map.weight)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    assert _try(model) == [(True, [1, 3]), (False, [1, 3])]
+    assert _try(model) == [(True, [1, 3]), (True, [3]), (False, [1, 3])]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(model.map.weight.grad, torch.ones_like(model.map.weight))
     assert model.map.bias.grad is None
@@ -60,6 +60,18 @@ def test_only_the_longest_failing_says_to_shorten():
         return _raise(numbers) if 1 in numbers else model(torch.randn(8, 4))
 
     with pytest.raises(LayerSelectError, match=r"on an example of 9 tokens .* but can on one of 1: lower --max-length"):
+        _try(model, train=train)
+
+
+def test_a_model_that_wants_one_length_is_found_by_the_shortest_alone():
+    model = _Net()
+
+    def train(numbers):
+        return model(torch.randn(8, 4)) if 1 in numbers else _raise(numbers)
+
+    with pytest.raises(
+        LayerSelectError, match="m cannot be trained on an example of 1 tokens, though on longer ones: IndexError"
+    ):
         _try(model, train=train)
 
 

@@ -436,3 +436,63 @@ def test_what_changes_in_every_pass_is_computed_and_named(caplog):
             assert torch.equal(logits(model), logits(plainly))
         assert trunk.read >= 3  # it has come to rest
     assert "self_attn changes in every pass" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["mixtral"])
+def test_experts_that_peft_parametrises_in_each_pass_are_read(name, caplog):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    base = MixtralForCausalLM(MixtralConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, vocab_size=64,
+        num_local_experts=2, pad_token_id=0,
+    ))  # fmt: skip
+    options = {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], "target_modules": ["q_proj"]}
+    model = get_peft_model(base, LoraConfig(r=2, **options)).eval()
+    freeze_below(model)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_B" in parameter_name:
+                parameter.normal_(0, 0.3)
+    expected = logits(model)
+    with Trunk(model, CUT) as trunk:
+        for _ in range(7):
+            assert torch.allclose(logits(model), expected, atol=1e-5)
+        assert trunk.read == 6 * trunk.filled and trunk.settled
+        with torch.no_grad():  # a change is still seen
+            next(p for n, p in model.named_parameters() if "layers.0" in n and "gate_up_proj" in n).mul_(3)
+        assert not torch.allclose(logits(model), expected, atol=1e-5)
+    assert "without a store" not in caplog.text
+
+
+class _Writing(nn.Module):
+    """A block that keeps what it has read, as recurrent ones do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map, self.state = nn.Linear(8, 8), torch.zeros(1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.state = hidden.detach().clone()
+        return hidden + self.map(hidden)
+
+
+class _Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.layers = nn.Embedding(64, 8), nn.ModuleList(_Writing() for _ in range(3))
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        hidden = self.embed(input_ids)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
+def test_a_model_that_writes_into_its_own_tensors_is_never_settled():
+    model = _Recurrent().requires_grad_(False)
+    with Trunk(model, 1) as trunk, torch.no_grad():
+        for number in range(7):
+            model(torch.full((1, 3), number))
+            assert not trunk.settled
+        assert trunk.reasons == ["what weights below the cut hold changes in every pass"]
