@@ -161,12 +161,24 @@ def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collect
 
 
 def _to_save(loaded: LoadedModel) -> list[str] | None:
-    """The fresh modules by names that ``peft`` takes for nothing else: it trains whatever ends with such a name ("head", "lm_head")."""
+    """The fresh modules by names that ``peft`` takes for nothing else, where there are such: it trains whatever ends with a name
+    ("lm_head" for "head"), so that a module is named by what is in it if its own name is also another's end."""
     names = [name for name, _ in loaded.model.named_modules()]
-    return [
-        fresh if sum(name.endswith(fresh) for name in names) == 1 else f"base_model.model.{fresh}"
-        for fresh in loaded.fresh
-    ] or None
+
+    def told_apart(name: str) -> list[str] | None:
+        if sum(other.endswith(name) for other in names) == 1:
+            return [name]
+        module = loaded.model.get_submodule(name)
+        if next(module.parameters(recurse=False), None) is not None:
+            return None
+        inside = [
+            told_apart(f"{name}.{key}")
+            for key, child in module.named_children()
+            if any(True for _ in child.parameters())
+        ]
+        return [part for parts in inside for part in parts or ()] if all(inside) else None
+
+    return [part for fresh in loaded.fresh for part in told_apart(fresh) or [fresh]] or None
 
 
 def linear_maps(model: nn.Module, layer_names: Sequence[str], *, left_out: Collection[str] = ()) -> str:
