@@ -239,9 +239,9 @@ def _check_kept(trunk: Trunk, call: Callable[[int], object]) -> None:
         LayerSelectError: the model does not let its hidden states be read when it is called again.
     """
     for number in range(1, _CALLS):
+        call(number)
         if trunk.settled or trunk.reasons:
             break
-        call(number)
     if trunk.reasons and not trunk.settled:
         raise LayerSelectError(
             f"no hidden states of this model can be kept, since {'; '.join(trunk.reasons)}: train with --trunk none"

@@ -212,13 +212,7 @@ class Places:
                 return None
             raise
         states = self._own(seen.states)
-        for state, mask in zip(states, self._own(batch.masks), strict=True):
-            if state.ndim < 2 or len(state) != len(batch.keys) or (mask is not None and state.shape[:2] != mask.shape):
-                tokens = "" if mask is None else f" of {mask.shape[1]} tokens"
-                raise LayerSelectError(
-                    f"the hidden states at the cut are {list(state.shape)} for {len(batch.keys)} examples{tokens}, so they cannot be told "
-                    "apart token by token and example by example: train with trunk='none'"
-                )
+        check_shapes(states, len(batch.keys), self._own(batch.masks))
         self._watch(seen.outside)
         assert self._below is not None and self._weights is not None and self._moods is not None
         reason = (
@@ -293,6 +287,21 @@ class Places:
 
     def _name_of(self, module: nn.Module) -> str:
         return next((name for name, other in self._model.named_modules() if other is module), "")
+
+
+def check_shapes(states: Sequence[Tensor], examples: int, masks: Sequence[Tensor | None]) -> None:
+    """
+    Raises:
+        LayerSelectError: hidden states are not [examples, tokens, ...]: the model has them in another order, or puts tokens of its own
+            to them or takes some away.
+    """
+    for state, mask in zip(states, masks, strict=True):
+        if state.ndim < 2 or len(state) != examples or (mask is not None and state.shape[:2] != mask.shape):
+            tokens = "" if mask is None else f" of {mask.shape[1]} tokens"
+            raise LayerSelectError(
+                f"the hidden states at the cut are {list(state.shape)} for {examples} examples{tokens}, so they cannot be told apart "
+                "token by token and example by example: train with trunk='none'"
+            )
 
 
 def _simple(inputs: Mapping[str, Any]) -> tuple:

@@ -19,7 +19,7 @@ from .kept import Kept
 from .keys import CARRIED, BatchKeys, batch_size, keys_of
 from .padding import batch_of, examples_of
 from .passes import check_padding, states_at_cut
-from .places import Places
+from .places import Places, check_shapes
 from .skipping import Skipping
 from .stacks import argument_names, check_model, refuse_compiled, stacks_at
 from .store import TrunkStore
@@ -246,6 +246,7 @@ class Trunk:
         if missing:
             states = self._compute(missing, batch_size(inputs), args, kwargs)
             rows = [None if mask is None else mask[missing] for mask in masks]
+            check_shapes(states, len(missing), rows)
             for row, parts in zip(missing, examples_of(states, rows), strict=True):
                 # As it will be read: an epoch that computes and one that reads see the same numbers.
                 examples[row] = kept.shelf.put(batch.keys[row], parts)
