@@ -35,7 +35,7 @@ def keep(family: str, ended: str = "") -> None:
     Args:
         ended: why the process that tried it says nothing; it is filed without a trial.
     """
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     if ended:
         found: dict[str, Any] = {
             "kind": "",
@@ -48,6 +48,12 @@ def keep(family: str, ended: str = "") -> None:
         found = try_family(family)
     FOLDER.mkdir(exist_ok=True)
     target = FOLDER / f"{family}.json"
-    content = {"family": family, "package": package(), "seconds": round(time.monotonic() - began, 1), **found}
+    content = {
+        "family": family,
+        "package": package(),
+        "seconds": round(time.monotonic() - began, 1),
+        "processor_seconds": round(time.process_time() - worked, 1),
+        **found,
+    }
     target.with_suffix(".part").write_text(json.dumps(content, indent=1))
     target.with_suffix(".part").replace(target)

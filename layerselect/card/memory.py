@@ -124,7 +124,7 @@ def _watchable(layer: str, ran: Sequence[int], flat: Sequence[LinearMap], record
         if not fits:
             why = f"it read {' x '.join(map(str, record.read[index]))} vectors where others read {first} x ..."
         raise LayerSelectError(
-            f"no linear map of layer {layer!r} can be watched for a card ({flat[index].name!r}: {why}): leave the layer out with layers="
+            f"no linear map of layer {layer!r} can be watched for a card ({flat[index].name!r}: {why}): choose other layers"
         )
     return kept
 

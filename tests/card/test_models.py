@@ -292,7 +292,9 @@ def test_maps_that_do_not_read_example_by_example_are_left_out_and_named(caplog)
     card = measure(_Routing(), batches, loss=_of_tokens, likelihood="categorical", timed=False)
     assert [[one.name for one in layer.maps] for layer in card.layers] == [[f"layers.{i}.map"] for i in range(3)]
     assert "6 linear maps (layers.0.router, ...) are left out of the card" in caplog.text
-    with pytest.raises(LayerSelectError, match="read 4 examples where others read 21"):  # what was asked for is not left out
+    with pytest.raises(
+        LayerSelectError, match="read 4 examples where others read 21"
+    ):  # what was asked for is not left out
         measure(_Routing(), batches, loss=_of_tokens, likelihood="categorical", timed=False, targets="map|router")
 
 
