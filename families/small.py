@@ -36,7 +36,7 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(("head_dim", "d_kv", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "o_lora_rank",
                      "swa_head_dim", "global_head_dim"), 8),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "num_key_value_heads", "index_n_heads"), 2),
+    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "num_key_value_heads", "swa_num_key_value_heads", "index_n_heads"), 2),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size",
                      "moe_shared_expert_intermediate_size", "index_head_dim"), 16),
     **dict.fromkeys(("n_shared_experts", "n_group", "topk_group", "mamba_n_groups", "mamba_ngroups", "n_groups"), 1),
