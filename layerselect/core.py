@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .capture import make_capture
 from .cuda import CudaCore
-from .device_rules import device_rule, to_device
+from .device_copies import to_device
 from .errors import LayerSelectError
 from .history import DEFAULT_ROWS, History
 from .rules import EXCLUDED, MEASURED, Rule
@@ -98,7 +98,7 @@ def make_core(settings: CoreSettings, rule: Rule) -> Core:
     if _has_kernels(settings):
         if _spread_layers(settings):
             logger.info("a layer is spread over devices: PyTorch measures it, and the host waits")
-        elif rule.uses_scores and device_rule(rule, len(settings.layer_names), settings.device) is None:
+        elif rule.uses_scores and rule.kernel_options(len(settings.layer_names), settings.device) is None:
             logger.info("the kernels do not know rule %r: PyTorch applies it, with more launches", rule.name)
         else:
             return DeviceCore(settings)
@@ -270,7 +270,7 @@ class DeviceCore:
     ) -> Outcome:
         if rule is not self._rule or rule.revision != self._revision:
             self._rule, self._revision = rule, rule.revision
-            self._options = device_rule(rule, self._length, self._device)
+            self._options = rule.kernel_options(self._length, self._device)
         options = self._options
         if options is None:
             if rule.uses_scores:

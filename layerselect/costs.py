@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import LayerSelectError
-from .rules.base import ModelView
+from .layer_view import ModelView
 from .saved_words import shown
 from .selective_checkpoint import FLAG
 

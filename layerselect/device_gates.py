@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _backend
-from .device_rules import to_device
+from .device_copies import to_device
 from .fresh_state import begin_state
 from .fused_gate import FusedGate
 from .gating import Gate

@@ -27,6 +27,7 @@ from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
 from .layer_hints import check_is_module
+from .layer_view import ModelView
 from .layers import LayeredParameters, LayerSpec, all_stacks, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
 from .nonfinite import not_finite
@@ -35,7 +36,7 @@ from .optimizers import check_parameters, unwrap_optimizer
 from .parameter_places import ParameterPlaces
 from .readings import Readings
 from .registrations import Registrations
-from .rules import EXCLUDED, ModelView, Rule, make_rule
+from .rules import EXCLUDED, Rule, make_rule
 from .saved import Saved
 from .scaling import GradScaler, Scaling, read_scaling
 from .schedule import Schedule

@@ -107,8 +107,7 @@ STEP_FILES = {
     "ownership.py": {"__init__", "look", "_find"},
     "fresh_state.py": {"begin_state", "start_momentum"},
     "scaler_steps.py": {"leave_something"},
-    # Where a rule was replaced, or decides by other costs than before.
-    "device_rules.py": {"device_rule", "to_device", "_constant"},
+    "device_copies.py": {"to_device"},
 }
 # Of KeepingGate only: the host gates the step in which the optimizer's state is not there yet, as its docstring says.
 GATED_BY_THE_HOST = "super()._set_aside()"
