@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+#: What ``transformers`` calls the switch of a block whose forward pass is computed again in the backward pass.
+RECOMPUTES = "gradient_checkpointing"
+
 
 @dataclass(frozen=True)
 class ModelView:

@@ -20,7 +20,8 @@ from .clipping import Clipping, norm_to_clip
 from .compiled import CompileWatch, is_compiled
 from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
-from .engines import EngineWatch, check_engine, put_shards_back
+from .engine_watch import EngineWatch
+from .engines import check_engine, put_shards_back
 from .errors import LayerSelectError
 from .foreign_engines import explain_missing
 from .history import DEFAULT_ROWS, History, check_history

@@ -17,8 +17,8 @@ from transformers.utils import logging as transformers_logging
 from ..errors import LayerSelectError
 from ..layers import split_parameters
 from .fresh import fresh_modules, wake
-from .label_words import reads_ahead
 from .model_folders import checked_source
+from .running import reads_ahead
 from .traits import find_traits, reason
 from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
 
