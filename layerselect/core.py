@@ -2,7 +2,7 @@
 
 Both cores offer the same: ``state``, live tensors by name (``scores``, ``status``, ``nonfinite``, ``total_norm``,
 ``group_sums``, ``step``, ``decided``, ``mask``, ``wanted``, ``threshold``, ``kept_share``, ``step_cost``, ``frequency``,
-``trained_frequency``), ``history``, ``unmeasured``, ``fired``, ``step()``, ``written()``, ``close()``.
+``trained_frequency``), ``history``, ``unmeasured``, ``step()``, ``written()``, ``close()``.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ class Core(Protocol):
     #: Which active layers had no gradient in the last step, as far as the host can know. They keep their scores, and are to take
     #: gradients in the next step; the device says the same, later, in ``wanted``.
     unmeasured: list[bool]
-    fired: bool  #: whether a backward pass gave any followed parameter a gradient before the last step
-    taken: bool  #: whether a gradient was gone when that backward pass ended
+    taken: bool  #: whether a gradient was gone when the backward pass before the last step ended
 
     def step(
         self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
@@ -148,10 +147,6 @@ class HostCore:
             "trained_frequency": torch.zeros(length, dtype=torch.int64, device=device),
         }
         self.unmeasured = [False] * length
-
-    @property
-    def fired(self) -> bool:
-        return self._capture.fired
 
     @property
     def taken(self) -> bool:
@@ -253,10 +248,6 @@ class DeviceCore:
     def launches(self) -> int:
         """Kernel launches of the last step."""
         return self._core.launches
-
-    @property
-    def fired(self) -> bool:
-        return self._core.fired
 
     @property
     def taken(self) -> bool:

@@ -108,12 +108,6 @@ class CudaCore:
         return self._core.launches
 
     @property
-    def fired(self) -> bool:
-        """Whether a backward pass gave any parameter a gradient before the last step."""
-        source = self._monitor or self._watch
-        return source is not None and source.fired
-
-    @property
     def taken(self) -> bool:
         """Whether a gradient was gone when the backward pass of the last step ended."""
         source = self._monitor or self._watch

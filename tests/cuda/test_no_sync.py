@@ -167,7 +167,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("GradientWatch", "measured"),
         ("EngineSeen", "__init__"), ("EngineSeen", "close"),
         # What a finished step has noted.
-        *((name, what) for what in ("fired", "taken") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
+        *((name, "taken") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
         # What a saved state holds, before it is taken.
         ("History", "check_state"), ("Mirror", "check_state"),
         # Asked only by a process that has no gradient at all.
@@ -185,7 +185,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         # What is said of the last step on the host, and what gates of the host ask in a step that was not finite.
         *(("NonFinite", name) for name in ("measured", "flagged", "spoils", "_say")),
         ("Gate", "state_dropped"), ("KeepingGate", "state_dropped"),
-        ("Arrival", "__init__"), ("Arrival", "wait"),
+        ("Arrival", "__init__"), ("Arrival", "wait"), ("Arrival", "is_there"),
         ("Mirror", "__init__"), ("Mirror", "read"), ("Mirror", "state_dict"), ("Mirror", "load_state_dict"),
         ("DeviceCore", "__init__"), ("DeviceCore", "close"),
         # The protocol, and the core that is not a device's.
