@@ -18,7 +18,8 @@ from ..layer_view import ModelView
 from ..model_hooks import ModelHook
 from ..profiling import SavedActivations
 from .card import CostFigures
-from .frozen import all_frozen, gradients_from
+from .frozen import all_frozen
+from .maps import gradients_from
 from .memory import Survey
 
 logger = logging.getLogger(__name__)
