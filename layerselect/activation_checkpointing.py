@@ -18,9 +18,10 @@ from torch import nn
 
 from .freezing import asking_gradient
 from .input_gradients import InputGradients, any_requires_grad, free_to_choose, is_floating
+from .layer_view import RECOMPUTES
 from .layers import all_stacks
 from .model_hooks import ModelHook
-from .selective_checkpoint import FLAG, FUNCTION, Plan, SelectiveCheckpoint
+from .selective_checkpoint import FUNCTION, Plan, SelectiveCheckpoint
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class CheckpointBoundary:
         self._plan = Plan() if plan is None else plan
         self._watched: set[bool] = set()  # in training mode, in evaluation mode: whether a pass was watched
         # The model holds this object through its hooks; that it does not hold the model lets both go at once.
-        self._checkpointing = [weakref.ref(module) for module in model.modules() if hasattr(module, FLAG)]
+        self._checkpointing = [weakref.ref(module) for module in model.modules() if hasattr(module, RECOMPUTES)]
         stacks = all_stacks(model)
         self._handles = []
         for depth, module in _on_the_way(model, blocks):
@@ -155,7 +156,7 @@ def _up_to_the_first(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.M
 def _is_checkpointed(module: nn.Module) -> bool:
     """Whether the module is about to call our checkpoint function, which then does what is to be done."""
     ours = isinstance(vars(module).get(FUNCTION), SelectiveCheckpoint)
-    return ours and module.training and getattr(module, FLAG, False)
+    return ours and module.training and getattr(module, RECOMPUTES, False)
 
 
 def _unique(modules: Iterable[nn.Module]) -> list[nn.Module]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .engines import together
 from .errors import LayerSelectError
+from .mirror import Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -108,18 +109,13 @@ class _Copy:
 
     def __init__(self, mask: Tensor, step: int) -> None:
         self.step = step
-        self._event: Any = None
-        if mask.is_cuda:
-            self._values = torch.empty(mask.shape, dtype=mask.dtype, pin_memory=True)
-            with torch.cuda.device(mask.device):
-                self._values.copy_(mask, non_blocking=True)
-                self._event = torch.cuda.Event()
-                self._event.record()
-        else:
-            self._values = mask.clone()
+        self._arrival = Arrival(mask.device) if mask.is_cuda else None
+        self._values = torch.empty_like(mask, device="cpu", pin_memory=mask.is_cuda).copy_(mask, non_blocking=True)
+        if self._arrival is not None:
+            self._arrival.mark(mask.device)
 
     def has_arrived(self) -> bool:
-        return self._event is None or self._event.query()
+        return self._arrival is None or self._arrival.is_there()
 
     def values(self) -> list[int]:
         return self._values.int().tolist()

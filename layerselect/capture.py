@@ -66,10 +66,6 @@ class StepCapture:
         return self._watch.late
 
     @property
-    def fired(self) -> bool:
-        return self._watch.fired
-
-    @property
     def taken(self) -> bool:
         return self._watch.taken
 

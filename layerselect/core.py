@@ -2,7 +2,7 @@
 
 Both cores offer the same: ``state``, live tensors by name (``scores``, ``status``, ``nonfinite``, ``total_norm``,
 ``group_sums``, ``step``, ``decided``, ``mask``, ``wanted``, ``threshold``, ``kept_share``, ``step_cost``, ``frequency``,
-``trained_frequency``), ``history``, ``unmeasured``, ``fired``, ``step()``, ``written()``, ``close()``.
+``trained_frequency``), ``history``, ``unmeasured``, ``step()``, ``written()``, ``close()``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .capture import make_capture
 from .cuda import CudaCore
-from .device_rules import device_rule, to_device
+from .device_copies import to_device
 from .errors import LayerSelectError
 from .history import DEFAULT_ROWS, History
 from .rules import EXCLUDED, MEASURED, Rule
@@ -51,8 +51,7 @@ class Core(Protocol):
     #: Which active layers had no gradient in the last step, as far as the host can know. They keep their scores, and are to take
     #: gradients in the next step; the device says the same, later, in ``wanted``.
     unmeasured: list[bool]
-    fired: bool  #: whether a backward pass gave any followed parameter a gradient before the last step
-    taken: bool  #: whether a gradient was gone when that backward pass ended
+    taken: bool  #: whether a gradient was gone when the backward pass before the last step ended
 
     def step(
         self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
@@ -98,7 +97,7 @@ def make_core(settings: CoreSettings, rule: Rule) -> Core:
     if _has_kernels(settings):
         if _spread_layers(settings):
             logger.info("a layer is spread over devices: PyTorch measures it, and the host waits")
-        elif rule.uses_scores and device_rule(rule, len(settings.layer_names), settings.device) is None:
+        elif rule.uses_scores and rule.kernel_options(len(settings.layer_names), settings.device) is None:
             logger.info("the kernels do not know rule %r: PyTorch applies it, with more launches", rule.name)
         else:
             return DeviceCore(settings)
@@ -148,10 +147,6 @@ class HostCore:
             "trained_frequency": torch.zeros(length, dtype=torch.int64, device=device),
         }
         self.unmeasured = [False] * length
-
-    @property
-    def fired(self) -> bool:
-        return self._capture.fired
 
     @property
     def taken(self) -> bool:
@@ -255,10 +250,6 @@ class DeviceCore:
         return self._core.launches
 
     @property
-    def fired(self) -> bool:
-        return self._core.fired
-
-    @property
     def taken(self) -> bool:
         return self._core.taken
 
@@ -270,7 +261,7 @@ class DeviceCore:
     ) -> Outcome:
         if rule is not self._rule or rule.revision != self._revision:
             self._rule, self._revision = rule, rule.revision
-            self._options = device_rule(rule, self._length, self._device)
+            self._options = rule.kernel_options(self._length, self._device)
         options = self._options
         if options is None:
             if rule.uses_scores:

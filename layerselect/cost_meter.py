@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from .costs import LayerCosts
 from .errors import LayerSelectError
+from .layer_view import ModelView
 from .model_hooks import ModelHook
-from .rules.base import ModelView
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from .errors import LayerSelectError
-from .rules.base import ModelView
+from .layer_view import RECOMPUTES, ModelView
 from .saved_words import shown
-from .selective_checkpoint import FLAG
 
 #: Sums of what is larger could leave the range of floats.
 _MOST = 1e100
@@ -170,7 +169,7 @@ class _Counter:
         forward = [float(_weights(module)) for module in self._view.modules]
         weight_gradient = [float(sum(p.numel() for _, p in layer)) for layer in self._view.parameters]
         # A checkpointed block runs forward once more where the backward pass comes to it.
-        recomputed = [1.0 + bool(getattr(module, FLAG, False)) for module in self._view.modules]
+        recomputed = [1.0 + bool(getattr(module, RECOMPUTES, False)) for module in self._view.modules]
         self._input_gradient = [runs * weights for runs, weights in zip(recomputed, forward, strict=True)]
         for module, above in self._outside():
             self._add_outside(module, above)

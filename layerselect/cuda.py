@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _backend
-from .device_rules import to_device
+from .device_copies import to_device
 from .engine_seen import EngineSeen
 from .gradient_watch import GradientWatch
 from .scaling import Scaling
@@ -108,12 +108,6 @@ class CudaCore:
         return self._core.launches
 
     @property
-    def fired(self) -> bool:
-        """Whether a backward pass gave any parameter a gradient before the last step."""
-        source = self._monitor or self._watch
-        return source is not None and source.fired
-
-    @property
     def taken(self) -> bool:
         """Whether a gradient was gone when the backward pass of the last step ended."""
         source = self._monitor or self._watch
@@ -137,7 +131,7 @@ class CudaCore:
         """Closes the step on the current stream. Waits for nothing.
 
         Args:
-            rule: from :func:`layerselect.device_rules.device_rule`.
+            rule: from :meth:`layerselect.Rule.kernel_options`.
             active: for each layer, whether it was to take gradients; the others' scores are held.
             first_layer: the layers below it take no part in the selection.
             scaling: how the gradients are scaled, on the device. With it, a gradient that is not finite, or a ``found_inf``

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _backend
-from .device_rules import to_device
+from .device_copies import to_device
 from .fresh_state import begin_state
 from .fused_gate import FusedGate
 from .gating import Gate
@@ -121,7 +121,7 @@ class _Room:
     def _places_now(self) -> list[int]:
         if self._plain:
             return list(map(Tensor.data_ptr, self._tensors))
-        return [held_here(tensor.detach()).data_ptr() for tensor in self._tensors]
+        return [held_here(tensor).data_ptr() for tensor in self._tensors]
 
 
 class KeepingGate(Gate):
@@ -249,7 +249,7 @@ class KeepingGate(Gate):
 
     def _is_replaced(self, h: _Held) -> bool:
         if h.key is None:
-            return held_here(h.parameter.detach()).data_ptr() != held_here(h.tensor).data_ptr()
+            return held_here(h.parameter).data_ptr() != held_here(h.tensor).data_ptr()
         return self._state_of(h.parameter).get(h.key) is not h.tensor
 
     def _state_of(self, parameter: nn.Parameter) -> dict[Any, Any]:

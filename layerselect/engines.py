@@ -11,8 +11,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,8 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .errors import LayerSelectError
 from .foreign_engines import why_foreign
-from .layer_freezer import LayerFreezer
-from .model_hooks import ModelHook
 from .sharding import is_spread
 
 
@@ -34,7 +30,7 @@ def processes() -> int:
 
 def together(model: nn.Module) -> list[int]:
     """The processes that train ``model`` together, as its engine says; without one, all of them."""
-    ddp = _ddp_in(model)
+    ddp = ddp_in(model)
     if ddp is not None:
         return sorted(torch.distributed.get_process_group_ranks(ddp.process_group))
     meshes = {p.device_mesh for p in model.parameters() if is_spread(p)}
@@ -45,9 +41,9 @@ def together(model: nn.Module) -> list[int]:
 
 def why_final_late(model: nn.Module) -> str | None:
     """Why the gradients of ``model`` may be final only after the backward pass; None if they are final in it."""
-    if _ddp_in(model) is not None:
+    if ddp_in(model) is not None:
         return "DistributedDataParallel averages the gradients after the hooks on them have run"
-    if _has_shards(model):
+    if has_shards(model):
         return "the parameters are sharded, and hooks do not see gradients of shards"
     if processes() > 1:
         return f"{processes()} processes train together, so the gradients may be averaged after the backward pass"
@@ -77,9 +73,9 @@ def check_freezing(model: nn.Module) -> None:
     Raises:
         LayerSelectError: with the reason and the remedy.
     """
-    ddp = _ddp_in(model)
+    ddp = ddp_in(model)
     if ddp is not None:
-        _check_ddp(ddp)
+        check_ddp(ddp)
 
 
 def put_shards_back(model: nn.Module) -> None:
@@ -91,76 +87,22 @@ def put_shards_back(model: nn.Module) -> None:
             module.reshard()
 
 
-class EngineWatch:
-    """Notices what a selector could not know of its model's engine when it was built.
-
-    Where several processes train and the model was given without its engine, mode ``freeze`` freezes nothing before the
-    first forward pass that training makes, since ``DistributedDataParallel`` never averages what it finds frozen when it is
-    built. That pass shows whether it runs the model.
-
-    Args:
-        model: the selector's.
-        freezer: the selector's; held back until the engine was seen.
-        mode, capture: the selector's.
-    """
-
-    def __init__(self, model: nn.Module, freezer: LayerFreezer, *, mode: str, capture: str) -> None:
-        self._processes = processes()
-        self._any_will_do = mode != "freeze" and capture == "step"
-        self._freezer = weakref.ref(freezer)
-        self._under_ddp: bool | None = None  # None: not seen yet
-        self._handle: Any = None
-        if mode == "freeze" and self._processes > 1 and _ddp_in(model) is None and not _has_shards(model):
-            freezer.hold()
-            self._handle = model.register_forward_pre_hook(ModelHook(self._look))
-
-    def check(self) -> None:
-        """To be called when gradients have been computed.
-
-        Raises:
-            LayerSelectError: they were computed in no forward pass of the model, or the process group is newer than the
-                selector, which was then built for a process that is alone.
-        """
-        if self._processes != processes() and not self._any_will_do:
-            raise LayerSelectError(
-                "the process group was set up after the selector was built: build the selector after init_process_group()"
-            )
-        if self._handle is not None and self._under_ddp is None:
-            raise LayerSelectError(
-                f"mode='freeze' has to see the forward passes of the model where {self._processes} processes train together, "
-                "and there was none: give the selector the module that the training calls, or use mode='gate'"
-            )
-
-    def close(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-
-    def _look(self, module: nn.Module, args: Any) -> None:
-        ddp = DistributedDataParallel._get_active_ddp_module()
-        if ddp is not None:
-            _check_ddp(ddp)
-            if self._under_ddp is False:
-                raise LayerSelectError(
-                    "the model was wrapped in DistributedDataParallel after layers of it had been frozen, and these would not "
-                    "be averaged: wrap it first, then build the selector"
-                )
-            self._under_ddp = True
-        elif self._under_ddp is None and torch.is_grad_enabled():
-            self._under_ddp = False
-        freezer = self._freezer()
-        if freezer is not None and self._under_ddp is not None:
-            freezer.release()
-
-
-def _ddp_in(model: nn.Module) -> DistributedDataParallel | None:
+def ddp_in(model: nn.Module) -> DistributedDataParallel | None:
+    """The engine that averages the gradients of ``model`` or of a part of it."""
     return next((module for module in model.modules() if isinstance(module, DistributedDataParallel)), None)
 
 
-def _has_shards(model: nn.Module) -> bool:
+def has_shards(model: nn.Module) -> bool:
+    """Whether some parameter is spread over processes."""
     return any(map(is_spread, model.parameters()))
 
 
-def _check_ddp(ddp: DistributedDataParallel) -> None:
+def check_ddp(ddp: DistributedDataParallel) -> None:
+    """Refuses mode ``freeze`` under an engine that waits for the gradients of frozen layers.
+
+    Raises:
+        LayerSelectError: with the remedy.
+    """
     if ddp.static_graph:
         problem = "with static_graph=True, which"
     elif not ddp.find_unused_parameters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from operator import is_
 from typing import Any
 
@@ -12,9 +13,17 @@ from torch import Tensor, nn
 from .fresh_state import begin_state, start_momentum
 from .gating import Gate, step_parts
 from .nonfinite import NonFinite
-from .sharding import is_spread
+from .sharding import held_gradient, held_here, is_spread
 
 Part = tuple[int, list[nn.Parameter]]
+
+
+class _Kind(Enum):
+    """What the parameters of a part are."""
+
+    WHOLE = "tensors that one kernel takes"
+    SPREAD = "``DTensor``, of which one kernel takes what this process holds"
+    MIXED = "left to the optimizer"
 
 
 class FusedGate(Gate):
@@ -81,8 +90,8 @@ class FusedParts:
 
     It gives each part what the optimizer's own ``step()`` gives it, bit for bit, without looking through all groups for each:
     where a parameter's state is, is found once, and anew where the optimizer's ``state`` holds other dictionaries. What these calls
-    would not do as the optimizer does (a learning rate that is a tensor, gradients spread over processes, a part of several dtypes) is
-    left to its ``step()``.
+    would not do as the optimizer does (a learning rate that is a tensor, a part of several dtypes, or spread over processes in part) is
+    left to its ``step()``. Of a ``DTensor`` the kernels are given what this process holds, which is all that its own operations do.
 
     Args:
         optimizer: one that :func:`layerselect.device_gates.takes_found_inf`.
@@ -94,7 +103,7 @@ class FusedParts:
         self._parts: object = None
         self._all_states: list[Any] = []
         self._states: list[list[list[dict[str, Any] | None]]] = []
-        self._plain: list[list[bool]] = []
+        self._kinds: list[list[_Kind]] = []
 
     def step(self, parts: Sequence[tuple[int, list[Part]]], found_inf: Tensor) -> None:
         """A step of every part whose number is 0.
@@ -118,7 +127,7 @@ class FusedParts:
             for layer, (_, own) in enumerate(parts):
                 for index, (place, parameters) in enumerate(own):
                     gradients = [p.grad for p in parameters]
-                    states = self._states[layer][index]
+                    states, kind = self._states[layer][index], self._kinds[layer][index]
                     if any(g is None for g in gradients):
                         there = [i for i, g in enumerate(gradients) if g is not None]
                         if not there:
@@ -127,10 +136,15 @@ class FusedParts:
                         gradients = [gradients[i] for i in there]
                         states = [states[i] for i in there]
                     group = groups[place]
-                    if not self._plain[layer][index] or not _is_plain(group) or gradients[0].is_sparse:
+                    if kind is _Kind.MIXED or not _is_plain(group) or gradients[0].is_sparse:
                         optimizer.found_inf = stops[layer]
                         step_parts(optimizer, [(place, parameters)])
-                    elif self._is_sgd:
+                        continue
+                    if kind is _Kind.SPREAD:
+                        gradients = [held_gradient(p) for p in parameters]
+                        parameters = [held_here(p) for p in parameters]
+                        states = [{key: held_here(value) for key, value in state.items()} for state in states]
+                    if self._is_sgd:
                         self._sgd(group, parameters, gradients, states, stops[layer], scale)
                     else:
                         self._adam(group, parameters, gradients, states, stops[layer], advances[layer], scale)
@@ -161,7 +175,10 @@ class FusedParts:
             return
         self._parts, self._all_states = parts, list(states)
         self._states = [[[optimizer.state.get(p) for p in parameters] for _, parameters in own] for _, own in parts]
-        self._plain = [[_is_uniform(parameters) for _, parameters in own] for _, own in parts]
+        self._kinds = [
+            [_kind(parameters, states) for (_, parameters), states in zip(own, known, strict=True)]
+            for (_, own), known in zip(parts, self._states, strict=True)
+        ]
 
     def _adam(
         self,
@@ -228,8 +245,20 @@ def _is_plain(group: dict[str, Any]) -> bool:
     return not any(isinstance(number, Tensor) for number in numbers) and not group.get("differentiable")
 
 
-def _is_uniform(parameters: Sequence[nn.Parameter]) -> bool:
-    return len({(p.device, p.dtype) for p in parameters}) == 1 and not any(map(is_spread, parameters))
+def _kind(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any] | None]) -> _Kind:
+    """Whether one kernel takes all of them, as they are or as this process holds them."""
+    if len({(p.device, p.dtype) for p in parameters}) > 1:
+        return _Kind.MIXED
+    spread = {is_spread(p) for p in parameters}
+    for parameter, state in zip(parameters, states, strict=True):
+        spread |= {
+            is_spread(value) and value.placements == parameter.placements
+            for key, value in (state or {}).items()
+            if key != "step" and value is not None
+        }
+    if len(spread) > 1:
+        return _Kind.MIXED
+    return _Kind.SPREAD if True in spread else _Kind.WHOLE
 
 
 def _undecided() -> list[bool]:

@@ -37,6 +37,10 @@ class Arrival:
             return
         self._event.record(stream)
 
+    def is_there(self) -> bool:
+        """Whether the copy has arrived; the host waits for nothing."""
+        return self._event.query()
+
     def wait(self) -> None:
         """Makes the host wait until the copy has arrived."""
         self._event.synchronize()

@@ -14,11 +14,12 @@ from torch.utils.checkpoint import checkpoint
 
 from .freezing import asking_gradient
 from .input_gradients import InputGradients, any_requires_grad, free_to_choose, is_floating
+from .layer_view import RECOMPUTES
 
 logger = logging.getLogger(__name__)
 
 #: Where modules of ``transformers`` keep what they call to checkpoint, and whether they do.
-FUNCTION, FLAG = "_gradient_checkpointing_func", "gradient_checkpointing"
+FUNCTION = "_gradient_checkpointing_func"
 
 # Arguments of the checkpoint function itself, not of what it runs.
 _OPTIONS = (inspect.signature(checkpoint).parameters.keys() | {"preserve_rng_state"}) - {"function", "args", "kwargs"}
@@ -112,14 +113,14 @@ def _module_of(function: Callable[..., Any]) -> nn.Module | None:
 @contextmanager
 def _switched_off_inside(block: nn.Module) -> Iterator[None]:
     """Some attention modules know of checkpointing too, and then make a constant require a gradient (T5's position bias)."""
-    inside = [module for module in block.modules() if module is not block and vars(module).get(FLAG)]
+    inside = [module for module in block.modules() if module is not block and vars(module).get(RECOMPUTES)]
     for module in inside:
-        setattr(module, FLAG, False)
+        setattr(module, RECOMPUTES, False)
     try:
         yield
     finally:
         for module in inside:
-            setattr(module, FLAG, True)
+            setattr(module, RECOMPUTES, True)
 
 
 def _plainly(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:

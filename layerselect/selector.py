@@ -20,13 +20,15 @@ from .clipping import Clipping, norm_to_clip
 from .compiled import CompileWatch, is_compiled
 from .copied import CopiedSelector
 from .core import CoreSettings, Outcome, make_core
-from .engines import EngineWatch, check_engine, put_shards_back
+from .engine_watch import EngineWatch
+from .engines import check_engine, put_shards_back
 from .errors import LayerSelectError
 from .foreign_engines import explain_missing
 from .history import DEFAULT_ROWS, History, check_history
 from .holdings import Holdings, register, take_over, unregister
 from .layer_freezer import LayerFreezer
 from .layer_hints import check_is_module
+from .layer_view import ModelView
 from .layers import LayeredParameters, LayerSpec, all_stacks, split_parameters
 from .modes import resolve_capture, resolve_lag, resolve_mode
 from .nonfinite import not_finite
@@ -35,7 +37,7 @@ from .optimizers import check_parameters, unwrap_optimizer
 from .parameter_places import ParameterPlaces
 from .readings import Readings
 from .registrations import Registrations
-from .rules import EXCLUDED, ModelView, Rule, make_rule
+from .rules import EXCLUDED, Rule, make_rule
 from .saved import Saved
 from .scaling import GradScaler, Scaling, read_scaling
 from .schedule import Schedule

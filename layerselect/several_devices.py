@@ -76,11 +76,6 @@ class SeveralDevicesCore:
         }
 
     @property
-    def fired(self) -> bool:
-        """Whether a backward pass gave any parameter a gradient before the last step."""
-        return any(part.core.fired for part in self._parts)
-
-    @property
     def taken(self) -> bool:
         """Whether a gradient was gone when the backward pass of the last step ended."""
         return any(part.core.taken for part in self._parts)

@@ -411,7 +411,7 @@ def test_step_out_of_place_is_refused():
         ({"warmup": -1}, "warmup=-1"),
         ({"probe_every": 1.5}, "probe_every=1.5"),
         ({"lag": -1}, "lag=-1"),
-        ({"rule": "varience"}, "no rule 'varience'; the rules are: variance"),
+        ({"rule": "varience"}, "no rule 'varience'; the rules are: all, block-cyclic"),
         ({"rule": "topk:kk=2"}, "no option 'kk'; it has: k"),
         ({"rule": 3}, "rule=3"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from .intervals import Contributions
 from .maps import LinearMap
 from .memory import Survey
 from .resnorm import Solved
+from .settings import MeasureSettings
 from .sweep import Swept
-
-if TYPE_CHECKING:
-    from .measure import MeasureSettings
 
 
 def assemble(
@@ -99,7 +97,7 @@ def _known(value: float | None) -> float | None:
 
 
 def _versions() -> dict[str, str]:
-    from .. import __version__
+    from .._version import __version__
 
     found = {"layerselect": __version__, "torch": torch.__version__}
     try:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from ..cost_meter import CostMeter
 from ..costs import LayerCosts
 from ..errors import LayerSelectError
+from ..layer_view import ModelView
 from ..model_hooks import ModelHook
 from ..profiling import SavedActivations
-from ..rules.base import ModelView
 from .card import CostFigures
-from .frozen import all_frozen, gradients_from
+from .frozen import all_frozen
+from .maps import gradients_from
 from .memory import Survey
 
 logger = logging.getLogger(__name__)

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..freezing import Freezer, asking_gradient
-from ..model_hooks import ModelHook
-
-if TYPE_CHECKING:
-    from .maps import LinearMap
+from ..freezing import Freezer
 
 
 @contextmanager
@@ -53,28 +47,6 @@ def only_trainable(model: nn.Module, modules: Sequence[str]) -> Iterator[list[nn
             yield chosen
         finally:
             freezer.apply([False])
-
-
-@contextmanager
-def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
-    """In a frozen model, autograd begins at the outputs of ``maps``.
-
-    What needs no gradient yet becomes a copy of a leaf that does: some architectures work in place on it, which a leaf does not
-    allow. So the graph begins at the lowest watched map, and no weight gradient is computed anywhere.
-    """
-    handles = [linear.module.register_forward_hook(ModelHook(_begin_here)) for linear in maps]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _begin_here(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-    if output.requires_grad:
-        return output
-    leaf = asking_gradient(output)
-    return leaf.clone() if torch.is_grad_enabled() else leaf
 
 
 @contextmanager

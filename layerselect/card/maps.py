@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from ..freezing import asking_gradient
 from ..layers import LayerSpec, clean_name, split_parameters
 from ..linear_kind import is_linear
 from ..model_hooks import ModelHook
@@ -124,3 +127,25 @@ def hooked(maps: Sequence[LinearMap], hook: Callable[..., None]) -> Iterator[Non
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
+    """In a frozen model, autograd begins at the outputs of ``maps``.
+
+    What needs no gradient yet becomes a copy of a leaf that does: some architectures work in place on it, which a leaf does not
+    allow. So the graph begins at the lowest watched map, and no weight gradient is computed anywhere.
+    """
+    handles = [linear.module.register_forward_hook(ModelHook(_begin_here)) for linear in maps]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _begin_here(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    if output.requires_grad:
+        return output
+    leaf = asking_gradient(output)
+    return leaf.clone() if torch.is_grad_enabled() else leaf

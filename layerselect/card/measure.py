@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,9 +18,10 @@ from .card import LayerCard
 from .cost import layer_costs
 from .fingerprints import data_fingerprint, model_facts
 from .frozen import all_frozen
-from .losses import LIKELIHOODS, BatchLoss, Counted, Loss, examples, tensors, to_device
+from .losses import BatchLoss, Counted, Loss, examples, tensors, to_device
 from .maps import WatchedLayers, find_maps
 from .memory import MemoryPlan, Survey, plan_memory, survey
+from .settings import MeasureSettings
 from .sweep import Sweeper
 
 logger = logging.getLogger(__name__)
@@ -31,34 +31,6 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 #: Below this rank correlation between resamples the order of the layers is not to be relied on.
 STABLE = 0.8
-
-
-@dataclass(frozen=True)
-class MeasureSettings:
-    """How a card is measured; see :func:`measure`."""
-
-    targets: str | None = None
-    ridge: float = 1e-3
-    check: float = 1 / 3
-    probes: int = 2
-    likelihood: str | None = None
-    rank: int = 16
-    timed: bool = True
-    adapt_steps: int = 0
-    adapt_lr: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check(self.ridge >= 0, "ridge", self.ridge, "must not be negative")
-        _check(0 <= self.check < 1, "check", self.check, "is not in [0, 1)")
-        _check(self.probes >= 1, "probes", self.probes, "must be at least 1")
-        _check(self.rank >= 1, "rank", self.rank, "must be at least 1")
-        _check(self.adapt_steps >= 0, "adapt_steps", self.adapt_steps, "must not be negative")
-        _check(self.adapt_lr > 0, "adapt_lr", self.adapt_lr, "must be above 0")
-        _check(
-            self.likelihood is None or self.likelihood in LIKELIHOODS, "likelihood", self.likelihood,
-            f"is not one of {', '.join(LIKELIHOODS)}",
-        )  # fmt: skip
 
 
 def measure(
@@ -249,8 +221,3 @@ class _Counter:
 
 def _size(batch: Any) -> int:
     return sum(tensor.numel() for tensor in tensors(batch))
-
-
-def _check(condition: bool, name: str, value: object, reason: str) -> None:
-    if not condition:
-        raise LayerSelectError(f"measure: {name}={value!r} {reason}")

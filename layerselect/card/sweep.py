@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..padding import PaddingMasks
-from .frozen import gradients_from
 from .intervals import Contributions
 from .losses import BatchLoss, Counted, directions, likelihood_of, positions_that_matter
-from .maps import LinearMap
+from .maps import LinearMap, gradients_from
 from .memory import Survey
 from .projection import Projection
 from .resnorm import Features, Solved
+from .settings import MeasureSettings
 from .statistics import Statistics
-
-if TYPE_CHECKING:
-    from .measure import MeasureSettings
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _rate_of(text: str) -> tuple[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     from ..report.compare import write_compare_report
-    from ..tasks.compare import CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
+    from ..tasks.compare import CompareConfig, compare_report, comparison_rows, csv_table, markdown_table, run_compare
     from ..tasks.compare.methods import split_list
     from ..tasks.intent.config import DEMO_DEFAULTS as INTENT_DEMO
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
@@ -125,6 +125,6 @@ def run(args: argparse.Namespace) -> int:
         aside = folder / f"{name}.new"
         aside.write_text(text, encoding="utf-8")
         aside.replace(folder / name)
-    write_compare_report(folder / "report.html", comparison, rows)
+    write_compare_report(folder / "report.html", compare_report(comparison, rows))
     print_comparison(comparison, rows)
     return 1 if comparison.failed else 0

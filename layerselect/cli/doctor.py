@@ -95,7 +95,7 @@ def _python() -> Finding:
 def _torch() -> list[Finding]:
     import torch
 
-    from .. import __version__
+    from .._version import __version__
 
     built_for = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     devices = f"{torch.cuda.device_count()} CUDA device(s)" if torch.cuda.is_available() else "no CUDA device"

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from ..rules.registry import built_in
 from .options import apply_threads
 from .settings import SettingGroups, add_job
 
@@ -20,11 +21,18 @@ importance.json, history.safetensors, predictions.jsonl, adapter/ and report.htm
 where --resume continues an interrupted run. Label new revisions with 'layerselect predict --adapter OUT'.
 """
 
-# Every name that layerselect.rules.available() gives without further packages.
-RULES = """how layers are selected. By their gradients: variance, topk:k=4, fraction:p=0.5, threshold:gamma=0.1,
-probe-once:steps=5, cost-aware:budget=0.7. Without: all, none, upper:p=0.5, fixed:layers=[0,1], random:k=4, lisa:n=2;interval=20,
-block-cyclic:interval=50, ist:update_every=10, cosine, weight-norm, layer-card:card="DIR";k=4. Options after a colon, separated by ';', are JSON: texts in
-double quotes, as in 'cosine:base="topk:k=4"'. Installed packages may add names"""
+
+def rules_help() -> str:
+    """What the help of ``--rule`` says: every rule of the package, as it is written."""
+    rules = built_in().values()
+    by_scores, others = (
+        ", ".join(rule.example or rule.name for rule in rules if rule.uses_scores is wanted) for wanted in (True, False)
+    )
+    return (
+        f"how layers are selected. By their gradients: {by_scores}. Without them: {others}. Options follow a colon, separated by "
+        "';'. Their values are JSON: texts stand in double quotes. Installed packages may add rules"
+    )
+
 
 _OWN = ("run", "command", "verbose", "threads", "resume", "overwrite", "interrupted_hint")
 
@@ -61,7 +69,7 @@ def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ())
     text.add_argument("--summary", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
                       help="edits: put the kind and size of the edit in front (default: yes)")  # fmt: skip
     groups.add(text, "--max-length", "longer inputs are cut, in tokens", default=64, kind=int, metavar="N")
-    trained = groups.trained(rule=RULES)
+    trained = groups.trained(rule=rules_help())
     groups.add(trained, "--head", "classifier: a classification head on the model; generate: a decoder writes the label's "
                "words", default="classifier", choices=("classifier", "generate"))  # fmt: skip
     groups.trunk()

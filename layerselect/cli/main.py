@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    from .. import __version__
+    from .._version import __version__
 
     parser = _Parser(
         prog="layerselect",

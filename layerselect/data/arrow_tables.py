@@ -196,7 +196,17 @@ def _ipc(arrow: Any, content: bytes) -> Iterator[Any]:
 
 def _errors(arrow: Any) -> tuple[type[BaseException], ...]:
     """What pyarrow raises of files that are broken, some of it only where a cell is looked at."""
-    return (arrow.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError, IndexError, MemoryError, SystemError)
+    return (
+        arrow.ArrowException,
+        OSError,
+        ValueError,
+        OverflowError,
+        TypeError,
+        KeyError,
+        IndexError,
+        MemoryError,
+        SystemError,
+    )
 
 
 def _features(schema: Any) -> Any:

@@ -1,18 +1,28 @@
-"""Rules: how scores become a selection. One file per kind; a new rule touches nothing but the registry."""
+"""Rules: how scores become a selection. A rule is one file of this folder; nothing else names it."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ..layer_view import ModelView
 from ..status import EXCLUDED, MEASURED, NEVER_MEASURED
-from .base import ModelView, Rule, Selection
+from .all_layers import All
+from .base import Rule, Selection
 from .block_cyclic import BlockCyclic
 from .cosine import Cosine
 from .cost_aware import CostAware
+from .fixed import Fixed
+from .fraction import Fraction
 from .ist import Ist
-from .layer_card import LayerCardRule
 from .lisa import Lisa
+from .no_layers import NoLayers
 from .probe_once import ProbeOnce
 from .random_layers import RandomLayers
-from .ranked import Fraction, Threshold, TopK
 from .registry import available, make_rule
-from .static import All, Fixed, NoLayers, Upper
+from .threshold import Threshold
+from .topk import TopK
+from .upper import Upper
 from .variance_split import VarianceSplit
 from .weight_norm import WeightNorm
 
@@ -43,3 +53,9 @@ __all__ = [
     "available",
     "make_rule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LayerCardRule":  # a card is made of more than rules may be
+        return importlib.import_module("layerselect.card.rule").LayerCardRule
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

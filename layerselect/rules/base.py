@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._backend import load as load_backend
 from ..errors import LayerSelectError
+from ..layer_view import ModelView
 from ..mirror import Mirror
 from ..saved_schema import Fields, Items, Kind, Mismatch, Numbers, Whole, check
 from ..saved_words import shown
-from ..status import EXCLUDED, MEASURED, NEVER_MEASURED
+from ..status import EXCLUDED
 
 
 @dataclass(frozen=True)
@@ -38,28 +39,6 @@ class Selection:
     step_cost: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class ModelView:
-    """What a rule that needs more than scores may look at.
-
-    Attributes:
-        model: the module that the selector was built for.
-        layer_names: qualified names of the L layers, in forward order.
-        modules: the block of each layer; its forward pass is the layer's.
-        parameters: for each layer, its own trainable parameters with their qualified names.
-        device: where the selection is made: that of the first layer.
-        takes: whether a parameter takes a gradient in the next pass. In mode ``freeze`` those of frozen layers do not, though they
-            require one.
-    """
-
-    model: nn.Module
-    layer_names: list[str]
-    modules: list[nn.Module]
-    parameters: list[list[tuple[str, nn.Parameter]]]
-    device: torch.device
-    takes: Callable[[nn.Parameter], bool] = lambda parameter: parameter.requires_grad
-
-
 class Rule(ABC):
     """Maps the scores of L layers to the layers to train.
 
@@ -70,6 +49,8 @@ class Rule(ABC):
 
     #: The name on the command line and in checkpoints.
     name: ClassVar[str]
+    #: How it is written there with the options that matter, for the help text; empty where there are none.
+    example: ClassVar[str] = ""
     #: Whether :meth:`select` reads the scores. Where it does not, the selection is made before the backward pass, on the
     #: host, and frozen layers need no probing.
     uses_scores: ClassVar[bool] = True
@@ -136,6 +117,22 @@ class Rule(ABC):
             scores: float32 [L]; meaningful where ``status`` is ``MEASURED``.
             status: uint8 [L]; ``EXCLUDED``, ``MEASURED`` or ``NEVER_MEASURED``.
         """
+
+    def kernel_options(self, num_layers: int, device: torch.device) -> dict[str, Any] | None:
+        """What the kernels are told in order to apply the rule themselves; ``None`` where only the host can apply it.
+
+        A class that overrides :meth:`select` alone inherits none: the kernels would apply what it changed.
+
+        Args:
+            num_layers: L.
+            device: where the selection is made. Tensors among the options have to be there.
+        """
+        return None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "select" in vars(cls) and "kernel_options" not in vars(cls):
+            cls.kernel_options = Rule.kernel_options  # type: ignore[method-assign]
 
     def after_step(self, scores: Tensor, status: Tensor) -> None:  # noqa: B027, most rules need none
         """Shows the rule what a step measured; called by the selector at the end of each step after the warm-up.
@@ -239,35 +236,3 @@ def drawn(layers: Iterable[int], status: Tensor) -> Selection:
     mask = torch.zeros(status.numel(), dtype=torch.bool)
     mask[list(layers)] = True
     return Selection(mask.to(status.device, non_blocking=True) & (status != EXCLUDED), no_threshold(status))
-
-
-def base_rule(owner: str, base: str | Rule) -> Rule:
-    """The rule that decides for rule ``owner`` from numbers that are not its own scores.
-
-    Raises:
-        LayerSelectError: it does not decide by scores.
-    """
-    from .registry import make_rule  # the registry knows every rule, and so imports this module
-
-    rule = make_rule(base)
-    if not rule.uses_scores:
-        raise LayerSelectError(
-            f"rule {owner!r}: base={rule.name!r} looks at no scores; use one that does, such as 'variance' or 'topk:k=4'"
-        )
-    return rule
-
-
-def choose_by(base: Rule, values: Sequence[float], status: Tensor) -> Selection:
-    """What ``base`` decides if ``values`` are the scores, less the layers whose gradient is not finite.
-
-    Args:
-        values: one for each layer; NaN is a layer that was never measured.
-        status: uint8 [L], of the gradients; the selection is on its device.
-    """
-    scores = torch.tensor(values, dtype=torch.float32)
-    known = torch.full((len(values),), MEASURED, dtype=torch.uint8).masked_fill(scores.isnan(), NEVER_MEASURED)
-    selection = base.select(scores, known)
-    return Selection(
-        selection.mask.to(status.device, non_blocking=True) & (status != EXCLUDED),
-        selection.threshold.to(status.device, non_blocking=True),
-    )

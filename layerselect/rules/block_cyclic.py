@@ -35,6 +35,7 @@ class BlockCyclic(Rule):
     seed: int = 0
 
     name = "block-cyclic"
+    example = "block-cyclic:interval=50"
     uses_scores = False
     draws = True
 

@@ -14,12 +14,14 @@ from torch.nn.functional import cosine_similarity
 
 from ..engines import processes
 from ..errors import LayerSelectError
+from ..layer_view import ModelView
 from ..mirror import Mirror
 from ..model_hooks import ModelHook
 from ..padding import MasksAround, PaddingMasks
 from ..saved_schema import Mapped, Numbers
 from ..status import EXCLUDED
-from .base import MirrorState, ModelView, Rule, Selection, base_rule, check_saved, choose_by, no_threshold
+from .base import MirrorState, Rule, Selection, check_saved, no_threshold
+from .wrapping import base_rule, choose_by
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Cosine(Rule):
     base: str | Rule = "variance"
 
     name = "cosine"
+    example = 'cosine:base="topk:k=4"'
     uses_scores = False  # not those of the gradients
 
     def __post_init__(self) -> None:

@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..cost_meter import CostMeter
 from ..costs import LayerCosts, count_costs
+from ..device_copies import to_device
 from ..errors import LayerSelectError
+from ..layer_view import ModelView
 from ..saved_schema import Mapped
-from .base import ModelView, Rule, Selection, check_fraction, check_saved
+from ..status import MEASURED
+from .base import Rule, Selection, check_fraction, check_saved
+from .registry import make_rule
 from .variance_split import VarianceSplit
 
 logger = logging.getLogger(__name__)
@@ -58,9 +63,9 @@ class CostAware(Rule):
     costs: str | LayerCosts | Mapping[str, Any] | list[float] = "counted"
 
     name = "cost-aware"
+    example = "cost-aware:budget=0.7"
 
     def __post_init__(self) -> None:
-        from .registry import make_rule  # which knows this class
 
         check_fraction(self.name, "budget", self.budget)
         self.base: Rule = make_rule(self.base)
@@ -136,6 +141,17 @@ class CostAware(Rule):
         chosen = self.base.select(scores, status)
         mask, share, cost = self._backend.within_budget(scores, status, chosen.mask, self.cost_table, self.limit)
         return Selection(mask, chosen.threshold, kept_share=share, step_cost=cost)
+
+    def kernel_options(self, num_layers: int, device: torch.device) -> dict[str, Any] | None:
+        """Those of ``base``, or its choice where that never changes, with the costs."""
+        base = self.base.kernel_options(num_layers, device)
+        if base is None and not self.base.uses_scores and not self.base.state_dict():
+            status = torch.full((num_layers,), MEASURED, dtype=torch.uint8)
+            mask = self.base.select(torch.full((num_layers,), math.nan), status).mask
+            base = {"kind": "fixed", "fixed": to_device(mask, device)}
+        if base is None:
+            return None
+        return {**base, "costs": to_device(self.cost_table, device), "budget": self.limit}
 
     def after_step(self, scores: Tensor, status: Tensor) -> None:
         self.base.after_step(scores, status)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..arguments import seeded
 from ..errors import LayerSelectError
+from ..layer_view import ModelView
 from ..saved_schema import Numbers, Whole
-from .base import GeneratorState, ModelView, Rule, Selection, check_count, check_fraction, check_saved, drawn
+from .base import GeneratorState, Rule, Selection, check_count, check_fraction, check_saved, drawn
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Ist(Rule):
     probe: Probe | None = field(default=None, init=False, repr=False)
 
     name = "ist"
+    example = "ist:update_every=10"
     uses_scores = False
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ class Lisa(Rule):
     seed: int = 0
 
     name = "lisa"
+    example = "lisa:n=2;interval=20"
     uses_scores = False
     draws = True
 

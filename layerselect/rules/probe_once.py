@@ -8,22 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layer_view import ModelView
 from ..mirror import Mirror
 from ..saved_schema import Mapped, Maybe, Numbers
 from ..status import EXCLUDED, MEASURED
 from .base import (
     MirrorState,
-    ModelView,
     Rule,
     Selection,
-    base_rule,
     check_count,
     check_saved,
-    choose_by,
     drawn,
     layer_list,
     no_threshold,
 )
+from .wrapping import base_rule, choose_by
 
 
 @dataclass(eq=False)
@@ -47,6 +46,7 @@ class ProbeOnce(Rule):
     base: str | Rule = "fraction:p=0.5"
 
     name = "probe-once"
+    example = "probe-once:steps=5"
     uses_scores = False  # not in select(): the scores come with after_step()
 
     def __post_init__(self) -> None:

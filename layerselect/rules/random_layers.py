@@ -27,6 +27,7 @@ class RandomLayers(Rule):
     seed: int = 0
 
     name = "random"
+    example = "random:k=4"
     uses_scores = False
     draws = True
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
+import pkgutil
+import sys
 from dataclasses import fields, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -11,51 +14,39 @@ from typing import Any
 from ..errors import LayerSelectError
 from ..saved_words import shown
 from .base import Rule
-from .block_cyclic import BlockCyclic
-from .cosine import Cosine
-from .cost_aware import CostAware
-from .ist import Ist
-from .layer_card import LayerCardRule
-from .lisa import Lisa
-from .probe_once import ProbeOnce
-from .random_layers import RandomLayers
-from .ranked import Fraction, Threshold, TopK
-from .static import All, Fixed, NoLayers, Upper
-from .variance_split import VarianceSplit
-from .weight_norm import WeightNorm
 
 logger = logging.getLogger(__name__)
 
 #: The group under which an installed package names its rules: ``name = "package.module:Class"``.
 ENTRY_POINTS = "layerselect.rules"
 
-_RULES: dict[str, type[Rule]] = {
-    rule.name: rule
-    for rule in (
-        VarianceSplit,
-        All,
-        NoLayers,
-        Fixed,
-        Upper,
-        TopK,
-        Fraction,
-        Threshold,
-        RandomLayers,
-        Lisa,
-        Ist,
-        BlockCyclic,
-        Cosine,
-        WeightNorm,
-        ProbeOnce,
-        CostAware,
-        LayerCardRule,
-    )
-}
+#: Rules that stand elsewhere, because they are made of more than rules may be.
+_ELSEWHERE = ("layerselect.card.rule",)
 
 
 def available() -> list[str]:
     """The names that :func:`make_rule` knows: the built-in rules, then those of installed packages."""
-    return [*_RULES, *sorted(_from_packages())]
+    return [*built_in(), *sorted(_from_packages())]
+
+
+def built_in() -> dict[str, type[Rule]]:
+    """The rules of this package by name: what the files of its folder ``rules`` define, and one that stands elsewhere."""
+    found = {}
+    here = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(_folders())]
+    for module in (*here, *_ELSEWHERE):
+        for value in vars(importlib.import_module(module)).values():
+            if (
+                isinstance(value, type)
+                and issubclass(value, Rule)
+                and value.__module__ == module
+                and "name" in vars(value)
+            ):
+                found[value.name] = value
+    return dict(sorted(found.items()))
+
+
+def _folders() -> list[str]:
+    return list(sys.modules[__package__].__path__)
 
 
 def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> Rule:
@@ -103,8 +94,9 @@ def _find(name: str) -> type[Rule]:
     Raises:
         LayerSelectError: there is none, or its package cannot be used.
     """
-    if name in _RULES:
-        return _RULES[name]
+    ours = built_in()
+    if name in ours:
+        return ours[name]
     found = _from_packages().get(name, [])
     if not found:
         raise LayerSelectError(f"there is no rule {name!r}; the rules are: {', '.join(available())}")
@@ -128,8 +120,9 @@ def _find(name: str) -> type[Rule]:
 def _from_packages() -> dict[str, list[EntryPoint]]:
     """The rules that installed packages register, none of them imported. A built-in name stays ours."""
     found: dict[str, list[EntryPoint]] = {}
+    ours = built_in()
     for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name in _RULES:
+        if entry.name in ours:
             logger.warning(
                 "package %s registers a rule by the built-in name %r: it is not used", _package(entry), entry.name
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
@@ -39,3 +41,6 @@ class VarianceSplit(Rule):
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         return Selection(*self._backend.variance_split(scores, status, *self.window, self.inclusive, self.splits))
+
+    def kernel_options(self, num_layers: int, device: torch.device) -> dict[str, Any]:
+        return {"kind": "variance", "window": self.window, "inclusive": self.inclusive, "splits": self.splits}

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
+from ..layer_view import ModelView
 from ..mirror import Mirror
 from ..saved_schema import Mapped
 from ..sharding import SpreadSums, held_here
 from ..status import EXCLUDED
-from .base import MirrorState, ModelView, Rule, Selection, base_rule, check_saved, choose_by, no_threshold
+from .base import MirrorState, Rule, Selection, check_saved, no_threshold
+from .wrapping import base_rule, choose_by
 
 
 @dataclass(eq=False)

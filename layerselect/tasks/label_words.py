@@ -158,14 +158,3 @@ def label_logits(scores: Tensor, membership: Tensor) -> Tensor:
     with_label = spread.masked_fill(~membership, -torch.inf).logsumexp(dim=1)
     without = spread.masked_fill(membership, -torch.inf).logsumexp(dim=1)
     return with_label - without
-
-
-@torch.no_grad()
-def reads_ahead(model: nn.Module) -> bool:
-    """Whether a token changes what the model says before it, as in an encoder; such a model cannot write."""
-    size = model.get_input_embeddings().weight.shape[0]
-    ids = torch.arange(8).remainder(size).repeat(2, 1)
-    ids[1, -1] = (ids[1, -1] + 1) % size
-    one, other = model(input_ids=ids.to(next(model.parameters()).device)).logits
-    change = (one - other).abs()
-    return bool(change[:-1].max() > 1e-4 * change[-1].max())

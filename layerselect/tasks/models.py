@@ -18,8 +18,8 @@ from ..errors import LayerSelectError
 from ..layer_stacks import has_forward
 from ..layers import split_parameters
 from .fresh import fresh_modules, wake
-from .label_words import reads_ahead
 from .model_folders import checked_source
+from .running import reads_ahead
 from .traits import called_in_a_pass, find_traits, reason
 from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 from typing import Any
 
+import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
@@ -32,6 +33,17 @@ def base_of(model: nn.Module) -> nn.Module:
     """The model under such a wrapper and under a ``peft`` adapter, or the model itself."""
     model = unwrapped(model)
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@torch.no_grad()
+def reads_ahead(model: nn.Module) -> bool:
+    """Whether a token changes what the model says before it, as in an encoder; such a model cannot write."""
+    size = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(8).remainder(size).repeat(2, 1)
+    ids[1, -1] = (ids[1, -1] + 1) % size
+    one, other = model(input_ids=ids.to(next(model.parameters()).device)).logits
+    change = (one - other).abs()
+    return bool(change[:-1].max() > 1e-4 * change[-1].max())
 
 
 @functools.cache

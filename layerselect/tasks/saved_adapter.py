@@ -15,19 +15,13 @@ from ..errors import LayerSelectError
 from ..saved_files import DamagedFile, open_tensors, read_json
 from ..saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check
 from ..saved_words import in_words, shown
-from ..transfer.saved import SavedAdapter, peft_settings
+from .adapter_files import META, SCHEMA, SETTINGS, WEIGHTS, SavedAdapter, peft_settings
 from .adapters import ADAPTERS
-from .completions import base_of
 from .demo_model import SOURCE as DEMO
 from .models import LoadedModel, model_identity
+from .running import base_of
 from .vocabulary import embedding_rows, grow
 
-ADAPTER = "adapter"
-META = "layerselect.json"
-META_VERSION = 1
-#: As ``peft`` names its files.
-SETTINGS = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 #: Inside the adapter's folder: the model it was trained on, where that exists nowhere else.
 BASE = "base"
 
@@ -58,7 +52,7 @@ def save_adapted(
     (folder / "README.md").unlink(missing_ok=True)  # peft's model card is a form that nobody filled in
     tokenizer.save_pretrained(folder)
     meta = {
-        "schema": META_VERSION,
+        "schema": SCHEMA,
         "task": task,
         "adapter": kind,
         "base_model": base_model,
@@ -68,23 +62,6 @@ def save_adapted(
         **more,
     }
     (folder / META).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def find_adapter(folder: str | Path) -> Path:
-    """The adapter's folder, given itself or the folder of its run.
-
-    Raises:
-        LayerSelectError: there is none.
-    """
-    place = Path(folder).expanduser()
-    for path in (place, place / ADAPTER):
-        if (path / META).is_file():
-            return path
-    if not place.is_dir():
-        raise LayerSelectError(f"there is no folder {str(place)!r}: pass the --out folder of a finished run")
-    raise LayerSelectError(
-        f"{str(place)!r} holds no adapter of layerselect ({META} is missing): pass the --out folder of a run"
-    )
 
 
 def read_meta(path: Path, task: str, kind: Fields, *, command: str) -> dict[str, Any]:
@@ -100,7 +77,7 @@ def read_meta(path: Path, task: str, kind: Fields, *, command: str) -> dict[str,
     """
     file = path / META
     meta = read_json(file, Mapped(), advice="train again")
-    if meta.get("schema") != META_VERSION:
+    if meta.get("schema") != SCHEMA:
         raise LayerSelectError(f"{str(file)!r} is of another version of layerselect: train again")
     if meta.get("task") != task:
         raise LayerSelectError(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import LayerSelectError
 from ..layers import split_parameters
 from ..saved_words import in_words, shown
-from .saved import SavedAdapter
+from ..tasks.adapter_files import SavedAdapter
 
 _SAMPLES = 4096
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..costs import LayerCosts, count_costs
 from ..errors import LayerSelectError
-from ..rules import MEASURED, CostAware, ModelView, ProbeOnce, Rule, make_rule
-from ..rules.base import choose_by
+from ..layer_view import ModelView
+from ..rules import MEASURED, CostAware, ProbeOnce, Rule, make_rule
+from ..rules.wrapping import choose_by
 from ..saved_schema import Fields, Maybe, Numbers, Whole, check
 
 logger = logging.getLogger(__name__)

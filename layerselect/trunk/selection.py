@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..errors import LayerSelectError
 from ..layer_freezer import LayerFreezer
-from ..rules import ModelView, Rule
+from ..layer_view import ModelView
+from ..rules import Rule
 from .cut import Cut
 from .store import TrunkStore
 from .trunk import Trunk

@@ -6,7 +6,6 @@ import pytest
 import torch
 from layerselect import FastSelector
 from layerselect.cuda import CudaCore
-from layerselect.device_rules import device_rule
 from layerselect.rules import All, CostAware, Fixed, Fraction, RandomLayers, Threshold, TopK, VarianceSplit
 from layerselect.scaling import Scaling
 from torch import nn
@@ -47,7 +46,7 @@ def test_steps_are_those_of_the_selector(device: torch.device, name: str, captur
         reference, RULES[name](), mode="observe", warmup=2, interval=2, score=score, capture=capture, backend="native"
     )
     core = core_of(model, warmup=2, interval=2, score=score, capture=capture, history_rows=16)
-    rule = device_rule(selector.rule, LAYERS, device)
+    rule = selector.rule.kernel_options(LAYERS, device)
     for step in range(6):
         for each in (reference, model):
             each.zero_grad()
@@ -194,7 +193,7 @@ def test_without_a_gradient_nothing_happens(device: torch.device):
 
 
 def test_a_host_rule_has_no_kernel():
-    assert device_rule(RandomLayers(2), LAYERS, torch.device("cpu")) is None
+    assert RandomLayers(2).kernel_options(LAYERS, torch.device("cpu")) is None
 
 
 def test_bad_arguments_are_named(device: torch.device):

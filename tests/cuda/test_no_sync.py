@@ -107,8 +107,7 @@ STEP_FILES = {
     "ownership.py": {"__init__", "look", "_find"},
     "fresh_state.py": {"begin_state", "start_momentum"},
     "scaler_steps.py": {"leave_something"},
-    # Where a rule was replaced, or decides by other costs than before.
-    "device_rules.py": {"device_rule", "to_device", "_constant"},
+    "device_copies.py": {"to_device"},
 }
 # Of KeepingGate only: the host gates the step in which the optimizer's state is not there yet, as its docstring says.
 GATED_BY_THE_HOST = "super()._set_aside()"
@@ -168,7 +167,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("GradientWatch", "measured"),
         ("EngineSeen", "__init__"), ("EngineSeen", "close"),
         # What a finished step has noted.
-        *((name, what) for what in ("fired", "taken") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
+        *((name, "taken") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
         # What a saved state holds, before it is taken.
         ("History", "check_state"), ("Mirror", "check_state"),
         # Asked only by a process that has no gradient at all.
@@ -186,7 +185,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         # What is said of the last step on the host, and what gates of the host ask in a step that was not finite.
         *(("NonFinite", name) for name in ("measured", "flagged", "spoils", "_say")),
         ("Gate", "state_dropped"), ("KeepingGate", "state_dropped"),
-        ("Arrival", "__init__"), ("Arrival", "wait"),
+        ("Arrival", "__init__"), ("Arrival", "wait"), ("Arrival", "is_there"),
         ("Mirror", "__init__"), ("Mirror", "read"), ("Mirror", "state_dict"), ("Mirror", "load_state_dict"),
         ("DeviceCore", "__init__"), ("DeviceCore", "close"),
         # The protocol, and the core that is not a device's.

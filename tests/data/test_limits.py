@@ -189,6 +189,7 @@ def test_splits_of_many_documents_and_labels(monkeypatch):
     document_splits([str(n) for n in range(many)], [[str(n)] for n in range(many)])
     assert 4 <= len(calls) < 16
 
+
 def test_broken_insides_of_arrow_files_are_refused(tmp_path):
     """Arrow believes what such a file says: unchecked, some of these end the process."""
     arrow = pytest.importorskip("pyarrow")

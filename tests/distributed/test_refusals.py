@@ -198,7 +198,7 @@ def test_a_process_group_that_comes_later_is_noticed(monkeypatch):
     ):
         with FastSelector(plain(), **settings) as selector, monkeypatch.context() as patch:
             loss_of(selector._model, 0).backward()
-            patch.setattr("layerselect.engines.processes", lambda: 2)
+            patch.setattr("layerselect.engine_watch.processes", lambda: 2)
             if harmless:
                 selector.step()
             else:

@@ -5,7 +5,6 @@ import pytest
 import torch
 from layerselect import CostAware, FastSelector, Fixed, LayerSelectError, make_rule
 from layerselect.checkpoint import load_selector, save_selector
-from layerselect.device_rules import device_rule
 
 from tests.models import plain, plain_loss
 
@@ -136,7 +135,7 @@ def test_the_kernels_are_told_the_same():
     rules = [Fixed(LAYERS), Fixed(LAYERS, probe=True)]
     for rule in rules:
         rule.bind([f"layers.{i}" for i in range(6)])
-    told = [device_rule(rule, 6, torch.device("cpu")) for rule in rules]
+    told = [rule.kernel_options(6, torch.device("cpu")) for rule in rules]
     assert [options["kind"] for options in told] == ["fixed", "fixed"]
     assert torch.equal(told[0]["fixed"], told[1]["fixed"])
 

@@ -106,5 +106,7 @@ def test_two_packages_with_one_name(install):
 
 def test_an_unknown_name_lists_what_there_is(install):
     install("x = my_package.rules:X")
-    with pytest.raises(LayerSelectError, match="there is no rule 'y'; the rules are: variance, .*, x$"):
+    with pytest.raises(
+        LayerSelectError, match="there is no rule 'y'; the rules are: all, .*, variance, weight-norm, x$"
+    ):
         make_rule("y")

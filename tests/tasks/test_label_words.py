@@ -6,8 +6,9 @@ import torch
 from layerselect import LayerSelectError
 from layerselect.tasks import label_words
 from layerselect.tasks.formats import CUE
-from layerselect.tasks.label_words import LabelWords, label_logits, label_sets, nll, pad_answers, reads_ahead, score
+from layerselect.tasks.label_words import LabelWords, label_logits, label_sets, nll, pad_answers, score
 from layerselect.tasks.models import load_tokenizer
+from layerselect.tasks.running import reads_ahead
 
 from tests.models import HUGGING_FACE, hugging_face
 from tests.tiny_intent import LABELS

@@ -49,11 +49,16 @@ def cases(rng: random.Random) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 def read_broken(kind: SavedKind, right: Path, place: Path, file: Path, content: bytes | None) -> Any:
     """Reads a copy of a right folder with another content in one file; ``None``: the file is gone."""
+    copy_with(right, place, file, content)
+    return kind.read(place)
+
+
+def copy_with(right: Path, place: Path, file: Path, content: bytes | None) -> None:
+    """Makes ``place`` a copy of a right folder, with another content in one file; ``None``: the file is gone."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(right, place)
     target = place / file.relative_to(right)
     target.unlink() if content is None else target.write_bytes(content)
-    return kind.read(place)
 
 
 def broken(file: Path, rng: random.Random) -> tuple[str, bytes | None]:

@@ -18,6 +18,7 @@ from layerselect.errors import LayerSelectError
 from layerselect.history_file import HistoryFile, read_history
 from layerselect.integrations.transformers import checkpoint_defect, last_checkpoint
 from layerselect.saved_files import read_json_lines
+from layerselect.tasks.adapter_files import SavedAdapter
 from layerselect.tasks.compare import Cell, read_cell
 from layerselect.tasks.compare.methods import METHODS, Variant
 from layerselect.tasks.intent import IntentConfig
@@ -26,7 +27,6 @@ from layerselect.tasks.intent.results import SPLIT
 from layerselect.tasks.run_folder import LOG_LINE, RunFolder, importance
 from layerselect.tasks.saved_adapter import read_meta
 from layerselect.transfer import read_importance
-from layerselect.transfer.saved import SavedAdapter
 from layerselect.trunk.inventory import list_shelves, remove_shelves
 from safetensors.torch import save_file
 from torch import nn

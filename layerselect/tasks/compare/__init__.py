@@ -3,6 +3,7 @@
 from .cells import Cell, CellResult, read_cell
 from .config import CompareConfig
 from .methods import METHODS, Method, Variant, parse_variants
+from .page import compare_report
 from .run import Comparison, run_compare
 from .significance import Difference, holm, paired_bootstrap
 from .table import Row, comparison_rows, csv_table, markdown_table, used_columns
@@ -20,6 +21,7 @@ __all__ = [
     "Row",
     "Task",
     "Variant",
+    "compare_report",
     "comparison_rows",
     "csv_table",
     "holm",

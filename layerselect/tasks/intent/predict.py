@@ -13,10 +13,11 @@ from torch import nn
 
 from ...errors import LayerSelectError
 from ...saved_schema import Fields, Flag, Items, Maybe, Text, Whole
+from ..adapter_files import META, find_adapter
 from ..formats import InputFormat
 from ..label_words import Answer, LabelWords
 from ..models import LoadedModel, load_classifier, load_writer, pad_on, saved_tokenizer
-from ..saved_adapter import META, find_adapter, load_adapted, read_meta, save_adapted
+from ..saved_adapter import load_adapted, read_meta, save_adapted
 from ..traits import reason
 from ..vocabulary import embedding_rows
 from .dataset import Collator, Encoder

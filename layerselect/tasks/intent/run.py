@@ -16,6 +16,7 @@ from ...errors import LayerSelectError
 from ...integrations.transformers import last_checkpoint
 from ...saved_schema import Fields, Mapped
 from ...transfer import base_fingerprint
+from ..adapter_files import ADAPTER
 from ..adapters import add_adapter
 from ..demo_model import SOURCE as DEMO
 from ..demo_model import build_demo_classifier, build_demo_writer
@@ -27,7 +28,7 @@ from ..probe import reserve_for_probe
 from ..rows import TRAIN
 from ..run_folder import CHECKPOINTS, RESULTS, RunFolder
 from ..run_log import RunLog
-from ..saved_adapter import ADAPTER, BASE, base_reference
+from ..saved_adapter import BASE, base_reference
 from ..settings import check_device
 from ..trunk import RunTrunk
 from ..vocabulary import cover_tokens

@@ -11,9 +11,10 @@ from torch import nn
 
 from ...errors import LayerSelectError
 from ...saved_schema import Fields, Items, Text, Whole
+from ..adapter_files import find_adapter
 from ..completions import prompt_tokens
 from ..models import load_writer, pad_on, saved_tokenizer
-from ..saved_adapter import find_adapter, load_adapted, read_meta
+from ..saved_adapter import load_adapted, read_meta
 from .cutting import outer_space, split_text
 from .examples import token_budget, token_counter
 from .generate import GenerationConfig, generate

@@ -15,6 +15,7 @@ from ...data import Corpus
 from ...integrations.transformers import last_checkpoint
 from ...saved_schema import Fields, Mapped, Maybe, fields_of
 from ...transfer import base_fingerprint
+from ..adapter_files import ADAPTER
 from ..adapters import add_adapter
 from ..completions import CompletionSplit
 from ..demo_model import SOURCE as DEMO
@@ -27,7 +28,7 @@ from ..probe import give_probe, reserve_for_probe
 from ..rows import TRAIN
 from ..run_folder import CHECKPOINTS, METRICS, RESULTS, RunFolder
 from ..run_log import RunLog
-from ..saved_adapter import ADAPTER, base_reference, save_adapted
+from ..saved_adapter import base_reference, save_adapted
 from ..settings import check_device
 from ..training import check_training
 from ..trunk import RunTrunk, try_selector

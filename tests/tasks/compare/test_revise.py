@@ -16,6 +16,7 @@ from layerselect.tasks.compare import (
     used_columns,
 )
 from layerselect.tasks.compare import run as run_module
+from layerselect.tasks.compare.page import compare_report
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +73,7 @@ def test_floors_and_the_test_against_all(done):
     text = markdown_table(comparison, rows)
     assert "alignment ratio" in text and "macro-F1" not in text and "steps to 95" not in text.lower()
     assert csv_table(comparison.config.kind, rows).startswith("row,seeds,sari,")
-    page = render(comparison, rows)
+    page = render(compare_report(comparison, rows))
     assert "copied source has learned nothing" in page and "macro-F1" not in page
 
 

@@ -13,6 +13,7 @@ from layerselect.report.compare_figures import spread_out
 from layerselect.tasks.compare import TASKS, CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
 from layerselect.tasks.compare import cells as cells_module
 from layerselect.tasks.compare import run as run_module
+from layerselect.tasks.compare.page import compare_report
 
 from tests import tiny_intent
 
@@ -95,17 +96,19 @@ def test_tables(done):
 def test_the_page_has_everything_and_loads_nothing(done, tmp_path):
     comparison, _ = done
     rows = comparison_rows(comparison)
-    page = render(comparison, rows)
+    page = render(compare_report(comparison, rows))
     assert page.count("<svg") >= 2 + 2  # quality, curves, and a map for each method
     assert "<img" not in page and "<link" not in page and "<script" not in page and "url(http" not in page
-    write_compare_report(tmp_path / "report.html", comparison, rows)
+    write_compare_report(tmp_path / "report.html", compare_report(comparison, rows))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_names_are_escaped(done):
     comparison, _ = done
     base = {**comparison.config.base, "data": "<script>alert(1)</script>"}
-    page = render(replace(comparison, config=replace(comparison.config, base=base)), comparison_rows(comparison))
+    page = render(
+        compare_report(replace(comparison, config=replace(comparison.config, base=base)), comparison_rows(comparison))
+    )
     assert "<script>" not in page
 
 
@@ -132,7 +135,7 @@ def test_what_is_finished_is_kept_and_a_failed_cell_leaves_the_rest(done, config
     text = markdown_table(comparison, rows)
     assert "| topk:k=1/lora | failed |" in text
     assert "topk:k=1/lora failed, seed 0: killed by SIGKILL" in text
-    assert "failed: seed 0: killed by SIGKILL" in render(comparison, rows)
+    assert "failed: seed 0: killed by SIGKILL" in render(compare_report(comparison, rows))
     # Tried again, and now it works.
     monkeypatch.setattr(run_module, "train_cell", in_this_process)
     again = run_compare(replace(config, methods=(*config.methods, "topk:k=1"), seeds=1))

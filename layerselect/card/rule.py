@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
+from ..rules.base import Rule, Selection, no_threshold
 from ..status import EXCLUDED
-from .base import Rule, Selection, no_threshold
-
-if TYPE_CHECKING:
-    from ..card import LayerCard
+from .card import LayerCard
 
 
 @dataclass(eq=False)
@@ -40,11 +38,10 @@ class LayerCardRule(Rule):
     chosen: list[str] = field(init=False)
 
     name = "layer-card"
+    example = 'layer-card:card="DIR";k=4'
     uses_scores = False
 
     def __post_init__(self) -> None:
-        from ..card import LayerCard  # whose measurement needs what the rules are made of
-
         if not self.card:
             raise LayerSelectError("rule 'layer-card': card= is missing; give the folder that 'layerselect card' wrote")
         card = self.card if isinstance(self.card, LayerCard) else LayerCard.load(self.card)

@@ -13,10 +13,13 @@ from ..saved_files import DamagedFile, inside, open_tensors, read_json
 from ..saved_schema import Fields, Flag, Items, Kind, Mapped, Maybe, Mismatch, Names, Number, Text, Whole, check
 from ..saved_words import in_words, shown
 
-_META = "layerselect.json"
-_SCHEMA = 1
-_SETTINGS = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
+#: The folder in that of a run.
+ADAPTER = "adapter"
+META = "layerselect.json"
+SCHEMA = 1
+#: As ``peft`` names its files.
+SETTINGS = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 _MODEL_WEIGHTS = "model.safetensors"
 _MODEL_INDEX = "model.safetensors.index.json"
 _ADVICE = "train it again"
@@ -38,8 +41,6 @@ class SavedAdapter:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        from ..tasks.saved_adapter import find_adapter  # loads peft and transformers
-
         self.path = find_adapter(folder)
         self.meta = self._checked_meta()
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -61,7 +62,7 @@ class SavedAdapter:
         Raises:
             LayerSelectError: it is missing or damaged.
         """
-        return self._read_json(_SETTINGS, peft_settings(self.shapes.values()))
+        return self._read_json(SETTINGS, peft_settings(self.shapes.values()))
 
     def load(self, keys: Iterable[str]) -> dict[str, Tensor]:
         """Tensors by key, on the CPU."""
@@ -78,24 +79,24 @@ class SavedAdapter:
         return LayerSelectError(f"the predictor {str(self.path)!r} is damaged ({why}): train it again")
 
     def _checked_meta(self) -> dict[str, Any]:
-        from ..tasks.adapters import ADAPTERS  # loads peft and transformers
+        from .adapters import ADAPTERS  # loads peft and transformers
 
-        meta = self._read_json(_META, Mapped())
-        if meta.get("schema") != _SCHEMA:
+        meta = self._read_json(META, Mapped())
+        if meta.get("schema") != SCHEMA:
             raise LayerSelectError(
-                f"{str(self.path / _META)!r} has schema {shown(meta.get('schema'))} and this version reads {_SCHEMA}: train the "
+                f"{str(self.path / META)!r} has schema {shown(meta.get('schema'))} and this version reads {SCHEMA}: train the "
                 "predictor again"
             )
         kind = Fields({"adapter": Text(of=ADAPTERS), "identity": Mapped()}, optional={"fingerprint": Maybe(Text())})
         try:
             check(kind, meta)
         except Mismatch as error:
-            raise self.damaged(f"{_META}: {error}") from error
+            raise self.damaged(f"{META}: {error}") from error
         return meta
 
     def _weight_files(self) -> list[Path]:
         if self.kind != "none":
-            return [self.path / _WEIGHTS]
+            return [self.path / WEIGHTS]
         if not (self.path / _MODEL_INDEX).is_file():
             return [self.path / _MODEL_WEIGHTS]
         index = self._read_json(_MODEL_INDEX, Fields({"weight_map": Mapped(Text(least=1))}))
@@ -121,6 +122,23 @@ class SavedAdapter:
         except DamagedFile as error:
             why = f"{name} is missing" if error.missing else f"{name} cannot be read: {error.why}"
             raise self.damaged(why) from error
+
+
+def find_adapter(folder: str | Path) -> Path:
+    """The adapter's folder, given itself or the folder of its run.
+
+    Raises:
+        LayerSelectError: there is none.
+    """
+    place = Path(folder).expanduser()
+    for path in (place, place / ADAPTER):
+        if (path / META).is_file():
+            return path
+    if not place.is_dir():
+        raise LayerSelectError(f"there is no folder {str(place)!r}: pass the --out folder of a finished run")
+    raise LayerSelectError(
+        f"{str(place)!r} holds no adapter of layerselect ({META} is missing): pass the --out folder of a run"
+    )
 
 
 def peft_settings(shapes: Iterable[tuple[int, ...]]) -> Fields:

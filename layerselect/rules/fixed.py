@@ -1,61 +1,17 @@
-"""Rules that look at no score: every layer, none, the upper ones, or a given set."""
+"""Given layers, in every step."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..device_copies import to_device
 from ..errors import LayerSelectError
 from ..status import EXCLUDED
-from .base import Rule, Selection, check_fraction, no_threshold
-
-
-@dataclass(eq=False)
-class All(Rule):
-    """Every layer: plain fine-tuning, with the scores recorded."""
-
-    name = "all"
-    uses_scores = False
-
-    def select(self, scores: Tensor, status: Tensor) -> Selection:
-        return Selection(status != EXCLUDED, no_threshold(scores))
-
-
-@dataclass(eq=False)
-class NoLayers(Rule):
-    """No layer: only the parameters outside the layers train, as a fresh classifier on a frozen model."""
-
-    name = "none"
-    uses_scores = False
-
-    def select(self, scores: Tensor, status: Tensor) -> Selection:
-        return Selection(torch.zeros_like(status, dtype=torch.bool), no_threshold(scores))
-
-
-@dataclass(eq=False)
-class Upper(Rule):
-    """The layers nearest to the output, in every step.
-
-    Args:
-        p: their share of all layers, rounded to the nearest whole number (half up), at least one.
-    """
-
-    p: float = 0.5
-
-    name = "upper"
-    uses_scores = False
-
-    def __post_init__(self) -> None:
-        check_fraction(self.name, "p", self.p)
-
-    def select(self, scores: Tensor, status: Tensor) -> Selection:
-        count = max(1, math.floor(self.p * status.numel() + 0.5))
-        mask = torch.arange(status.numel(), device=status.device) >= status.numel() - count
-        return Selection(mask & (status != EXCLUDED), no_threshold(scores))
+from .base import Rule, Selection, no_threshold
 
 
 @dataclass(eq=False)
@@ -73,6 +29,7 @@ class Fixed(Rule):
     probe: bool = False
 
     name = "fixed"
+    example = "fixed:layers=[0,1]"
     uses_scores = False
 
     def __post_init__(self) -> None:
@@ -93,6 +50,9 @@ class Fixed(Rule):
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         self._mask = self._mask.to(scores.device)
         return Selection(self._mask & (status != EXCLUDED), no_threshold(scores))
+
+    def kernel_options(self, num_layers: int, device: torch.device) -> dict[str, Any]:
+        return {"kind": "fixed", "fixed": to_device(self._mask, device)}
 
     def config(self) -> dict[str, Any]:
         """As of any rule; without ``probe`` where it is off, as in runs that were saved before there was one."""

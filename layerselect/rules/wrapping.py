@@ -1,0 +1,43 @@
+"""For rules that let another rule decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import LayerSelectError
+from ..status import EXCLUDED, MEASURED, NEVER_MEASURED
+from .base import Rule, Selection
+from .registry import make_rule
+
+
+def base_rule(owner: str, base: str | Rule) -> Rule:
+    """The rule that decides for rule ``owner`` from numbers that are not its own scores.
+
+    Raises:
+        LayerSelectError: it does not decide by scores.
+    """
+    rule = make_rule(base)
+    if not rule.uses_scores:
+        raise LayerSelectError(
+            f"rule {owner!r}: base={rule.name!r} looks at no scores; use one that does, such as 'variance' or 'topk:k=4'"
+        )
+    return rule
+
+
+def choose_by(base: Rule, values: Sequence[float], status: Tensor) -> Selection:
+    """What ``base`` decides if ``values`` are the scores, less the layers whose gradient is not finite.
+
+    Args:
+        values: one for each layer; NaN is a layer that was never measured.
+        status: uint8 [L], of the gradients; the selection is on its device.
+    """
+    scores = torch.tensor(values, dtype=torch.float32)
+    known = torch.full((len(values),), MEASURED, dtype=torch.uint8).masked_fill(scores.isnan(), NEVER_MEASURED)
+    selection = base.select(scores, known)
+    return Selection(
+        selection.mask.to(status.device, non_blocking=True) & (status != EXCLUDED),
+        selection.threshold.to(status.device, non_blocking=True),
+    )

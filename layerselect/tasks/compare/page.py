@@ -1,0 +1,75 @@
+"""What the page of a comparison shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...report.compare import CompareReport, MethodRun
+from .run import Comparison
+from .table import Row, notes, used_columns
+
+
+def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport:
+    """The comparison as its page takes it.
+
+    Args:
+        rows: those of its table.
+    """
+    reference = comparison.config.reference_variant
+    task = comparison.config.kind
+    tested, heading, digits = task.tested
+    # On a device the processor only launches; elsewhere its time tells more than the clock's.
+    on_cpu = all(result.training.get("device") == "cpu" for result in comparison.results if not result.reason)
+    clock = "processor_seconds_per_step" if on_cpu else "seconds_per_step"
+    return CompareReport(
+        settings=comparison.config.fixed(),
+        split=comparison.split,
+        seeds=comparison.config.seeds,
+        reference=reference.name if reference else "",
+        columns=used_columns(task, rows),
+        digits=digits,
+        about_floors=task.floors,
+        rows=rows,
+        best={key: _best(rows, key) for key, _, _ in task.quality},
+        notes=notes(comparison, rows),
+        curve=task.curve[1],
+        curves=_curves(comparison, task.curve[0]),
+        quality=heading,
+        points={
+            row.name: (*_pair(row, clock), *_pair(row, tested)) for row in rows if {clock, tested} <= set(row.values)
+        },
+        floors={row.name: row.values[tested].mean for row in rows if row.what == "floor"},
+        maps=_first_runs(comparison),
+    )
+
+
+def _pair(row: Row, key: str) -> tuple[float, float]:
+    return row.values[key].mean, row.values[key].deviation
+
+
+def _best(rows: Sequence[Row], key: str) -> str | None:
+    """The method with the best mean of a quality column."""
+    known = [row for row in rows if key in row.values and row.what != "floor"]
+    return max(known, key=lambda row: row.values[key].mean).name if known else None
+
+
+def _curves(comparison: Comparison, key: str) -> dict[str, list[tuple[list[float], list[float]]]]:
+    curves: dict[str, list[tuple[list[float], list[float]]]] = {}
+    for result in comparison.results:
+        evaluations = [line for line in result.metrics if not line.get("final")]
+        if evaluations:
+            steps = [line["step"] for line in evaluations]
+            curves.setdefault(result.cell.variant.name, []).append((steps, [e[key] for e in evaluations]))
+    return curves
+
+
+def _first_runs(comparison: Comparison) -> list[MethodRun]:
+    """For each method, its first finished run."""
+    first: dict[str, MethodRun] = {}
+    for result in comparison.results:
+        variant = result.cell.variant
+        if result.reason is None and len(result.history["step"]) and variant.name not in first:
+            first[variant.name] = MethodRun(
+                variant.name, variant.method.what, result.cell.seed, result.training, result.history, result.layer_names
+            )
+    return list(first.values())
