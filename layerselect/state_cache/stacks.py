@@ -1,0 +1,101 @@
+"""Where a cut divides the stacks of a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..distributed.sharding import is_spread
+from ..errors import LayerSelectError
+from ..layers.stacks import find_stacks
+
+#: What ``transformers`` calls the input of a part that reads images, videos or sound.
+_OTHER_INPUTS = frozenset({"pixel_values", "pixel_values_videos", "input_features", "input_values", "audio_values"})
+
+
+@dataclass(frozen=True)
+class CutStack:
+    """One stack of blocks.
+
+    Attributes:
+        below: its blocks below the cut, in forward order.
+        above: the lowest block above it, if a block of the stack is below.
+    """
+
+    below: list[nn.Module]
+    above: nn.Module | None
+
+
+def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[CutStack]:
+    """Divides every stack: what stands before layer ``cut``, in its stack or in an earlier one, is below; blocks without trainable
+    parameters, which are no layers of a selector, included. What reads images or sound beside the text, and has no layer, is
+    no part of it: it need not run."""
+    lowest = layers[cut]
+    stacks = [
+        [block for _, block in stack.blocks]
+        for stack in find_stacks(model, trainable=False)
+        if any(block is layer for _, block in stack.blocks for layer in layers)
+        or not _reads_else(model, stack.name, lowest)
+    ]
+    here = next((number for number, stack in enumerate(stacks) if any(block is lowest for block in stack)), None)
+    if here is None:  # layers that the caller has named
+        return [CutStack(list(layers[:cut]), lowest)]
+    place = next(i for i, block in enumerate(stacks[here]) if block is lowest)
+    divided = [CutStack(list(stack), None) for stack in stacks[:here]]
+    divided.append(CutStack(list(stacks[here][:place]), lowest if place else None))
+    return [*divided, *(CutStack([], None) for _ in stacks[here + 1 :])]
+
+
+def _reads_else(model: nn.Module, name: str, lowest: nn.Module) -> bool:
+    """Whether the stack of that name stands in a part of the model, beside the layers, whose input is no text."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        around = model.get_submodule(".".join(parts[:depth]))
+        reads = {getattr(around, "main_input_name", None), *_positional(around)[:1]}
+        if reads & _OTHER_INPUTS and not any(module is lowest for module in around.modules()):
+            return True
+    return False
+
+
+def check_model(model: nn.Module) -> None:
+    """
+    Raises:
+        LayerSelectError: the model's engine does not stand layers that are skipped.
+    """
+    if any(map(is_spread, model.parameters())):
+        raise LayerSelectError(
+            "the parameters are sharded, and processes that skip layers would wait for those that do not: train with trunk='none'"
+        )
+    for module in (model, *model.modules()):
+        refuse_compiled(module)
+
+
+def refuse_compiled(module: nn.Module, *, compiling: bool = False) -> None:
+    """
+    Raises:
+        LayerSelectError: the module is compiled, or it is being compiled.
+    """
+    if (
+        compiling
+        or isinstance(module, torch._dynamo.OptimizedModule)
+        or vars(module).get("_compiled_call_impl") is not None
+    ):
+        raise LayerSelectError(
+            "the model is compiled, and layers that are skipped would compile it again: train with trunk='none'"
+        )
+
+
+def argument_names(model: nn.Module) -> list[str]:
+    """The names of the arguments that the model's call takes by position."""
+    names = _positional(model)
+    # Some of peft's wrappers hand on whatever they are given.
+    return names or _positional(model.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+def _positional(model: nn.Module) -> list[str]:
+    parameters = inspect.signature(type(model).forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][1:]
