@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from layerselect import FastSelector
-from layerselect import core as core_module
+from layerselect.core import step as core_module
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 

@@ -14,7 +14,7 @@ import time
 import pytest
 import torch
 from layerselect import FastSelector
-from layerselect import core as core_module
+from layerselect.core import step as core_module
 from torch import nn
 
 from layouts import bootstrap_interval

@@ -15,7 +15,7 @@ import time
 
 import torch
 from layerselect import FastSelector
-from layerselect.profiling import saved_activation_bytes
+from layerselect.utils.saved_activations import saved_activation_bytes
 from torch import nn
 
 from decoders import lora_decoder, with_own_adapters

@@ -68,7 +68,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         sys.stderr.write("measure_cuda: torch sees no CUDA device\n")
         return 2
-    from layerselect.cuda import CudaCore
+    from layerselect.core.cuda import CudaCore
 
     print(torch.cuda.get_device_name(), torch.__version__)
     rule = {"kind": "variance", "window": (0.35, 0.65), "inclusive": True, "splits": 1}

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 import torch
 from layerselect import FastSelector
-from layerselect.trunk.worth import link_bandwidth, matrix_rate
+from layerselect.state_cache.worth import link_bandwidth, matrix_rate
 from torch import nn
 
 from decoders import lora_decoder, with_own_adapters

@@ -1,6 +1,6 @@
 // segment_sqnorm and variance_split as operators of torch (namespace `layerselect`), so that they compose with torch.compile, fake
 // tensors and whatever else goes through the dispatcher. What they are over fake and meta tensors stands in
-// layerselect/operators.py, which also declares them where this core is not built: the two must agree on the schemas.
+// layerselect/reference/operators.py, which also declares them where this core is not built: the two must agree on the schemas.
 //
 // Neither is differentiable: their results never require gradients, whatever their inputs do.
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -63,7 +63,7 @@ MaskAndThreshold split_below_autograd(const at::Tensor& scores, const at::Tensor
 }  // namespace layerselect
 
 TORCH_LIBRARY(layerselect, library) {
-  library.set_python_module("layerselect.operators");
+  library.set_python_module("layerselect.reference.operators");
   library.def(
       "segment_sqnorm(Tensor?[] tensors, Tensor segments, int num_segments, float? inv_scale=None) -> Tensor",
       {at::Tag::pt2_compliant_tag});

@@ -128,7 +128,7 @@ LS_HOST_DEVICE inline Kept with_layer(const Kept& kept, float worth, double trai
   return {rounded_add(kept.worth, worth), rounded_add(kept.train_cost, train_cost)};
 }
 
-// What a step costs (layerselect/costs.py), with depth_cost that of its lowest trained layer.
+// What a step costs (layerselect/costs/counted.py), with depth_cost that of its lowest trained layer.
 LS_HOST_DEVICE inline double step_cost(double depth_cost, double train_cost) { return rounded_add(depth_cost, train_cost); }
 
 // A cost that exceeds the budget by rounding alone fits.

@@ -20,7 +20,7 @@ from accelerate.utils import set_seed
 from layerselect import FastSelector
 from layerselect.checkpoint import load_selector, save_selector
 from layerselect.data import load_corpus
-from layerselect.tasks.demo_model import build_demo_classifier
+from layerselect.models.demo import build_demo_classifier
 from torch.utils.data import DataLoader
 
 

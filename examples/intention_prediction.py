@@ -16,11 +16,11 @@ import torch
 from layerselect.data import load_corpus
 from layerselect.integrations.transformers import SelectorCallback
 from layerselect.metrics import classification_report
-from layerselect.tasks.adapters import AdapterConfig, add_adapter
-from layerselect.tasks.demo_model import build_demo_classifier
-from layerselect.tasks.formats import InputFormat
+from layerselect.models.adapters import AdapterConfig, add_adapter
+from layerselect.models.demo import build_demo_classifier
+from layerselect.models.load import load_classifier
 from layerselect.tasks.intent import Collator, Encoder, Predictor, build_splits, probabilities, save_adapter
-from layerselect.tasks.models import load_classifier
+from layerselect.tasks.text.formats import InputFormat
 from transformers import Trainer, TrainingArguments, set_seed
 
 

@@ -16,15 +16,15 @@ import torch
 from layerselect import FastSelector, Fixed
 from layerselect.data import load_corpus
 from layerselect.metrics import revision_scores
-from layerselect.tasks.adapters import AdapterConfig, add_adapter
-from layerselect.tasks.completions import CompletionCollator, completion_loss
-from layerselect.tasks.demo_model import build_demo_writer
+from layerselect.models.adapters import AdapterConfig, add_adapter
+from layerselect.models.demo import build_demo_writer
+from layerselect.models.load import load_writer
 from layerselect.tasks.intent import IntentConfig, run_intent
-from layerselect.tasks.models import load_writer
 from layerselect.tasks.revise.examples import build_revision_splits, token_budget
 from layerselect.tasks.revise.generate import GenerationConfig, generate
 from layerselect.tasks.revise.prompts import read_completion, write_prompt
-from layerselect.tasks.training import SimilarLengths
+from layerselect.tasks.run.training import SimilarLengths
+from layerselect.tasks.text.completions import CompletionCollator, completion_loss
 from layerselect.transfer import (
     alignment_ratio,
     base_fingerprint,

@@ -17,7 +17,7 @@ from datasets import Dataset
 from layerselect import FastSelector
 from layerselect.data import load_corpus
 from layerselect.integrations.transformers import SelectorCallback
-from layerselect.tasks.demo_model import build_demo_classifier
+from layerselect.models.demo import build_demo_classifier
 from peft import LoraConfig
 from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 from trl import SFTConfig, SFTTrainer

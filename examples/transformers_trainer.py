@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from layerselect.data import load_corpus
 from layerselect.integrations.transformers import SelectorCallback, last_checkpoint
-from layerselect.tasks.demo_model import build_demo_classifier
+from layerselect.models.demo import build_demo_classifier
 from transformers import (
     DataCollatorForLanguageModeling,
     LlamaConfig,

@@ -21,18 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from layerselect.card.run import CardJob, run_card
 from layerselect.errors import LayerSelectError
-from layerselect.tasks.completions import nll, pad_answers
+from layerselect.models.load import quiet_transformers
+from layerselect.tasks.card.run import CardJob, run_card
 from layerselect.tasks.intent import Predictor
 from layerselect.tasks.intent.config import IntentConfig
 from layerselect.tasks.intent.dataset import Collator
 from layerselect.tasks.intent.run import run_intent
-from layerselect.tasks.label_words import score
-from layerselect.tasks.models import quiet_transformers
 from layerselect.tasks.revise import Rewriter
 from layerselect.tasks.revise.config import ReviseConfig
 from layerselect.tasks.revise.run import run_revise
+from layerselect.tasks.text.completions import nll, pad_answers
+from layerselect.tasks.text.verbalizer import score
 
 from .small import kind, save
 
@@ -117,9 +117,9 @@ def _revise(folder: Path, corpus: Path) -> None:
     )  # fmt: skip
     run_revise(settings)
     _check_losses(Path("out-revise"))
-    from layerselect.tasks.completions import prompt_tokens
     from layerselect.tasks.revise.generate import generate
     from layerselect.tasks.revise.prompts import read_completion, write_prompt
+    from layerselect.tasks.text.completions import prompt_tokens
 
     lines = [json.loads(line) for line in Path("out-revise/predictions.jsonl").read_text().splitlines()][:4]
     rewriter = Rewriter.load("out-revise")

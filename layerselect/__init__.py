@@ -3,7 +3,6 @@
 from . import _backend
 from ._version import __version__
 from .errors import LayerSelectError
-from .probing import SuppressionProbe
 from .rules import (
     All,
     BlockCyclic,
@@ -24,7 +23,8 @@ from .rules import (
     WeightNorm,
     make_rule,
 )
-from .selector import FastSelector
+from .rules.suppression import SuppressionProbe
+from .selector.selector import FastSelector
 
 __all__ = [
     "All",

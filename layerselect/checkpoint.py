@@ -21,10 +21,10 @@ from typing import Any
 from torch import Tensor
 
 from .errors import LayerSelectError
-from .saved_files import DamagedFile, inside, read_bytes, read_json, read_tensors
-from .saved_schema import Anything, Fields, Items, Mapped, Mismatch
-from .saved_words import shown
-from .selector import FastSelector
+from .selector.selector import FastSelector
+from .utils.saved_files import DamagedFile, inside, read_bytes, read_json, read_tensors
+from .utils.saved_schema import Anything, Fields, Items, Mapped, Mismatch
+from .utils.saved_words import shown
 
 TENSORS_FILE = "selector.safetensors"
 VALUES_FILE = "selector.json"

@@ -1,7 +1,7 @@
 """The two operations under everything else: sums of squares per segment, and the variance rule.
 
 Both run in the compiled core where there is one for the tensors' device, else in plain PyTorch
-(:mod:`layerselect.reference`). They are operators of torch (:mod:`layerselect.operators`), so that functions that call them can be
+(:mod:`layerselect.reference`). They are operators of torch (:mod:`layerselect.reference.operators`), so that functions that call them can be
 compiled without a break.
 """
 
@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import operators  # noqa: F401  (registers torch.ops.layerselect)
 from ._backend import load
-from .arguments import (
+from .errors import LayerSelectError
+from .reference import operators  # noqa: F401  (registers torch.ops.layerselect)
+from .utils.arguments import (
     MOST_SEGMENTS,
     check_number,
     check_vector,
@@ -23,7 +24,6 @@ from .arguments import (
     segments_of,
     tensors_of,
 )  # fmt: skip
-from .errors import LayerSelectError
 
 __all__ = ["segment_sqnorm", "variance_split"]
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from layerselect import _backend
 
-from tests.monitored import Stack
+from tests.helpers.monitored import Stack
 
 # The same examples on every run: a failure that nobody can repeat helps nobody.
 hypothesis.settings.register_profile("layerselect", deadline=None, derandomize=True)
@@ -93,20 +93,20 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny decoder saved as a folder."""
-    from tests import tiny_intent
+    from tests.helpers import tiny_intent
 
     return tiny_intent.save_llama(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests import tiny_intent  # transformers, for those who need it
+    from tests.helpers import tiny_intent  # transformers, for those who need it
 
     return tiny_intent.save_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="session")
 def corpus_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests import tiny_intent  # transformers, for those who need it
+    from tests.helpers import tiny_intent  # transformers, for those who need it
 
     return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))

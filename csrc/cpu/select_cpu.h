@@ -19,7 +19,7 @@ struct VarianceOptions {
   int splits;
 };
 
-// What a step costs, as a fraction of the one that trains all layers (layerselect/costs.py).
+// What a step costs, as a fraction of the one that trains all layers (layerselect/costs/counted.py).
 struct CostOptions {
   const double* depth;  // [num_layers + 1]: by the lowest trained layer; the last one: no layer trains
   const double* train;  // [num_layers]: the gradients of each layer's own parameters

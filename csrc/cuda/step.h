@@ -54,7 +54,7 @@ struct NormArgs {
   std::uint32_t first_tensor;  // whose pointer is the table's first
 };
 
-// Form of a layer's score, see layerselect/scores.py. kNone: no scores and no selection, only tensor_sums; for shards, which
+// Form of a layer's score, see layerselect/core/scores.py. kNone: no scores and no selection, only tensor_sums; for shards, which
 // processes add up before anything is selected.
 enum class Form : std::int32_t { kL2, kRms, kSqrtSum, kNone };
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..model_hooks import ModelHook
+from ..layers.model_hooks import ModelHook
 from .maps import LinearMap
 
 LossOf = Callable[[Any], tuple[Tensor, int]]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..costs import LayerCosts
+from ..costs.counted import LayerCosts
 from .card import CostFigures, LayerCard, LayerFigures, MapFigures
 from .coupling import coupling
 from .intervals import Contributions

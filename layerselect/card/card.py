@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LayerSelectError
-from ..saved_files import DamagedFile, read_json
-from ..saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
-from ..saved_words import shown
+from ..utils.saved_files import DamagedFile, read_json
+from ..utils.saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
+from ..utils.saved_words import shown
 
 if TYPE_CHECKING:
-    from ..costs import LayerCosts
+    from ..costs.counted import LayerCosts
     from .place import Placement, Placer
 
 SCHEMA = "layerselect.layer-card"
@@ -115,7 +115,7 @@ class LayerCard:
         coupling: [L][L], see :mod:`layerselect.card.coupling`; ``None`` where it was not measured.
         held_out: whether ``fresh`` and the coupling come from batches that no change was fitted to.
         stability: rank correlation of the layers' order with that on batches drawn anew; ``None`` where there were too few.
-        step_costs: the parts of a training step's cost with adapters (:class:`~layerselect.costs.LayerCosts` as a dict).
+        step_costs: the parts of a training step's cost with adapters (:class:`~layerselect.costs.counted.LayerCosts` as a dict).
         versions: of the packages.
     """
 
@@ -141,7 +141,7 @@ class LayerCard:
 
     @property
     def costs(self) -> LayerCosts:
-        from ..costs import LayerCosts
+        from ..costs.counted import LayerCosts
 
         return LayerCosts.from_dict(self.step_costs)
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..cost_meter import CostMeter
-from ..costs import LayerCosts
+from ..costs.counted import LayerCosts
+from ..costs.measured import CostMeter
 from ..errors import LayerSelectError
-from ..layer_view import ModelView
-from ..model_hooks import ModelHook
-from ..profiling import SavedActivations
+from ..layers.model_hooks import ModelHook
+from ..layers.view import ModelView
+from ..utils.saved_activations import SavedActivations
 from .card import CostFigures
 from .frozen import all_frozen
 from .maps import gradients_from
@@ -24,7 +24,7 @@ from .memory import Survey
 
 logger = logging.getLogger(__name__)
 
-#: Passes that a :class:`~layerselect.cost_meter.CostMeter` takes: with a backward pass, and more in which it looks at the clocks.
+#: Passes that a :class:`~layerselect.costs.measured.CostMeter` takes: with a backward pass, and more in which it looks at the clocks.
 _PASSES, _LOOKS = 4, 3
 
 

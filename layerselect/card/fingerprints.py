@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import clean_name
+from ..layers.find import clean_name
 from .losses import tensors
 
 _SAMPLES = 256  # values of each parameter, evenly spread

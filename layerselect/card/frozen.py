@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from ..freezing import Freezer
+from ..layers.requires_grad import Freezer
 
 
 @contextmanager

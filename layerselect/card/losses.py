@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..model_hooks import ModelHook
-from ..padding import ARGUMENT
+from ..layers.model_hooks import ModelHook
+from ..layers.padding import ARGUMENT
 
 IGNORED = -100  # what transformers calls a label that does not count
 LIKELIHOODS = ("categorical", "binary", "gaussian", "none")

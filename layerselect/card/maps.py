@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..freezing import asking_gradient
-from ..layers import LayerSpec, clean_name, split_parameters
-from ..linear_kind import is_linear
-from ..model_hooks import ModelHook
+from ..layers.find import LayerSpec, clean_name, split_parameters
+from ..layers.model_hooks import ModelHook
+from ..layers.requires_grad import asking_gradient
+from ..utils.linear_kind import is_linear
 from .frozen import all_trainable
 
 

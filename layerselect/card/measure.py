@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import LayerSelectError
-from ..layers import LayerSpec
-from ..sizes import parse_bytes, show_bytes
+from ..layers.find import LayerSpec
+from ..utils.sizes import parse_bytes, show_bytes
 from .adapt import performance
 from .assemble import assemble
 from .card import LayerCard

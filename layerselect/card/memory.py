@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..model_hooks import ModelHook
-from ..sizes import show_bytes
+from ..layers.model_hooks import ModelHook
+from ..utils.sizes import show_bytes
 from .maps import WatchedLayers
 from .statistics import Source
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..costs import LayerCosts
+from ..costs.counted import LayerCosts
 from ..errors import LayerSelectError
 
 OBJECTIVES = ("performance", "cost", "balanced")

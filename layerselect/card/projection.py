@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..padding import PaddingMasks
+from ..layers.padding import PaddingMasks
 from .maps import LinearMap, hooked
 from .statistics import BatchShape
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..padding import PaddingMasks
+from ..layers.padding import PaddingMasks
 from .maps import LinearMap, hooked
 
 #: Columns of X'X that are added at a time. It is symmetric: only the blocks on and above the diagonal are computed.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..padding import PaddingMasks
+from ..layers.padding import PaddingMasks
 from .intervals import Contributions
 from .losses import BatchLoss, Counted, directions, likelihood_of, positions_that_matter
 from .maps import LinearMap, gradients_from

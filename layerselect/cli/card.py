@@ -96,9 +96,9 @@ def run(args: argparse.Namespace) -> int:
     for name in ("data", "model", "out"):
         if getattr(args, name) is None:
             raise LayerSelectError(f"layerselect card: --{name} is missing (see layerselect card --help)")
-    from ..card.run import CardJob, run_card
+    from ..models.load import quiet_transformers
+    from ..tasks.card.run import CardJob, run_card
     from ..tasks.intent.config import DEMO_DEFAULTS, IntentConfig
-    from ..tasks.models import quiet_transformers
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
     from ..tasks.revise.config import ReviseConfig
     from .card_display import CardDisplay, print_card

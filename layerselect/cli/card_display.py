@@ -36,7 +36,7 @@ class CardDisplay:
         self._progress.stop()
 
     def __call__(self, kind: str, record: dict[str, Any]) -> None:
-        from ..sizes import show_bytes
+        from ..utils.sizes import show_bytes
 
         if kind == "plan":
             sweeps = f"{record['sweeps']} sweep{'s' * (record['sweeps'] > 1)}"

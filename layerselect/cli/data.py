@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     corpus = load_corpus(args.source, seed=vars(args).get("split_seed", 0), **options)
     count = None
     if args.model is not None:
-        from ..tasks.models import load_tokenizer
+        from ..models.load import load_tokenizer
 
         tokenizer = load_tokenizer(args.model)
 

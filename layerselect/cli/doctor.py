@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     if args.unpack is not None:
-        from ..tasks.models import quiet_transformers
-        from ..tasks.unpack import unpack
+        from ..models.load import quiet_transformers
+        from ..models.unpack import unpack
 
         quiet_transformers()
         source, target = args.unpack

@@ -90,8 +90,8 @@ def train(
     settings: dict[str, Any], args: argparse.Namespace, hint: str = "; continue with the same command and --resume"
 ) -> int:
     """Runs the task with a display and prints the final table."""
+    from ..models.load import quiet_transformers
     from ..tasks.intent import IntentConfig, run_intent
-    from ..tasks.models import quiet_transformers
     from .display import TrainingDisplay, print_results
 
     config = IntentConfig(**settings)

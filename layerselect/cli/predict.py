@@ -58,10 +58,10 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..data import read_revisions
-    from ..tasks.folders import new_file, output_file
+    from ..models.load import quiet_transformers
     from ..tasks.intent import Predictor
-    from ..tasks.models import quiet_transformers
-    from ..tasks.settings import resolve_device
+    from ..tasks.run.settings import resolve_device
+    from ..utils.folders import new_file, output_file
 
     target = None if args.out is None else output_file(args.out)
     apply_threads(args.threads)

@@ -91,7 +91,7 @@ def add_generation_options(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..tasks.models import quiet_transformers
+    from ..models.load import quiet_transformers
     from ..tasks.revise import ReviseConfig, run_revise
     from ..tasks.revise.config import DEMO_DEFAULTS
     from .display import TrainingDisplay

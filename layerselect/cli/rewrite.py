@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
-from ..saved_files import read_bytes
+from ..utils.saved_files import read_bytes
 from .options import add_common_options, add_threads_option, apply_threads, positive
 from .revise import add_generation_options
 
@@ -61,10 +61,10 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..tasks.folders import new_file, output_file
-    from ..tasks.models import quiet_transformers
+    from ..models.load import quiet_transformers
     from ..tasks.revise import GenerationConfig, Rewriter
-    from ..tasks.settings import resolve_device
+    from ..tasks.run.settings import resolve_device
+    from ..utils.folders import new_file, output_file
 
     target = None if args.out is None else output_file(args.out)
     names = ("beams", "sample", "temperature", "top_p", "max_new_tokens", "seed")

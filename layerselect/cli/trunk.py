@@ -12,7 +12,7 @@ from ..errors import LayerSelectError
 from .options import add_common_options
 
 if TYPE_CHECKING:
-    from ..trunk.inventory import ShelfInfo
+    from ..state_cache.inventory import ShelfInfo
 
 _EXAMPLE = """\
 examples:
@@ -54,7 +54,7 @@ def add_command(commands: Any) -> None:
 
 
 def run_ls(args: argparse.Namespace) -> int:
-    from ..trunk.inventory import list_shelves
+    from ..state_cache.inventory import list_shelves
 
     folder = _store(args)
     shelves = list_shelves(folder)
@@ -66,8 +66,8 @@ def run_ls(args: argparse.Namespace) -> int:
 
 
 def run_rm(args: argparse.Namespace) -> int:
-    from ..sizes import show_bytes
-    from ..trunk.inventory import remove_shelves
+    from ..state_cache.inventory import remove_shelves
+    from ..utils.sizes import show_bytes
 
     if args.everything == bool(args.ids):
         raise LayerSelectError("give the ids of the shelves to remove ('layerselect trunk ls' lists them), or --all")
@@ -83,7 +83,7 @@ def run_rm(args: argparse.Namespace) -> int:
 
 
 def _store(args: argparse.Namespace) -> Path:
-    from ..trunk.store import default_folder
+    from ..state_cache.store import default_folder
 
     folder = Path(args.store).expanduser() if "store" in args else default_folder()
     if folder.exists() and not folder.is_dir():
@@ -97,7 +97,7 @@ def _print_table(shelves: list[ShelfInfo], folder: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ..sizes import show_bytes
+    from ..utils.sizes import show_bytes
 
     table = Table(title="Shelves", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("id", no_wrap=True)

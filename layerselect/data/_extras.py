@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from layerselect.errors import LayerSelectError
+from ..errors import LayerSelectError
 
 
 def require(module: str, purpose: str) -> ModuleType:

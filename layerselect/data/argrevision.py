@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerselect.data import peek
-from layerselect.data.arrow_tables import saved_splits
-from layerselect.data.file_bytes import shown
-from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of
-from layerselect.data.table import short
-from layerselect.data.tables import READERS, Record, Table, find_files, read_file, read_tables
+from . import peek
+from .arrow_tables import saved_splits
+from .file_bytes import shown
+from .schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of
+from .table import short
+from .tables import READERS, Record, Table, find_files, read_file, read_tables
 
 OLD, NEW, PURPOSE = "old_sentences", "new_sentences", "purpose_labels"
 IDS = {OLD: "old_sentence_ids", NEW: "new_sentence_ids"}

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerselect.data.argrewrite_text import Essays, mend
-from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold
-from layerselect.data.table import short
-from layerselect.data.tables import read_bytes, read_workbook
+from .argrewrite_text import Essays, mend
+from .schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold
+from .table import short
+from .tables import read_bytes, read_workbook
 
 PURPOSES = (
     "Claims/Ideas",

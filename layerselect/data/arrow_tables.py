@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from layerselect.data._extras import require
-from layerselect.data.file_bytes import decode, read_bytes, shown
-from layerselect.data.limits import Limits
-from layerselect.data.schema import BadRow, CorpusError
-from layerselect.data.splits import split_name
-from layerselect.data.table import Record, Sides, Table, check_header, short
+from ._extras import require
+from .file_bytes import decode, read_bytes, shown
+from .limits import Limits
+from .schema import BadRow, CorpusError
+from .splits import split_name
+from .table import Record, Sides, Table, check_header, short
 
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 """Files of a folder that `save_to_disk` wrote: of a `DatasetDict`, and of each `Dataset`."""

@@ -18,11 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from layerselect.data import peek
-from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
-from layerselect.data.splits import split_name
-from layerselect.data.table import short
-from layerselect.data.tables import decode, find_files, read_bytes
+from . import peek
+from .schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
+from .splits import split_name
+from .table import short
+from .tables import decode, find_files, read_bytes
 
 # The corpus's spelling -> ours: one or two words, since they stand in prompts. ("spefific" is the corpus's.)
 NAMES = {

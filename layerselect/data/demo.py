@@ -13,9 +13,9 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-from layerselect.data import demo_edits
-from layerselect.data.demo_edits import Edit
-from layerselect.data.schema import RawCorpus, Revision
+from . import demo_edits
+from .demo_edits import Edit
+from .schema import RawCorpus, Revision
 
 # Mean number of revisions of a sentence, by intention: unequal, as in real corpora.
 PER_SENTENCE = {"fluency": 2.6, "clarity": 2.5, "meaning-changed": 2.1, "coherence": 1.7, "style": 1.1}

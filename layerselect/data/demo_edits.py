@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from layerselect.data import demo_words as words
+from . import demo_words as words
 
 
 class Edit(NamedTuple):

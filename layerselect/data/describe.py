@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerselect.data.schema import Corpus, Defect, fold
-from layerselect.data.splits import shared_documents
+from .schema import Corpus, Defect, fold
+from .splits import shared_documents
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,8 +7,8 @@ import os
 import stat
 from pathlib import Path
 
-from layerselect.data import limits
-from layerselect.data.schema import CorpusError
+from . import limits
+from .schema import CorpusError
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from layerselect.data import argrevision, argrewrite, arxivedits, demo, generic, hub, iterater, peek
-from layerselect.data.file_bytes import is_there, local_path, shown
-from layerselect.data.schema import CorpusError, RawCorpus
-from layerselect.data.table import short
-from layerselect.data.tables import READERS, Table, read_tables
+from . import argrevision, argrewrite, arxivedits, demo, generic, hub, iterater, peek
+from .file_bytes import is_there, local_path, shown
+from .schema import CorpusError, RawCorpus
+from .table import short
+from .tables import READERS, Table, read_tables
 
 log = logging.getLogger(__name__)
 

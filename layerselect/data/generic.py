@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerselect.data.cells import MISSING_TEXTS, Column, column_of
-from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
-from layerselect.data.splits import split_name
-from layerselect.data.table import Record, Sides, Table, short
+from .cells import MISSING_TEXTS, Column, column_of
+from .schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
+from .splits import split_name
+from .table import Record, Sides, Table, short
 
 LABEL_COLUMNS = ("intentions", "labels", "label", "intention")
 """Tried in this order where no label column is named."""

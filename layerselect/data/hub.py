@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from layerselect.data._extras import require
-from layerselect.data.arrow_tables import class_names, name_classes
-from layerselect.data.schema import CorpusError
-from layerselect.data.splits import split_name
-from layerselect.data.tables import Table
+from ._extras import require
+from .arrow_tables import class_names, name_classes
+from .schema import CorpusError
+from .splits import split_name
+from .tables import Table
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from layerselect.data.schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
-from layerselect.data.table import short
-from layerselect.data.tables import Record, Table, find_files, read_file
+from .schema import BadRow, CorpusError, Defect, RawCorpus, Revision, fold, pair_of, text_of
+from .table import short
+from .tables import Record, Table, find_files, read_file
 
 HUB_IDS = {"iterater-sent": "wanyu/IteraTeR_human_sent", "iterater-doc": "wanyu/IteraTeR_human_doc"}
 FOLDERS = {"iterater-sent": "human_sent_level", "iterater-doc": "human_doc_level"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from layerselect.data.file_bytes import decode
-from layerselect.data.limits import Limits
-from layerselect.data.schema import BadRow, CorpusError
-from layerselect.data.table import Record, Sides, Table, short
+from .file_bytes import decode
+from .limits import Limits
+from .schema import BadRow, CorpusError
+from .table import Record, Sides, Table, short
 
 LONGEST_NUMBER = 300
 """Digits of a number."""

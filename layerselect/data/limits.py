@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
-from layerselect.data.schema import CorpusError
+from .schema import CorpusError
 
 FILE = 2 << 30
 """Bytes of one file that are read at all."""

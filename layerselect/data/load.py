@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-from layerselect.data.formats import Options, resolve
-from layerselect.data.generic import Columns
-from layerselect.data.schema import SPLITS, Corpus, CorpusError, RawCorpus, build_corpus
-from layerselect.data.splits import document_splits, shared_documents
-from layerselect.data.table import short
+from .formats import Options, resolve
+from .generic import Columns
+from .schema import SPLITS, Corpus, CorpusError, RawCorpus, build_corpus
+from .splits import document_splits, shared_documents
+from .table import short
 
 log = logging.getLogger(__name__)
 

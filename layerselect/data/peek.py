@@ -12,12 +12,12 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from layerselect.data.arrow_tables import parquet_columns, saved_columns, saved_splits
-from layerselect.data.file_bytes import decode, read_bytes, shown
-from layerselect.data.tables import find_files
-from layerselect.data.text_table import header_of
-from layerselect.data.workbook import BROKEN, first_header
-from layerselect.errors import LayerSelectError
+from ..errors import LayerSelectError
+from .arrow_tables import parquet_columns, saved_columns, saved_splits
+from .file_bytes import decode, read_bytes, shown
+from .tables import find_files
+from .text_table import header_of
+from .workbook import BROKEN, first_header
 
 HEAD = 1 << 16
 """Bytes that `head` reads."""

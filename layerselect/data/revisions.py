@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from layerselect.data import limits
-from layerselect.data.cells import column_of
-from layerselect.data.file_bytes import check_type, decode, local_path
-from layerselect.data.generic import check_columns
-from layerselect.data.json_table import read_json
-from layerselect.data.schema import BadRow, CorpusError, Defect, pair_of, text_of
-from layerselect.data.table import USUAL_SIDES, Sides, Table, short
-from layerselect.data.tables import read_file
-from layerselect.data.text_table import read_csv
+from . import limits
+from .cells import column_of
+from .file_bytes import check_type, decode, local_path
+from .generic import check_columns
+from .json_table import read_json
+from .schema import BadRow, CorpusError, Defect, pair_of, text_of
+from .table import USUAL_SIDES, Sides, Table, short
+from .tables import read_file
+from .text_table import read_csv
 
 log = logging.getLogger(__name__)
 

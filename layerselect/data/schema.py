@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from layerselect.data._extras import require
-from layerselect.errors import LayerSelectError
+from ..errors import LayerSelectError
+from ._extras import require
 
 if TYPE_CHECKING:
     from datasets import DatasetDict, Features

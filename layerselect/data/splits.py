@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from layerselect.data.schema import SPLITS, CorpusError
+from .schema import SPLITS, CorpusError
 
 TRIES = 256
 """Random orders of the documents among which `document_splits` takes the best balanced one."""

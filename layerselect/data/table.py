@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from layerselect.data.limits import Limits
-from layerselect.data.schema import BadRow, CorpusError
+from .limits import Limits
+from .schema import BadRow, CorpusError
 
 Record = dict[str, Any]
 

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from layerselect.data.arrow_tables import DICT, INFO, STATE, read_arrow, read_parquet, read_saved, saved_splits
-from layerselect.data.file_bytes import decode, read_bytes, shown
-from layerselect.data.json_table import read_json
-from layerselect.data.schema import CorpusError
-from layerselect.data.splits import split_name
-from layerselect.data.table import Record, Sides, Table
-from layerselect.data.text_table import read_csv, read_tsv
-from layerselect.data.workbook import read_excel, read_workbook
+from .arrow_tables import DICT, INFO, STATE, read_arrow, read_parquet, read_saved, saved_splits
+from .file_bytes import decode, read_bytes, shown
+from .json_table import read_json
+from .schema import CorpusError
+from .splits import split_name
+from .table import Record, Sides, Table
+from .text_table import read_csv, read_tsv
+from .workbook import read_excel, read_workbook
 
 __all__ = [
     "READERS",

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from layerselect.data.file_bytes import decode
-from layerselect.data.limits import Limits
-from layerselect.data.schema import BadRow, CorpusError
-from layerselect.data.table import (
+from .file_bytes import decode
+from .limits import Limits
+from .schema import BadRow, CorpusError
+from .table import (  # fmt: skip
     HEADER_WITHIN,
     Sides,
     Table,
@@ -26,7 +26,7 @@ from layerselect.data.table import (
     header_place,
     say_header,
     say_repeated,
-)  # fmt: skip
+)
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _LOOKED_AT = 50

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, fromstring, iterparse
 
-from layerselect.data.limits import COLUMNS, SHEET_ROWS, Limits
-from layerselect.data.schema import CorpusError
-from layerselect.data.splits import split_name
-from layerselect.data.table import (
+from .limits import COLUMNS, SHEET_ROWS, Limits
+from .schema import CorpusError
+from .splits import split_name
+from .table import (  # fmt: skip
     HEADER_WITHIN,
     Sides,
     Table,
@@ -27,7 +27,7 @@ from layerselect.data.table import (
     say_header,
     say_repeated,
     short,
-)  # fmt: skip
+)
 
 LONGEST_CELL = 32_767
 """Characters of a cell: writers cut what is longer, without a word."""

@@ -17,16 +17,16 @@ import torch
 from torch import nn
 
 from .. import _backend
+from ..core.history import check_history
+from ..core.schedule import Schedule
+from ..core.scores import SCORE_FORMS
 from ..errors import LayerSelectError
-from ..history import check_history
-from ..modes import CAPTURES, MODES, resolve_lag
+from ..modes.resolve import CAPTURES, MODES, resolve_lag
+from ..modes.state_reset import check_on_freeze
 from ..rules import Rule, make_rule
-from ..schedule import Schedule
-from ..scores import SCORE_FORMS
-from ..selector import FastSelector
-from ..state_reset import check_on_freeze
-from ..trunk import TrunkStore
-from ..trunk.selection import TRUNKS
+from ..selector.selector import FastSelector
+from ..state_cache import TrunkStore
+from ..state_cache.selection import TRUNKS
 
 _PARAMETERS = inspect.signature(FastSelector).parameters
 #: What may be given as an option: the arguments of a selector, its model apart.
@@ -143,7 +143,7 @@ def _cut(name: str, value: Any) -> None:
 
 def _store(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, TrunkStore):
-        raise LayerSelectError(f"trunk_store={value!r} is not a layerselect.trunk.TrunkStore")
+        raise LayerSelectError(f"trunk_store={value!r} is not a layerselect.state_cache.TrunkStore")
 
 
 def _history(name: str, value: Any) -> None:

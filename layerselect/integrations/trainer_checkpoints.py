@@ -11,8 +11,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..checkpoint import TENSORS_FILE, VALUES_FILE, defect, read_seal, seal
 from ..errors import LayerSelectError
-from ..saved_files import DamagedFile, read_json
-from ..saved_schema import Fields, Flag, Items, Mapped, Maybe, Number, Whole
+from ..utils.saved_files import DamagedFile, read_json
+from ..utils.saved_schema import Fields, Flag, Items, Mapped, Maybe, Number, Whole
 from .trainer_internals import LayerSelection
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..checkpoint import load_selector, save_selector, seal
 from ..errors import LayerSelectError
-from ..selector import FastSelector
+from ..selector.selector import FastSelector
 from .selector_options import check_options
 from .trainer_checkpoints import (
     TRAINER_STATE,

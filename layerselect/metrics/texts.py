@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import LayerSelectError
-from ..saved_words import shown
+from ..utils.saved_words import shown
 
 Ngrams = Counter[tuple[str, ...]]
 

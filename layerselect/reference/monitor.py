@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..gradient_watch import GradientWatch
+from ..core.gradient_watch import GradientWatch
 from .norms import sqnorms
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Literal
 
-from ..tasks.words import find_edits, split_words
+from ..data.edits import find_edits, split_words
 
 Kind = Literal["same", "insert", "delete"]
 _TAGS = {"insert": "ins", "delete": "del"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..sizes import show_bytes
+from ..utils.sizes import show_bytes
 
 
 def trunk_size_line(record: Mapping[str, Any]) -> str:
-    """What the hidden states below a cut will take, by ``layerselect.tasks.trunk.size_record``."""
+    """What the hidden states below a cut will take, by ``layerselect.tasks.run.state_cache.size_record``."""
     memory = show_bytes(record["memory"])
     if record["folder"] is None:
         where = f"up to {memory} in memory, the rest in a temporary folder"

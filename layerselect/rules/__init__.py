@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from ..layer_view import ModelView
+from ..layers.view import ModelView
 from ..status import EXCLUDED, MEASURED, NEVER_MEASURED
 from .all_layers import All
 from .base import Rule, Selection

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from .._backend import load as load_backend
 from ..errors import LayerSelectError
-from ..layer_view import ModelView
-from ..mirror import Mirror
-from ..saved_schema import Fields, Items, Kind, Mismatch, Numbers, Whole, check
-from ..saved_words import shown
+from ..layers.view import ModelView
 from ..status import EXCLUDED
+from ..utils.mirror import Mirror
+from ..utils.saved_schema import Fields, Items, Kind, Mismatch, Numbers, Whole, check
+from ..utils.saved_words import shown
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from ..engines import processes
+from ..distributed.engines import processes
 from ..errors import LayerSelectError
-from ..layer_view import ModelView
-from ..mirror import Mirror
-from ..model_hooks import ModelHook
-from ..padding import MasksAround, PaddingMasks
-from ..saved_schema import Mapped, Numbers
+from ..layers.model_hooks import ModelHook
+from ..layers.padding import MasksAround, PaddingMasks
+from ..layers.view import ModelView
 from ..status import EXCLUDED
+from ..utils.mirror import Mirror
+from ..utils.saved_schema import Mapped, Numbers
 from .base import MirrorState, Rule, Selection, check_saved, no_threshold
 from .wrapping import base_rule, choose_by
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cost_meter import CostMeter
-from ..costs import LayerCosts, count_costs
-from ..device_copies import to_device
+from ..costs.counted import LayerCosts, count_costs
+from ..costs.measured import CostMeter
 from ..errors import LayerSelectError
-from ..layer_view import ModelView
-from ..saved_schema import Mapped
+from ..layers.view import ModelView
 from ..status import MEASURED
+from ..utils.device_copies import to_device
+from ..utils.saved_schema import Mapped
 from .base import Rule, Selection, check_fraction, check_saved
 from .registry import make_rule
 from .variance_split import VarianceSplit
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class CostAware(Rule):
     """Keeps of another rule's selection the layers that fit a budget, and of what fits the most score per cost.
 
-    What a step costs is set by the lowest layer that trains (:mod:`layerselect.costs`), so the question is how deep to go. With
+    What a step costs is set by the lowest layer that trains (:mod:`layerselect.costs.counted`), so the question is how deep to go. With
     S_b the selection of ``base``, the candidates are S_d = {l in S_b, l >= d} for the layers d of S_b. Of those whose step costs at
     most ``budget``, that with the greatest
 
@@ -50,7 +50,7 @@ class CostAware(Rule):
         costs: ``"counted"`` from the shapes of the weights: the same in every run. ``"measured"`` in the first passes in which
             all layers train (one to warm up, three that count; ``warmup=4`` has them at once, otherwise probes come to it),
             after which they stand, and are saved with the selector; until then the counted ones serve. Or your own:
-            a :class:`~layerselect.costs.LayerCosts`, the same as a dict, or a list of L numbers, of which the d-th is what a step
+            a :class:`~layerselect.costs.counted.LayerCosts`, the same as a dict, or a list of L numbers, of which the d-th is what a step
             costs that trains the layers from d up, in any unit.
 
     Raises:
@@ -97,7 +97,7 @@ class CostAware(Rule):
 
     @property
     def cost_table(self) -> Tensor:
-        """float64 [2 L + 1] on the CPU, see :meth:`layerselect.costs.LayerCosts.table`."""
+        """float64 [2 L + 1] on the CPU, see :meth:`layerselect.costs.counted.LayerCosts.table`."""
         self.layer_costs  # noqa: B018, says so where there is none
         return self._table
 

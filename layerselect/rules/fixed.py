@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..device_copies import to_device
 from ..errors import LayerSelectError
 from ..status import EXCLUDED
+from ..utils.device_copies import to_device
 from .base import Rule, Selection, no_threshold
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import seeded
 from ..errors import LayerSelectError
-from ..layer_view import ModelView
-from ..saved_schema import Numbers, Whole
+from ..layers.view import ModelView
+from ..utils.arguments import seeded
+from ..utils.saved_schema import Numbers, Whole
 from .base import GeneratorState, Rule, Selection, check_count, check_fraction, check_saved, drawn
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Ist(Rule):
     The rule needs a :data:`Probe` before a selector is built with it::
 
         rule = Ist()
-        rule.probe = SuppressionProbe(model, loss, held_out_training_batches)  # layerselect.probing
+        rule.probe = SuppressionProbe(model, loss, held_out_training_batches)  # layerselect.rules.suppression
         selector = FastSelector(model, rule)
 
     An update costs ``probes`` forward passes, and on a device the host waits for them. In mode ``freeze`` they run at the end of
@@ -93,7 +93,7 @@ class Ist(Rule):
     def prepare(self, view: ModelView) -> None:
         if self.probe is None:
             raise LayerSelectError(
-                "rule 'ist' needs a probe: build Ist(), set its attribute probe to a layerselect.probing.SuppressionProbe over "
+                "rule 'ist' needs a probe: build Ist(), set its attribute probe to a layerselect.rules.suppression.SuppressionProbe over "
                 "held-out training batches, and pass that rule"
             )
         probed = getattr(self.probe, "layer_names", view.layer_names)

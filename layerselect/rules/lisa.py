@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import seeded
-from ..saved_schema import Whole
+from ..utils.arguments import seeded
+from ..utils.saved_schema import Whole
 from .base import GeneratorState, Rule, Selection, check_count, check_layers, check_saved, drawn, layer_list
 
 

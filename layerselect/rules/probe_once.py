@@ -8,20 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layer_view import ModelView
-from ..mirror import Mirror
-from ..saved_schema import Mapped, Maybe, Numbers
+from ..layers.view import ModelView
 from ..status import EXCLUDED, MEASURED
-from .base import (
-    MirrorState,
-    Rule,
-    Selection,
-    check_count,
-    check_saved,
-    drawn,
-    layer_list,
-    no_threshold,
-)
+from ..utils.mirror import Mirror
+from ..utils.saved_schema import Mapped, Maybe, Numbers
+from .base import MirrorState, Rule, Selection, check_count, check_saved, drawn, layer_list, no_threshold
 from .wrapping import base_rule, choose_by
 
 

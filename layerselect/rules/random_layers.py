@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import seeded
+from ..utils.arguments import seeded
 from .base import GeneratorState, Rule, Selection, check_count, check_layers, check_saved, drawn
 
 

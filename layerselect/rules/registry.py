@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ..errors import LayerSelectError
-from ..saved_words import shown
+from ..utils.saved_words import shown
 from .base import Rule
 
 logger = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed.sharding import SpreadSums, held_here
 from ..errors import LayerSelectError
-from ..layer_view import ModelView
-from ..mirror import Mirror
-from ..saved_schema import Mapped
-from ..sharding import SpreadSums, held_here
+from ..layers.view import ModelView
 from ..status import EXCLUDED
+from ..utils.mirror import Mirror
+from ..utils.saved_schema import Mapped
 from .base import MirrorState, Rule, Selection, check_saved, no_threshold
 from .wrapping import base_rule, choose_by
 

@@ -14,9 +14,9 @@ import torch
 
 from ..errors import LayerSelectError
 from ..rules import MEASURED, All, Fixed, Rule, Upper, make_rule
-from ..saved_files import DamagedFile, read_json
-from ..saved_schema import Fields, Items, Mapped, Maybe, Mismatch, Text, Whole, check
-from ..saved_words import shown
+from ..utils.saved_files import DamagedFile, read_json
+from ..utils.saved_schema import Fields, Items, Mapped, Maybe, Mismatch, Text, Whole, check
+from ..utils.saved_words import shown
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..layers import split_parameters
-from ..saved_words import in_words, shown
-from ..tasks.adapter_files import SavedAdapter
+from ..layers.find import split_parameters
+from ..models.adapter_files import SavedAdapter
+from ..utils.saved_words import in_words, shown
 
 _SAMPLES = 4096
 
@@ -50,7 +50,7 @@ def transfer_adapter(
     number of the layer and by their name inside it, so the models may have other heads and other names around their layers.
 
     Args:
-        model: what :func:`layerselect.tasks.adapters.add_adapter` returned for the generator, before a selector freezes
+        model: what :func:`layerselect.models.adapters.add_adapter` returned for the generator, before a selector freezes
             layers of it: a ``PeftModel``, or for the adapter ``none`` the model whose layers train whole.
         predictor: the folder of the predictor's run, or its ``adapter`` folder. Only safetensors files are read.
         layers: numbers of the layers, see :func:`layerselect.transfer.pick_layers`.
@@ -180,7 +180,7 @@ def _list(names: Iterable[str]) -> str:
 def _check_base(model: nn.Module, saved: SavedAdapter, fingerprint: str | None) -> None:
     from peft import PeftModel
 
-    from ..tasks.models import model_identity
+    from ..models.load import model_identity
 
     there = saved.meta["identity"]
     here = model_identity(model.get_base_model() if isinstance(model, PeftModel) else model)
@@ -202,7 +202,7 @@ def _check_settings(model: nn.Module, saved: SavedAdapter) -> None:
     """Compares kind and configuration of the two adapters."""
     from peft import LoraConfig, PeftModel
 
-    from ..tasks.bottleneck import BottleneckConfig
+    from ..models.bottleneck import BottleneckConfig
 
     config = model.peft_config[model.active_adapter] if isinstance(model, PeftModel) else None
     if isinstance(config, BottleneckConfig):

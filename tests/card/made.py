@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from layerselect.card import CostFigures, LayerCard, LayerFigures, MapFigures
-from layerselect.costs import LayerCosts
+from layerselect.costs.counted import LayerCosts
 
 
 def made(

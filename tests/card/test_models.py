@@ -12,7 +12,7 @@ from layerselect.card import measure
 from layerselect.card.maps import find_maps
 from torch import Tensor, nn
 
-from tests.models import VOCABULARY, hugging_face, plain, with_lora
+from tests.helpers.models import VOCABULARY, hugging_face, plain, with_lora
 
 
 def texts(count: int = 6, examples: int = 4, length: int = 9, seed: int = 0, *, padded: bool = False) -> list[dict]:

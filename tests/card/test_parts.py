@@ -18,11 +18,11 @@ from layerselect.card.maps import find_maps
 from layerselect.card.measure import _divide
 from layerselect.card.memory import plan_memory, survey
 from layerselect.card.statistics import _BLOCK, Statistics
-from layerselect.padding import PaddingMasks
-from layerselect.sizes import parse_bytes, show_bytes
+from layerselect.layers.padding import PaddingMasks
+from layerselect.utils.sizes import parse_bytes, show_bytes
 
 from tests.card.test_models import texts
-from tests.models import hugging_face, plain
+from tests.helpers.models import hugging_face, plain
 
 
 def generator(seed: int = 0) -> torch.Generator:

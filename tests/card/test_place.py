@@ -9,7 +9,7 @@ import pytest
 from layerselect import LayerSelectError
 from layerselect.card.coupling import coupling as coupling_of
 from layerselect.card.place import Placer
-from layerselect.costs import LayerCosts
+from layerselect.costs.counted import LayerCosts
 
 from tests.card.made import made
 

@@ -11,7 +11,7 @@ from layerselect.rules import LayerCardRule
 
 from tests.card.made import made
 from tests.card.test_models import texts
-from tests.models import hugging_face, language_loss, with_lora
+from tests.helpers.models import hugging_face, language_loss, with_lora
 from tests.rules.choosing import bound, choose
 
 

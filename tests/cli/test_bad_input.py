@@ -6,7 +6,7 @@ import shutil
 import pytest
 from layerselect.cli import main
 
-from tests import tiny_intent
+from tests.helpers import tiny_intent
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from layerselect import _backend
 from layerselect.cli import doctor, main
 from layerselect.rules import registry
 
-from tests.tiny_intent import LABELS
+from tests.helpers.tiny_intent import LABELS
 
 
 def test_intent_prints_the_table_and_where_the_report_is(capsys, tmp_path, corpus_path, bert_folder):

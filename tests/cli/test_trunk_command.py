@@ -10,9 +10,9 @@ import pytest
 import torch
 from layerselect import LayerSelectError
 from layerselect.cli import main
-from layerselect.trunk import inventory
-from layerselect.trunk.inventory import list_shelves, remove_shelves
-from layerselect.trunk.store import TrunkStore
+from layerselect.state_cache import inventory
+from layerselect.state_cache.inventory import list_shelves, remove_shelves
+from layerselect.state_cache.store import TrunkStore
 
 ONE, OTHER = "ab12cd34ef56" + "0" * 20, "ab99" + "1" * 28
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from layerselect import FastSelector
-from layerselect.cuda import CudaCore
+from layerselect.core.cuda import CudaCore
+from layerselect.core.scaling import Scaling
 from layerselect.rules import All, CostAware, Fixed, Fraction, RandomLayers, Threshold, TopK, VarianceSplit
-from layerselect.scaling import Scaling
 from torch import nn
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 
 RULES = {
     "variance": lambda: VarianceSplit(),

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layerselect import device_gates
-from layerselect.device_gates import FusedGate, KeepingGate, make_gate
-from layerselect.fresh_state import start_momentum
-from layerselect.gating import Gate, parameters_of
-from layerselect.mirror import Mirror
+from layerselect.modes import device_gate as device_gates
+from layerselect.modes.device_gate import FusedGate, KeepingGate, make_gate
+from layerselect.modes.fresh_state import start_momentum
+from layerselect.modes.gate import Gate, parameters_of
+from layerselect.utils.mirror import Mirror
 
 from tests.cuda.test_core import LAYERS, loss_on
-from tests.gated import OPTIMIZERS, TAKE_A_GATE, Alone, Build, Counting, Replacing, bits, copy_gradients, everything_of
-from tests.models import plain
+from tests.helpers.gated import (
+    OPTIMIZERS,
+    TAKE_A_GATE,
+    Alone,
+    Build,
+    Counting,
+    Replacing,
+    bits,
+    copy_gradients,
+    everything_of,
+)
+from tests.helpers.models import plain
 
 
 def random_masks(count: int = 50) -> torch.Tensor:

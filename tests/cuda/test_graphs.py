@@ -7,22 +7,15 @@ import logging
 
 import pytest
 import torch
-from layerselect import (
-    CostAware,
-    FastSelector,
-    Ist,
-    LayerSelectError,
-    SuppressionProbe,
-    graph_capture,
-    make_rule,
-    upkeep,
-)
-from layerselect import core as core_module
+from layerselect import CostAware, FastSelector, Ist, LayerSelectError, SuppressionProbe, make_rule
+from layerselect.core import graph_capture
+from layerselect.core import step as core_module
 from layerselect.rules import LayerCardRule
+from layerselect.selector import upkeep
 from torch import nn
 
 from tests.card.made import made
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 
 STEPS = [1.0, 0.95, 0.9, 0.75, 0.6, 0.5]
 BUDGETED = f'cost-aware:budget=0.8;base="topk:k=3";costs={STEPS}'

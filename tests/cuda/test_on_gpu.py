@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 from layerselect import FastSelector
-from layerselect.cuda import CudaCore
-from layerselect.device_gates import make_gate
-from layerselect.mirror import Mirror
+from layerselect.core.cuda import CudaCore
+from layerselect.modes.device_gate import make_gate
+from layerselect.utils.mirror import Mirror
 
 from tests.cuda.test_core import LAYERS, core_of, loss_on
-from tests.models import plain
+from tests.helpers.models import plain
 
 pytestmark = pytest.mark.cuda
 VARIANCE = {"kind": "variance", "window": (0.35, 0.65), "inclusive": True, "splits": 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from layerselect.cuda import CudaCore
+from layerselect.core.cuda import CudaCore
 from torch import nn
 
 BENCH = Path(__file__).parents[2] / "bench"

@@ -11,14 +11,14 @@ import math
 import pytest
 import torch
 from layerselect import FastSelector
-from layerselect import core as core_module
-from layerselect.several_devices import SeveralDevicesCore
+from layerselect.core import step as core_module
+from layerselect.core.multi_device import SeveralDevicesCore
 from torch import nn
 from torch.amp import GradScaler
 
-from tests.models import plain, plain_loss
-from tests.test_scaling import OPTIMIZERS
-from tests.test_selector import gradient_norms
+from tests.core.test_scaling import OPTIMIZERS
+from tests.helpers.models import plain, plain_loss
+from tests.selector.test_selector import gradient_norms
 
 LAYERS = 6
 ATTEMPTS = 20

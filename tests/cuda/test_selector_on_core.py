@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError, Rule, Selection
-from layerselect import core as core_module
-from layerselect.several_devices import SeveralDevicesCore
+from layerselect.core import step as core_module
+from layerselect.core.multi_device import SeveralDevicesCore
 from torch import nn
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 
 
 @pytest.fixture(autouse=True)

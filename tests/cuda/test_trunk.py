@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 from layerselect import FastSelector
-from layerselect.trunk import Trunk, TrunkStore, worth_keeping
-from layerselect.trunk.padding import batch_of
+from layerselect.state_cache import Trunk, TrunkStore, worth_keeping
+from layerselect.state_cache.padding import batch_of
 from torch import nn
 
 from tests.cuda.test_on_gpu import no_sync
-from tests.trunk.test_same_numbers import Batch, adapted, batches, error
+from tests.state_cache.test_same_numbers import Batch, adapted, batches, error
 
 pytestmark = pytest.mark.cuda
 CUT = 2
@@ -110,7 +110,7 @@ def test_a_step_of_a_later_epoch_never_waits():
 
 def test_states_arrive_before_they_are_used():
     """Large states, whose copy takes longer than the host needs to launch what reads them."""
-    from layerselect.trunk.ahead import SentAhead
+    from layerselect.state_cache.ahead import SentAhead
 
     sent, place = SentAhead(), object()
     device = torch.device("cuda", torch.cuda.current_device())

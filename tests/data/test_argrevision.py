@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from layerselect.data import CorpusError, Defect, describe, load_corpus, read_revisions
 
-from .conftest import write_lines
+from tests.data.conftest import write_lines
 
 openpyxl = pytest.importorskip("openpyxl", reason="the extra 'data' is not installed")
 

@@ -10,7 +10,7 @@ from layerselect.data import describe, load_corpus
 from layerselect.data.describe import SHOWN_DEFECTS
 from rich.console import Console
 
-from .conftest import write_lines
+from tests.data.conftest import write_lines
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from layerselect.data import CorpusError, load_corpus
 
-from .conftest import write_lines
+from tests.data.conftest import write_lines
 
 
 def rows_of(corpus):

@@ -12,7 +12,7 @@ from layerselect.data import CorpusError, load_corpus, read_revisions
 from layerselect.data.splits import CELLS, TRIES, document_splits
 from layerselect.data.tables import find_files, read_file, read_tables
 
-from .conftest import write_lines
+from tests.data.conftest import write_lines
 
 HEADER = '<row r="1"><c r="A1" t="inlineStr"><is><t>before</t></is></c><c r="B1" t="inlineStr"><is><t>after</t></is></c></row>'
 

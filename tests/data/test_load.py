@@ -6,7 +6,7 @@ import pytest
 from layerselect.data import COLUMNS, CorpusError, load_corpus
 from layerselect.data import hub as hub_module
 
-from .conftest import sentence, write_lines
+from tests.data.conftest import sentence, write_lines
 
 
 def test_the_schema(iterater):
@@ -92,7 +92,7 @@ def fake_hub(monkeypatch):
 def test_sentences_from_the_hub_are_looked_up_in_the_documents_of_the_hub(fake_hub, caplog):
     import datasets
 
-    from .conftest import document
+    from tests.data.conftest import document
 
     rows = [sentence(f"d{n}", "One.", "Two.", "style") for n in range(4)]
     sentences = datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)})

@@ -3,7 +3,7 @@
 import pytest
 from layerselect.data import peek
 
-from .conftest import write_lines
+from tests.data.conftest import write_lines
 
 
 def test_fields_of_tables(tmp_path):

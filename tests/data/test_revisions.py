@@ -7,7 +7,7 @@ import io
 import pytest
 from layerselect.data import CorpusError, read_revisions
 
-from .conftest import write_lines
+from tests.data.conftest import write_lines
 
 
 def test_rows_keep_their_order_ids_and_context(tmp_path):

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from layerselect import FastSelector, LayerSelectError
-from layerselect import agreement as agreement_module
+from layerselect.distributed import agreement as agreement_module
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.training import loss_of, wrap
-from tests.models import plain
+from tests.helpers.models import plain
 
 PROCESSES = 2
 
@@ -99,13 +99,13 @@ def steps_left_out(folder: Path) -> dict[str, Any]:
             records.append(record.getMessage())
 
     handler = Keep()
-    logging.getLogger("layerselect.agreement").addHandler(handler)
+    logging.getLogger("layerselect.distributed.agreement").addHandler(handler)
     agreement_module._LOOKS, looks = 5, agreement_module._LOOKS
     ended = run(wrap("ddp", plain()), "all", steps=30, skips=tuple(range(1, 30, 2)))
     dist.barrier()
     other = run(wrap("ddp", plain()), "random:k=2", steps=30, skips=tuple(range(2, 31)))
     agreement_module._LOOKS = looks
-    logging.getLogger("layerselect.agreement").removeHandler(handler)
+    logging.getLogger("layerselect.distributed.agreement").removeHandler(handler)
     return {"ended": [ended, other], "said": records}
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from layerselect import FastSelector
-from layerselect.layers import split_parameters
+from layerselect.layers.find import split_parameters
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.training import ranks, whole
-from tests.models import VOCABULARY
-from tests.test_activation_checkpointing import build, enable, recomputed
+from tests.helpers.models import VOCABULARY
+from tests.modes.test_checkpointing import build, enable, recomputed
 
 PROCESSES = 2
 STEPS = 5

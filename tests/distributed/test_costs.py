@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from layerselect import CostAware, FastSelector
-from layerselect.cost_meter import CostMeter
+from layerselect.costs.measured import CostMeter
 
 from tests.distributed.training import loss_of, wrap
-from tests.models import plain
+from tests.helpers.models import plain
 
 PROCESSES = 2
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from layerselect import core as core_module
+from layerselect.core import step as core_module
 
 from tests.distributed.training import train
 

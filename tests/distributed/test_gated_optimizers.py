@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from layerselect import FastSelector
-from layerselect import core as core_module
-from layerselect.sharding import held_here
+from layerselect.core import step as core_module
+from layerselect.distributed.sharding import held_here
 from torch import Tensor, nn
 
 from tests.distributed.training import OPTIMIZERS, loss_of, wrap
-from tests.models import plain
+from tests.helpers.models import plain
 
 PROCESSES = 2
 STEPS = 4

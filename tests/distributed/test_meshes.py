@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from layerselect.capture import StepCapture
-from layerselect.cuda import CudaCore
+from layerselect.core.capture import StepCapture
+from layerselect.core.cuda import CudaCore
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard

@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from layerselect import FastSelector
-from layerselect import core as core_module
+from layerselect.core import step as core_module
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.distributed.test_engines import check_run, check_same_in_all_processes
 from tests.distributed.training import loss_of, train
-from tests.models import PlainStack, plain
+from tests.helpers.models import PlainStack, plain
 
 PROCESSES = 2
 CLIPPED: dict[str, Any] = {"rule": "variance", "optimizer": "sgd", "steps": 6, "clip": 0.05}

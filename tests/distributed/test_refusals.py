@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from layerselect import FastSelector, LayerSelectError
-from layerselect.sharding import is_spread
+from layerselect.distributed.sharding import is_spread
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.training import loss_of, train, wrap
-from tests.models import plain
+from tests.helpers.models import plain
 
 PROCESSES = 2
 FREEZE = {"rule": "random:k=2", "mode": "freeze", "seed": 3}
@@ -198,7 +198,7 @@ def test_a_process_group_that_comes_later_is_noticed(monkeypatch):
     ):
         with FastSelector(plain(), **settings) as selector, monkeypatch.context() as patch:
             loss_of(selector._model, 0).backward()
-            patch.setattr("layerselect.engine_watch.processes", lambda: 2)
+            patch.setattr("layerselect.modes.engine_watch.processes", lambda: 2)
             if harmless:
                 selector.step()
             else:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from layerselect import FastSelector, Ist, SuppressionProbe
 
 from tests.distributed.training import loss_of, ranks, train, whole, wrap
-from tests.models import plain
+from tests.helpers.models import plain
 
 PROCESSES = 2
 ENGINES = ["ddp", "fsdp2"]

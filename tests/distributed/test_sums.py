@@ -12,13 +12,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from layerselect import FastSelector, LayerSelectError
-from layerselect import core as core_module
 from layerselect.checkpoint import load_selector, save_selector
-from layerselect.sharding import held_here
+from layerselect.core import step as core_module
+from layerselect.distributed.sharding import held_here
 from torch import Tensor, nn
 
 from tests.distributed.training import loss_of, whole, wrap
-from tests.models import plain
+from tests.helpers.models import plain
 
 PROCESSES = 2
 CORES = (False, True)  # whether it is that of a device, on the launchers' twins

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError
-from layerselect.trunk import TrunkStore
+from layerselect.state_cache import TrunkStore
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.training import ranks
-from tests.models import VOCABULARY, hugging_face, with_lora
+from tests.helpers.models import VOCABULARY, hugging_face, with_lora
 
 PROCESSES = 2
 BATCHES, EPOCHS, CUT = 3, 3, 2

@@ -20,8 +20,8 @@ from torch.distributed.fsdp import fully_shard
 from transformers import Trainer, TrainingArguments
 
 from tests.distributed.training import whole
-from tests.models import VOCABULARY, hugging_face, with_lora
-from tests.test_examples import load_example
+from tests.helpers.models import VOCABULARY, hugging_face, with_lora
+from tests.project.test_examples import load_example
 
 #: Arguments of the callback, by run.
 CALLBACKS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from layerselect.integrations.selector_options import NAMES
 from layerselect.integrations.transformers import SelectorCallback
 from layerselect.rules import TopK
 
-from tests.models import plain
+from tests.helpers.models import plain
 
 #: For each argument of a selector values that none takes.
 WRONG = {

@@ -12,8 +12,8 @@ from layerselect.integrations import trainer_internals
 from layerselect.integrations.transformers import SelectorCallback
 from transformers import Trainer, TrainerCallback
 
+from tests.helpers.models import hugging_face, with_lora
 from tests.integrations.trainers import arguments, build, dataset
-from tests.models import hugging_face, with_lora
 
 ADAPTED = 4 * 14  # four layers, seven linear maps, two matrices each
 

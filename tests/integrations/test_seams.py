@@ -12,8 +12,8 @@ from layerselect.integrations.transformers import SelectorCallback, checkpoint_d
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
+from tests.helpers.models import hugging_face, with_lora
 from tests.integrations.trainers import StopAfter, arguments, assert_same_end, build, dataset, train
-from tests.models import hugging_face, with_lora
 
 MODES = pytest.mark.parametrize("mode", ["freeze", "gate"])
 

@@ -11,8 +11,8 @@ from layerselect.integrations.transformers import SelectorCallback, last_checkpo
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback
 
+from tests.helpers.models import hugging_face, with_lora
 from tests.integrations.trainers import arguments, assert_same_end, build, dataset, train
-from tests.models import hugging_face, with_lora
 
 
 @pytest.mark.parametrize("mode", ["freeze", "gate"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from layerselect.integrations.transformers import SelectorCallback, last_checkpoint
-from layerselect.trunk import TrunkStore
+from layerselect.state_cache import TrunkStore
 
+from tests.helpers.models import hugging_face
 from tests.integrations.trainers import StopAfter, assert_same_end, build, train
-from tests.models import hugging_face
 
 KEPT = {"mode": "freeze", "probe_every": 3, "trunk": "cached", "cut": 2}
 

@@ -10,7 +10,7 @@ import torch
 from layerselect.integrations.transformers import SelectorCallback
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from tests.models import VOCABULARY, hugging_face, with_lora
+from tests.helpers.models import VOCABULARY, hugging_face, with_lora
 
 
 def dataset(count: int = 24) -> list[dict[str, torch.Tensor]]:

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from .emulator import Emulator
-from .toolchain import Toolchain, find_interpreter, find_nvcc
+from tests.ptx.emulator import Emulator
+from tests.ptx.toolchain import Toolchain, find_interpreter, find_nvcc
 
 ARCHITECTURES = ("sm_80", "sm_90")
 #: LAYERSELECT_PTX_SLOW=1 runs more seeds, sizes and score vectors.

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from . import structs
-from .emulator import Emulator, Launch
+from tests.ptx import structs
+from tests.ptx.emulator import Emulator, Launch
 
 STORAGE = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "float64": np.float64}
 

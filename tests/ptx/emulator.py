@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import structs
+from tests.ptx import structs
 
 _CALLBACK = c.CFUNCTYPE(
     c.c_int, c.c_char_p, c.c_uint, c.c_uint, c.POINTER(c.c_void_p), c.c_size_t, c.c_void_p

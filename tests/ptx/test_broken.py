@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .device import Gradient, Norms, State, encode
-from .emulator import Emulator
-from .test_budget import said_by, tables, within_budget
-from .test_masked_copy import keep_and_restore
-from .test_step import variance
+from tests.ptx.device import Gradient, Norms, State, encode
+from tests.ptx.emulator import Emulator
+from tests.ptx.test_budget import said_by, tables, within_budget
+from tests.ptx.test_masked_copy import keep_and_restore
+from tests.ptx.test_step import variance
 
 # What is broken: file, text, replacement.
 BROKEN = {

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from .conftest import SLOW
-from .device import Gradient, Norms, State, encode
-from .emulator import Emulator
-from .test_select import Case, Selector, statuses, vectors
+from tests.ptx.conftest import SLOW
+from tests.ptx.device import Gradient, Norms, State, encode
+from tests.ptx.emulator import Emulator
+from tests.ptx.test_select import Case, Selector, statuses, vectors
 
 BASES: tuple[Case, ...] = (
     ("variance", {"window": (0.35, 0.65), "inclusive": 1, "splits": 1}),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .counting import ByteCounter, instrument
-from .device import Gradient, Norms, State, encode
-from .emulator import Emulator
-from .test_masked_copy import keep_and_restore
+from tests.ptx.counting import ByteCounter, instrument
+from tests.ptx.device import Gradient, Norms, State, encode
+from tests.ptx.emulator import Emulator
+from tests.ptx.test_masked_copy import keep_and_restore
 
 SIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 

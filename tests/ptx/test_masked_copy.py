@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from .emulator import Emulator
+from tests.ptx.emulator import Emulator
 
 ITEM = np.dtype([("from", "u8"), ("to", "u8"), ("bytes", "i8"), ("group", "i8")])
 

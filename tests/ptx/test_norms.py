@@ -8,10 +8,10 @@ import itertools
 import numpy as np
 import pytest
 
-from . import structs
-from .conftest import SLOW
-from .device import Gradient, Norms, encode
-from .emulator import Emulator
+from tests.ptx import structs
+from tests.ptx.conftest import SLOW
+from tests.ptx.device import Gradient, Norms, encode
+from tests.ptx.emulator import Emulator
 
 SIZES = (0, 1, 2, 3, 7, 8, 9, 15, 31, 33, 64, 100, 255, 257, 1025, 4095, 4096, 4097, 9000, 16384, 16385, 33001)
 PER_VECTOR = {"float32": 4, "float16": 8, "bfloat16": 8, "float64": 2}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from . import structs
-from .conftest import SLOW
-from .device import State
-from .emulator import Emulator
+from tests.ptx import structs
+from tests.ptx.conftest import SLOW
+from tests.ptx.device import State
+from tests.ptx.emulator import Emulator
 
 Case = tuple[str, dict[str, Any]]
 RULES: tuple[Case, ...] = (

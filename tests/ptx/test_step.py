@@ -7,10 +7,10 @@ import ctypes as c
 import numpy as np
 import pytest
 
-from .device import Gradient, Norms, State, encode
-from .emulator import Emulator
-from .structs import FORMS
-from .twin import Twin
+from tests.ptx.device import Gradient, Norms, State, encode
+from tests.ptx.emulator import Emulator
+from tests.ptx.structs import FORMS
+from tests.ptx.twin import Twin
 
 LAYERS = 6
 # Two matrices, a vector that is not there in every layer, and an outer group; unequal sizes, mixed types.

@@ -12,10 +12,10 @@ from layerselect.cli.display import layers_line, training_line
 from layerselect.report.figures import _rows_of, frequency_bars, heat_map
 from layerselect.report.intent import render
 from layerselect.report.selection import SelectionShares, lacking
-from layerselect.tasks.run_folder import importance, trained_frequency
+from layerselect.tasks.run.folder import importance, trained_frequency
 from matplotlib.colors import Normalize
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 from tests.report.test_intent_report import Page, make
 
 HISTORY = {

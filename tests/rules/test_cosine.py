@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from layerselect import Cosine, FastSelector, LayerSelectError, make_rule
-from layerselect.layers import split_parameters
+from layerselect.layers.find import split_parameters
 from torch import nn
 
-from tests.models import VOCABULARY, hugging_face, plain, plain_loss, with_lora
+from tests.helpers.models import VOCABULARY, hugging_face, plain, plain_loss, with_lora
+from tests.helpers.simulation import variance_split
 from tests.rules.recording import Recording
-from tests.simulation import variance_split
 
 
 class Caught:

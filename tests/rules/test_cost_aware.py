@@ -10,12 +10,12 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from layerselect import CostAware, FastSelector, Fixed, LayerSelectError, TopK, VarianceSplit, _backend, make_rule
-from layerselect.costs import LayerCosts
+from layerselect.costs.counted import LayerCosts
 from layerselect.rules import EXCLUDED, MEASURED, NEVER_MEASURED
 
 from tests.conftest import native_is_built
-from tests.models import plain, plain_loss
-from tests.test_costs import MINI_LM, view_of
+from tests.costs.test_counted import MINI_LM, view_of
+from tests.helpers.models import plain, plain_loss
 
 TIE = Fraction(1e-12)
 

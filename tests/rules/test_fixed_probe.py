@@ -6,7 +6,7 @@ import torch
 from layerselect import CostAware, FastSelector, Fixed, LayerSelectError, make_rule
 from layerselect.checkpoint import load_selector, save_selector
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 
 LAYERS = [1, 4]
 

@@ -10,7 +10,7 @@ from layerselect.integrations.transformers import SelectorCallback
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from tests.models import VOCABULARY, hugging_face, language_loss, plain, plain_loss, with_lora
+from tests.helpers.models import VOCABULARY, hugging_face, language_loss, plain, plain_loss, with_lora
 
 RULES = [
     "lisa:n=2;interval=4",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from layerselect import FastSelector, Ist, LayerSelectError, make_rule
 
-from tests.models import plain
+from tests.helpers.models import plain
 from tests.rules.choosing import assert_frequencies, choose, draws, next_after_reload
 
 

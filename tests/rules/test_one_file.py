@@ -9,11 +9,11 @@ import layerselect.rules
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError, make_rule
-from layerselect import core as core_module
 from layerselect.cli.main import main
+from layerselect.core import step as core_module
 from layerselect.rules import All, TopK, available
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 
 FILE = '''
 """Every layer but the first."""

@@ -12,7 +12,7 @@ import torch
 from layerselect import FastSelector, LayerSelectError, TopK, make_rule
 from layerselect.rules import available
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 from tests.rules.choosing import bound, choose
 
 GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"

@@ -9,7 +9,7 @@ import torch
 from layerselect import FastSelector, LayerSelectError, Rule, Selection
 from layerselect.rules import ModelView
 
-from tests.models import hugging_face, plain, plain_loss, with_lora
+from tests.helpers.models import hugging_face, plain, plain_loss, with_lora
 
 
 class Watching(Rule):
@@ -95,7 +95,9 @@ def test_a_rule_that_refuses_leaves_the_one_in_force():
 
 def test_a_selector_that_cannot_be_built_leaves_no_hook(monkeypatch):
     model, rule = plain(), Watching()
-    monkeypatch.setattr("layerselect.selector.make_core", lambda *_: (_ for _ in ()).throw(LayerSelectError("no")))
+    monkeypatch.setattr(
+        "layerselect.selector.selector.make_core", lambda *_: (_ for _ in ()).throw(LayerSelectError("no"))
+    )
     with pytest.raises(LayerSelectError, match="no"):
         FastSelector(model, rule)
     assert hooks_of(model) == 0

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError, ProbeOnce, TopK, make_rule
-from layerselect import core as core_module
+from layerselect.core import step as core_module
 from layerselect.rules import EXCLUDED, MEASURED, ModelView
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
+from tests.helpers.simulation import variance_split
 from tests.rules.choosing import bound, choose
-from tests.simulation import variance_split
 
 
 def scores_of(steps: int, layers: int, seed: int = 0) -> torch.Tensor:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from layerselect import LayerSelectError, make_rule
 from layerselect.rules import EXCLUDED, MEASURED, NEVER_MEASURED, available
 
+from tests.helpers.simulation import variance_split
 from tests.rules.choosing import bound, choose
-from tests.simulation import variance_split
 
 LAYER_COUNTS = [1, 2, 3, 6, 12, 30, 80]
 

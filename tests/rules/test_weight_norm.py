@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError, WeightNorm, make_rule
-from layerselect.layers import split_parameters
+from layerselect.layers.find import split_parameters
 
-from tests.models import hugging_face, language_loss, plain, plain_loss, with_lora
+from tests.helpers.models import hugging_face, language_loss, plain, plain_loss, with_lora
+from tests.helpers.simulation import variance_split
 from tests.rules.recording import Recording
-from tests.simulation import variance_split
 
 
 def norms(layers, part: str = "") -> list[float]:

@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.tasks.adapters import add_adapter
-from layerselect.tasks.models import load_classifier
+from layerselect.models.adapters import add_adapter
+from layerselect.models.load import load_classifier
 from layerselect.transfer import transfer_adapter
 
 from tests.transfer.setting import (

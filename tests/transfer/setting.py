@@ -4,10 +4,10 @@ import json
 import re
 
 import torch
-from layerselect.tasks.adapters import AdapterConfig, add_adapter, peft_config
-from layerselect.tasks.formats import InputFormat
+from layerselect.models.adapters import AdapterConfig, add_adapter, peft_config
+from layerselect.models.load import load_writer
 from layerselect.tasks.intent import Encoder, save_adapter
-from layerselect.tasks.models import load_writer
+from layerselect.tasks.text.formats import InputFormat
 from peft import get_peft_model
 from transformers import (
     GPT2Config,
@@ -16,7 +16,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from tests import tiny_intent
+from tests.helpers import tiny_intent
 
 KINDS = ["lora", "dora", "bottleneck", "bottleneck-parallel", "none"]
 ARCHITECTURES = ["llama", "gpt2"]

@@ -6,16 +6,11 @@ import re
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.tasks.adapters import add_adapter
-from layerselect.tasks.models import load_classifier, load_writer
+from layerselect.models.adapters import add_adapter
+from layerselect.models.load import load_classifier, load_writer
 from layerselect.transfer import base_fingerprint
 
-from tests.transfer.setting import (
-    ARCHITECTURES,
-    LABELS,
-    config,
-    save_base,
-)
+from tests.transfer.setting import ARCHITECTURES, LABELS, config, save_base
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

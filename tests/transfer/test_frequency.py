@@ -6,13 +6,9 @@ import numpy as np
 import pytest
 import torch
 from layerselect import CostAware, FastSelector, Fixed, LayerSelectError, Threshold, TopK, VarianceSplit
-from layerselect.transfer import (
-    alignment_ratio,
-    own_frequency,
-    pick_layers,
-)
+from layerselect.transfer import alignment_ratio, own_frequency, pick_layers
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,10 @@ import re
 
 import pytest
 from layerselect import FastSelector, LayerSelectError
-from layerselect.tasks.run_folder import importance
-from layerselect.transfer import (
-    Importance,
-    read_importance,
-)
+from layerselect.tasks.run.folder import importance
+from layerselect.transfer import Importance, read_importance
 
-from tests.models import plain, plain_loss
+from tests.helpers.models import plain, plain_loss
 
 
 def finished_run(folder, **changes):

@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from layerselect.tasks.models import load_writer
+from layerselect.models.load import load_writer
 from layerselect.transfer import transfer_adapter
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file

@@ -7,13 +7,9 @@ import shutil
 import pytest
 import torch
 from layerselect import FastSelector, Fixed, LayerSelectError
-from layerselect.tasks.adapters import add_adapter
-from layerselect.tasks.models import load_classifier, prepare
-from layerselect.transfer import (
-    Transfer,
-    own_frequency,
-    transfer_adapter,
-)
+from layerselect.models.adapters import add_adapter
+from layerselect.models.load import load_classifier, prepare
+from layerselect.transfer import Transfer, own_frequency, transfer_adapter
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertModel,
@@ -22,7 +18,7 @@ from transformers import (
     T5ForSequenceClassification,
 )
 
-from tests import tiny_intent
+from tests.helpers import tiny_intent
 from tests.transfer.setting import (
     ARCHITECTURES,
     KINDS,

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from families.small import save
-from layerselect.tasks.adapters import AdapterConfig, add_adapter
-from layerselect.tasks.models import load_classifier, load_writer, quiet_transformers
-from layerselect.tasks.reading import read_tokens
+from layerselect.models.adapters import AdapterConfig, add_adapter
+from layerselect.models.load import load_classifier, load_writer, quiet_transformers
+from layerselect.models.reading import read_tokens
 
 from .mutate import ODD_TEXTS, break_text
 from .part_saved import broken, copy_with

@@ -13,21 +13,21 @@ import torch
 from layerselect import FastSelector
 from layerselect.card import CostFigures, LayerCard, LayerFigures, MapFigures
 from layerselect.checkpoint import TENSORS_FILE, VALUES_FILE, defect, load_selector, save_selector
-from layerselect.costs import LayerCosts
+from layerselect.core.history_file import HistoryFile, read_history
+from layerselect.costs.counted import LayerCosts
 from layerselect.errors import LayerSelectError
-from layerselect.history_file import HistoryFile, read_history
 from layerselect.integrations.transformers import checkpoint_defect, last_checkpoint
-from layerselect.saved_files import read_json_lines
-from layerselect.tasks.adapter_files import SavedAdapter
+from layerselect.models.adapter_files import SavedAdapter
+from layerselect.models.saved_adapter import read_meta
+from layerselect.state_cache.inventory import list_shelves, remove_shelves
 from layerselect.tasks.compare import Cell, read_cell
 from layerselect.tasks.compare.methods import METHODS, Variant
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.predict import _META
 from layerselect.tasks.intent.results import SPLIT
-from layerselect.tasks.run_folder import LOG_LINE, RunFolder, importance
-from layerselect.tasks.saved_adapter import read_meta
+from layerselect.tasks.run.folder import LOG_LINE, RunFolder, importance
 from layerselect.transfer import read_importance
-from layerselect.trunk.inventory import list_shelves, remove_shelves
+from layerselect.utils.saved_files import read_json_lines
 from safetensors.torch import save_file
 from torch import nn
 
@@ -259,8 +259,8 @@ def _read_cell(folder: Path) -> Any:
         raise LayerSelectError(found.reason)
     run = RunFolder("layerselect intent", IntentConfig(data="demo", model="demo", out=str(folder / "made")))
     run.path = folder
-    from layerselect.saved_schema import Fields, Mapped
     from layerselect.tasks.intent.results import SplitResult
+    from layerselect.utils.saved_schema import Fields, Mapped
 
     saved = run.read_json("results.json", Fields({"training": Mapped(), "splits": Mapped(SPLIT)}))
     return [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]

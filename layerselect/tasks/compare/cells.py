@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ...saved_files import DamagedFile, read_json, read_json_lines, read_tensors
-from ...saved_schema import (
+from ...utils.saved_files import DamagedFile, read_json, read_json_lines, read_tensors
+from ...utils.saved_schema import (
     Anything,
     Both,
     Fields,
@@ -31,7 +31,7 @@ from ...saved_schema import (
     Whole,
     check,
 )
-from ..run_folder import HISTORY, IMPORTANCE, LOG_LINE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
+from ..run.folder import HISTORY, IMPORTANCE, LOG_LINE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
 from .methods import Variant
 from .tasks import MODEL, TASKS
 

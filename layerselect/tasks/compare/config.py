@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import LayerSelectError
 from ..intent import IntentConfig
 from ..revise import ReviseConfig
-from ..settings import PLACES, TrainingSettings, option
+from ..run.settings import PLACES, TrainingSettings, option
 from .methods import Method, Variant, parse_variants
 from .tasks import TASKS, Task
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import LayerSelectError
+from ...models.adapters import ADAPTERS
 from ...rules import make_rule
-from ..adapters import ADAPTERS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..intent import IntentConfig, run_intent
 from ..intent.results import MODEL
 from ..revise import ReviseConfig, run_revise
 from ..revise.results import SCORES
-from ..settings import TrainingSettings
+from ..run.settings import TrainingSettings
 from .methods import METHODS, TRANSFERS, Method
 from .significance import Quality, macro_f1
 

@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 from ...errors import LayerSelectError
+from ...models.load import quiet_transformers
 from ...report.trunk import trunk_size_line
-from ..models import quiet_transformers
 from .cells import NOTE
 from .tasks import TASKS
 

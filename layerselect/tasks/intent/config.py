@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..formats import InputFormat
-from ..settings import TrainingSettings, check, one_of
+from ..run.settings import TrainingSettings, check, one_of
+from ..text.formats import InputFormat
 
 HEADS = ("classifier", "generate")
 CLASS_WEIGHTS = ("none", "sqrt", "balanced")
@@ -19,13 +19,13 @@ DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "window": 0, "dropout": 0.1,
 @dataclass(frozen=True)
 class IntentConfig(TrainingSettings):
     """One run. The defaults are the settings measured in the README; for what is not listed here see
-    :class:`~layerselect.tasks.settings.TrainingSettings`.
+    :class:`~layerselect.tasks.run.settings.TrainingSettings`.
 
     Attributes:
-        format, window, gap, cap, summary: see ``layerselect.tasks.formats``.
+        format, window, gap, cap, summary: see ``layerselect.tasks.text.formats``.
         max_length: longer inputs are cut, in tokens.
         head: ``classifier`` puts a classification head on the model; ``generate`` lets a decoder write the label's
-            words after the input (see ``layerselect.tasks.label_words``).
+            words after the input (see ``layerselect.tasks.text.verbalizer``).
         class_weights: weights of the classes in the loss: ``balanced`` goes by the inverse of their counts,
             ``sqrt`` by its square root.
     """

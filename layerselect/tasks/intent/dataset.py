@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 
 from ...data import Corpus
 from ...errors import LayerSelectError
-from ..formats import InputFormat
-from ..label_words import LabelWords, as_answer, pad_answers
-from ..reading import blank_token, read_tokens
-from ..rows import TRAIN, split_rows, watched_split
+from ...models.reading import blank_token, read_tokens
+from ..text.formats import InputFormat
+from ..text.rows import TRAIN, split_rows, watched_split
+from ..text.verbalizer import LabelWords, as_answer, pad_answers
 
 logger = logging.getLogger(__name__)
 

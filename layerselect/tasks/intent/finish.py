@@ -9,9 +9,9 @@ import numpy as np
 
 from ...data import Corpus
 from ...report import IntentReport, write_intent_report
-from ...selector import FastSelector
-from ..facts import kept_step, steps_per_epoch, versions
-from ..run_folder import METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
+from ...selector.selector import FastSelector
+from ..run.facts import kept_step, steps_per_epoch, versions
+from ..run.folder import METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .config import IntentConfig
 from .dataset import Splits, label_counts
 from .outputs import prediction_records

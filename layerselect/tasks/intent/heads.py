@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..completions import base_of, unpadded_groups
-from ..label_words import LabelWords, as_answer, label_logits, nll, score
-from ..traits import traits_of
+from ...models.traits import traits_of
+from ..text.completions import base_of, unpadded_groups
+from ..text.verbalizer import LabelWords, as_answer, label_logits, nll, score
 
 Inputs = Mapping[str, Tensor]
 
@@ -71,7 +71,7 @@ class ClassifierHead:
 
 
 class LabelWordHead:
-    """The label's words, written after the prompt (see ``layerselect.tasks.label_words``).
+    """The label's words, written after the prompt (see ``layerselect.tasks.text.verbalizer``).
 
     The loss is the mean of -log P(words | prompt), weighted by class as cross-entropy is. With several labels an
     example weighs the mean of its labels' weights. A batch that has a loss holds the words, ``answer_ids`` and

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from ...errors import LayerSelectError
-from ...saved_schema import Fields, Flag, Items, Maybe, Text, Whole
-from ..adapter_files import META, find_adapter
-from ..formats import InputFormat
-from ..label_words import Answer, LabelWords
-from ..models import LoadedModel, load_classifier, load_writer, pad_on, saved_tokenizer
-from ..saved_adapter import load_adapted, read_meta, save_adapted
-from ..traits import reason
-from ..vocabulary import embedding_rows
+from ...models.adapter_files import META, find_adapter
+from ...models.load import LoadedModel, load_classifier, load_writer, pad_on, saved_tokenizer
+from ...models.saved_adapter import load_adapted, read_meta, save_adapted
+from ...models.traits import reason
+from ...models.vocabulary import embedding_rows
+from ...utils.saved_schema import Fields, Flag, Items, Maybe, Text, Whole
+from ..text.formats import InputFormat
+from ..text.verbalizer import Answer, LabelWords
 from .dataset import Collator, Encoder
 from .heads import ClassifierHead, Head, LabelWordHead
 from .outputs import chosen_labels, score_table
@@ -61,7 +61,7 @@ def save_adapter(
     """Writes what prediction needs: weights (safetensors), tokenizer, labels, input format, base model.
 
     Args:
-        base_model, kind, fingerprint: see :func:`~layerselect.tasks.saved_adapter.save_adapted`.
+        base_model, kind, fingerprint: see :func:`~layerselect.models.saved_adapter.save_adapted`.
         answers: the label sets that a model that writes is asked about; ``None`` where it has a classification head.
     """
     save_adapted(

@@ -10,8 +10,8 @@ import numpy as np
 
 from ...metrics import ClassificationReport, classification_report
 from ...metrics.classification import LabelRow
-from ...saved_schema import Anything, Both, Fields, Items, Mapped, Whole, fields_of
-from ..floors import MajorityFloor, WordFloor
+from ...utils.saved_schema import Anything, Both, Fields, Items, Mapped, Whole, fields_of
+from ..run.baselines import MajorityFloor, WordFloor
 from .dataset import EncodedSplit, Splits
 
 MODEL = "trained model"

@@ -14,24 +14,24 @@ from transformers import set_seed
 from ...data import Corpus
 from ...errors import LayerSelectError
 from ...integrations.transformers import last_checkpoint
-from ...saved_schema import Fields, Mapped
+from ...models.adapter_files import ADAPTER
+from ...models.adapters import add_adapter
+from ...models.demo import SOURCE as DEMO
+from ...models.demo import build_demo_classifier, build_demo_writer
+from ...models.load import LoadedModel, load_classifier, load_writer
+from ...models.positions import usable_positions
+from ...models.saved_adapter import BASE, base_reference
+from ...models.vocabulary import cover_tokens
 from ...transfer import base_fingerprint
-from ..adapter_files import ADAPTER
-from ..adapters import add_adapter
-from ..demo_model import SOURCE as DEMO
-from ..demo_model import build_demo_classifier, build_demo_writer
-from ..facts import training_facts
-from ..label_words import LabelWords, label_sets
-from ..models import LoadedModel, load_classifier, load_writer
-from ..positions import usable_positions
-from ..probe import reserve_for_probe
-from ..rows import TRAIN
-from ..run_folder import CHECKPOINTS, RESULTS, RunFolder
-from ..run_log import RunLog
-from ..saved_adapter import BASE, base_reference
-from ..settings import check_device
-from ..trunk import RunTrunk
-from ..vocabulary import cover_tokens
+from ...utils.saved_schema import Fields, Mapped
+from ..run.facts import training_facts
+from ..run.folder import CHECKPOINTS, RESULTS, RunFolder
+from ..run.log import RunLog
+from ..run.probe import reserve_for_probe
+from ..run.settings import check_device
+from ..run.state_cache import RunTrunk
+from ..text.rows import TRAIN
+from ..text.verbalizer import LabelWords, label_sets
 from .config import IntentConfig
 from .dataset import Encoder, Splits, build_splits, make_targets
 from .finish import COMMAND, final_scores, write_files
@@ -136,7 +136,7 @@ def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, LabelWor
 
 
 def cover(loaded: LoadedModel, words: LabelWords | None, splits: Splits) -> None:
-    """Sees to it that every token that will be read has an embedding; see :func:`layerselect.tasks.vocabulary.cover_tokens`."""
+    """Sees to it that every token that will be read has an embedding; see :func:`layerselect.models.vocabulary.cover_tokens`."""
     written = words.tokens if words else []
     cover_tokens(loaded.model, loaded.tokenizer, [*splits.token_lists(), *written], loaded.source)
 

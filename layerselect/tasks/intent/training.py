@@ -13,13 +13,13 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
-from ..label_words import LabelWords
-from ..models import LoadedModel
-from ..probe import give_probe
-from ..run_folder import HISTORY_ROWS
-from ..training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
-from ..trial import try_passes
-from ..trunk import RunTrunk, try_selector
+from ...models.load import LoadedModel
+from ..run.folder import HISTORY_ROWS
+from ..run.probe import give_probe
+from ..run.state_cache import RunTrunk, try_selector
+from ..run.training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
+from ..run.trial import try_passes
+from ..text.verbalizer import LabelWords
 from .config import IntentConfig
 from .dataset import Collator, Splits, label_counts
 from .heads import ClassifierHead, Head, LabelWordHead

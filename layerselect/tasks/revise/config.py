@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import LayerSelectError
 from ..intent.config import IntentConfig
-from ..settings import TrainingSettings, check, one_of
+from ..run.settings import TrainingSettings, check, one_of
 from .generate import GenerationConfig
 
 TRANSFERS = ("shared", "all", "none")
@@ -33,7 +33,7 @@ DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "lr": 2e-3, "predictor_lr": 
 
 @dataclass(frozen=True)
 class ReviseConfig(TrainingSettings):
-    """One run. For what is not listed here see :class:`~layerselect.tasks.settings.TrainingSettings`.
+    """One run. For what is not listed here see :class:`~layerselect.tasks.run.settings.TrainingSettings`.
 
     Attributes:
         predictor: the finished run of ``layerselect intent`` to transfer from; ``None`` trains one in ``OUT/predictor``

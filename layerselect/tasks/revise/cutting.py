@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
 
+from ...data.edits import opcodes
 from ...errors import LayerSelectError
-from ..words import opcodes
 
 # A newline ends a sentence; so do . ! ? with closing quotes and brackets behind them, where white space follows.
 _BORDER = re.compile(r"""\n\s*|(?<![.!?…])(?P<end>[.!?…]+["'”’»)\]]*)\s+""")

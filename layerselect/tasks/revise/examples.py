@@ -9,9 +9,9 @@ from typing import Any
 
 from ...data import Corpus
 from ...errors import LayerSelectError
-from ..completions import CompletionSplit, completion_tokens, prompt_tokens
-from ..reading import read_tokens
-from ..rows import TRAIN, split_rows, watched_split
+from ...models.reading import read_tokens
+from ..text.completions import CompletionSplit, completion_tokens, prompt_tokens
+from ..text.rows import TRAIN, split_rows, watched_split
 from .cutting import cut_pair
 from .prompts import tidy, write_completion, write_prompt
 
@@ -43,7 +43,7 @@ def build_revision_splits(
     Args:
         max_length: tokens of a text before and of a text after its revision. Of a longer one the sentences in a row are kept that
             fit and hold most of the changes (:func:`~layerselect.tasks.revise.cutting.cut_pair`); a warning counts them.
-        holdout, seed: see :func:`~layerselect.tasks.rows.split_rows`.
+        holdout, seed: see :func:`~layerselect.tasks.text.rows.split_rows`.
 
     Raises:
         LayerSelectError: an empty or missing training split.

@@ -8,10 +8,10 @@ from typing import Any
 
 from ...data import Corpus
 from ...report import ReviseReport, write_revise_report
-from ...selector import FastSelector
-from ..completions import CompletionSplit
-from ..facts import versions
-from ..run_folder import METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
+from ...selector.selector import FastSelector
+from ..run.facts import versions
+from ..run.folder import METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
+from ..text.completions import CompletionSplit
 from .config import ReviseConfig
 from .examples import RevisionSplits
 from .handover import Handover

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ...errors import LayerSelectError
-from ...probing import evaluating
-from ..completions import base_of, pad_prompts, unwrapped
-from ..positions import usable_positions
-from ..traits import traits_of
+from ...models.positions import usable_positions
+from ...models.traits import traits_of
+from ...rules.suppression import evaluating
+from ..text.completions import base_of, pad_prompts, unwrapped
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...probing import evaluating
 from ...rules import Fixed, Rule, make_rule
-from ...selector import FastSelector
+from ...rules.suppression import evaluating
+from ...selector.selector import FastSelector
 from ...transfer import alignment_ratio, own_frequency, pick_layers, read_importance, transfer_adapter
-from ..completions import CompletionCollator, CompletionSplit, completion_loss
+from ..text.completions import CompletionCollator, CompletionSplit, completion_loss
 from .config import ReviseConfig
 
 logger = logging.getLogger(__name__)

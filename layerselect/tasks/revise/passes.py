@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..completions import CompletionCollator, completion_loss
-from ..models import LoadedModel
-from ..trial import try_passes
+from ...models.load import LoadedModel
+from ..run.trial import try_passes
+from ..text.completions import CompletionCollator, completion_loss
 from .examples import RevisionSplits
 from .generate import GenerationConfig, generate
 
 
 def check_passes(model: nn.Module, loaded: LoadedModel, splits: RevisionSplits) -> None:
-    """One pass of what the run will do, on the longest and the shortest example; see :func:`layerselect.tasks.trial.try_passes`.
+    """One pass of what the run will do, on the longest and the shortest example; see :func:`layerselect.tasks.run.trial.try_passes`.
 
     Args:
         model: ``loaded.model``, ready to train.

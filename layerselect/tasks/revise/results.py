@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ...metrics import RevisionScores, example_scores, revision_scores
-from ...saved_schema import Anything, Both, Fields, Mapped, Number, Whole, fields_of
-from ..completions import CompletionSplit
+from ...utils.saved_schema import Anything, Both, Fields, Mapped, Number, Whole, fields_of
+from ..text.completions import CompletionSplit
 
 COPIED = "source copied"
 UNTRAINED = "untrained model"

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from ...errors import LayerSelectError
-from ...saved_schema import Fields, Items, Text, Whole
-from ..adapter_files import find_adapter
-from ..completions import prompt_tokens
-from ..models import load_writer, pad_on, saved_tokenizer
-from ..saved_adapter import load_adapted, read_meta
+from ...models.adapter_files import find_adapter
+from ...models.load import load_writer, pad_on, saved_tokenizer
+from ...models.saved_adapter import load_adapted, read_meta
+from ...utils.saved_schema import Fields, Items, Text, Whole
+from ..text.completions import prompt_tokens
 from .cutting import outer_space, split_text
 from .examples import token_budget, token_counter
 from .generate import GenerationConfig, generate

@@ -13,26 +13,26 @@ from transformers import set_seed
 
 from ...data import Corpus
 from ...integrations.transformers import last_checkpoint
-from ...saved_schema import Fields, Mapped, Maybe, fields_of
+from ...models.adapter_files import ADAPTER
+from ...models.adapters import add_adapter
+from ...models.demo import SOURCE as DEMO
+from ...models.demo import build_demo_writer
+from ...models.load import LoadedModel, load_writer
+from ...models.positions import usable_positions
+from ...models.saved_adapter import base_reference, save_adapted
+from ...models.vocabulary import cover_tokens
 from ...transfer import base_fingerprint
-from ..adapter_files import ADAPTER
-from ..adapters import add_adapter
-from ..completions import CompletionSplit
-from ..demo_model import SOURCE as DEMO
-from ..demo_model import build_demo_writer
-from ..facts import kept_step, steps_per_epoch, training_facts
+from ...utils.saved_schema import Fields, Mapped, Maybe, fields_of
 from ..intent import run_intent
-from ..models import LoadedModel, load_writer
-from ..positions import usable_positions
-from ..probe import give_probe, reserve_for_probe
-from ..rows import TRAIN
-from ..run_folder import CHECKPOINTS, METRICS, RESULTS, RunFolder
-from ..run_log import RunLog
-from ..saved_adapter import base_reference, save_adapted
-from ..settings import check_device
-from ..training import check_training
-from ..trunk import RunTrunk, try_selector
-from ..vocabulary import cover_tokens
+from ..run.facts import kept_step, steps_per_epoch, training_facts
+from ..run.folder import CHECKPOINTS, METRICS, RESULTS, RunFolder
+from ..run.log import RunLog
+from ..run.probe import give_probe, reserve_for_probe
+from ..run.settings import check_device
+from ..run.state_cache import RunTrunk, try_selector
+from ..run.training import check_training
+from ..text.completions import CompletionSplit
+from ..text.rows import TRAIN
 from .config import ReviseConfig
 from .examples import RevisionSplits, build_revision_splits, check_room, token_budget, token_counter
 from .finish import COMMAND, write_files

@@ -12,10 +12,10 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
-from ..completions import CompletionCollator, CompletionSplit, completion_loss, nll
-from ..run_folder import HISTORY_ROWS
-from ..training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
-from ..trunk import RunTrunk
+from ..run.folder import HISTORY_ROWS
+from ..run.state_cache import RunTrunk
+from ..run.training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
+from ..text.completions import CompletionCollator, CompletionSplit, completion_loss, nll
 from .config import ReviseConfig
 
 #: Of an evaluation while training, what goes into ``metrics.jsonl``.

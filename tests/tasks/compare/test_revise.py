@@ -20,7 +20,7 @@ from layerselect.tasks.compare.page import compare_report
 from rich.console import Console
 from rich.table import Table
 
-from tests import tiny_intent
+from tests.helpers import tiny_intent
 from tests.tasks.compare.test_run import in_this_process
 
 

@@ -15,7 +15,7 @@ from layerselect.tasks.compare import cells as cells_module
 from layerselect.tasks.compare import run as run_module
 from layerselect.tasks.compare.page import compare_report
 
-from tests import tiny_intent
+from tests.helpers import tiny_intent
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layerselect import LayerSelectError
 from layerselect.data import load_corpus
-from layerselect.tasks.formats import InputFormat
+from layerselect.models.load import load_tokenizer
 from layerselect.tasks.intent.dataset import Collator, Encoder, build_splits, make_targets
-from layerselect.tasks.models import load_tokenizer
-from layerselect.tasks.training import SimilarLengths
+from layerselect.tasks.run.training import SimilarLengths
+from layerselect.tasks.text.formats import InputFormat
 
-from tests import tiny_intent
-from tests.tiny_intent import LABELS
+from tests.helpers import tiny_intent
+from tests.helpers.tiny_intent import LABELS
 
 
 @pytest.fixture

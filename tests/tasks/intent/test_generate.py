@@ -8,7 +8,7 @@ from layerselect import LayerSelectError
 from layerselect.cli import main
 from layerselect.tasks.intent import Predictor, run_intent
 
-from tests import tiny_intent
+from tests.helpers import tiny_intent
 from tests.tasks.intent.test_run import FILES, Interrupted, lines, outcome
 from tests.tasks.intent.test_run import settings as run_settings
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from layerselect.models.load import load_writer
 from layerselect.tasks.intent import Collator
 from layerselect.tasks.intent.heads import LabelWordHead
 from layerselect.tasks.intent.training import probabilities
-from layerselect.tasks.label_words import LabelWords
-from layerselect.tasks.models import load_writer
+from layerselect.tasks.text.verbalizer import LabelWords
 
-from tests.tiny_intent import LABELS
+from tests.helpers.tiny_intent import LABELS
 
 PROMPTS = ["The river leaves", "My sister", "A fox follows the market"]
 

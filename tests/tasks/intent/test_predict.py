@@ -3,13 +3,13 @@ import shutil
 
 import pytest
 from layerselect import LayerSelectError
-from layerselect.tasks.adapters import AdapterConfig, add_adapter
-from layerselect.tasks.formats import InputFormat
+from layerselect.models.adapters import AdapterConfig, add_adapter
+from layerselect.models.load import load_classifier
 from layerselect.tasks.intent import Encoder, Predictor, save_adapter
-from layerselect.tasks.models import load_classifier
+from layerselect.tasks.text.formats import InputFormat
 
-from tests import tiny_intent
-from tests.tiny_intent import LABELS
+from tests.helpers import tiny_intent
+from tests.helpers.tiny_intent import LABELS
 
 
 def save(bert_folder, folder, kind="lora", **options):

@@ -8,7 +8,7 @@ from layerselect import LayerSelectError
 from layerselect.tasks.intent import IntentConfig, Predictor, run_intent
 from safetensors.numpy import load_file
 
-from tests import tiny_intent
+from tests.helpers import tiny_intent
 
 FILES = {
     "adapter", "config.json", "history.safetensors", "importance.json", "metrics.jsonl", "predictions.jsonl",

@@ -8,7 +8,7 @@ import pytest
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.revise import ReviseConfig, ReviseResult, run_revise
 
-from tests import tiny_intent
+from tests.helpers import tiny_intent
 
 
 @pytest.fixture(scope="session")

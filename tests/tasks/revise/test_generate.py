@@ -5,11 +5,11 @@ import logging
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.tasks.models import load_tokenizer
+from layerselect.models.load import load_tokenizer
 from layerselect.tasks.revise.generate import GenerationConfig, generate
 from transformers import GenerationConfig as TheirConfig
 
-from tests.models import HUGGING_FACE, hugging_face, with_lora
+from tests.helpers.models import HUGGING_FACE, hugging_face, with_lora
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17], [5, 5, 5], [40, 41, 42, 43, 44]]
 BUDGETS = [4, 9, 1, 6, 12]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.tasks.adapters import add_adapter
-from layerselect.tasks.models import load_writer
+from layerselect.models.adapters import add_adapter
+from layerselect.models.load import load_writer
 from layerselect.tasks.revise import ReviseConfig, Rewriter, run_revise
 from layerselect.transfer import alignment_ratio, own_frequency, pick_layers, read_importance
 from peft import get_peft_model_state_dict
@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(generator_optio
 
 
 def test_another_checkpoint_of_the_same_architecture_is_refused(generator_options, tmp_path):
-    from tests import tiny_intent
+    from tests.helpers import tiny_intent
 
     other = tiny_intent.save_llama(tmp_path / "other", seed=1)
     with pytest.raises(LayerSelectError, match="fingerprint|another"):
@@ -231,7 +231,7 @@ def test_a_damaged_predictor_is_one_sentence(generator_options, predictor, tmp_p
 
 def test_documents_with_several_intentions(options, tmp_path):
     """The predictor then decides on each intention by itself, and the prompt names them all."""
-    from tests import tiny_intent
+    from tests.helpers import tiny_intent
 
     rows = [{**row, "intentions": [*row["intentions"], "depth"] if i % 2 else row["intentions"]}
             for i, row in enumerate(tiny_intent.revisions())]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Pretrained models: loading them, their adapters, their vocabulary, and what was saved of them."""

@@ -1,0 +1,204 @@
+"""Says what of a model may train: adapters in the layers, or the layers themselves, and every fresh module."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+
+from ..errors import LayerSelectError
+from ..utils.linear_kind import is_linear
+from .bottleneck import BottleneckConfig, residual_writers
+from .load import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+ADAPTERS = ("lora", "dora", "bottleneck", "bottleneck-parallel", "none")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Which adapter, and its size.
+
+    Attributes:
+        kind: ``lora``; ``dora``, which learns the length of each weight vector apart from its direction (arXiv 2402.09353);
+            ``bottleneck`` behind or ``bottleneck-parallel`` beside what the layers add to the residual stream
+            (:mod:`layerselect.models.bottleneck`); or ``none``, which trains the layers' own weights.
+        rank, alpha: of LoRA and DoRA; their update is scaled by ``alpha / rank``.
+        dropout: in front of an adapter of any kind.
+        size: hidden units of a bottleneck.
+    """
+
+    kind: str = "lora"
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.kind not in ADAPTERS:
+            raise LayerSelectError(f"there is no adapter {self.kind!r}; the adapters are: {', '.join(ADAPTERS)}")
+        if self.rank < 1 or self.alpha <= 0:
+            raise LayerSelectError(f"rank={self.rank} and alpha={self.alpha} of the adapter must be positive")
+        if self.size < 1:
+            raise LayerSelectError(f"size={self.size} of the bottleneck adapter must be at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise LayerSelectError(f"dropout={self.dropout} of the adapter is not in [0, 1)")
+
+
+def add_adapter(loaded: LoadedModel, config: AdapterConfig) -> nn.Module:
+    """Sets ``requires_grad`` for fine-tuning and returns the model to train.
+
+    ``lora`` and ``dora`` go to every linear map inside the layers, a bottleneck to those whose output goes to the residual
+    stream; the fresh modules outside the layers train whole and are saved with the adapter. ``none`` trains the layers' own
+    parameters and the fresh modules. Embeddings and other pretrained modules outside the layers stay as they are.
+
+    What ``peft`` refuses of that is asked for otherwise, and said: some maps of state-space models are left out, and where
+    experts are adapted as parameters there is no dropout in front of the adapters.
+
+    Raises:
+        LayerSelectError: the layers hold no linear map to adapt, or ``peft`` cannot adapt them.
+    """
+    if config.kind == "none":
+        return _train_layers(loaded)
+    found = peft_config(loaded, config) if config.kind.startswith("bottleneck") else _what_peft_takes(loaded, config)
+    with _peft_quiet():
+        model = get_peft_model(loaded.model, found)
+    assert isinstance(model, PeftModel)
+    return model
+
+
+def _what_peft_takes(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
+    """The nearest to what is asked for that ``peft`` does not refuse: it is asked about a copy of the model without weights."""
+    left_out: set[str] = set()
+    while True:
+        found = peft_config(loaded, config, left_out=left_out)
+        try:
+            with torch.random.fork_rng(devices=[]), _peft_quiet():
+                get_peft_model(_skeleton(loaded.model), copy.deepcopy(found))
+            return found
+        except Exception as error:  # peft says no in many ways
+            text = " ".join(str(error).split())
+            if "lora_dropout" in text and config.dropout:
+                logger.warning(
+                    "%s: peft adapts its experts as parameters, which takes no dropout: --lora-dropout is 0",
+                    loaded.source,
+                )
+                config = replace(config, dropout=0.0)
+            elif (refused := _refused_maps(text)) - left_out:
+                logger.warning(
+                    "%s: peft cannot adapt its maps %s: they are left as they are",
+                    loaded.source,
+                    ", ".join(sorted(refused)),
+                )
+                left_out |= refused
+            else:
+                other = "--adapter lora or bottleneck" if config.kind == "dora" else "--adapter bottleneck or none"
+                raise LayerSelectError(
+                    f"peft cannot put {config.kind} into {loaded.source} ({type(error).__name__}: {text[:160]}): use {other}"
+                ) from error
+
+
+@contextmanager
+def _peft_quiet() -> Iterator[None]:
+    """Without the warnings about what ``peft`` itself makes of a configuration for experts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The following (alpha|rank)_pattern keys", category=RuntimeWarning)
+        yield
+
+
+def _refused_maps(text: str) -> set[str]:
+    """The names of the maps that a refusal of ``peft`` is about."""
+    if found := re.search(r"Module '(\w+)' is incompatible", text):
+        return {found[1]}
+    if found := re.search(r"Cannot convert PEFT target\(s\) ([\w, ]+) without", text):
+        return set(found[1].split(", "))
+    return set()
+
+
+def _skeleton(model: nn.Module) -> nn.Module:
+    """A copy of the model without its numbers."""
+    memo: dict[int, torch.Tensor] = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in model.parameters()
+    }
+    memo.update({id(buffer): buffer.detach().to("meta") for buffer in model.buffers()})
+    return copy.deepcopy(model, memo)
+
+
+def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collection[str] = ()) -> PeftConfig:
+    """The configuration that ``peft`` is given for an adapter of any kind but ``none``.
+
+    Args:
+        left_out: the last names of linear maps that LoRA and DoRA do not go to.
+    """
+    task = TaskType.CAUSAL_LM if loaded.writes else None
+    if config.kind.startswith("bottleneck"):
+        return BottleneckConfig(
+            size=config.size,
+            dropout=config.dropout,
+            placement="parallel" if config.kind.endswith("parallel") else "serial",
+            target_modules=_pattern(residual_writers(loaded.model, loaded.layer_names), loaded.layer_names),
+            modules_to_save=loaded.fresh or None,
+            task_type=task,
+        )
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        use_dora=config.kind == "dora",
+        target_modules=linear_maps(loaded.model, loaded.layer_names, left_out=left_out),
+        modules_to_save=loaded.fresh or None,
+        task_type=task,
+    )
+
+
+def linear_maps(model: nn.Module, layer_names: Sequence[str], *, left_out: Collection[str] = ()) -> str:
+    """A regular expression that matches the linear maps inside the layers and nothing else.
+
+    Args:
+        left_out: the last names of maps that it does not match.
+
+    Raises:
+        LayerSelectError: there is none.
+    """
+    names = [
+        f"{layer}.{name}"
+        for layer in layer_names
+        for name, module in model.get_submodule(layer).named_modules()
+        if name and is_linear(module) and name.rpartition(".")[2] not in left_out
+    ]
+    if not names:
+        raise LayerSelectError(
+            f"the layers of {type(model).__name__} (from {layer_names[0]!r} on) hold no linear map that LoRA could adapt; "
+            "use --adapter none"
+        )
+    return _pattern(names, layer_names)
+
+
+def _pattern(names: Sequence[str], layer_names: Sequence[str]) -> str:
+    """A regular expression for modules inside the layers. It names containers, not every layer, so that the saved
+    configuration stays readable."""
+    by_container: dict[str, set[str]] = {}
+    for layer in layer_names:
+        inside = {name.removeprefix(layer + ".") for name in names if name.startswith(layer + ".")}
+        by_container.setdefault(layer.rpartition(".")[0], set()).update(inside)
+    return "|".join(
+        re.escape(container) + r"\.[^.]+\.(?:" + "|".join(re.escape(name) for name in sorted(inside)) + ")"
+        for container, inside in by_container.items()
+        if inside
+    )
+
+
+def _train_layers(loaded: LoadedModel) -> nn.Module:
+    trained = (*loaded.layer_names, *loaded.fresh)
+    for name, parameter in loaded.model.named_parameters():
+        parameter.requires_grad_(any(name.startswith(module + ".") for module in trained))
+    return loaded.model

@@ -1,0 +1,109 @@
+"""The demo's model: a small encoder or decoder and its tokenizer, made on the spot from the texts it will be trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from .load import LoadedModel, prepare
+
+SOURCE = "demo"
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+_MAX_WORDS = 4000
+#: Positions that the demo's decoder has for the label's words, besides those of the prompt.
+_ANSWER = 32
+
+
+def build_demo_classifier(
+    texts: Sequence[str], labels: Sequence[str], *, multi_label: bool, max_length: int = 128, dropout: float = 0.0
+) -> LoadedModel:
+    """A six-layer encoder of half a million weights with random values (seed the global generator first).
+
+    Args:
+        texts: what the tokenizer learns its vocabulary from; the training split as the model will read it.
+    """
+    tokenizer = _train_tokenizer(texts, max_length)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        intermediate_size=192,
+        max_position_embeddings=max(max_length, 16),
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: i for i, label in enumerate(labels)},
+        problem_type="multi_label_classification" if multi_label else "single_label_classification",
+    )
+    model = BertForSequenceClassification(config)
+    return prepare(model, tokenizer, SOURCE, [name for name, _ in model.named_parameters()])
+
+
+def build_demo_writer(
+    texts: Sequence[str], labels: Sequence[str], *, max_length: int = 128, dropout: float = 0.0
+) -> LoadedModel:
+    """A six-layer decoder of a comparable size, likewise with random values, that learns to write the labels.
+
+    Args:
+        texts: the prompts of the training split.
+    """
+    tokenizer = _train_tokenizer([*texts, *labels, *labels], max_length)  # twice: a word seen once is spelled
+    # A prompt is not closed: the label follows.
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A", pair="$A $B:1", special_tokens=[]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]",
+        model_max_length=max_length + _ANSWER, model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        intermediate_size=192,
+        max_position_embeddings=max_length + _ANSWER,
+        attention_dropout=dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    return prepare(model, tokenizer, SOURCE, [name for name, _ in model.named_parameters()], writes=True)
+
+
+def _train_tokenizer(texts: Sequence[str], max_length: int) -> PreTrainedTokenizerFast:
+    # Case is kept: a capital may be all that a revision changes.
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(text))
+    # The trainers of `tokenizers` break ties by hash order and give another vocabulary in every process, so
+    # the vocabulary is made here: the words seen twice, and every character to spell the others with.
+    characters = sorted({character for word in words for character in word})
+    frequent = sorted((word for word, count in words.items() if count > 1), key=lambda word: (-words[word], word))
+    entries = [*_SPECIAL, *characters, *(f"##{character}" for character in characters), *frequent[:_MAX_WORDS]]
+    vocabulary = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        model_max_length=max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip

@@ -1,0 +1,299 @@
+"""Pretrained models: from a folder or a hub id to a model, its tokenizer, and what in it was never trained."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from ..errors import LayerSelectError
+from ..layers.find import split_parameters
+from .folders import checked_source
+from .fresh import fresh_modules, wake
+from .running import reads_ahead
+from .traits import find_traits, reason
+from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
+
+logger = logging.getLogger(__name__)
+
+#: Put between the two parts of a pair where the tokenizer puts nothing there (most decoders').
+PAIR_SEPARATOR = "\n=>\n"
+
+_CONFIGURATION = re.compile(r"\.(\w+)Config'>")
+
+
+@dataclass
+class LoadedModel:
+    """A model that is ready for adapters.
+
+    Attributes:
+        model: float32, on the CPU, in evaluation mode.
+        tokenizer: has a padding token.
+        source: what the user asked for.
+        layer_names: qualified names of the layers, in forward order.
+        fresh: qualified names of the modules outside the layers that no pretraining has reached.
+        separator: text to put between the parts of a pair, ``None`` where the tokenizer separates them.
+        writes: it writes label words; otherwise it has a classification head.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    source: str
+    layer_names: list[str]
+    fresh: list[str] = field(default_factory=list)
+    separator: str | None = None
+    writes: bool = False
+
+
+def load_classifier(
+    source: str | Path, labels: Sequence[str], *, multi_label: bool, dropout: float | None = None
+) -> LoadedModel:
+    """Loads a pretrained encoder, decoder or encoder-decoder with a classification head for ``labels``.
+
+    No code from a repository is run and no pickle is read. A head of another size in the checkpoint is
+    replaced. The head starts from the global random generator: seed it first.
+
+    Args:
+        source: a folder written by ``save_pretrained``, or a hub id.
+        labels: the names of the classes, in class order.
+        multi_label: several labels may be right at once (sigmoid) or exactly one (softmax).
+        dropout: overrides the checkpoint's hidden and attention dropout where its configuration has them.
+
+    Raises:
+        LayerSelectError: no such folder or hub id, no safetensors weights, no such architecture, or no layers.
+    """
+    name = checked_source(source)
+    overrides: dict[str, Any] = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
+    }
+    model, tokenizer, missing = _load(name, AutoModelForSequenceClassification, dropout, overrides)
+    loaded = prepare(model, tokenizer, str(source), missing)
+    find_traits(loaded.model, loaded.source, pad=loaded.tokenizer.pad_token_id, writes=False)
+    return loaded
+
+
+def load_writer(source: str | Path, *, dropout: float | None = None) -> LoadedModel:
+    """Loads a pretrained decoder with its language-model head, to write label words or revisions.
+
+    As :func:`load_classifier`; nothing is added to the model.
+
+    Raises:
+        LayerSelectError: as :func:`load_classifier`; or the model does not write: an encoder, an encoder-decoder, a
+            checkpoint without a language-model head, a tokenizer without an end token.
+    """
+    name = checked_source(source)
+    model, tokenizer, missing = _load(name, AutoModelForCausalLM, dropout, {})
+    try:
+        ahead = reads_ahead(model)
+    except Exception as error:  # what other people's models raise
+        raise LayerSelectError(f"{str(source)!r} cannot be run on the tokens of a text: {reason(error)}") from error
+    if ahead:
+        raise LayerSelectError(
+            f"{str(source)!r} reads its input in both directions and so cannot write: use a decoder (to predict intentions, "
+            "--head classifier)"
+        )
+    head = model.get_output_embeddings()
+    lacks = [f"{path}.weight" for path, module in model.named_modules() if head is not None and module is head]
+    if head is None or set(lacks) & set(missing):
+        raise LayerSelectError(
+            f"the checkpoint {str(source)!r} has no language-model head and so cannot write: use another one (to "
+            "predict intentions, --head classifier)"
+        )
+    loaded = prepare(model, tokenizer, str(source), missing, writes=True)
+    find_traits(loaded.model, loaded.source, pad=loaded.tokenizer.pad_token_id, writes=True)
+    return loaded
+
+
+def _load(name: str, auto: Any, dropout: float | None, overrides: dict[str, Any]) -> tuple[nn.Module, Any, list[str]]:
+    """Model, tokenizer, and the names of the parameters that no checkpoint filled."""
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **overrides)
+        _override_dropout(config, dropout)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        check_words(tokenizer, name)
+        model, info = auto.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except LayerSelectError:
+        raise
+    except Exception as error:  # configurations, tokenizers and models of all makes raise whatever they like
+        raise LayerSelectError(_reason(name, error)) from error
+    return model, tokenizer, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        LayerSelectError: no such folder or hub id.
+    """
+    return saved_tokenizer(checked_source(source, weights=False))
+
+
+def saved_tokenizer(source: str | Path) -> Any:
+    """The tokenizer in a folder that need not hold a model, or of a hub id.
+
+    Raises:
+        LayerSelectError: it cannot be loaded, or knows no words.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        check_words(tokenizer, str(source))
+    except LayerSelectError:
+        raise
+    except Exception as error:  # tokenizers of all makes raise whatever they like
+        raise LayerSelectError(_reason(str(source), error)) from error
+    return tokenizer
+
+
+def prepare(
+    model: nn.Module, tokenizer: Any, source: str, missing_keys: Sequence[str], *, writes: bool = False
+) -> LoadedModel:
+    """Settles padding and separators and finds layers and fresh modules of a model however it was made.
+
+    Args:
+        missing_keys: qualified names of the parameters that no checkpoint filled.
+        writes: the model is to write.
+
+    Raises:
+        LayerSelectError: the model has no stack of layers, or its tokenizer no token to pad with.
+    """
+    rows = embedding_rows(model)
+    if writes:
+        settle_end(tokenizer, model.config, rows, source)
+    settle_padding(tokenizer, rows, source)
+    # A decoder's head reads the last token that is not padding; without this number it reads the padding.
+    model.config.pad_token_id = tokenizer.pad_token_id
+    pad_on(tokenizer, writes=writes)
+    layer_names = split_parameters(model).names
+    trained_in_part = [key for key in missing_keys if _inside(key, layer_names)]
+    if trained_in_part and len(trained_in_part) < sum(_inside(n, layer_names) for n, _ in model.named_parameters()):
+        logger.warning(
+            "the checkpoint %s lacks %d weights of the layers (%s, ...): they start at random",
+            source,
+            len(trained_in_part),
+            sorted(trained_in_part)[0],
+        )
+    fresh = fresh_modules(model, missing_keys, layer_names)
+    logger.info("trained whole, because no pretraining reached them: %s", ", ".join(fresh) or "none")
+    if woken := wake(model, fresh):
+        logger.info("scaled up, because their initial values are very small: %s", ", ".join(woken))
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        source=source,
+        layer_names=layer_names,
+        fresh=fresh,
+        separator=None if separates_pairs(tokenizer) and not writes else PAIR_SEPARATOR,
+        writes=writes,
+    )
+
+
+def pad_on(tokenizer: Any, *, writes: bool) -> None:
+    """Settles the side on which inputs are padded: what is written follows the prompt, so padding stands in front of it."""
+    tokenizer.padding_side = "left" if writes else "right"
+
+
+def separates_pairs(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a token of its own between the two parts of a pair.
+
+    A second start token does not count: a decoder has seen it at the start of texts only.
+    """
+    start = {tokenizer.bos_token_id} - {tokenizer.sep_token_id, tokenizer.eos_token_id}
+    parts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b")]
+    own = [i for i in tokenizer("a", "b")["input_ids"] if i not in parts[0] and i not in parts[1] and i not in start]
+    alone = [i for i in tokenizer("a")["input_ids"] if i not in parts[0] and i not in start]
+    return len(own) > len(alone)
+
+
+def quiet_transformers() -> None:
+    """For programs with a display of their own: no loading bars and reports of ``transformers``."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def model_identity(model: nn.Module) -> dict[str, Any]:
+    """What tells one architecture from another, to recognise an adapter that belongs to a different model."""
+    config = model.config.to_dict()
+    keys = (
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+        "vocab_size",
+        "d_model",
+        "num_layers",
+        "n_embd",
+        "n_layer",
+    )
+    return {key: config[key] for key in keys if config.get(key) is not None}
+
+
+def _inside(name: str, layer_names: Sequence[str]) -> bool:
+    return any(name.startswith(layer + ".") for layer in layer_names)
+
+
+def _override_dropout(config: Any, dropout: float | None) -> None:
+    if dropout is None:
+        return
+    for key in (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "dropout",
+        "attention_dropout",
+        "dropout_rate",
+        "resid_pdrop",
+        "embd_pdrop",
+        "attn_pdrop",
+    ):
+        if isinstance(getattr(config, key, None), float):
+            setattr(config, key, dropout)
+
+
+def _reason(name: str, error: Exception) -> str:
+    """One sentence out of the many that loading can fail with."""
+    text = " ".join(str(error).split())
+    is_folder = Path(name).is_dir()
+    if "trust_remote_code" in text:
+        return f"the model {name!r} needs code from its repository, which is never run here; choose another model"
+    if "AutoModelForCausalLM" in text:
+        return (
+            f"the model {name!r} is no decoder and so cannot write: use one (to predict intentions, --head classifier)"
+        )
+    if "AutoModelForSequenceClassification" in text:
+        named = found[1] if (found := _CONFIGURATION.search(text)) else "this family"
+        return (
+            f"the model {name!r} cannot classify sequences: this version of transformers has no such head for {named} (a decoder can "
+            "write the labels: --head generate)"
+        )
+    if "should have a `model_type`" in text.lower():
+        return f"the config.json of {name!r} names no model_type, so nobody knows what it is: take it from where the model was made"
+    if "model type" in text or "Unrecognized model" in text:
+        return f"the model {name!r} is of a family that this version of transformers does not know: {text[:200]}"
+    if "tokenizer" in text.lower() or "sentencepiece" in text or "tiktoken" in text:
+        return f"the tokenizer of {name!r} cannot be loaded: {text[:200]}"
+    if isinstance(error, ImportError):
+        return f"the model {name!r} needs a package that is not installed: {text[:200]}"
+    if not is_folder and "connect" in text:
+        return f"{name!r} is no folder here, and the model hub cannot be reached to look for it; check the path or the network"
+    if not is_folder and ("safetensors" in text or "no file named" in text.lower()):
+        return f"the model {name!r} has no weights in safetensors format at the hub, and no others are read: choose another model"
+    if not is_folder:
+        return f"{name!r} is neither a folder here nor a model that the hub gave ({text[:160]}); check the name or the network"
+    return f"the model in {name!r} cannot be loaded: {type(error).__name__}: {text[:300]}"

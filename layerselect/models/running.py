@@ -1,0 +1,52 @@
+"""Running a model on tokens, whatever is around it and whatever its architecture can be told."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+
+def run_tokens(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **options: Any) -> Any:
+    """The model's output for a batch; see :func:`layerselect.tasks.text.completions.forward_padded`."""
+    known = _parameters(type(base_of(model)))
+    if "position_ids" in known:
+        options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    if keep and "logits_to_keep" in known:
+        options["logits_to_keep"] = keep
+    if "use_cache" in known:
+        # What nobody asks for takes memory, and some models (RWKV) then work in place on what gradients need.
+        options.setdefault("use_cache", False)
+    return model(input_ids=ids, attention_mask=mask, **options)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model under a wrapper for several devices, or the model itself."""
+    return model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The model under such a wrapper and under a ``peft`` adapter, or the model itself."""
+    model = unwrapped(model)
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+@torch.no_grad()
+def reads_ahead(model: nn.Module) -> bool:
+    """Whether a token changes what the model says before it, as in an encoder; such a model cannot write."""
+    size = model.get_input_embeddings().weight.shape[0]
+    ids = torch.arange(8).remainder(size).repeat(2, 1)
+    ids[1, -1] = (ids[1, -1] + 1) % size
+    one, other = model(input_ids=ids.to(next(model.parameters()).device)).logits
+    change = (one - other).abs()
+    return bool(change[:-1].max() > 1e-4 * change[-1].max())
+
+
+@functools.cache
+def _parameters(architecture: type[nn.Module]) -> frozenset[str]:
+    """What the architecture's ``forward`` can be told."""
+    return frozenset(inspect.signature(architecture.forward).parameters)

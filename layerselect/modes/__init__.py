@@ -1,0 +1,1 @@
+"""From a selection to training: gating optimizers, freezing layers, and what follows from either."""

@@ -1,0 +1,473 @@
+"""``FastSelector``: measures the layers of a model while it trains and decides which of them to train."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import _backend
+from ..core.history import DEFAULT_ROWS, History, check_history
+from ..core.scaling import GradScaler, Scaling, read_scaling
+from ..core.schedule import Schedule
+from ..core.scores import SCORE_FORMS
+from ..core.step import CoreSettings, Outcome, make_core
+from ..distributed.agreement import Agreement
+from ..distributed.engines import check_engine, put_shards_back
+from ..distributed.foreign_engines import explain_missing
+from ..errors import LayerSelectError
+from ..layers.find import LayeredParameters, LayerSpec, all_stacks, split_parameters
+from ..layers.hints import check_is_module
+from ..layers.registrations import Registrations
+from ..layers.view import ModelView
+from ..modes.checkpointing import CheckpointBoundary
+from ..modes.compiled import CompileWatch, is_compiled
+from ..modes.engine_watch import EngineWatch
+from ..modes.freeze import LayerFreezer
+from ..modes.nonfinite import not_finite
+from ..modes.optimizer_watch import SeenGradients
+from ..modes.optimizers import check_parameters, unwrap_optimizer
+from ..modes.resolve import resolve_capture, resolve_lag, resolve_mode
+from ..modes.state_reset import check_on_freeze
+from ..rules import EXCLUDED, Rule, make_rule
+from ..state_cache import DEFAULT_CUT, Trunk, TrunkStore
+from ..state_cache.selection import TrunkSelection
+from ..utils.arguments import check_parameters_are_dense, check_texts
+from .attachment import Attachment, needs_gates
+from .backward_plan import BackwardPlan
+from .clipping import Clipping, norm_to_clip
+from .copied import CopiedSelector
+from .holdings import Holdings, register, take_over, unregister
+from .parameter_places import ParameterPlaces
+from .readings import Readings
+from .saved import Saved
+from .upkeep import Upkeep, parameters_by_layer
+from .user_flags import UserFlags
+
+logger = logging.getLogger(__name__)
+
+
+class FastSelector(Readings, Saved, Upkeep):
+    """Measures each layer's gradient norm inside the backward pass and chooses which layers to train.
+
+    ::
+
+        selector = FastSelector(model)
+        optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=2e-4)
+        selector.attach(optimizer)
+        for batch in loader:
+            model(**batch).loss.backward()
+            selector.step()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    A step of the selector belongs between the last ``backward()`` of an optimizer step and
+    ``optimizer.step()``: the selection it makes governs that very ``optimizer.step()``. Under gradient
+    accumulation the scores are those of the accumulated gradient.
+
+    Where several processes train, give it the model as ``DistributedDataParallel`` or ``fully_shard`` made it, and call
+    :meth:`step` in every process, when the gradients are averaged (not under ``no_sync()``). All processes then measure the
+    averaged gradient and choose the same layers; the state is the same in all, and one of them saves it.
+
+    Args:
+        model: any module whose trainable parameters stand, at least in part, in a stack of layers.
+        rule: a :class:`~layerselect.rules.Rule`, or a name with options (see :func:`~layerselect.rules.make_rule`).
+        layers: where the layers are, if structure alone does not tell (see :func:`~layerselect.layers.find.split_parameters`).
+        score: ``"l2"``, ``"rms"`` or ``"sqrt_sum"`` (see :mod:`layerselect.core.scores`).
+        mode: ``"observe"`` measures and decides, no more. ``"gate"`` computes all gradients and keeps the optimizer
+            away from unselected layers. ``"freeze"`` computes only the gradients of selected layers, and with gradient
+            checkpointing recomputes only the blocks from the lowest of them up. ``"auto"`` freezes in a single eager
+            process and gates elsewhere.
+        interval: a new selection every so many steps.
+        warmup: so many steps train all layers before the first selection.
+        probe_every: in ``"freeze"``, every so many steps all layers get gradients for one step, which refreshes the
+            scores of frozen layers; 0 never does.
+        lag: in ``"freeze"``, how many steps old the selection is that decides which gradients are computed. ``None``
+            is 0 on the CPU, where the host knows the selection at once, and 1 on a device, so that the host
+            never waits for the step it has just launched.
+        on_freeze: in ``"freeze"``, whether the optimizer keeps its state of a layer that stops training (``"keep"``) or
+            forgets it after the last step that used it (``"reset"``), so that its memory follows the selection. A layer
+            that returns then starts as a fresh parameter. With ``lag``, and on a device, a layer stops when the host
+            no longer lets it take gradients.
+        capture: ``"backward"`` measures a layer as soon as its last gradient is in, ``"step"`` all of them in
+            :meth:`step`; ``"auto"`` picks.
+        backend: ``"native"`` (the compiled core), ``"torch"`` (plain PyTorch), ``"auto"``.
+        seed: for rules given by name that draw at random.
+        trunk: in ``"freeze"``, ``"cached"`` keeps the hidden states that enter the *cut* for each example, so that the layers
+            below are computed once and skipped from then on (:class:`~layerselect.state_cache.Trunk`, and ``docs/trunk.md`` for what
+            follows). They never train; the selection goes on among the layers above. ``"auto"`` does so where it is faster
+            (:func:`~layerselect.state_cache.worth_keeping`). ``"none"`` never does.
+        cut: how many layers are below the cut; or a rule, by name or not, whose lowest layer is the cut. A rule that reads
+            scores is shown those of the first steps, in which no layer is updated (:class:`~layerselect.state_cache.Cut`).
+        trunk_store: where the states are kept, a :class:`~layerselect.state_cache.TrunkStore`; ``None``: in memory as far as it
+            reaches, and only for this selector.
+        history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file to
+            which every step is appended (:func:`~layerselect.core.history_file.read_history`): it survives a killed process, and a
+            resumed run continues it. Where several processes train, the first one writes it.
+
+    Raises:
+        LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: str | Rule = "variance",
+        *,
+        layers: LayerSpec = None,
+        score: str = "l2",
+        mode: str = "auto",
+        interval: int = 1,
+        warmup: int = 0,
+        probe_every: int = 20,
+        lag: int | None = None,
+        on_freeze: str = "keep",
+        capture: str = "auto",
+        backend: str = "auto",
+        seed: int = 0,
+        trunk: str = "none",
+        cut: int | str | Rule = DEFAULT_CUT,
+        trunk_store: TrunkStore | None = None,
+        history: int | str | Path = DEFAULT_ROWS,
+    ) -> None:
+        check_texts(score=score, mode=mode, on_freeze=on_freeze, capture=capture, backend=backend, trunk=trunk)
+        _check_choice("score", score, SCORE_FORMS)
+        check_history(history)
+        self._keep_history = history
+        schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
+        check_is_module(model)
+        check_engine(model)
+        put_shards_back(model)
+        self.mode: str = resolve_mode(mode, model)
+        if self.mode != "observe":
+            take_over(model.parameters())
+        self._model = model
+        self._found: LayeredParameters = split_parameters(model, layers)
+        check_parameters_are_dense(self._all_parameters())
+        self._flags = UserFlags(model, self._found, layers)
+        self._registrations = Registrations()
+        self._device = self._found.layers[0][0][1].device
+        self.layer_sizes: list[int] = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
+        self.layer_names: list[str] = self._found.names
+        self.num_layers: int = len(self.layer_names)
+        self._may_gate = mode == "auto" and trunk == "none"
+        self._asked_capture = capture
+        self.capture: str = resolve_capture(capture, model)
+        self.backend: str = _backend.resolve(backend, self._device)
+        self.lag: int = resolve_lag(lag, self._device)
+        check_on_freeze(on_freeze, self.mode)
+        self.on_freeze = on_freeze
+        self.score = score
+        ours = set(map(id, self._found.modules))
+        self._freezer = LayerFreezer(
+            self._found.modules,
+            parameters_by_layer(self._found),
+            others=[block for stack in all_stacks(model) for block in stack if id(block) not in ours],
+            compiled=is_compiled(model),
+        )
+        self._trunk = TrunkSelection(
+            trunk, cut, trunk_store, self._view(), mode=self.mode, backend=self.backend, seed=seed
+        )
+        # The steps in which the layers are watched select nothing.
+        self.schedule = replace(schedule, warmup=warmup + self._trunk.watched)
+        self._clipping = Clipping()
+        self._seen = SeenGradients()
+        shapes = [[p.shape for _, p in layer] for layer in self._found.layers]
+        self._agreement = Agreement(model, self.layer_names, shapes)
+        self._attachment: Attachment | None = None
+        self._closed = False
+        self._captured = False
+        self._warned_without_optimizer = False
+        self._watch: CompileWatch | None = None
+        self._frozen_layers = [False] * self.num_layers
+        self._step = 0
+        self._plan = BackwardPlan(
+            self._freezer,
+            self.schedule,
+            num_layers=self.num_layers,
+            lag=self.lag,
+            device=self._device,
+            has_outer=bool(self._found.outer),
+        )
+        self._rule = self._prepared(make_rule(rule, seed=seed))
+        self._seed = seed
+        self._holdings = Holdings()
+        self._finalizer = weakref.finalize(self, self._holdings.let_go)
+        self._finalizer.atexit = False
+        try:
+            self._build_core()
+            self._start(model)
+        except BaseException:
+            self._finalizer()
+            self._rule.close()  # where nobody held it yet
+            raise
+        register(self)
+        logger.info(
+            "%d layers, %d outer parameters, mode %s, capture %s, backend %s, rule %s",
+            self.num_layers, len(self._found.outer), self.mode, self.capture, self.backend, self._rule.name,
+        )  # fmt: skip
+
+    def _start(self, model: nn.Module) -> None:
+        """Puts on the model what the mode needs."""
+        freezer = self._freezer
+        self._holdings.hold("rule", self._rule.close)
+        self._holdings.hold("registrations", self._registrations.close)
+        self._engine = EngineWatch(model, freezer, mode=self.mode, capture=self.capture)
+        self._holdings.hold("engine", self._engine.close)
+        self._holdings.hold("agreement", self._agreement.close)
+        self._holdings.hold("freezer", freezer.close)
+        self._holdings.hold("trunk", self._trunk.close)
+        if self.mode == "freeze":
+            self._trunk.stand(freezer)
+            self._plan.prepare(self._rule, self._step)
+            freezer.install(model)
+            self._boundary = CheckpointBoundary(model, self._found.modules, freezer)
+            self._holdings.hold("boundary", self._boundary.close)
+            self._watch = CompileWatch(model, self._found.modules)
+            self._holdings.hold("compiler", self._watch.close)
+
+    # ------------------------------------------------------------------ what it knows
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._step} steps"
+        return f"<FastSelector of {self.num_layers} layers, rule {self._rule.name}, mode {self.mode}, {state}>"
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been closed, those that a ``GradScaler`` skips left out.
+
+        On a device the host is not told of a skipped step at once: in mode ``freeze`` it counts it until ``lag`` steps
+        later, and plans probes, draws and what takes gradients accordingly; in the other modes, where none of this depends
+        on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out. Steps that a CUDA
+        graph replays are counted by the device alone: ``state_dict()["step"]`` has them.
+        """
+        return self._step
+
+    @property
+    def cut(self) -> int | None:
+        """How many layers are below the cut of a cached trunk; ``None`` where there is none, or where it is still to be chosen."""
+        return self._trunk.depth
+
+    @property
+    def trunk(self) -> Trunk | None:
+        """What keeps the hidden states, once the cut is known."""
+        return self._trunk.trunk
+
+    @property
+    def rule(self) -> Rule:
+        """The rule in force; it may be replaced between two steps."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: str | Rule) -> None:
+        self._check_open()
+        new = self._prepared(make_rule(rule, seed=self._seed))
+        if new is not self._rule:
+            self._rule.close()
+        self._rule = new
+        if self._captured:
+            logger.warning(
+                "a step of the selector was captured in a CUDA graph, which goes on with the old rule: capture anew"
+            )
+        self._holdings.hold("rule", new.close)
+        self._plan.forget_drawn()
+        if self.mode == "freeze":
+            self._plan.prepare(self._rule, self._step)
+
+    @property
+    def history(self) -> History:
+        """What was measured and chosen in every step."""
+        return self._core.history
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Every parameter that may train in any step, outer ones included: what an optimizer must be given."""
+        if not self._closed:
+            self._follow_replaced_parameters()
+        return self.held_parameters()
+
+    def held_parameters(self) -> list[nn.Parameter]:
+        """The same as they were when the selector last looked."""
+        return [p for _, p in self._all_parameters()]
+
+    def selected(self) -> list[int]:
+        """The indices of the selected layers, ascending. A host copy: this call may wait for the device."""
+        return self.mask.nonzero().flatten().tolist()
+
+    def trained(self) -> list[int]:
+        """The indices of the layers whose parameters take gradients in the next backward pass."""
+        return [index for index, active in enumerate(self._freezer.active) if active]
+
+    # ------------------------------------------------------------------ what it does
+
+    def attach(self, *optimizers: torch.optim.Optimizer) -> None:
+        """Ties the optimizers to the selection: unselected layers keep weights and state bit for bit.
+
+        Call it once, with all optimizers, after they are built; calling it again replaces the earlier ones.
+
+        Raises:
+            LayerSelectError: a trainable parameter is in none of them, or one is of a kind that cannot leave
+                parameters out (``LBFGS``). An optimizer of one's own that moves parameters without a gradient is
+                refused in one of its first steps.
+        """
+        self._check_open()
+        plain = [unwrap_optimizer(optimizer, governs=self.mode != "observe") for optimizer in optimizers]
+        if not plain:
+            raise LayerSelectError("attach() was called without an optimizer")
+        self._follow_replaced_parameters()
+        self._follow_users_flags(plain)
+        check_parameters(plain, [pair for pair in self._all_parameters() if pair[1].requires_grad])
+        self._tie(plain)
+
+    def step(self, grad_scale: float | Tensor | GradScaler | None = None) -> None:
+        """Closes the step: finishes the scores, applies the rule, updates mask, frequency and history.
+
+        Args:
+            grad_scale: the ``torch.amp.GradScaler`` in use, before ``scaler.step()`` and either before or after
+                ``scaler.unscale_()``; or a factor by which the gradients are too large (a number or a Tensor []). Scores
+                and norms are those of the gradients divided by it. With it, a step in which a gradient is not finite, or
+                for which the scaler has found one, counts as one that the optimizer skips: it leaves selection, scores,
+                frequency, counters, history, rule and what takes gradients next untouched (see :attr:`steps` for what the
+                host of a device knows of it). Whoever gives a factor has to skip such a step of the optimizer, too.
+
+        Raises:
+            LayerSelectError: no parameter has a gradient, which means that it was called before ``backward()``
+                or after ``zero_grad()``; the rule returned something that is not a mask; or ``grad_scale`` is not what
+                it should be (see :func:`~layerselect.core.scaling.read_scaling`).
+        """
+        self._check_open()
+        self._follow_replaced_parameters()
+        self._follow_users_flags(self._optimizers)
+        self._engine.check()
+        self._look_for_a_capture()
+        self._look_for_a_compiler()
+        if self.mode == "freeze":
+            self._freezer.stepped()
+            # Frozen layers took none: what is there was left by zero_grad(set_to_none=False), and would be stepped on.
+            self._freezer.drop_gradients(self._freezer.active)
+        scaling = read_scaling(grad_scale, self._optimizers, self._device)
+        drawn = self._plan.drawn(self._rule, self._step)
+        outcome = self._core.step(self._rule, drawn, self._freezer.active, scaling, first_layer=self._trunk.first_layer)
+        if outcome is Outcome.NO_GRADIENT:
+            raise LayerSelectError(explain_missing(self._model, self._all_parameters(), taken=self._core.taken))
+        if self._attachment is not None:
+            self._attachment.watch.selector_stepped(grad_scale)
+        if outcome is Outcome.CLOSED:
+            self._advance(scaling if self._core.decides_on_device else None)
+        if self._attachment is not None:
+            self._attachment.measured(grad_scale)
+        self._clipping.allow(self._found)
+        self._seen.note([p for _, p in layer] for layer in self._found.layers)
+        self._agreement.compare(self.mask)
+
+    def _advance(self, skipping: Scaling | None) -> None:
+        """What follows from a step that was closed, or that a device may have skipped, for which there is ``skipping``."""
+        state = self._core.state
+        status = state["status"]
+        if skipping is not None:
+            status = status.masked_fill(skipping.skips(self.total_norm), EXCLUDED)
+        if not self.schedule.warms_up_in(self._step):
+            self._rule.after_step(state["scores"], status)
+        self._step += 1
+        if self.mode == "freeze":
+            if not self._core.decides_on_device:
+                self._freezer.drop_gradients(self.mask.tolist())
+            self._trunk.saw(state["scores"], status, self._freezer)
+            self._step = self._plan.closed(state["wanted"], state["step"], self._step, may_skip=skipping is not None)
+            self._plan.prepare(self._rule, self._step)
+        if self._attachment is None and needs_gates(self.mode, self._core) and not self._warned_without_optimizer:
+            self._warned_without_optimizer = True
+            logger.warning("the selector holds no optimizer, so it changes no step: call selector.attach(optimizer)")
+
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        """Clips the gradients by their norm, as ``torch.nn.utils.clip_grad_norm_(selector.trainable_parameters(), max_norm)``
+        does in the same place, but with the norm that :meth:`step` has measured: no gradient is read for it.
+
+        In ``observe`` and ``gate`` that is the norm of all gradients, those of unselected layers included; in ``freeze`` of
+        those that are left: the selected layers' and the outer ones'. In ``gate`` and ``freeze`` a layer whose gradient is not
+        finite does not count, and spoils no other: it is not selected, and no step sees its gradients
+        (:attr:`total_norm` says that there was one). Where the gradients are still scaled (see
+        ``grad_scale`` of :meth:`step`) it is the norm they will have once they are not. Scores do not change.
+
+        Args:
+            max_norm: what the norm is to be at most.
+
+        Returns:
+            float64 [], on the device: the norm before clipping. Nothing waits for it.
+
+        Raises:
+            LayerSelectError: it was not called once in a step, after :meth:`step`; or ``max_norm`` is negative.
+        """
+        self._check_open()
+        norm = norm_to_clip(self._core, self._found, self.mode)
+        as_measured = [] if self._attachment is None else self._attachment.clipping()
+        on_device = self._core.decides_on_device
+        spare = [] if self.mode == "observe" else not_finite(self._core.state, on_device=on_device)
+        self._clipping.clip(self._found, max_norm, norm, spare)
+        if self._attachment is not None:
+            self._attachment.clipped(as_measured)
+        return norm
+
+    def close(self) -> None:
+        """Removes every hook and restores every ``requires_grad`` and checkpoint function it changed. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            unregister(self)
+            self._finalizer()
+
+    def __enter__(self) -> FastSelector:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[type, tuple]:
+        """A copy belongs to no model, as the copy of a model is free of its selector."""
+        return CopiedSelector, ()
+
+    # ------------------------------------------------------------------ inside
+
+    def _prepared(self, rule: Rule) -> Rule:
+        rule.bind(self.layer_names, self.backend)
+        rule.prepare(self._view())
+        return rule
+
+    def _view(self) -> ModelView:
+        found = self._found
+        return ModelView(self._model, found.names, found.modules, found.layers, self._device, self._freezer.takes)
+
+    def _build_core(self) -> None:
+        """Hooks the parameters, one group per layer and a last one for the outer parameters."""
+        groups = [i for i, layer in enumerate(self._found.layers) for _ in layer]
+        groups += [self.num_layers] * len(self._found.outer)
+        parameters = [p for _, p in self._all_parameters()]
+        self._core = make_core(
+            CoreSettings(
+                parameters=parameters,
+                groups=groups,
+                layer_names=self.layer_names,
+                numels=self.layer_sizes,
+                device=self._device,
+                score=self.score,
+                capture=self.capture,
+                backend=self.backend,
+                schedule=self.schedule,
+                owner=self._model,
+                history=self._keep_history,
+            ),
+            self._rule,
+        )
+        self._holdings.hold("core", self._core.close)
+        self._places = ParameterPlaces(self._model, self._found)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LayerSelectError("the selector was closed: build a new one")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise LayerSelectError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")

@@ -1,0 +1,184 @@
+"""How a selector keeps up with what others do to its model and its optimizers between two steps."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+from ..core.graph_capture import check_capture, is_capturing
+from ..core.step import Core
+from ..errors import LayerSelectError
+from ..layers.find import LayeredParameters
+from ..layers.registrations import Registrations
+from ..modes.checkpointing import CheckpointBoundary
+from ..modes.compiled import CompileWatch, compiled_autograd_on
+from ..modes.freeze import LayerFreezer
+from ..modes.gate import parameters_of
+from ..modes.optimizer_watch import SeenGradients
+from ..modes.optimizers import check_parameters
+from ..modes.resolve import resolve_capture
+from .attachment import Attachment
+from .holdings import Holdings
+from .parameter_places import ParameterPlaces
+from .user_flags import UserFlags
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY = (
+    50  #: steps; parameters that were added are found earlier where an optimizer is given them, or torch tells of them
+)
+
+
+class Upkeep:
+    """Part of :class:`~layerselect.FastSelector`: parameters that were replaced, frozen, unfrozen or added, optimizers, compilers."""
+
+    mode: str
+    on_freeze: str
+    capture: str
+    num_layers: int
+    layer_names: list[str]
+    layer_sizes: list[int]
+    _model: nn.Module
+    _found: LayeredParameters
+    _places: ParameterPlaces
+    _core: Core
+    _flags: UserFlags
+    _registrations: Registrations
+    _freezer: LayerFreezer
+    _boundary: CheckpointBoundary
+    _watch: CompileWatch | None
+    _seen: SeenGradients
+    _holdings: Holdings
+    _attachment: Attachment | None
+    _asked_capture: str
+    _may_gate: bool
+    _captured: bool
+    _device: torch.device
+    _frozen_layers: list[bool]
+    _step: int
+
+    def _all_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [pair for layer in self._found.layers for pair in layer] + self._found.outer
+
+    @property
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [] if self._attachment is None else self._attachment.optimizers
+
+    def _tie(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        self._detach()
+        layers = parameters_by_layer(self._found)
+        where = {"names": self.layer_names, "modules": self._found.modules, "seen": self._seen}
+        how = {"mode": self.mode, "on_freeze": self.on_freeze, "core": self._core, "freezer": self._freezer}
+        self._attachment = Attachment(optimizers, layers, **where, **how)
+        self._holdings.hold("optimizers", self._attachment.close)
+
+    def _follow_replaced_parameters(self) -> None:
+        """Moves to the new objects where parameters were replaced."""
+        found = self._places.look()
+        if found is not None:
+            if self._optimizers:
+                check_parameters(self._optimizers, [pair for layer in found.layers for pair in layer] + found.outer)
+            # It may be fully_shard() that replaced them.
+            self.capture = resolve_capture(self._asked_capture, self._model)
+            logger.warning("parameters of the model were replaced; the selector follows the new ones")
+            self._follow(found)
+
+    def _follow_users_flags(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Follows what others did to ``requires_grad``, and parameters that began to train."""
+        freezer = self._freezer
+        found = self._flags.look(
+            freezer.switched(),
+            [freezer.standing and not active for active in freezer.active],
+            lambda: set().union(*map(parameters_of, optimizers)) if optimizers else None,
+            thoroughly=self._looks_thoroughly(),
+        )
+        if found is not None:
+            self._follow(found)
+        frozen = self._flags.frozen_layers()
+        if frozen == self._frozen_layers:
+            return
+        for layer in range(self.num_layers):
+            if frozen[layer] and not self._frozen_layers[layer]:
+                # What it scored would go on to be selected; a layer that cannot be measured is not.
+                self._core.state["scores"][layer] = float("nan")
+        self._frozen_layers = frozen
+
+    def _looks_thoroughly(self) -> bool:
+        """Whether parameters may have been added to the model."""
+        if self._step % _LOOK_EVERY == 0:
+            return True
+        if self._attachment is None:
+            return self._registrations.happened()
+        changed = self._attachment.watch.groups_changed
+        if changed:
+            self._attachment.watch.accept_groups()
+        return changed
+
+    def _follow(self, found: LayeredParameters) -> None:
+        """Goes on with other parameters in the same layers."""
+        state, optimizers = self.state_dict(), self._optimizers
+        self._detach()
+        self._core.close()
+        self._freezer.follow(parameters_by_layer(found))
+        self._found = found
+        self.layer_sizes = [sum(p.numel() for _, p in layer) for layer in found.layers]
+        self._flags.follow(found)
+        self._rule.prepare(self._view())
+        self._build_core()
+        self.load_state_dict(state)
+        if optimizers:
+            self._tie(optimizers)
+
+    def _look_for_a_capture(self) -> None:
+        """A step that is captured in a CUDA graph."""
+        if not is_capturing(self._device):
+            return
+        check_capture(
+            self._rule,
+            [p for _, p in self._all_parameters()],
+            mode=self.mode,
+            decides_on_device=self._core.decides_on_device,
+            steps=self._step,
+        )
+        self._captured = True
+        if self._attachment is not None:
+            self._attachment.watch.captured()
+
+    def _look_for_a_compiler(self) -> None:
+        """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was built."""
+        if self.capture == "backward" and compiled_autograd_on():
+            raise LayerSelectError(
+                "compiled autograd was switched on after the selector was built, and it runs none of the hooks that measure "
+                "gradients: build the selector with capture='step'"
+            )
+        reason = None if self._watch is None else self._watch.look()
+        if reason is None or self._watch is None:
+            return
+        self._watch.close()
+        self._watch = None
+        if not self._may_gate:
+            logger.warning(
+                "mode='freeze' was asked for, but %s: mode='gate' gives the same selection without that", reason
+            )
+            self._freezer.make_standing()
+            return
+        logger.warning("mode 'auto' means 'gate' from here on: %s", reason)
+        self.mode = "gate"
+        self._freezer.close()
+        self._boundary.close()
+
+    def _detach(self) -> None:
+        if self._attachment is not None:
+            self._attachment.close()
+            self._holdings.hold("optimizers", _nothing)
+        self._attachment = None
+
+
+def parameters_by_layer(found: LayeredParameters) -> list[list[nn.Parameter]]:
+    return [[p for _, p in layer] for layer in found.layers]
+
+
+def _nothing() -> None:
+    """What is left to end."""

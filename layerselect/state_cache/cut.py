@@ -1,0 +1,141 @@
+"""Where the cut is: given, or chosen from what a few steps show of the layers' gradients."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..costs.counted import LayerCosts, count_costs
+from ..errors import LayerSelectError
+from ..layers.view import ModelView
+from ..rules import MEASURED, CostAware, ProbeOnce, Rule, make_rule
+from ..rules.wrapping import choose_by
+from ..utils.saved_schema import Fields, Maybe, Numbers, Whole, check
+
+logger = logging.getLogger(__name__)
+
+#: What chooses the cut unless the caller says otherwise.
+DEFAULT_CUT = "cost-aware:budget=0.5"
+
+#: As many steps as Aletheia's probe has (arXiv 2604.15351).
+_WATCHED_STEPS = 5
+
+
+class Cut:
+    """Chooses the lowest layer that trains, once.
+
+    Args:
+        chosen_by: a number of layers below the cut; or a rule, or its text, whose lowest layer is the cut. A rule that reads scores is
+            shown the mean scores of the first five steps (``probe-once``: of its ``steps``, and its base chooses). The budget of
+            ``cost-aware`` is a fraction of the step that trains all layers, and a step costs what its layers above the cut cost.
+        view: the model.
+        backend: the selector's.
+        seed: for rules that draw.
+
+    Attributes:
+        watched: for how many steps the layers are watched before the cut is chosen; none of them trains meanwhile.
+        depth: how many layers are below; ``None`` as long as that is not known.
+
+    Raises:
+        LayerSelectError: no such number of layers; no such rule; a rule that selects no layer.
+    """
+
+    def __init__(self, chosen_by: int | str | Rule, view: ModelView, *, backend: str = "auto", seed: int = 0) -> None:
+        self._layers = len(view.layer_names)
+        self.depth: int | None = None
+        self.watched = 0
+        self._seen = 0
+        self._sums = torch.zeros(self._layers, dtype=torch.float64, device=view.device)
+        self._counts = torch.zeros(self._layers, dtype=torch.int64, device=view.device)
+        if isinstance(chosen_by, str) and chosen_by.lstrip("-").isdigit():
+            chosen_by = int(chosen_by)
+        if isinstance(chosen_by, int) and not isinstance(chosen_by, bool):
+            self._stand(chosen_by)
+            return
+        if not isinstance(chosen_by, (str, Rule)):
+            raise LayerSelectError(f"cut={chosen_by!r} is neither a number of layers nor a rule")
+        self._rule = make_rule(chosen_by, seed=seed)
+        if isinstance(self._rule, ProbeOnce):
+            self.watched, self._rule = self._rule.steps, self._rule.base
+        elif self._rule.uses_scores:
+            self.watched = _WATCHED_STEPS
+        if isinstance(self._rule, CostAware) and isinstance(self._rule.costs, str):
+            self._rule = replace(self._rule, costs=costs_above(count_costs(view)))
+        try:
+            self._rule.bind(view.layer_names, backend)
+            self._rule.prepare(view)
+        except LayerSelectError as error:
+            raise LayerSelectError(f"the cut: {error}") from error
+        if not self.watched:
+            self._choose(torch.full((self._layers,), float("nan")))
+
+    def saw(self, scores: Tensor, status: Tensor) -> None:
+        """Takes note of a step in which all layers were measured. Behind the last one watched the cut is chosen, for which the host
+        waits, once.
+
+        Args:
+            scores, status: as :meth:`~layerselect.rules.Rule.after_step` is shown them.
+        """
+        fresh = status == MEASURED
+        self._sums += scores.double().where(fresh, 0.0)
+        self._counts += fresh
+        self._seen += 1
+        if self._seen == self.watched:
+            self._choose((self._sums / self._counts).cpu())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "depth": self.depth, "seen": self._seen, "sums": self._sums.cpu().clone(), "counts": self._counts.cpu().clone(),
+        }  # fmt: skip
+
+    def check_state(self, state: Any, where: str) -> None:
+        """Raises :class:`Mismatch` unless :meth:`load_state_dict` can take it."""
+        layers = self._layers
+        depth = Maybe(Whole(high=layers - 1))
+        sums, counts = Numbers("float", (layers,)), Numbers("int", (layers,), low=0)
+        check(Fields({"depth": depth, "seen": Whole(), "sums": sums, "counts": counts}), state, where)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.depth, self._seen = state["depth"], int(state["seen"])
+        self._sums.copy_(state["sums"])
+        self._counts.copy_(state["counts"])
+
+    def _choose(self, means: Tensor) -> None:
+        try:
+            everywhere = torch.full((self._layers,), MEASURED, dtype=torch.uint8)
+            selection = (
+                choose_by(self._rule, means.tolist(), everywhere)
+                if self._rule.uses_scores
+                else self._rule.select(means.float(), everywhere)
+            )
+        finally:
+            self._rule.close()
+        chosen = selection.mask.nonzero().flatten().tolist()
+        if not chosen:
+            raise LayerSelectError(
+                f"cut={self._rule.name!r} selects no layer, so it says nothing about where the cut is"
+            )
+        if chosen[0] == 0:
+            logger.warning(
+                "the rule %r for the cut selects the lowest layer: nothing is below the cut", self._rule.name
+            )
+            self.depth = 0
+            return
+        self._stand(chosen[0])
+
+    def _stand(self, depth: int) -> None:
+        if not 1 <= depth < self._layers:
+            raise LayerSelectError(
+                f"cut={depth} is not between 1 and {self._layers - 1}: the model has {self._layers} layers"
+            )
+        self.depth = depth
+
+
+def costs_above(costs: LayerCosts) -> LayerCosts:
+    """What a step costs whose layers below its lowest trained one are not run: neither forward nor backward."""
+    each = [sum(parts) for parts in zip(costs.forward, costs.input_gradient, costs.weight_gradient, strict=True)]
+    return LayerCosts.from_steps([costs.rest + sum(each[depth:]) for depth in range(len(each))])

@@ -1,0 +1,81 @@
+"""Where a cut divides the stacks of a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..distributed.sharding import is_spread
+from ..errors import LayerSelectError
+from ..layers.find import all_stacks
+
+
+@dataclass(frozen=True)
+class CutStack:
+    """One stack of blocks.
+
+    Attributes:
+        below: its blocks below the cut, in forward order.
+        above: the lowest block above it, if a block of the stack is below.
+    """
+
+    below: list[nn.Module]
+    above: nn.Module | None
+
+
+def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[CutStack]:
+    """Divides every stack: what stands before layer ``cut``, in its stack or in an earlier one, is below; blocks without trainable
+    parameters, which are no layers of a selector, included."""
+    lowest = layers[cut]
+    stacks = all_stacks(model)
+    here = next((number for number, stack in enumerate(stacks) if any(block is lowest for block in stack)), None)
+    if here is None:  # layers that the caller has named
+        return [CutStack(list(layers[:cut]), lowest)]
+    place = next(i for i, block in enumerate(stacks[here]) if block is lowest)
+    divided = [CutStack(list(stack), None) for stack in stacks[:here]]
+    divided.append(CutStack(list(stacks[here][:place]), lowest if place else None))
+    return [*divided, *(CutStack([], None) for _ in stacks[here + 1 :])]
+
+
+def check_model(model: nn.Module) -> None:
+    """
+    Raises:
+        LayerSelectError: the model's engine does not stand layers that are skipped.
+    """
+    if any(map(is_spread, model.parameters())):
+        raise LayerSelectError(
+            "the parameters are sharded, and processes that skip layers would wait for those that do not: train with trunk='none'"
+        )
+    for module in (model, *model.modules()):
+        refuse_compiled(module)
+
+
+def refuse_compiled(module: nn.Module, *, compiling: bool = False) -> None:
+    """
+    Raises:
+        LayerSelectError: the module is compiled, or it is being compiled.
+    """
+    if (
+        compiling
+        or isinstance(module, torch._dynamo.OptimizedModule)
+        or vars(module).get("_compiled_call_impl") is not None
+    ):
+        raise LayerSelectError(
+            "the model is compiled, and layers that are skipped would compile it again: train with trunk='none'"
+        )
+
+
+def argument_names(model: nn.Module) -> list[str]:
+    """The names of the arguments that the model's call takes by position."""
+    names = _positional(model)
+    # Some of peft's wrappers hand on whatever they are given.
+    return names or _positional(model.get_base_model() if hasattr(model, "get_base_model") else model)
+
+
+def _positional(model: nn.Module) -> list[str]:
+    parameters = inspect.signature(type(model).forward).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][1:]

@@ -1,0 +1,299 @@
+"""The layers below a cut, whose hidden states are computed once for each example and then taken from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import LayerSelectError
+from ..layers.find import LayerSpec, layer_modules
+from ..layers.model_hooks import ModelHook
+from .ahead import SentAhead
+from .forgotten import REMEMBERED, Forgotten, without_memory
+from .kept import Kept
+from .keys import CARRIED, BatchKeys, batch_size, keys_of
+from .padding import batch_of, examples_of
+from .passes import check_padding, states_at_cut
+from .places import Places
+from .skipping import Skipping
+from .stacks import argument_names, check_model, refuse_compiled, stacks_at
+from .store import TrunkStore
+
+#: What a call, or else the model's configuration, may ask for that the layers below the cut have to be run for.
+_ASKED_ANYWHERE = ("output_hidden_states", "output_attentions")
+
+
+class Trunk:
+    """Keeps the hidden states that enter a cut, and gives them to the model instead of computing them again.
+
+    ::
+
+        trunk = Trunk(model, cut=22, store=TrunkStore("states"))
+        for batch in loader:
+            model(**batch).loss.backward()
+        trunk.close()
+
+    Nothing below the cut may train. Each forward pass of ``model`` looks every example of its batch up. Those that are not there
+    are computed first, in evaluation mode (dropout would make them random) and without gradients, by a pass that stops at the
+    cut. Then the model runs with the layers below the cut skipped. In its first pass the model is also run whole, and its output
+    compared. A pass that asks for what only all layers can give (a cache for generation, the hidden states of all layers)
+    runs all layers.
+
+    What is below the cut is watched: its weights, which adapters are active, disabled or merged, their scaling, the configuration.
+    Each setting has entries of its own. Where hidden states depend on what no entry can be found by (hooks of others, noise on
+    embeddings, arguments that are no tensors), the pass computes, and why is said once.
+
+    Args:
+        model: the module that the training calls.
+        cut: how many of its layers are below, counted over all stacks in forward order; at least 1, at most all but one.
+        store: where the states are kept; the caller closes it. ``None``: one of its own, in memory as far as it reaches.
+        layers: where the layers are, as for :class:`~layerselect.FastSelector`; whether they train does not matter. Or the
+            layers' modules.
+        held: parameters that the caller keeps from training below the cut, whatever their ``requires_grad``; adapters that
+            others switch on there are taken to be so, too. ``None``: nothing may require a gradient there.
+
+    Attributes:
+        filled: how many examples were computed.
+        read: how many came from the store.
+        bytes_per_token: what the store keeps of a token; ``None`` before the first pass.
+
+    Raises:
+        LayerSelectError: no such cut; the model is sharded or compiled. In a forward pass: something below the cut trains; the
+            hidden states of the model cannot be kept; several examples share a row.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        cut: int,
+        store: TrunkStore | None = None,
+        *,
+        layers: LayerSpec = None,
+        held: Collection[nn.Parameter] | None = None,
+    ) -> None:
+        check_model(model)
+        found = layer_modules(model, layers)
+        if not isinstance(cut, int) or isinstance(cut, bool) or not 1 <= cut < len(found):
+            raise LayerSelectError(
+                f"cut={cut!r} is not between 1 and {len(found) - 1}: the model has {len(found)} layers"
+            )
+        self.cut = cut
+        self.filled = self.read = 0
+        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+        self._names = argument_names(self._model)
+        self._stacks = stacks_at(self._model, found, cut)
+        self._owns_store = store is None
+        self.store = TrunkStore() if store is None else store
+        self._skipping = Skipping([stack.below for stack in self._stacks])
+        self._places = Places(
+            self._model, model, self._stacks, self.store, self._skipping, {"cut": cut, "layers": len(found)}, held
+        )
+        self._of_keys = {
+            "shifts_labels": _shifts_labels(self._model),
+            "decoder_below": len(self._stacks) > 1 and bool(self._stacks[1].below),
+        }
+        self._inside = self._padding_is_idle = False
+        self._latest: Kept | None = None
+        self._begin = torch.compiler.disable(self._begun)  # the model may be compiled afterwards, from outside
+        self._modes: list[tuple[nn.Module, bool]] = []
+        self._sent = SentAhead()
+        self._handles = [
+            # In front of all others: some of them take note of the pass that begins, and ours may run another one first.
+            model.register_forward_pre_hook(ModelHook(self._before), with_kwargs=True, prepend=True),
+            model.register_forward_hook(ModelHook(self._after), always_call=True),
+        ]
+
+    @property
+    def bytes_per_token(self) -> int | None:
+        return self._places.bytes_per_token
+
+    def close(self) -> None:
+        """Gives the model its layers back. May be called twice."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._skipping.close()
+        if self._owns_store:
+            self.store.close()
+
+    def __enter__(self) -> Trunk:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def keys(self, batch: Mapping[str, Any]) -> BatchKeys:
+        """The keys of a batch that is on the host. A batch that carries them to the model's call, as ``batch["trunk_keys"]``, spares
+        a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts them in."""
+        return keys_of(batch, len(self._stacks), **self._of_keys)
+
+    def ahead(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches of a loader, which are on the host, each with its keys. While one of them is trained on, the states of the
+        next are copied to the GPU: a step waits neither for the tokens nor for the link.
+
+        ::
+
+            for batch in trunk.ahead(loader):
+                model(**to(device, batch)).loss.backward()
+        """
+        following = None
+        for batch in batches:
+            keys = batch.get(CARRIED) or self.keys(batch)
+            self._send(keys)
+            if following is not None:
+                yield following
+            following = {**batch, CARRIED: keys}
+        if following is not None:
+            yield following
+
+    # ------------------------------------------------------------------ hooks
+
+    def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        if self._inside or not self._handles:
+            return None
+        return self._begin(args, kwargs)
+
+    def _begun(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        refuse_compiled(self._model)
+        carried = kwargs.pop(CARRIED, None)
+        inputs = {**_named(self._names, args), **kwargs}
+        if self._needs_all_layers(inputs):
+            below = [part for block in self._below() for part in block.modules()]
+            self._modes = [(part, part.training) for part in below]
+            for part in below:
+                part.training = False  # as in the passes whose states are kept
+            return args, kwargs
+        if self._places.closed_to(inputs):
+            return args, kwargs
+        self._inside = True
+        trains = torch.is_grad_enabled()
+        try:
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):  # what is made in inference mode could not be used in training
+                keys = self.keys(inputs) if carried is None else carried
+                states = self._states(keys, inputs, args, kwargs, trains)
+        finally:
+            self._inside = False
+        if states is not None:
+            if trains and self._places.gradients_are_asked():
+                states = [state.requires_grad_(True) for state in states]
+            self._skipping.taken = [False] * len(self._stacks)
+            self._skipping.given = self._spread(states)
+        return args, kwargs
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if not self._handles or self._inside:
+            return None
+        for part, training in self._modes:
+            part.training = training
+        self._modes = []
+        if self._skipping.given is None:
+            return None
+        self._skipping.given = None
+        if output is not None and not all(self._own(self._skipping.taken)):  # None: the pass has failed
+            raise LayerSelectError(
+                "the model left out its layers below the cut in this pass, so it was not given their hidden states: set its layerdrop "
+                "to 0, or train with trunk='none'"
+            )
+        return without_memory(output)
+
+    def _needs_all_layers(self, inputs: Mapping[str, Any]) -> bool:
+        config = getattr(self._model, "config", None)
+        for name in REMEMBERED:
+            if isinstance(inputs.get(name), Forgotten):
+                inputs[name].refuse()
+        if inputs.get("use_cache") or any(inputs.get(name) is not None for name in REMEMBERED):
+            return True
+        given = {name: inputs.get(name) for name in _ASKED_ANYWHERE}
+        return any(getattr(config, name, False) if value is None else value for name, value in given.items())
+
+    # ------------------------------------------------------------------ states
+
+    def _states(
+        self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], trains: bool
+    ) -> list[Tensor] | None:
+        """The hidden states of a batch at the cut, on their devices, for each stack with layers below it; ``None`` if the pass has to
+        compute them."""
+        kept = self._places.find(inputs, lambda: self._model(*args, **kwargs), batch, trains=trains)
+        if kept is None:
+            return None
+        if trains or self._latest is None:  # what the next batch of the training will ask for
+            self._latest = kept
+        sent = self._sent.take(batch.keys, kept)
+        if sent is not None:
+            self.read += len(batch.keys)
+            return sent
+        masks = self._own(batch.masks)
+        examples = kept.look_up(batch, masks)
+        missing = [row for row, example in enumerate(examples) if example is None]
+        if missing:
+            states = self._compute(missing, batch_size(inputs), args, kwargs)
+            rows = [None if mask is None else mask[missing] for mask in masks]
+            for row, parts in zip(missing, examples_of(states, rows), strict=True):
+                # As it will be read: an epoch that computes and one that reads see the same numbers.
+                examples[row] = kept.shelf.put(batch.keys[row], parts)
+        self.filled += len(missing)
+        self.read += len(examples) - len(missing)
+        host = batch_of(examples, masks, kept.dtypes, pinned=kept.on_gpu)
+        states = [state.to(device, non_blocking=True) for state, device in zip(host, kept.devices, strict=True)]
+        if batch.asks_padding and not self._padding_is_idle:
+            check_padding(self._model, lambda: self._model(*args, **kwargs), self._spread(states), self._skipping)
+            self._padding_is_idle = True
+        return states
+
+    def _send(self, batch: BatchKeys) -> None:
+        """Starts to copy what will be asked for, if all of it is there and has a way to go."""
+        kept = self._latest
+        if kept is None or not kept.on_gpu or batch.asks_padding:
+            return
+        masks = self._own(batch.masks)
+        examples = kept.look_up(batch, masks)
+        if all(example is not None for example in examples):
+            self._sent.send(batch.keys, kept, batch_of(examples, masks, kept.dtypes, pinned=True), kept.devices)
+
+    def _compute(self, rows: list[int], size: int, args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
+        """The hidden states of some examples of a batch, padded as they are in it."""
+
+        def of_rows(value: Any) -> Any:
+            return value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
+
+        if len(rows) < size:
+            args, kwargs = tuple(map(of_rows, args)), {name: of_rows(value) for name, value in kwargs.items()}
+        states = states_at_cut(self._model, lambda: self._model(*args, **kwargs), self._lasts(), self._skipping)
+        return self._own(states)
+
+    def _below(self) -> list[nn.Module]:
+        return [block for stack in self._stacks for block in stack.below]
+
+    def _lasts(self) -> list[nn.Module | None]:
+        return [stack.below[-1] if stack.below else None for stack in self._stacks]
+
+    def _own(self, values: Sequence[Any]) -> list[Any]:
+        """Of values for each stack, those of the stacks with layers below the cut."""
+        return [value for value, stack in zip(values, self._stacks, strict=True) if stack.below]
+
+    def _spread(self, values: Sequence[Tensor]) -> list[Tensor | None]:
+        """The other way round."""
+        own = iter(values)
+        return [next(own) if stack.below else None for stack in self._stacks]
+
+
+def _named(names: Sequence[str], args: tuple) -> dict[str, Any]:
+    """What is given by position, by name."""
+    known = {*names}
+    further = (f"argument {number}" for number in range(len(args)))
+    return dict(zip([*names, *(name for name in further if name not in known)], args, strict=False))
+
+
+def _shifts_labels(model: nn.Module) -> bool:
+    """Whether an encoder-decoder makes its decoder's inputs of the labels, as those of ``transformers`` say that they do."""
+    with suppress(AttributeError):
+        model = model.get_base_model()  # under peft
+    return hasattr(model, "prepare_decoder_input_ids_from_labels")

@@ -1,0 +1,1 @@
+"""What all runs share: settings, training, their folder and its files."""

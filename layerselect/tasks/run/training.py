@@ -1,0 +1,183 @@
+"""What the trainings of all tasks share: a measured Trainer, its arguments, and the selector's options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ...errors import LayerSelectError
+from ...layers.find import split_parameters
+from ...rules import NoLayers, make_rule
+from ...state_cache import TrunkStore
+from ...utils.saved_activations import SavedActivations
+from .checkpoints import SaveSteps, WholeCheckpoints
+from .folder import CHECKPOINTS
+from .settings import TrainingSettings
+
+
+class MeasuredTrainer(WholeCheckpoints):
+    """A Trainer that batches examples of similar length and can count what its forward passes keep.
+
+    Args:
+        measure_memory: fill :attr:`saved_bytes`.
+
+    Attributes:
+        saved_bytes: for each training forward pass, the bytes that autograd kept for its backward pass.
+    """
+
+    def __init__(self, *args: Any, measure_memory: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._measure_memory = measure_memory
+        self.saved_bytes: list[int] = []
+        # The loss of our tasks is a mean over the batch; the Trainer divides it by the accumulation steps.
+        self.model_accepts_loss_kwargs = False
+        # Progress is the caller's to show.
+        self.remove_callback(PrinterCallback)
+
+    @contextmanager
+    def counted(self, model: nn.Module) -> Iterator[None]:
+        """Counts what the forward passes in the block keep, if the model trains."""
+        if not (self._measure_memory and model.training):
+            yield
+            return
+        with SavedActivations([*model.parameters(), *model.buffers()]) as saved:
+            yield
+        self.saved_bytes.append(saved.bytes)
+
+    def loss_on(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
+        """The loss of a batch as the collator made it, under the precision of the training."""
+        with self.compute_loss_context_manager():
+            return self.compute_loss(model, self._prepare_inputs(batch))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        data = train_dataset if train_dataset is not None else self.train_dataset
+        if hasattr(data, "lengths"):
+            return SimilarLengths(data.lengths, self.args.train_batch_size, seed=self.args.seed)
+        return super()._get_train_sampler(train_dataset)
+
+
+class SimilarLengths(Sampler[int]):
+    """A random order in which the examples of a batch have similar lengths, so that little is padded.
+
+    Shuffles, sorts runs of ``chunk`` batches by length, and shuffles the batches. The order depends on the seed and
+    the epoch alone, so that a resumed run sees the batches that an uninterrupted one would have seen.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, *, seed: int = 0, chunk: int = 16) -> None:
+        self._lengths, self._batch, self._seed, self._run = lengths, batch_size, seed, chunk * batch_size
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng((self._seed, self._epoch))
+        order = generator.permutation(len(self._lengths)).tolist()
+        batches: list[list[int]] = []
+        for start in range(0, len(order), self._run):
+            run = sorted(order[start : start + self._run], key=lambda i: -self._lengths[i])
+            batches += [run[i : i + self._batch] for i in range(0, len(run), self._batch)]
+        # The one batch that is not full stays last: batches are cut from this order by counting.
+        full = [batch for batch in batches if len(batch) == self._batch]
+        rest = [i for batch in batches if len(batch) < self._batch for i in batch]
+        for number in generator.permutation(len(full)):
+            yield from full[number]
+        yield from rest
+
+
+def training_arguments(
+    settings: TrainingSettings, folder: Path, *, examples: int, evaluates: bool, metric: str, greater_is_better: bool
+) -> TrainingArguments:
+    """The Trainer's arguments that a run's settings ask for.
+
+    Args:
+        folder: the unfinished run; checkpoints go into its ``checkpoints``.
+        examples: of the training split.
+        evaluates: there is a split to evaluate while training.
+        metric: of the evaluations, what the best checkpoint is best at.
+    """
+    keep_best = evaluates and settings.keep == "best"
+    when = "epoch" if settings.eval_steps is None else "steps"
+    total = settings.steps(examples)
+    return TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        num_train_epochs=settings.epochs,
+        max_steps=total,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.lr,
+        lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=round(settings.lr_warmup * total),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip,
+        optim="adamw_torch",
+        eval_strategy=when if evaluates else "no",
+        eval_steps=settings.eval_steps,
+        # The best checkpoint can only be kept if every evaluated one is saved.
+        save_strategy=when if keep_best else "epoch",
+        save_steps=settings.eval_steps or 500,
+        save_total_limit=None,  # WholeCheckpoints removes what is not needed
+        # How long early stopping has been patient.
+        restore_callback_states_from_checkpoint=True,
+        load_best_model_at_end=keep_best,
+        metric_for_best_model=metric if evaluates else None,
+        greater_is_better=greater_is_better if evaluates else None,
+        logging_steps=max(1, total // 100),
+        # A loss that is not a number must be seen, not smoothed over.
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=False,
+        use_cpu=settings.device == "cpu",
+        seed=settings.seed,
+        data_seed=settings.seed,
+    )
+
+
+def own_callbacks(settings: TrainingSettings, *others: Any) -> list[Any]:
+    """The callbacks of a run: saves between the planned ones, the caller's, early stopping."""
+    stopping = [EarlyStoppingCallback(settings.patience)] if settings.patience is not None else []
+    return [SaveSteps(settings.save_steps), *others, *stopping]
+
+
+def selector_options(settings: TrainingSettings, store: TrunkStore | None = None) -> dict[str, Any]:
+    """The arguments of ``FastSelector`` that a run's settings ask for; ``rule`` is a new rule.
+
+    Args:
+        store: of the hidden states, if any are kept.
+    """
+    names = ("mode", "score", "interval", "warmup", "probe_every", "backend", "seed", "trunk", "cut")
+    options = {name: getattr(settings, name) for name in names}
+    return {"rule": make_rule(settings.rule, seed=settings.seed), "trunk_store": store, **options}
+
+
+def check_training(model: nn.Module, settings: TrainingSettings, *, evaluates: bool) -> None:
+    """Finds out before the training begins whether it can be what the settings ask for.
+
+    Raises:
+        LayerSelectError: a choice among checkpoints is asked for and no split is there to choose by, or nothing would
+            train.
+    """
+    if not evaluates and settings.patience is not None:
+        raise LayerSelectError(
+            "--patience needs a split to watch: the corpus has no validation split, so add --holdout 0.1"
+        )
+    if settings.rule.partition(":")[0] == NoLayers.name and not split_parameters(model).outer:
+        raise LayerSelectError(
+            f"--rule {settings.rule} trains only what is new outside the layers, and here nothing is (a model that writes "
+            "gets no new head): choose another rule"
+        )

@@ -1,0 +1,1 @@
+"""How examples become text for a model, and a model's text an answer."""

@@ -1,0 +1,1 @@
+"""What any room may need: values of others, files of others, amounts, copies between host and device."""

@@ -1,0 +1,388 @@
+"""What a trunk refuses, notices and leaves alone."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from layerselect import LayerSelectError
+from layerselect.state_cache import Trunk, TrunkStore
+from torch import nn
+
+from tests.helpers.models import VOCABULARY, hugging_face
+from tests.state_cache.test_same_numbers import Batch, adapted, batches, error, train
+
+CUT = 2
+
+
+def batch(name: str = "llama", padding: str = "right") -> Batch:
+    return batches(name, padding)[0]
+
+
+def logits(model: nn.Module, given: Batch) -> torch.Tensor:
+    """Of what is no padding."""
+    with torch.no_grad():
+        return model(**given).logits[given["attention_mask"] != 0]
+
+
+# ---------------------------------------------------------------------- weights below the cut
+
+
+def add_in_place(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight.add_(1e-3)
+
+
+def add_behind_torchs_back(model: nn.Module) -> None:
+    for parameter in model.get_base_model().model.layers[0].parameters():
+        parameter.data.add_(1e-3)
+
+
+def load_another_base(model: nn.Module) -> None:
+    other = adapted_with_seed(1)
+    model.load_state_dict(other.state_dict())
+
+
+def replace_a_parameter(model: nn.Module) -> None:
+    layer = model.get_base_model().model.layers[1].self_attn.q_proj.base_layer
+    layer.weight = nn.Parameter(layer.weight.detach() * 1.01, requires_grad=False)
+
+
+def move_to_double_and_back(model: nn.Module) -> None:
+    model.get_base_model().model.embed_tokens.weight.data.mul_(1.001)
+    model.double().float()
+
+
+def load_an_adapter(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.get_base_model().model.layers[0].self_attn.v_proj.lora_B["default"].weight.mul_(2.0)
+
+
+def adapted_with_seed(seed: int) -> nn.Module:
+    from tests.helpers.models import with_lora
+
+    model = with_lora(hugging_face("llama", seed=seed)).eval()
+    model.get_base_model().model.layers[:CUT].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        add_in_place,
+        add_behind_torchs_back,
+        load_another_base,
+        replace_a_parameter,
+        move_to_double_and_back,
+        load_an_adapter,
+    ],
+)
+def test_changed_weights_below_the_cut_are_noticed(change: Callable[[nn.Module], None], caplog):
+    model = adapted("llama", CUT)
+    with Trunk(model, CUT) as trunk:
+        before = logits(model, batch())
+        assert trunk.filled == 3
+        change(model)
+        found = [logits(model, batch()) for _ in range(40)]  # one tensor is looked at in a pass
+        assert trunk.filled == 6
+    expected = logits(model, batch())
+    assert not torch.equal(expected, before)
+    assert torch.equal(found[-1], expected)
+    assert "weights below the cut have changed" in caplog.text
+
+
+def test_a_layer_above_the_cut_may_change():
+    model = adapted("llama", CUT)
+    with Trunk(model, CUT) as trunk:
+        logits(model, batch())
+        with torch.no_grad():
+            model.get_base_model().model.layers[CUT].mlp.up_proj.base_layer.weight.mul_(1.5)
+            model.get_base_model().lm_head.weight.mul_(1.5)
+        found = logits(model, batch())
+        assert (trunk.filled, trunk.read) == (3, 3)
+    assert torch.equal(found, logits(model, batch()))
+
+
+def test_what_trains_below_the_cut_is_refused():
+    model = adapted("llama", CUT)
+    with Trunk(model, CUT):
+        logits(model, batch())
+        model.get_base_model().model.layers[0].mlp.up_proj.lora_A["default"].weight.requires_grad_(True)
+        with pytest.raises(
+            LayerSelectError, match=r"layers\.0\.mlp\.up_proj\.lora_A.* trains and stands below the cut"
+        ):
+            model(**batch())
+
+
+def test_trainable_embeddings_are_refused():
+    model = adapted("llama", CUT)
+    model.get_input_embeddings().weight.requires_grad_(True)
+    with Trunk(model, CUT), pytest.raises(LayerSelectError, match="embed_tokens.weight trains and stands below"):
+        model(**batch())
+    model(**batch())  # and nothing of it is left
+
+
+# ---------------------------------------------------------------------- who shares entries
+
+
+def test_another_base_model_finds_nothing(tmp_path: Path):
+    for seed in (0, 1):
+        model = adapted_with_seed(seed)
+        expected = logits(model, batch())
+        with TrunkStore(tmp_path) as store, Trunk(model, CUT, store) as trunk:
+            assert torch.equal(logits(model, batch()), expected)
+            assert (trunk.filled, trunk.read) == (3, 0)
+
+
+def fresh(kind: str) -> nn.Module:
+    """The same base model under fresh adapters of several kinds and seeds, and under another head."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaForSequenceClassification
+
+    base = hugging_face("llama")
+    if kind == "head":
+        other = LlamaForSequenceClassification(copy.deepcopy(base.config))
+        other.model.load_state_dict(base.model.state_dict())
+        base = other
+    if kind != "plain":
+        torch.manual_seed(hash(kind) % 1000)
+        base = get_peft_model(base, LoraConfig(r=4 if kind == "rank" else 2, target_modules="all-linear"))
+    return base.eval().requires_grad_(False)
+
+
+def test_fresh_adapters_and_other_heads_share_entries(tmp_path: Path):
+    """An adapter that adds nothing leaves the base model as it is."""
+    filled = []
+    for kind in ("plain", "one seed", "another seed", "rank", "head"):
+        model = fresh(kind)
+        given = {name: value for name, value in batch().items() if name != "labels"}
+        with TrunkStore(tmp_path) as store, Trunk(model, CUT, store) as trunk:
+            with torch.no_grad():
+                model(**given)
+            filled.append(trunk.filled)
+    assert filled == [3, 0, 0, 0, 0]
+
+
+def test_another_cut_and_another_precision_are_apart(tmp_path: Path):
+    filled = []
+    for cut, precision, autocast in ((2, "exact", False), (1, "exact", False), (2, "half", False), (2, "exact", True)):
+        model = adapted("llama", cut)
+        with TrunkStore(tmp_path, precision=precision) as store, Trunk(model, cut, store) as trunk:
+            for _ in range(2):
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    logits(model, batch())
+            filled.append((trunk.filled, trunk.read))
+    assert filled == [(3, 3)] * 4
+
+
+def test_half_precision_is_close():
+    model = adapted("llama", CUT)
+    expected = logits(model, batch())
+    with TrunkStore(precision="half") as store, Trunk(model, CUT, store):
+        computed, found = logits(model, batch()), logits(model, batch())
+    assert torch.equal(found, computed) and not torch.equal(found, expected)
+    assert error(found, expected) < 1e-3
+
+
+# ---------------------------------------------------------------------- randomness, modes
+
+
+def test_dropout_does_not_run_below_the_cut():
+    """In training mode the states are those of evaluation mode, the first time and later; above the cut, dropout goes on."""
+    model = adapted("bert", CUT).train()
+    given = batch("bert")
+    with Trunk(model, CUT):
+        torch.manual_seed(0)
+        first = model(**given).logits
+        torch.manual_seed(0)
+        again = model(**given).logits
+        assert torch.equal(first, again)
+        assert not torch.equal(model(**given).logits, again)
+        model.eval()
+        evaluated = logits(model, given)
+    assert torch.equal(evaluated, logits(model, given))
+    assert model.training is False
+
+
+def test_a_pass_that_needs_all_layers_runs_them():
+    model = adapted("llama", CUT)
+    given = batch()
+    prompt = given["input_ids"][:1, :4]
+    expected = model.generate(
+        input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False
+    )
+    with Trunk(model, CUT) as trunk, torch.no_grad():
+        states = model(**given, output_hidden_states=True).hidden_states
+        remembered = model(**given, use_cache=True)
+        assert trunk.filled == 0
+        found = model.generate(
+            input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False
+        )
+        kept = model(**given)
+        assert trunk.filled == 3
+    assert torch.equal(found, expected)
+    assert len(states) == 5 and not torch.equal(states[1], states[2])
+    cache = getattr(remembered, "past_key_values", None)
+    assert cache is not None and cache.get_seq_length() == given["input_ids"].shape[1]
+    # It would lack the layers that were skipped.
+    assert set(kept.keys()) == {"loss", "logits"} and all(isinstance(item, torch.Tensor) for item in kept.to_tuple())
+
+
+def test_a_copy_of_the_model_computes():
+    model = adapted("llama", CUT)
+    expected = logits(model, batch())
+    with Trunk(model, CUT) as trunk:
+        logits(model, batch())
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            for parameter in model.get_base_model().model.layers[0].parameters():
+                parameter.zero_()
+        trunk.close()
+    assert torch.equal(logits(other, batch()), expected)
+
+
+def test_an_error_in_a_pass_leaves_the_model_whole():
+    model = adapted("llama", CUT)
+    with Trunk(model, CUT):
+        logits(model, batch())
+        with pytest.raises(IndexError):
+            model(input_ids=torch.full((1, 3), VOCABULARY + 1))
+        found = logits(model, batch())
+    assert torch.equal(found, logits(model, batch()))
+
+
+# ---------------------------------------------------------------------- what cannot be kept
+
+
+def packed(given: Batch) -> Batch:
+    positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4, 5]] * 3)
+    return {"input_ids": given["input_ids"], "position_ids": positions}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (packed, r"position_ids start anew within a row.*packing"),
+        (lambda g: {**g, "cu_seq_lens_q": torch.tensor([0, 3, 9])}, r"cu_seq_lens_q.*packing"),
+        (lambda g: {**g, "attention_mask": torch.ones(3, 1, 9, 9)}, r"attention_mask is \[3, 1, 9, 9\].*packing"),
+        (lambda g: {**g, "attention_mask": g["attention_mask"] * 3}, "more than zeros and ones"),
+    ],
+)
+def test_packing_is_refused(change: Callable[[Batch], Batch], message: str):
+    model = adapted("llama", CUT)
+    with Trunk(model, CUT), pytest.raises(LayerSelectError, match=message):
+        model(**change(batch()))
+
+
+def test_a_loss_that_asks_padding_is_refused():
+    """Padding on the left, labels everywhere: the first token is predicted from padding, whose states are not kept."""
+    model = adapted("gpt2", CUT)
+    given = batch("gpt2", "left")
+    labels = given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
+    with Trunk(model, CUT):
+        model(**given)
+        with pytest.raises(LayerSelectError, match="asks for the first token behind padding"):
+            model(**{**given, "labels": labels})
+
+
+@pytest.mark.parametrize("cut", [0, 4, -1, True, 2.0])
+def test_no_such_cut(cut: object):
+    with pytest.raises(LayerSelectError, match="is not between 1 and 3: the model has 4 layers"):
+        Trunk(adapted("llama", CUT), cut)
+
+
+def test_a_model_that_uses_lower_layers_elsewhere_is_refused():
+    """Its head reads the first layer's output, too."""
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(VOCABULARY, 8)
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(4))
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            hidden = first = self.blocks[0](self.embed(tokens))
+            for block in self.blocks[1:]:
+                hidden = block(hidden)
+            return hidden + first
+
+    model = Wide().requires_grad_(False)
+    with Trunk(model, 2), pytest.raises(LayerSelectError, match="uses what they compute elsewhere"):
+        model(torch.randint(0, VOCABULARY, (2, 5)))
+
+
+def test_a_mixture_that_balances_all_its_layers_is_refused():
+    """The loss of a mixture of experts looks at the routers of every layer."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=VOCABULARY, num_local_experts=4, output_router_logits=True,
+    )  # fmt: skip
+    model = MixtralForCausalLM(config).eval().requires_grad_(False)
+    tokens = torch.randint(0, VOCABULARY, (2, 5))
+    with Trunk(model, 2), pytest.raises(LayerSelectError, match="uses what they compute elsewhere"):
+        model(input_ids=tokens, labels=tokens)
+    config.output_router_logits = False
+    expected = model(input_ids=tokens, labels=tokens).loss
+    with Trunk(model, 2) as trunk:
+        assert model(input_ids=tokens, labels=tokens).loss == expected and trunk.filled == 2
+
+
+def test_a_model_of_ones_own():
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(VOCABULARY, 8)
+            self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(4))
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            hidden = self.embed(tokens)
+            for block in self.blocks:
+                hidden = block(hidden)
+            return hidden
+
+    torch.manual_seed(0)
+    model = Own().eval().requires_grad_(False)
+    tokens = torch.randint(0, VOCABULARY, (3, 5))
+    expected = model(tokens)
+    with Trunk(model, 3) as trunk:
+        assert torch.equal(model(tokens), expected)
+        assert torch.equal(model(tokens=tokens.flip(0)), expected.flip(0))
+        assert (trunk.filled, trunk.read) == (3, 3)
+        with torch.no_grad():
+            model.blocks[0].self_attn.out_proj.weight.mul_(2.0)  # which its module never calls
+        model(tokens)
+        assert trunk.filled == 6
+
+
+# ---------------------------------------------------------------------- a store that decays under a training
+
+
+def test_a_training_over_a_store_that_is_damaged_all_the_time(tmp_path: Path, caplog):
+    """Files vanish and bits flip between the steps: what comes out is what it would have been."""
+    steps = batches("qwen3", "right") * 8
+    expected = train(adapted("qwen3", CUT), steps, torch.optim.SGD)
+    model = adapted("qwen3", CUT)
+    dice = random.Random(0)
+
+    def decay() -> None:
+        for path in tmp_path.rglob("*.entry"):
+            if dice.random() < 0.05:
+                path.unlink()
+            elif dice.random() < 0.1:
+                content = bytearray(path.read_bytes())
+                content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+                path.write_bytes(content)
+
+    with TrunkStore(tmp_path, memory=0) as store, Trunk(model, CUT, store) as trunk:
+        found = train(model, steps, torch.optim.SGD, decay)
+    assert 12 < trunk.filled < 60 and trunk.read > 12
+    assert found.losses == pytest.approx(expected.losses, rel=1e-6)
+    assert error(found.weights, expected.weights) < 1e-6
+    assert caplog.text.count("is damaged") == 1

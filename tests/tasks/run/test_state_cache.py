@@ -1,0 +1,368 @@
+"""Runs that keep hidden states: the same training, nothing computed twice, the size said before, one line for what cannot be."""
+
+import json
+import logging
+from collections import namedtuple
+
+import pytest
+from layerselect import LayerSelectError
+from layerselect.cli import main
+from layerselect.report.trunk import trunk_facts_line, trunk_size_line
+from layerselect.rules import Ist
+from layerselect.state_cache.inventory import list_shelves
+from layerselect.tasks.compare import CompareConfig, worker
+from layerselect.tasks.intent import IntentConfig, run_intent
+from layerselect.tasks.revise import ReviseConfig, run_revise
+from layerselect.tasks.run import state_cache as run_trunk
+from layerselect.tasks.run.probe import give_probe
+
+from tests.helpers import tiny_intent
+from tests.tasks.intent.test_run import Interrupted, lines, outcome, settings
+
+#: Only the highest of three layers trains, with a trunk and without.
+HIGHEST = {"rule": "fixed:layers=[2]", "probe_every": 0}
+NOTHING_RANDOM = {"dropout": 0.0, "lora_dropout": 0.0, "lora_rank": 4}
+
+
+@pytest.fixture(scope="module")
+def corpus_path(tmp_path_factory):
+    """A smaller one than elsewhere."""
+    return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"), documents=6)
+
+
+@pytest.fixture
+def pages():
+    """For tests that look at the page of a run."""
+
+
+@pytest.fixture(autouse=True)
+def no_pages(request, monkeypatch):
+    """The page takes longer than the training."""
+    if "pages" not in request.fixturenames:
+        monkeypatch.setattr("layerselect.tasks.intent.finish.write_intent_report", lambda path, report: None)
+        monkeypatch.setattr("layerselect.tasks.revise.finish.write_revise_report", lambda path, report: None)
+
+
+def kept(store, **changes):
+    return {"trunk": "cached", "cut": "2", "trunk_store": str(store), **changes}
+
+
+def losses(result):
+    return [row["loss"] for row in lines(result.folder / "training.jsonl")]
+
+
+def evaluated(result):
+    return [row["loss"] for row in lines(result.folder / "metrics.jsonl")]
+
+
+KINDS = {
+    "an encoder with a head": ("bert_folder", {}),
+    "a decoder with a head": ("llama_folder", {"format": "plain", "max_length": 128}),
+    "a decoder that writes": ("llama_folder", {"head": "generate", "max_length": 64}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_predictor_trains_as_without(tmp_path, corpus_path, kind, request):
+    model, changes = KINDS[kind]
+    options = {"adapter": "lora", "epochs": 2, **NOTHING_RANDOM, **HIGHEST, **changes}
+    folder = request.getfixturevalue(model)
+    expected = run_intent(settings(corpus_path, folder, tmp_path / "plain", **options))
+    found = run_intent(settings(corpus_path, folder, tmp_path / "kept", **options, **kept(tmp_path / "store")))
+    assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
+    assert evaluated(found) == pytest.approx(evaluated(expected), rel=1e-5)
+    assert [s.model.summary() for s in found.splits] == [
+        pytest.approx(s.model.summary(), rel=1e-4) for s in expected.splits
+    ]
+    facts = found.training
+    assert (facts["cut"], facts["num_layers"], facts["trunk_kept"]) == (2, 3, True)
+    assert facts["trunk_computed"] <= facts["trunk_read"]
+    assert "cut" not in expected.training
+
+    # Another seed: other batches and another adapter, and all is there.
+    again = run_intent(settings(corpus_path, folder, tmp_path / "again", **options, **kept(tmp_path / "store"), seed=7))
+    assert again.training["trunk_computed"] == again.training["trunk_written_mb"] == 0
+    assert again.training["trunk_read"] == facts["trunk_read"] + facts["trunk_computed"]
+    (shelf,) = list_shelves(tmp_path / "store")
+    assert shelf.entries <= facts["trunk_computed"]
+
+
+@pytest.mark.parametrize("adapter", ["dora", "bottleneck", "none"])
+def test_every_adapter(tmp_path, corpus_path, bert_folder, adapter):
+    options = {"adapter": adapter, "epochs": 1, "bottleneck_size": 4, **NOTHING_RANDOM, "cut": "1"}
+    folders = [tmp_path / "a", tmp_path / "b"]
+    first, second = (
+        run_intent(settings(corpus_path, bert_folder, folder, seed=seed, **{**kept(tmp_path / "store"), **options}))
+        for seed, folder in enumerate(folders)
+    )
+    assert first.training["trunk_computed"] > 0
+    assert second.training["trunk_computed"] == 0  # a fresh adapter adds nothing below the cut
+
+
+@pytest.mark.parametrize("cut", ["1", "probe-once:steps=6"])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, corpus_path, bert_folder, cut):
+    def config(name):
+        return settings(
+            corpus_path, bert_folder, tmp_path / name, adapter="lora", epochs=3, batch_size=4, dropout=0.1, probe_every=4, save_steps=4,
+            **kept(tmp_path / f"store of {name}", cut=cut),
+        )  # fmt: skip
+
+    whole = run_intent(config("whole"))
+
+    def stop(kind, record):
+        if kind == "step" and record["step"] == 14:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run_intent(config("broken"), on_event=stop)
+    resumed = run_intent(config("broken"), resume=True)
+    assert outcome(resumed) == outcome(whole)
+    assert resumed.training["cut"] == whole.training["cut"]
+
+
+def test_the_cut_of_a_rule_is_chosen_once_and_what_is_below_never_trains(tmp_path, corpus_path, bert_folder):
+    config = settings(
+        corpus_path, bert_folder, tmp_path / "run", adapter="lora", epochs=2, rule="all",
+        **kept(tmp_path / "store", cut="cost-aware:budget=0.5"),
+    )  # fmt: skip
+    result = run_intent(config)
+    cut = result.training["cut"]
+    assert cut >= 1
+    frequency = json.loads((result.folder / "importance.json").read_text())["frequency"]
+    assert not any(frequency[:cut])
+    assert all(frequency[cut:])
+
+
+def test_states_only_for_this_run_and_in_half_precision(tmp_path, corpus_path, bert_folder, monkeypatch):
+    monkeypatch.setenv("LAYERSELECT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    options = {"adapter": "lora", "epochs": 2, "trunk": "cached", "cut": "1"}
+    records = []
+    run_intent(
+        settings(corpus_path, bert_folder, tmp_path / "a", **options, trunk_store="none"),
+        on_event=lambda kind, record: records.append(record) if kind == "trunk" else None,
+    )
+    assert not (tmp_path / "cache").exists()
+    half = run_intent(
+        settings(corpus_path, bert_folder, tmp_path / "b", **options, trunk_precision="half"),
+        on_event=lambda kind, record: records.append(record) if kind == "trunk" else None,
+    )
+    (shelf,) = list_shelves(tmp_path / "cache" / "trunk")
+    assert shelf.precision == half.training["trunk_precision"] == "half"
+    memory, disk = records
+    assert memory["bytes_per_token"] == 4 * 32 == 2 * disk["bytes_per_token"]
+    assert "in memory, the rest in a temporary folder" in trunk_size_line(memory)
+    assert f"in {tmp_path / 'cache' / 'trunk'} (up to 2 GB of it also in memory)" in trunk_size_line(disk)
+
+
+# ------------------------------------------------------------------ revisions
+
+
+def test_a_generator_trains_as_without(tmp_path, corpus_path, llama_folder):
+    def run(name, **changes):
+        config = ReviseConfig(
+            data=str(corpus_path), model=str(llama_folder), out=str(tmp_path / name), device="cpu", transfer="none", epochs=2,
+            batch_size=8, max_length=64, eval_limit=4, max_new_tokens=8, **NOTHING_RANDOM, **HIGHEST, **changes,
+        )  # fmt: skip
+        return run_revise(config)
+
+    expected, found = run("plain"), run("kept", **kept(tmp_path / "store"))
+    assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
+    assert evaluated(found) == pytest.approx(evaluated(expected), rel=1e-5)
+    assert [split.model for split in found.splits] == [split.model for split in expected.splits]
+    predicted = [(result.folder / "predictions.jsonl").read_bytes() for result in (expected, found)]
+    assert predicted[0] == predicted[1]
+    assert run("again", **kept(tmp_path / "store"), seed=3).training["trunk_computed"] == 0
+
+
+def test_both_steps_of_intention_tuning(tmp_path, corpus_path, llama_folder, pages):
+    config = ReviseConfig(
+        data=str(corpus_path), model=str(llama_folder), out=str(tmp_path / "run"), device="cpu", max_steps=4, predictor_max_steps=4,
+        probe_every=2, rule="topk:k=2", predictor_rule="topk:k=2", batch_size=4, predictor_batch_size=4, max_length=64, eval_limit=2,
+        max_new_tokens=4, lora_rank=4, keep="last", **kept(tmp_path / "store", cut="1"),
+    )  # fmt: skip
+    result = run_revise(config)
+    predictor = json.loads((result.folder / "predictor" / "results.json").read_text())["training"]
+    assert predictor["cut"] == result.training["cut"] == 1
+    assert result.handover.layers == [1, 2]
+    # Of the layers that may train all were measured, so that the ratio is known.
+    assert result.handover.ratio is not None
+    assert result.handover.own_frequency[0] == 0
+    assert "Hidden states below layer 1 of 3" in (result.folder / "report.html").read_text()
+
+
+def test_layers_of_a_predictor_that_are_below_the_cut(tmp_path, corpus_path, llama_folder):
+    predictor = run_intent(
+        settings(corpus_path, llama_folder, tmp_path / "predictor", adapter="lora", lora_rank=4, max_steps=2, epochs=1,
+                 rule="fixed:layers=[0,2]", window=0)
+    ).folder  # fmt: skip
+
+    def run(cut, rule, name):
+        return run_revise(
+            ReviseConfig(
+                data=str(corpus_path), model=str(llama_folder), out=str(tmp_path / name), device="cpu", predictor=str(predictor),
+                max_steps=2, rule=rule, batch_size=4, max_length=64, eval_limit=1, max_new_tokens=2, lora_rank=4, keep="last",
+                **kept(tmp_path / "store", cut=cut),
+            )
+        )  # fmt: skip
+
+    result = run("1", "topk:k=2", "some")
+    assert result.handover.warnings[0].startswith("the layers [0], which matter to the predictor, are below the cut")
+    with pytest.raises(
+        LayerSelectError, match=r"nothing would train: the rule selects the layers \[0\], all below the cut"
+    ):
+        run("1", "fixed:layers=[0]", "none")
+
+
+# ------------------------------------------------------------------ what is said, and refused
+
+
+@pytest.fixture
+def intent(capsys, tmp_path, corpus_path, bert_folder, llama_folder):
+    """Runs ``layerselect intent`` with more options; returns (status, stdout, stderr)."""
+
+    def run(*extra, model="bert"):
+        folder = {"bert": bert_folder, "llama": llama_folder}[model]
+        given = ["--data", corpus_path, "--model", folder, "--out", tmp_path / "out", "--max-steps", 2, "--threads", 1,
+                 "--device", "cpu"]  # fmt: skip
+        capsys.readouterr()
+        status = main(["intent", *map(str, given), *extra])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+BAD = {
+    "a cut without a trunk": (["--cut", "2"], "--cut 2 says nothing without --trunk cached"),
+    "a store without a trunk": (["--trunk-store", "x"], "--trunk-store x says nothing without --trunk cached"),
+    "layers that take gradients": (
+        ["--trunk", "cached", "--mode", "gate"],
+        "--trunk cached needs --mode auto or freeze, not gate",
+    ),
+    "no layer below": (["--trunk", "cached", "--cut", "0"], "--cut 0 must be at least 1"),
+    "no layer above": (["--trunk", "auto", "--cut", "3"], "--cut 3 leaves no layer above it: the model has 3 layers"),
+    "an unknown rule": (["--trunk", "auto", "--cut", "best"], "--cut best is neither a number of layers nor a rule"),
+    "no size": (["--trunk", "auto", "--trunk-memory", "much"], "--trunk-memory much is no size"),
+    "nothing trains": (
+        ["--trunk", "cached", "--cut", "2", "--head", "generate", "--rule", "fixed:layers=[0,1]"],
+        "nothing would train: the rule selects the layers [0, 1], all below the cut",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_one_line_for_what_cannot_be(intent, tmp_path, monkeypatch, case):
+    monkeypatch.setenv("LAYERSELECT_CACHE", str(tmp_path / "cache"))
+    options, words = BAD[case]
+    status, _, error = intent(*options, model="llama" if "generate" in options else "bert")
+    assert status == 2
+    assert len(error.strip().splitlines()) == 1
+    assert words in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_something_below_the_cut_that_trains_is_found_before_anything_is_written(intent, tmp_path, monkeypatch):
+    from layerselect.tasks.intent import run
+
+    def with_embeddings(loaded, config, real=run.add_adapter):
+        model = real(loaded, config)
+        model.get_input_embeddings().requires_grad_(True)
+        return model
+
+    monkeypatch.setattr(run, "add_adapter", with_embeddings)
+    for cut in ("2", "probe-once"):
+        status, _, error = intent("--trunk", "cached", "--cut", cut, "--trunk-store", str(tmp_path / "store"))
+        assert status == 2
+        assert "embeddings.weight trains and stands below the cut" in error
+        assert len(error.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_size_is_said_and_what_came_of_it(intent, tmp_path, pages):
+    options = ["--trunk", "cached", "--cut", "2", "--trunk-store", str(tmp_path / "store")]
+    status, out, error = intent(*options)
+    assert status == 0
+    said = next(line for line in error.splitlines() if line.startswith("hidden states"))
+    assert said.startswith("hidden states below layer 2 of 3: 128 bytes a token, about ")
+    assert said.endswith(f"in {tmp_path / 'store'} (up to 2 GB of it also in memory)")
+    facts = json.loads((tmp_path / "out" / "results.json").read_text())["training"]
+    assert trunk_facts_line(facts) in out
+    assert "s in the last epoch)" in out
+    assert facts["last_epoch_seconds_per_step"] == facts["median_seconds_per_step"]  # there was but one
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Hidden states below layer 2 of 3" in page
+
+
+def test_a_full_disk_is_foreseen(tmp_path, corpus_path, bert_folder, monkeypatch, caplog):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(run_trunk.shutil, "disk_usage", lambda place: usage(10**9, 10**9, 1000))
+    options = {"adapter": "lora", "epochs": 1, **kept(tmp_path / "store")}
+    with caplog.at_level(logging.WARNING, "layerselect"):
+        run_intent(settings(corpus_path, bert_folder, tmp_path / "a", **options))
+    (warning,) = [r.getMessage() for r in caplog.records if "--trunk-store" in r.getMessage()]
+    assert "where 1 KB are free" in warning
+    assert "--trunk-precision half" in warning
+    caplog.clear()
+    run_intent(settings(corpus_path, bert_folder, tmp_path / "b", **options))  # now it is all there
+    assert not [r for r in caplog.records if "--trunk-store" in r.getMessage()]
+
+
+def test_a_cell_of_a_comparison_says_it_too(capsys):
+    record = {"cut": 1, "layers": 3, "bytes_per_token": 64, "tokens": 10, "bytes": 640, "folder": None, "memory": 10**9, "warning": "full"}  # fmt: skip
+    worker._pass_on("trunk", record)
+    worker._pass_on("step", {"step": 1})
+    assert capsys.readouterr().out == f"note: {trunk_size_line(record)}\nnote: full\n"
+
+
+def test_where_states_are_kept_does_not_tell_runs_or_comparisons_apart(tmp_path):
+    base = {"data": "demo", "model": "demo", "trunk": "cached", "cut": "1"}
+    saved = IntentConfig(**base, out="x", trunk_store="a").as_dict()
+    IntentConfig(**base, out="x", trunk_store="b", trunk_memory="1GB").check_same_run(saved, "interrupted")
+    with pytest.raises(LayerSelectError, match="has --cut 1, not 2"):
+        IntentConfig(**{**base, "cut": 2}, out="x").check_same_run(saved, "interrupted")
+    older = {
+        name: value
+        for name, value in IntentConfig(data="demo", model="demo", out="x").as_dict().items()
+        if "trunk" not in name
+    }
+    older.pop("cut")
+    IntentConfig(data="demo", model="demo", out="x").check_same_run(older, "interrupted")
+    with pytest.raises(LayerSelectError, match="has --trunk none, not cached"):
+        IntentConfig(**base, out="x").check_same_run(older, "interrupted")
+    compared = CompareConfig(out="x", base={**base, "trunk_store": str(tmp_path)}, methods=("all",))
+    assert compared.fixed() == base
+
+
+def test_facts_where_nothing_was_kept():
+    assert trunk_facts_line({"steps": 3}) is None
+    assert "ended before the cut was chosen" in trunk_facts_line({"trunk_kept": False, "cut": None})
+    assert "selects the lowest layer" in trunk_facts_line({"trunk_kept": False, "cut": 0})
+    line = trunk_facts_line({"trunk_kept": False, "cut": 22, "num_layers": 30})
+    assert "below layer 22 of 30, which never trained" in line
+
+
+def test_probes_leave_layers_below_the_cut_as_they_are(monkeypatch):
+    """A kept hidden state must be that of the model, not that of a model with suppressed adapters."""
+    asked = []
+
+    class FakeProbe:
+        def __init__(self, model, loss, batches):
+            pass
+
+        def __call__(self, scales, number):
+            asked.append((scales, number))
+
+    class FakeTrainer:
+        model = loss_on = None
+
+    class FakeTrunk:
+        layers_below = 0
+
+    monkeypatch.setattr("layerselect.tasks.run.probe.SuppressionProbe", FakeProbe)
+    rule, trunk = Ist(), FakeTrunk()
+    give_probe(rule, FakeTrainer(), [1, 2], list, 1, trunk)
+    rule.probe([0.25, 0.25, 1.0], 0)
+    trunk.layers_below = 1
+    rule.probe([0.25, 0.25, 1.0], 1)
+    assert asked == [([0.25, 0.25, 1.0], 0), ([1.0, 0.25, 1.0], 1)]

@@ -1,0 +1,62 @@
+import pytest
+from layerselect import LayerSelectError
+from layerselect.utils.folders import discard, move_into_place, new_folder
+
+
+def test_a_folder_appears_complete(tmp_path):
+    target = tmp_path / "deep" / "out"
+    with new_folder(target) as folder:
+        (folder / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+    assert [path.name for path in target.parent.iterdir()] == ["out"]
+
+
+def test_nothing_is_left_after_an_error(tmp_path):
+    with pytest.raises(KeyError), new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("1")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_there_is_not_touched(tmp_path):
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(LayerSelectError, match="not empty"), new_folder(tmp_path):
+        pass
+    with pytest.raises(LayerSelectError, match="is a file"), new_folder(tmp_path / "mine"):
+        pass
+    assert (tmp_path / "mine").read_text() == "keep"
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("1")
+    assert (tmp_path / "out" / "a").exists()
+
+
+def test_replacing_leaves_no_remains(tmp_path):
+    for name, content in (("out", "old"), ("out.partial", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(content)
+    move_into_place(tmp_path / "out.partial", tmp_path / "out")
+    assert (tmp_path / "out" / "a").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_discarding_takes_the_name_first(tmp_path, monkeypatch):
+    """A process killed while it removes files leaves no half of a folder under the folder's name."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+
+    def killed(path):
+        assert not folder.exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("layerselect.utils.folders.shutil.rmtree", killed)
+        discard(folder)
+    assert not folder.exists()
+    discard(folder)  # nothing of that name, but what is left of it goes
+    assert list(tmp_path.iterdir()) == []
