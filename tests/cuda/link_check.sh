@@ -20,7 +20,7 @@ LAYERSELECT_NATIVE=1 LAYERSELECT_CUDA=1 "$venv/bin/python" setup.py build_ext --
 import torch
 
 from layerselect import FastSelector, _C
-from layerselect.cuda import CudaCore
+from layerselect.core.cuda import CudaCore
 
 assert torch.version.cuda is not None, "this torch has no CUDA"
 assert _C.has_cuda_kernels(), "the module was built without kernels"

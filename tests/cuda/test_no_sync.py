@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     ROOT / "layerselect" / name
     for name in (
-        "core.py", "cuda.py", "backward_end.py", "gradient_watch.py", "engine_seen.py", "device_gates.py", "gating.py",
-        "history.py", "mirror.py", "several_devices.py", "sharding.py", "cost_meter.py", "nonfinite.py", "fused_gate.py",
+        "core/step.py", "core/cuda.py", "core/backward_end.py", "core/gradient_watch.py", "core/history.py", "core/multi_device.py",
+        "costs/measured.py", "distributed/engine_seen.py", "distributed/sharding.py", "modes/device_gate.py", "modes/gate.py",
+        "modes/nonfinite.py", "modes/fused_gate.py", "utils/mirror.py",
     )
 ]  # fmt: skip
 # Methods whose call makes the host wait for a tensor on a device, or may.
@@ -102,12 +103,12 @@ STEP_PATHS = {
 }
 # The same where there are no classes: files, and what in them a step runs.
 STEP_FILES = {
-    "scaling.py": {"written", "factor", "skips", "on", "read_scaling", "_read_scaler", "_reciprocal"},
-    "clipping.py": {"__init__", "allow", "clip", "norm_to_clip", "_gradients"},
-    "ownership.py": {"__init__", "look", "_find"},
-    "fresh_state.py": {"begin_state", "start_momentum"},
-    "scaler_steps.py": {"leave_something"},
-    "device_copies.py": {"to_device"},
+    "core/scaling.py": {"written", "factor", "skips", "on", "read_scaling", "_read_scaler", "_reciprocal"},
+    "selector/clipping.py": {"__init__", "allow", "clip", "norm_to_clip", "_gradients"},
+    "modes/ownership.py": {"__init__", "look", "_find"},
+    "modes/fresh_state.py": {"begin_state", "start_momentum"},
+    "modes/scaler_steps.py": {"leave_something"},
+    "utils/device_copies.py": {"to_device"},
 }
 # Of KeepingGate only: the host gates the step in which the optimizer's state is not there yet, as its docstring says.
 GATED_BY_THE_HOST = "super()._set_aside()"
@@ -151,7 +152,7 @@ def test_files_of_a_step_call_nothing_that_waits(name: str):
         assert waiting_calls(function) == [], function.name
 
 
-@pytest.mark.parametrize("name", ["input_gradients.py", "selective_checkpoint.py", "activation_checkpointing.py"])
+@pytest.mark.parametrize("name", ["modes/input_gradients.py", "modes/selective_checkpoint.py", "modes/checkpointing.py"])
 def test_forward_passes_of_mode_freeze_call_nothing_that_waits(name: str):
     tree = ast.parse((ROOT / "layerselect" / name).read_text())
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):

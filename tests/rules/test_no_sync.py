@@ -20,7 +20,7 @@ STEP_PATHS = {
     "rules/cosine.py": {"after_step", "select", "__call__", "_hidden", "_note_unseen"},
     "rules/probe_once.py": {"after_step", "select"},
     "rules/weight_norm.py": {"after_step", "select", "added_to"},
-    "padding.py": {"mask_for", "around", "mask", "_take", "_tensor"},
+    "layers/padding.py": {"mask_for", "around", "mask", "_take", "_tensor"},
 }
 ELSEWHERE = {
     "__init__",

@@ -161,7 +161,7 @@ def test_a_second_process_is_refused_and_what_a_killed_one_left_is_taken_over(co
     program = f"""
 import os, signal
 from pathlib import Path
-from layerselect.tasks.folders import Claim
+from layerselect.utils.folders import Claim
 claim = Claim(Path({str(tmp_path / "run")!r}))
 print("claimed", flush=True)
 signal.pause()

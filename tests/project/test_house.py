@@ -1,0 +1,131 @@
+"""The house keeps its walls: rooms, no circles, a library that knows nothing of the application, few files in the hallway."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import layerselect
+
+PACKAGE = Path(layerselect.__file__).parent
+#: What stands on the library and may be reached from it nowhere; ``__main__`` is the door to it.
+APPLICATION = {"tasks", "data", "models", "metrics", "report", "cli", "transfer"}
+DOORS = {"layerselect.__main__"}
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of the package that it imports anywhere, inside functions and for type checkers, too."""
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                found.add(f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base)
+    return found & set(MODULES)
+
+
+IMPORTS = {module: imports_of(module) for module in MODULES}
+
+
+def room(module: str) -> str:
+    """The folder of a module below the package's; the tasks' are rooms of their own."""
+    parts = module.split(".")[1:] if MODULES[module].name == "__init__.py" else module.split(".")[1:-1]
+    return ".".join(parts[:2] if parts[:1] == ["tasks"] else parts[:1])
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Sets of nodes that reach one another (Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph[node]:
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_no_modules_import_one_another():
+    assert circles(IMPORTS) == []
+
+
+def test_no_rooms_import_one_another():
+    rooms: dict[str, set[str]] = {room(module): set() for module in MODULES}
+    for module, imported in IMPORTS.items():
+        rooms[room(module)] |= {room(other) for other in imported} - {room(module), ""}
+    rooms[""] = set()  # the hallway: what all may import, and what opens the public names
+    assert circles(rooms) == []
+
+
+def test_the_library_does_not_reach_into_the_application():
+    reached = {
+        f"{module} imports {other}"
+        for module, imported in IMPORTS.items()
+        if room(module).partition(".")[0] not in APPLICATION and module not in DOORS
+        for other in imported
+        if room(other).partition(".")[0] in APPLICATION
+    }
+    assert reached == set()
+
+
+def test_the_hallway_is_short():
+    assert len(list(PACKAGE.glob("*.py"))) <= 9
+
+
+def test_every_room_says_what_it_is():
+    for module, path in MODULES.items():
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), module
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"e", "f"}, "f": {"e"}}
+    assert sorted(circles(graph)) == [["a", "b", "c"], ["e", "f"]]
+
+
+def test_the_library_needs_none_of_the_application_packages():
+    """In a process in which they cannot be imported. `make check-install` does the same where they are not installed."""
+    library = sorted(m for m in MODULES if room(m).partition(".")[0] not in APPLICATION | {"integrations"} and m not in DOORS)
+    program = """
+import importlib, sys
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"transformers", "peft", "accelerate", "datasets", "sklearn", "pandas", "openpyxl",
+                                      "jinja2", "matplotlib", "rouge_score", "gguf", "trl", "scipy"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Nowhere())
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+"""
+    done = subprocess.run([sys.executable, "-c", program, *library], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr[-1500:]
