@@ -47,14 +47,14 @@ def train(epochs: int = 4, seed: int = 0, examples: int = 256) -> tuple[list[flo
     loader = DataLoader(make_examples(examples, generator), batch_size=32, shuffle=True, generator=generator)
 
     # Four of eight layers are below the cut; among the others the rule chooses in every step.
-    selector = FastSelector(model, "topk:k=2", mode="freeze", trunk="cached", cut=4)
+    selector = FastSelector(model, "topk:k=2", mode="freeze", state_cache="cached", cut=4)
     optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=3e-3)
     selector.attach(optimizer)
 
     losses = []
     for epoch in range(epochs):
         start, total = time.perf_counter(), 0.0
-        for batch in selector.trunk.ahead(
+        for batch in selector.state_cache.ahead(
             loader
         ):  # on a GPU: the next batch's states travel while this one is trained on
             loss = model(**batch).loss
@@ -66,7 +66,7 @@ def train(epochs: int = 4, seed: int = 0, examples: int = 256) -> tuple[list[flo
         losses.append(total / len(loader))
         print(
             f"epoch {epoch}  loss {losses[-1]:.3f}  {time.perf_counter() - start:.2f} s  "
-            f"computed {selector.trunk.filled}, read {selector.trunk.read} examples"
+            f"computed {selector.state_cache.filled}, read {selector.state_cache.read} examples"
         )
     selector.close()
     return losses, selector

@@ -17,8 +17,8 @@ from layerselect import FastSelector, Fixed
 from layerselect.data import load_corpus
 from layerselect.metrics import revision_scores
 from layerselect.models.adapters import AdapterConfig, add_adapter
-from layerselect.models.demo import build_demo_writer
-from layerselect.models.load import load_writer
+from layerselect.models.demo import build_demo_causal_lm
+from layerselect.models.load import load_causal_lm
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.revise.examples import build_revision_splits, token_budget
 from layerselect.tasks.revise.generate import GenerationConfig, generate
@@ -48,7 +48,7 @@ def main(data: str, model_name: str, predictor: Path | None, steps: int, place: 
             for row in corpus.splits["train"]
             for text in (write_prompt(row["before"], row["intentions"]), row["after"])
         ]
-        made = build_demo_writer(texts, corpus.labels, max_length=256)
+        made = build_demo_causal_lm(texts, corpus.labels, max_length=256)
         made.model.save_pretrained(place / "model")
         made.tokenizer.save_pretrained(place / "model")
         model_name, adapter = str(place / "model"), AdapterConfig("none")
@@ -72,7 +72,7 @@ def main(data: str, model_name: str, predictor: Path | None, steps: int, place: 
 
     # Step 2: a generator of the same base model starts these layers from the predictor's adapters.
     set_seed(seed)
-    loaded = load_writer(model_name)
+    loaded = load_causal_lm(model_name)
     fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
     model = add_adapter(loaded, adapter)
     transfer_adapter(model, predictor, shared, base_fingerprint=fingerprint)

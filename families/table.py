@@ -19,7 +19,7 @@ HEADS = {
     "classifier": "`intent`",
     "generate": "`intent --head generate`",
     "revise": "`revise`",
-    "cache": "kept hidden states",
+    "cache": "cached hidden states",
     "card": "`card`",
 }
 WORDS = {"wrong": "**wrong**"}

@@ -122,7 +122,7 @@ def _generate(folder: Path, corpus: Path) -> None:
         direct = torch.stack(
             [-nll(predictor.model, prompts, *pad_answers([answer] * len(remembered))) for answer in answers], dim=1
         )
-    _close("the label words' scores, cached and direct,", remembered, direct, scale=float(direct.abs().max()))
+    _close("the verbalizer words' scores, cached and direct,", remembered, direct, scale=float(direct.abs().max()))
 
 
 def _revise(folder: Path, corpus: Path) -> None:
@@ -146,20 +146,20 @@ def _revise(folder: Path, corpus: Path) -> None:
 
 
 def _cache(folder: Path, corpus: Path) -> None:
-    """Kept hidden states, with the head that the family has."""
+    """CachedStates hidden states, with the head that the family has."""
     options = {
         **_TRAINING,
         "max_steps": 8,
-        "trunk": "cached",
+        "state_cache": "cached",
         "cut": "1",
-        "trunk_store": "none",
+        "state_cache_store": "none",
         "mode": "freeze",
         "rule": "all",
     }
     head = "classifier" if _classifies(folder) else "generate"
     settings = IntentConfig(data=str(corpus), model=str(folder), out="out-cache", head=head, **options)
     found = run_intent(settings)
-    if not found.training.get("trunk_read"):
+    if not found.training.get("states_read"):
         raise Wrong("no hidden state was read")
     _check_predictions(Path("out-cache"))
 

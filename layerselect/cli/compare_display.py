@@ -69,7 +69,7 @@ def print_comparison(comparison: Comparison, rows: list[Row]) -> None:
     task = comparison.config.kind
     used = used_columns(task, rows)
     for title, quality in ((f"Quality on {comparison.split}", True), ("Cost", False)):
-        shown = [row for row in rows if quality or row.what != "floor"]
+        shown = [row for row in rows if quality or row.what != "baseline"]
         columns = [column for column in used if (column[0] in task.is_quality) == quality]
         for number, part in enumerate(_packed(columns, shown, console.width)):
             table = Table(title=escape(title) if number == 0 else None, title_justify="left")
@@ -81,7 +81,7 @@ def print_comparison(comparison: Comparison, rows: list[Row]) -> None:
                 if not row.values:
                     cells[0] = "failed"
                 style = "bold" if row.name == name else None
-                table.add_row(escape(row.name), *cells, end_section=row.what == "floor", style=style)
+                table.add_row(escape(row.name), *cells, end_section=row.what == "baseline", style=style)
             console.print(table)
     for row in rows:
         if row.difference is not None:

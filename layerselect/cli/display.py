@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..report.trunk import trunk_facts_line, trunk_size_line
+from ..report.state_cache import cache_facts_line, cache_size_line
 
 if TYPE_CHECKING:
     from ..tasks.intent import RunResult
@@ -48,8 +48,8 @@ class TrainingDisplay:
                 self._task, doing=f"revising {record['split']}", completed=record["done"], total=record["examples"]
             )
             return
-        if kind == "trunk":
-            self._console.print(escape(trunk_size_line(record)), highlight=False, soft_wrap=True)
+        if kind == "state_cache":
+            self._console.print(escape(cache_size_line(record)), highlight=False, soft_wrap=True)
             return
         if kind == "train":
             self._facts["loss"] = f"loss {record['loss']:.3f}"
@@ -78,7 +78,7 @@ def _quality(record: dict[str, Any]) -> list[str]:
 
 
 def print_results(result: RunResult) -> None:
-    """The table of the run: on every split, the trained model under its two floors."""
+    """The table of the run: on every split, the trained model under its two baselines."""
     console = Console(file=sys.stdout)
     table = Table(title="Results", title_justify="left")
     for name, justify in (
@@ -99,7 +99,7 @@ def print_results(result: RunResult) -> None:
 
 def print_training(console: Console, facts: dict[str, Any]) -> None:
     """A line on a training, and one on the hidden states that it kept."""
-    for line in (training_line(facts), trunk_facts_line(facts)):
+    for line in (training_line(facts), cache_facts_line(facts)):
         if line is not None:
             console.print(line, highlight=False, soft_wrap=True)
 
@@ -107,7 +107,7 @@ def print_training(console: Console, facts: dict[str, Any]) -> None:
 def training_line(facts: dict[str, Any]) -> str:
     """One line on a training, by its facts."""
     per_step = f", {facts['seconds_per_step']:.3f} s a step" if facts["seconds_per_step"] is not None else ""
-    if per_step and facts.get("trunk_kept"):
+    if per_step and facts.get("states_cached"):
         per_step += f" ({facts['last_epoch_seconds_per_step']:.3f} s in the last epoch)"
     saved = f", {facts['saved_mb']:.1f} MB saved for the backward pass" if "saved_mb" in facts else ""
     return f"{facts['steps']} steps{per_step}; {layers_line(facts)}{saved}"

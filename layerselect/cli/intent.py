@@ -72,7 +72,7 @@ def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ())
     trained = groups.trained(rule=rules_help())
     groups.add(trained, "--head", "classifier: a classification head on the model; generate: a decoder writes the label's "
                "words", default="classifier", choices=("classifier", "generate"))  # fmt: skip
-    groups.trunk()
+    groups.state_cache()
     training = groups.training(lr=0.001, batch_size=16, best="with the best macro-F1")
     groups.add(training, "--class-weights", "weigh rare classes more: by the inverse of their counts (balanced) or its "
                "square root (sqrt)", default="sqrt", choices=("none", "sqrt", "balanced"))  # fmt: skip

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import LayerSelectError
-from . import card, compare, data, demo, doctor, intent, predict, revise, rewrite, trunk
+from . import card, compare, data, demo, doctor, intent, predict, revise, rewrite, state_cache
 
 logger = logging.getLogger(__name__)
 
 #: In the order of the help page.
-COMMANDS = (demo, intent, predict, revise, rewrite, compare, card, trunk, data, doctor)
+COMMANDS = (demo, intent, predict, revise, rewrite, compare, card, state_cache, data, doctor)
 
 EXIT_INPUT = 2  # something in the input, the options or the machine that the user can change
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells expect

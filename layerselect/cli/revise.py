@@ -42,7 +42,7 @@ def add_command(commands: Any) -> None:
                "borders; how many is said", default=256, kind=int, metavar="N")  # fmt: skip
     add_own_settings(groups)
     groups.trained(rule=_RULE)
-    groups.trunk()
+    groups.state_cache()
     groups.training(lr=0.0005, batch_size=8, best="with the lowest loss")
     parser.set_defaults(run=run)
 

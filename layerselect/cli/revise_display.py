@@ -33,11 +33,11 @@ def print_revision_results(result: ReviseResult) -> None:
             table.add_row(escape(name), *cells, style="bold" if own else None)
         console.print(table)
     print_training(console, result.training)
-    if (handover := result.handover) is not None:
-        ratio = "not known" if handover.ratio is None else f"{handover.ratio:.2f}"
+    if (transfer := result.transfer) is not None:
+        ratio = "not known" if transfer.ratio is None else f"{transfer.ratio:.2f}"
         console.print(
-            f"from the predictor: layers {handover.transferred}; alignment ratio {ratio}; loss before the first step "
-            f"{handover.first_loss:.3f} ({handover.untrained_loss:.3f} without the transfer)",
+            f"from the predictor: layers {transfer.transferred}; alignment ratio {ratio}; loss before the first step "
+            f"{transfer.first_loss:.3f} ({transfer.untrained_loss:.3f} without the transfer)",
             highlight=False,
             soft_wrap=True,
         )

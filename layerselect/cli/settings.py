@@ -96,19 +96,23 @@ class SettingGroups:
         self.add(group, "--backend", "who measures the gradients", default="auto", choices=("auto", "native", "torch"))
         return group
 
-    def trunk(self) -> argparse._ArgumentGroup:
+    def state_cache(self) -> argparse._ArgumentGroup:
         """Hidden states that are kept."""
         group = self.group("hidden states of frozen layers")
-        self.add(group, "--trunk", "cached: the layers below the cut never train; what they make of each example is computed once, without "
+        self.add(group, "--state-cache", "cached: the layers below the cut never train; what they make of each example is computed once, without "
                  "their dropout, and read from then on; auto: where reading is faster; none: all layers run in every step",
                  default="none", choices=("none", "cached", "auto"))  # fmt: skip
         self.add(group, "--cut", "a number of layers below the cut, or a rule as for --rule whose lowest layer is the cut; one that "
                  "reads gradients looks at the first steps, which then train no layer", default="cost-aware:budget=0.5",
                  metavar="N|RULE")  # fmt: skip
-        self.add(group, "--trunk-store", "keep them in this folder, where later runs find them ('layerselect trunk ls' shows and clears "
-                 "it); none: for this run only; without: the user's cache folder, or $LAYERSELECT_CACHE/trunk", metavar="DIR")  # fmt: skip
-        self.add(group, "--trunk-memory", "hold as much of them in memory; 0: nothing", default="2GB", metavar="SIZE")
-        self.add(group, "--trunk-precision", "half keeps 16 bits a number", default="exact", choices=("exact", "half"))
+        self.add(group, "--state-cache-store", "keep them in this folder, where later runs find them ('layerselect state-cache ls' shows and clears "
+                 "it); none: for this run only; without: the user's cache folder, or $LAYERSELECT_CACHE/states", metavar="DIR")  # fmt: skip
+        self.add(
+            group, "--state-cache-memory", "hold as much of them in memory; 0: nothing", default="2GB", metavar="SIZE"
+        )
+        self.add(
+            group, "--state-cache-precision", "half keeps 16 bits a number", default="exact", choices=("exact", "half")
+        )
         return group
 
     def training(self, *, lr: float, batch_size: int, best: str) -> argparse._ArgumentGroup:

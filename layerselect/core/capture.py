@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import _backend
 from ..distributed.engine_seen import EngineSeen
-from ..distributed.sharding import SpreadSums, held_gradient
+from ..distributed.sharding import ShardedSums, held_gradient
 from .gradient_watch import GradientWatch
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class StepCapture:
         self._groups = list(groups)
         self._ops = _backend.load(backend, parameters[0].device)
         self._local = torch.zeros(len(parameters), dtype=torch.float64)
-        self._spread = SpreadSums.of(parameters, self._local.device, columns=2)
+        self._spread = ShardedSums.of(parameters, self._local.device, columns=2)
         self.sqnorms = self._local if self._spread is None else torch.zeros_like(self._local)
         self._engine = EngineSeen(owner, sharded=self._spread is not None)
         num_groups = max(groups, default=-1) + 1

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import _backend
 from ..distributed.engine_seen import EngineSeen
-from ..distributed.sharding import SpreadSums, held_gradient, held_here
+from ..distributed.sharding import ShardedSums, held_gradient, held_here
 from ..utils.device_copies import to_device
 from .gradient_watch import GradientWatch
 from .scaling import Scaling
@@ -69,7 +69,7 @@ class CudaCore:
         self._warmup, self._interval = warmup, interval
         self._parameters, self._groups = list(parameters), list(groups)
         self._device = self._parameters[0].device
-        self._spread = SpreadSums.of(self._parameters, self._device, columns=2)
+        self._spread = ShardedSums.of(self._parameters, self._device, columns=2)
         self._core = native.DeviceCore(
             [held_here(p) for p in self._parameters],
             self._groups,
@@ -217,7 +217,7 @@ class CudaCore:
         else:
             self._core.launch_groups(sorted(groups), gradients)
 
-    def _add_up(self, spread: SpreadSums) -> list[int]:
+    def _add_up(self, spread: ShardedSums) -> list[int]:
         """Makes sums over all processes of those of what is held here; returns the groups that may have a gradient."""
         if not self._summed:
             self._core.sum_held()

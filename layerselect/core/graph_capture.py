@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..distributed.sharding import is_spread
+from ..distributed.sharding import is_sharded
 from ..errors import LayerSelectError
 from ..rules import Rule
 
@@ -52,7 +52,7 @@ def _why_not(rule: Rule, parameters: Sequence[Tensor], mode: str, decides_on_dev
         return reason
     if len({parameter.device for parameter in parameters}) > 1:
         return "the layers are on several devices, so leave the call outside the graph"
-    if any(map(is_spread, parameters)):
+    if any(map(is_sharded, parameters)):
         return "the processes add up the sums of their shards in it, so leave the call outside the graph"
     if not decides_on_device:
         return (

@@ -54,13 +54,19 @@ class Core(Protocol):
     taken: bool  #: whether a gradient was gone when the backward pass before the last step ended
 
     def step(
-        self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
+        self,
+        rule: Rule,
+        preselected: Tensor | None,
+        active: Sequence[bool],
+        scaling: Scaling | None,
+        *,
+        first_layer: int = 0,
     ) -> Outcome:
         """Closes a step.
 
         Args:
             rule: the rule in force.
-            drawn: bool [L] on the host: the rule's latest selection, if it makes them without looking at scores.
+            preselected: bool [L] on the host: the rule's latest selection, if it makes them without looking at scores.
             active: which layers were to take gradients; the others' scores are held, and those of layers that took none.
             scaling: how the gradients are scaled; with it, one that is not finite skips the step.
             first_layer: the layers below it take no part in the selection.
@@ -95,7 +101,7 @@ def make_core(settings: CoreSettings, rule: Rule) -> Core:
     """The core for the parameters' devices. PyTorch does the work, with more launches and waiting for the device, where the
     kernels cannot: for rules of one's own that read scores, and for a layer that is spread over devices."""
     if _has_kernels(settings):
-        if _spread_layers(settings):
+        if _sharded_layers(settings):
             logger.info("a layer is spread over devices: PyTorch measures it, and the host waits")
         elif rule.uses_scores and rule.kernel_options(len(settings.layer_names), settings.device) is None:
             logger.info("the kernels do not know rule %r: PyTorch applies it, with more launches", rule.name)
@@ -104,7 +110,7 @@ def make_core(settings: CoreSettings, rule: Rule) -> Core:
     return HostCore(settings)
 
 
-def _spread_layers(settings: CoreSettings) -> bool:
+def _sharded_layers(settings: CoreSettings) -> bool:
     places = {
         (group, parameter.device)
         for group, parameter in zip(settings.groups, settings.parameters, strict=True)
@@ -156,7 +162,13 @@ class HostCore:
         return self._capture.written()
 
     def step(
-        self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
+        self,
+        rule: Rule,
+        preselected: Tensor | None,
+        active: Sequence[bool],
+        scaling: Scaling | None,
+        *,
+        first_layer: int = 0,
     ) -> Outcome:
         measured_groups = self._capture.finish(scaling is not None and scaling.written)
         measured = set(measured_groups)
@@ -177,7 +189,7 @@ class HostCore:
         if self._schedule.warms_up_in(step):
             state["decided"].fill_(True)
         elif selects:
-            self._decide(rule, drawn)
+            self._decide(rule, preselected)
         # Between two selections the last one stands, less what is not finite now.
         torch.logical_and(state["decided"], state["status"] != EXCLUDED, out=state["mask"])
         # A layer left out because it was not finite, never measured, or without a gradient, must be measured again.
@@ -197,11 +209,11 @@ class HostCore:
         self._capture.close()
         self.history.close()
 
-    def _decide(self, rule: Rule, drawn: Tensor | None) -> None:
+    def _decide(self, rule: Rule, preselected: Tensor | None) -> None:
         for name in _SAID:
             self.state[name].fill_(float("nan"))
-        if drawn is not None:
-            self.state["decided"].copy_(drawn)
+        if preselected is not None:
+            self.state["decided"].copy_(preselected)
             return
         # No copy on the CPU. On a device without kernels of ours the host decides, and waits.
         selection = rule.select(self.state["scores"].cpu(), self.state["status"].cpu())
@@ -239,8 +251,8 @@ class DeviceCore:
         self._rule: Rule | None = None
         self._revision = 0  # of the rule, when the options were made
         self._options: dict[str, Any] | None = None
-        self._drawn: Tensor | None = None
-        self._drawn_here: Tensor | None = None
+        self._preselected: Tensor | None = None
+        self._preselected_here: Tensor | None = None
 
         self.unmeasured = [False] * self._length
 
@@ -257,7 +269,13 @@ class DeviceCore:
         return self._core.written()
 
     def step(
-        self, rule: Rule, drawn: Tensor | None, active: Sequence[bool], scaling: Scaling | None, *, first_layer: int = 0
+        self,
+        rule: Rule,
+        preselected: Tensor | None,
+        active: Sequence[bool],
+        scaling: Scaling | None,
+        *,
+        first_layer: int = 0,
     ) -> Outcome:
         if rule is not self._rule or rule.revision != self._revision:
             self._rule, self._revision = rule, rule.revision
@@ -268,7 +286,7 @@ class DeviceCore:
                 raise LayerSelectError(
                     f"the kernels do not know rule {rule.name!r}: build the selector with it, or with backend='torch'"
                 )
-            options = {"kind": "fixed", "fixed": self._standing(drawn)}
+            options = {"kind": "fixed", "fixed": self._standing(preselected)}
         self.history.expect()
         closed = self._core.step(options, active, scaling, first_layer=first_layer)
         self.unmeasured = self._core.unmeasured(active)
@@ -278,15 +296,15 @@ class DeviceCore:
         self._core.close()
         self.history.close()
 
-    def _standing(self, drawn: Tensor | None) -> Tensor:
-        """The drawn selection on the device. It is handed over in every step: whether this one selects is for the device to
+    def _standing(self, preselected: Tensor | None) -> Tensor:
+        """The preselected selection on the device. It is handed over in every step: whether this one selects is for the device to
         say, since steps that are skipped are not counted there. Without a draw its own selection stands."""
-        if drawn is None:
+        if preselected is None:
             return self.state["decided"]
-        if drawn is not self._drawn:
-            self._drawn, self._drawn_here = drawn, to_device(drawn, self._device)
-        assert self._drawn_here is not None
-        return self._drawn_here
+        if preselected is not self._preselected:
+            self._preselected, self._preselected_here = preselected, to_device(preselected, self._device)
+        assert self._preselected_here is not None
+        return self._preselected_here
 
 
 def check_mask(rule: Rule, mask: Any, length: int) -> None:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LayerSelectError
 from .foreign_engines import why_foreign
-from .sharding import is_spread
+from .sharding import is_sharded
 
 
 def processes() -> int:
@@ -33,7 +33,7 @@ def together(model: nn.Module) -> list[int]:
     ddp = ddp_in(model)
     if ddp is not None:
         return sorted(torch.distributed.get_process_group_ranks(ddp.process_group))
-    meshes = {p.device_mesh for p in model.parameters() if is_spread(p)}
+    meshes = {p.device_mesh for p in model.parameters() if is_sharded(p)}
     if meshes:
         return sorted({rank for mesh in meshes for rank in mesh.mesh.flatten().tolist()})
     return list(range(processes()))
@@ -94,7 +94,7 @@ def ddp_in(model: nn.Module) -> DistributedDataParallel | None:
 
 def has_shards(model: nn.Module) -> bool:
     """Whether some parameter is spread over processes."""
-    return any(map(is_spread, model.parameters()))
+    return any(map(is_sharded, model.parameters()))
 
 
 def check_ddp(ddp: DistributedDataParallel) -> None:

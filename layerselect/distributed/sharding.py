@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import LayerSelectError
 
 
-def is_spread(tensor: object) -> bool:
+def is_sharded(tensor: object) -> bool:
     """Whether ``tensor`` is a ``DTensor``."""
     # No DTensor can exist before its module is loaded, which takes a second that most users need not spend.
     kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
@@ -28,14 +28,14 @@ def is_gathered(placed: object, known: Tensor) -> bool:
     """Whether ``placed`` is what ``fully_shard`` puts in the place of the shard ``known`` while a module computes."""
     return (
         isinstance(placed, Tensor)
-        and is_spread(known)
-        and (not is_spread(placed) or placed.device_mesh != known.device_mesh)
+        and is_sharded(known)
+        and (not is_sharded(placed) or placed.device_mesh != known.device_mesh)
     )
 
 
 def held_here(tensor: Tensor) -> Tensor:
     """What this process holds of ``tensor``: the shard of a ``DTensor``, sharing its memory, and all of any other."""
-    if not is_spread(tensor):
+    if not is_sharded(tensor):
         return tensor
     # What to_local() returns where autograd is off. The call takes ten times as long, and FSDP2 reads the attribute, too.
     return _arrived(tensor._local_tensor)
@@ -44,7 +44,7 @@ def held_here(tensor: Tensor) -> Tensor:
 def held_gradient(parameter: Tensor) -> Tensor | None:
     """What this process holds of the gradient of ``parameter``, laid out as the parameter is."""
     gradient = parameter.grad
-    if gradient is None or not is_spread(gradient):
+    if gradient is None or not is_sharded(gradient):
         return gradient
     if gradient.placements != parameter.placements:
         # As tensor parallelism leaves the gradients of replicated parameters: not added up yet.
@@ -59,7 +59,7 @@ def _arrived(tensor: Any) -> Tensor:
     return tensor.wait() if kind is not None and isinstance(tensor, kind) else tensor
 
 
-class SpreadSums:
+class ShardedSums:
     """Makes the sums of whole tensors from the sums of what each process holds of them.
 
     Tensors that several processes hold whole are counted once. Afterwards all processes of the largest mesh hold the same
@@ -75,9 +75,9 @@ class SpreadSums:
     """
 
     def __init__(self, parameters: Sequence[Tensor], device: torch.device, columns: int = 1) -> None:
-        meshes = list(dict.fromkeys(p.device_mesh for p in parameters if is_spread(p)))
+        meshes = list(dict.fromkeys(p.device_mesh for p in parameters if is_sharded(p)))
         largest = max(meshes, key=lambda mesh: mesh.size())
-        home = [p.device_mesh if is_spread(p) else largest for p in parameters]
+        home = [p.device_mesh if is_sharded(p) else largest for p in parameters]
         self._device = torch.device(largest.device_type)
         self._parts = [
             _MeshSums.over(
@@ -93,9 +93,9 @@ class SpreadSums:
         self._copied = _groups(largest, _long(largest) - (self._parts[0].last if len(meshes) == 1 else set()))
 
     @classmethod
-    def of(cls, parameters: Sequence[Tensor], device: torch.device, columns: int = 1) -> SpreadSums | None:
+    def of(cls, parameters: Sequence[Tensor], device: torch.device, columns: int = 1) -> ShardedSums | None:
         """None if no parameter is spread."""
-        return cls(parameters, device, columns) if any(map(is_spread, parameters)) else None
+        return cls(parameters, device, columns) if any(map(is_sharded, parameters)) else None
 
     def add_up(self, sums: Tensor) -> None:
         """Replaces, in place, the sums of what is held here by the sums of the whole tensors.
@@ -138,7 +138,7 @@ class _MeshSums:
             raise LayerSelectError(
                 "this process holds parameters of a device mesh that it is no part of: build the selector where the model is"
             )
-        own = [{d for d in _long(mesh) if is_spread(p) and not p.placements[d].is_replicate()} for _, p in members]
+        own = [{d for d in _long(mesh) if is_sharded(p) and not p.placements[d].is_replicate()} for _, p in members]
         counts = [all(coordinate[d] == 0 for d in _long(mesh) - dims) for dims in own]
         added = set().union(*own)
         where = torch.device(mesh.device_type) if device.type != mesh.device_type else device

@@ -25,8 +25,8 @@ from ..modes.resolve import CAPTURES, MODES, resolve_lag
 from ..modes.state_reset import check_on_freeze
 from ..rules import Rule, make_rule
 from ..selector.selector import FastSelector
-from ..state_cache import TrunkStore
-from ..state_cache.selection import TRUNKS
+from ..state_cache import StateStore
+from ..state_cache.selection import STATE_CACHES
 
 _PARAMETERS = inspect.signature(FastSelector).parameters
 #: What may be given as an option: the arguments of a selector, its model apart.
@@ -75,9 +75,9 @@ def _check_together(given: Mapping[str, Any]) -> None:
     mode = given["mode"]
     if mode != "auto":
         check_on_freeze(given["on_freeze"], mode)
-        if given["trunk"] != "none" and mode != "freeze":
+        if given["state_cache"] != "none" and mode != "freeze":
             raise LayerSelectError(
-                f"trunk={given['trunk']!r} needs mode='freeze', in which the layers below the cut take no gradients; here the mode "
+                f"state_cache={given['state_cache']!r} needs mode='freeze', in which the layers below the cut take no gradients; here the mode "
                 f"is {mode!r}"
             )
     make_rule(given["rule"], seed=given["seed"])
@@ -142,8 +142,8 @@ def _cut(name: str, value: Any) -> None:
 
 
 def _store(name: str, value: Any) -> None:
-    if value is not None and not isinstance(value, TrunkStore):
-        raise LayerSelectError(f"trunk_store={value!r} is not a layerselect.state_cache.TrunkStore")
+    if value is not None and not isinstance(value, StateStore):
+        raise LayerSelectError(f"state_cache_store={value!r} is not a layerselect.state_cache.StateStore")
 
 
 def _history(name: str, value: Any) -> None:
@@ -162,8 +162,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "capture": _one_of("auto", *CAPTURES),
     "backend": _computes,
     "seed": _whole,
-    "trunk": _one_of(*TRUNKS),
+    "state_cache": _one_of(*STATE_CACHES),
     "cut": _cut,
-    "trunk_store": _store,
+    "state_cache_store": _store,
     "history": _history,
 }

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..checkpoint import load_selector, save_selector, seal
 from ..errors import LayerSelectError
 from ..selector.selector import FastSelector
+from ..utils.renamed import OF_SELECTOR, with_new_names
 from .selector_options import check_options
 from .trainer_checkpoints import (
     TRAINER_STATE,
@@ -104,7 +105,7 @@ class SelectorCallback(TrainerCallback):
                 raise LayerSelectError(f"options {sorted(options)} cannot be added to a selector that is already built")
             self.selector = selector
         else:
-            self._options = _merged(selector, options)
+            self._options = with_new_names(_merged(selector, options), OF_SELECTOR, "SelectorCallback")
             check_options(self._options, owner="SelectorCallback", of_owner=("log_scores", "resume"))
         self._log_scores = log_scores
         self._resume = resume

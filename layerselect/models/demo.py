@@ -50,7 +50,7 @@ def build_demo_classifier(
     return prepare(model, tokenizer, SOURCE, [name for name, _ in model.named_parameters()])
 
 
-def build_demo_writer(
+def build_demo_causal_lm(
     texts: Sequence[str], labels: Sequence[str], *, max_length: int = 128, dropout: float = 0.0
 ) -> LoadedModel:
     """A six-layer decoder of a comparable size, likewise with random values, that learns to write the labels.

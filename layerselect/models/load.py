@@ -42,7 +42,7 @@ class LoadedModel:
         layer_names: qualified names of the layers that run on a text, in forward order; those of a tower for images do not.
         fresh: qualified names of the modules outside the layers that no pretraining has reached.
         separator: text to put between the parts of a pair, ``None`` where the tokenizer separates them.
-        writes: it writes label words; otherwise it has a classification head.
+        writes: it writes verbalizer words; otherwise it has a classification head.
     """
 
     model: nn.Module
@@ -84,8 +84,8 @@ def load_classifier(
     return loaded
 
 
-def load_writer(source: str | Path, *, dropout: float | None = None) -> LoadedModel:
-    """Loads a pretrained decoder with its language-model head, to write label words or revisions.
+def load_causal_lm(source: str | Path, *, dropout: float | None = None) -> LoadedModel:
+    """Loads a pretrained decoder with its language-model head, to write verbalizer words or revisions.
 
     As :func:`load_classifier`; nothing is added to the model.
 

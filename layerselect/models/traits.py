@@ -173,7 +173,7 @@ def _batch(short: Tensor, long: Tensor, pad: int, *, left: bool) -> tuple[Tensor
 
 
 def _remembers(model: nn.Module, short: Tensor, long: Tensor, pad: int, pads: bool) -> tuple[bool, bool]:
-    """Whether label words and ``generate`` may go on from what the model keeps of a prompt."""
+    """Whether verbalizer words and ``generate`` may go on from what the model keeps of a prompt."""
     if pads:
         ids, mask = _batch(short, long, pad, left=True)
     else:  # two unlike rows of one length: what a batch remembers of one row may not be there for the others

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import _backend
 from ..core.graph_capture import refuse_in_capture
-from ..distributed.sharding import held_here, is_spread
+from ..distributed.sharding import held_here, is_sharded
 from ..utils.device_copies import to_device
 from .fresh_state import begin_state
 from .fused_gate import FusedGate
@@ -98,7 +98,7 @@ class _Room:
         known = [optimizer.state.get(h.parameter) for h in held if h.key is None]
         self._states = [state for state in known if state is not None]
         self._values = self._values_now()
-        self._plain = not any(is_spread(h.parameter) or is_spread(h.tensor) for h in held)
+        self._plain = not any(is_sharded(h.parameter) or is_sharded(h.tensor) for h in held)
         # The parameter itself, not what it held: its data may be replaced.
         self._tensors = [h.parameter if h.key is None else h.tensor for h in held]
         self._places = self._places_now()

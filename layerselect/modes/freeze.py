@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..distributed.sharding import is_spread
+from ..distributed.sharding import is_sharded
 from ..layers.model_hooks import ModelHook
 from ..layers.requires_grad import switch_off, switch_on
 from ..layers.stacks import called_modules, has_forward
@@ -61,7 +61,7 @@ class LayerFreezer(Plan):
     ) -> None:
         self.floor = 0
         self._compiled = compiled
-        self.standing = compiled or any(is_spread(p) for parameters in layers for p in parameters)
+        self.standing = compiled or any(is_sharded(p) for parameters in layers for p in parameters)
         # The model holds this object through its hooks; that it does not hold the model lets both go at once.
         self._modules = [weakref.ref(module) for module in (*modules, *others)]
         self._active = [True] * len(layers)
@@ -120,7 +120,7 @@ class LayerFreezer(Plan):
         self._active = active
         self._off = {id(p) for index, wanted in enumerate(active) if not wanted for p in self._layers[index]}
         if self.standing:
-            self.stand()
+            self.activate()
 
     def takes(self, parameter: nn.Parameter) -> bool:
         """Whether ``parameter`` takes gradients by the user's flag and by the plan."""
@@ -152,10 +152,10 @@ class LayerFreezer(Plan):
             self._steps.follow(p for parameters in self._layers for p in parameters)
         if self.standing:
             if not self._compiled:  # in front of the hooks of fully_shard
-                again = ModelHook(lambda *_: self.stand())
+                again = ModelHook(lambda *_: self.activate())
                 self._handles.append(model.register_forward_pre_hook(again, prepend=True))
             self._hook_copies()
-            self.stand()
+            self.activate()
         else:
             self._hook_layers()
 
@@ -205,7 +205,7 @@ class LayerFreezer(Plan):
         if self._steps is not None:
             self._steps.reset()
         if self.standing:
-            self.stand()
+            self.activate()
 
     def heal(self) -> None:
         """Switches on what was off when an interruption (Ctrl-C) or an error left a layer in the middle of its pass."""
@@ -215,7 +215,7 @@ class LayerFreezer(Plan):
         while self._in_backward:
             switch_on(self._in_backward.popitem()[1])
 
-    def stand(self) -> None:
+    def activate(self) -> None:
         """Makes standing flags what the plan says."""
         if self._standing_down:
             return
@@ -231,7 +231,7 @@ class LayerFreezer(Plan):
         self._unhook()
         self._compiled = self.standing = True
         self._hook_copies()
-        self.stand()
+        self.activate()
 
     def close(self) -> None:
         """Takes every hook away and leaves every flag to the user."""

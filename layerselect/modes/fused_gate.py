@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed.sharding import held_gradient, held_here, is_spread
+from ..distributed.sharding import held_gradient, held_here, is_sharded
 from .fresh_state import begin_state, start_momentum
 from .gate import Gate, step_parts
 from .nonfinite import NonFinite
@@ -249,10 +249,10 @@ def _kind(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any] | 
     """Whether one kernel takes all of them, as they are or as this process holds them."""
     if len({(p.device, p.dtype) for p in parameters}) > 1:
         return _Kind.MIXED
-    spread = {is_spread(p) for p in parameters}
+    spread = {is_sharded(p) for p in parameters}
     for parameter, state in zip(parameters, states, strict=True):
         spread |= {
-            is_spread(value) and value.placements == parameter.placements
+            is_sharded(value) and value.placements == parameter.placements
             for key, value in (state or {}).items()
             if key != "step" and value is not None
         }

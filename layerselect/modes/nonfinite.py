@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backend
-from ..distributed.sharding import held_here, is_spread
+from ..distributed.sharding import held_here, is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class GradientMarks:
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = parameters
         # Of a DTensor the wrapper may be written to, or what it holds here.
-        native = None if any(map(is_spread, parameters)) else _backend.native_module()
+        native = None if any(map(is_sharded, parameters)) else _backend.native_module()
         self._native = None if native is None else native.GradientMarks(list(parameters))
         self._marks: list[tuple[int, int, int] | None] | None = None
 
@@ -126,7 +126,7 @@ class NonFinite:
         stepped = [p for p in stepped if p.grad is not None]
         if not stepped:
             return False
-        if any(map(is_spread, (*stepped, *self._outer))):
+        if any(map(is_sharded, (*stepped, *self._outer))):
             # Every process has to come to the same answer, and holds other parts.
             bad = self.poison(moved).item() > 0
             self._say("spread" if bad else None)

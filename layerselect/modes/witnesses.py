@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _backend
-from ..distributed.sharding import is_spread
+from ..distributed.sharding import is_sharded
 
 #: Of each layer so many parameters are looked at, the largest, and of each so many elements. A layer's small parameters are
 #: left out on purpose: AdaLoRA masks those that hold its singular values, in the course of its own training.
@@ -208,7 +208,7 @@ class _CompiledPart:
 
 
 def _largest(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
-    fit = [p for p in parameters if not is_spread(p) and p.dtype in _DTYPES and p.numel() and p.is_contiguous()]
+    fit = [p for p in parameters if not is_sharded(p) and p.dtype in _DTYPES and p.numel() and p.is_contiguous()]
     return sorted(fit, key=lambda p: -p.numel())[:_PARAMETERS]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
-from .trunk import trunk_sentence
+from .state_cache import cache_sentence
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CompareReport:
         reference: the row against which the others are tested; ``""``: none.
         columns: key, heading and number of digits of each column.
         digits: of the tested quality.
-        about_floors: what the baselines are.
+        about_baselines: what the baselines are.
         rows: as :class:`layerselect.tasks.compare.Row`.
         best: by the keys of the quality columns, the row with the best mean.
         notes: how to read the table.
@@ -49,7 +49,7 @@ class CompareReport:
         curves: for each method, steps and values of each run.
         quality: the heading of the tested quality.
         points: for each method, mean and deviation of a step's time, and of the tested quality.
-        floors: the tested quality of each baseline.
+        baselines: the tested quality of each baseline.
         maps: a run of each method.
     """
 
@@ -59,7 +59,7 @@ class CompareReport:
     reference: str
     columns: Sequence[tuple[str, str, int]]
     digits: int
-    about_floors: str
+    about_baselines: str
     rows: Sequence[Any]
     best: Mapping[str, str | None]
     notes: Sequence[str]
@@ -67,7 +67,7 @@ class CompareReport:
     curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]
     quality: str
     points: Mapping[str, tuple[float, float, float, float]]
-    floors: Mapping[str, float]
+    baselines: Mapping[str, float]
     maps: Sequence[MethodRun]
 
 
@@ -97,12 +97,12 @@ def render(report: CompareReport) -> str:
         columns=report.columns,
         digits=report.digits,
         curve=report.curve,
-        about_floors=report.about_floors,
+        about_baselines=report.about_baselines,
         rows=report.rows,
         best=report.best,
         notes=report.notes,
         curves=svg(learning_curves(curves, name, report.curve)) if curves else "",
-        quality=svg(quality_against_time(points, report.floors, report.quality)) if points else "",
+        quality=svg(quality_against_time(points, report.baselines, report.quality)) if points else "",
         maps=[_map(run) for run in report.maps],
     )
 
@@ -116,7 +116,7 @@ def _map(run: MethodRun) -> dict[str, Any]:
         "what": run.what,
         "seed": run.seed,
         "facts": run.facts,
-        "trunk": trunk_sentence(run.facts),
+        "state_cache": cache_sentence(run.facts),
         "shares": SelectionShares.of(run.history).sentence(),
         "lacking": lacking(run.history),
         "map": svg(heat_map(run.history, run.layer_names)),

@@ -47,13 +47,13 @@ def learning_curves(curves: Mapping[str, Sequence[Curve]], reference: str | None
 
 
 def quality_against_time(
-    points: Mapping[str, tuple[float, float, float, float]], floors: Mapping[str, float], heading: str
+    points: Mapping[str, tuple[float, float, float, float]], baselines: Mapping[str, float], heading: str
 ) -> str:
-    """Quality over seconds per step, with spreads; the floors as lines.
+    """Quality over seconds per step, with spreads; the baselines as lines.
 
     Args:
         points: for each method, seconds and their deviation, quality and its deviation.
-        floors: quality of each floor.
+        baselines: quality of each baseline.
         heading: what the quality is.
     """
     with rc_context(STYLE):
@@ -72,9 +72,9 @@ def quality_against_time(
                 alpha=0.85,
             )
         bottom, top = axes.get_ylim()
-        # A floor far below all methods would press them together: it is only named.
-        below = {name: quality for name, quality in floors.items() if quality < bottom - (top - bottom) / 2}
-        for name, quality in floors.items():
+        # A baseline far below all methods would press them together: it is only named.
+        below = {name: quality for name, quality in baselines.items() if quality < bottom - (top - bottom) / 2}
+        for name, quality in baselines.items():
             if name not in below:
                 axes.axhline(quality, color=_GREY, lw=0.8, ls="--")
                 axes.annotate(

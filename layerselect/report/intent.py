@@ -12,7 +12,7 @@ import numpy as np
 from ..metrics import ClassificationReport
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
-from .trunk import trunk_sentence
+from .state_cache import cache_sentence
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class IntentReport:
 
     Attributes:
         settings, corpus, training, versions: tables of names and values.
-        splits: for each split, the reports of the floors and, last, of the trained model.
+        splits: for each split, the reports of the baselines and, last, of the trained model.
         metrics, losses: the lines of ``metrics.jsonl`` and ``training.jsonl``.
         frequency: how many selections each layer was in.
         history: ``step`` [n], ``scores`` [n, L], ``mask`` [n, L], ``trained`` [n, L] if it is known.
@@ -64,7 +64,7 @@ def render(report: IntentReport) -> str:
         shares=shares.sentence(),
         lacking=lacking(report.history),
         curves=svg(curves(report.losses, report.metrics)),
-        trunk=trunk_sentence(report.training),
+        state_cache=cache_sentence(report.training),
     )
 
 

@@ -14,7 +14,7 @@ from ..metrics import RevisionScores
 from .diff import difference_html
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
-from .trunk import trunk_sentence
+from .state_cache import cache_sentence
 
 #: A page with more predictions than this is slow to open.
 MAX_PREDICTIONS = 500
@@ -91,7 +91,7 @@ def render(report: ReviseReport) -> str:
         shares=shares.sentence(),
         lacking=lacking(report.history),
         curves=svg(curves(report.losses, report.metrics, _CURVES, top=100)),
-        trunk=trunk_sentence(report.training),
+        state_cache=cache_sentence(report.training),
         transfer=_transfer(report.transfer) if report.transfer else None,
         columns=SCORES,
         intentions=intentions,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distributed.sharding import SpreadSums, held_here
+from ..distributed.sharding import ShardedSums, held_here
 from ..errors import LayerSelectError
 from ..layers.view import ModelView
 from ..status import EXCLUDED
@@ -113,7 +113,7 @@ class _Squares:
     def __init__(self, weights: list[tuple[int, Tensor]], device: torch.device) -> None:
         self._weights = [weight for _, weight in weights]
         self._layers = torch.tensor([layer for layer, _ in weights], dtype=torch.int64, device=device)
-        self._spread = SpreadSums.of(self._weights, device)
+        self._spread = ShardedSums.of(self._weights, device)
 
     @torch.no_grad()
     def added_to(self, sums: Tensor) -> Tensor:

@@ -50,11 +50,11 @@ class BackwardPlan:
         self._schedule = schedule
         self._num_layers = num_layers
         self._has_outer = has_outer
-        self._drawn: Tensor | None = None
-        self._drawn_for = -1
+        self._preselected: Tensor | None = None
+        self._preselected_for = -1
         self._may_skip = False
 
-    def drawn(self, rule: Rule, step: int) -> Tensor | None:
+    def preselected(self, rule: Rule, step: int) -> Tensor | None:
         """bool [L] on the host: the selection that stands in ``step``, where the rule makes it without looking at scores.
 
         There is one draw for each step that is due to select, however often that step is tried. None before the first one,
@@ -62,7 +62,7 @@ class BackwardPlan:
         """
         if rule.uses_scores:
             return None
-        if self._schedule.selects_in(step) and self._drawn_for != step:
+        if self._schedule.selects_in(step) and self._preselected_for != step:
             # It is told that all is well: what is not finite is left out of its choice step by step, also where the
             # choice stands for several steps.
             out = self.freezer.floor if rule.draws else 0
@@ -72,14 +72,14 @@ class BackwardPlan:
             check_mask(rule, mask, count)
             mask = mask if not out else torch.cat([torch.zeros(out, dtype=torch.bool), mask])
             # The same tensor as long as it is the same choice: a device is not told again.
-            if self._drawn is None or not mask.equal(self._drawn):
-                self._drawn = mask
-            self._drawn_for = step
-        return self._drawn
+            if self._preselected is None or not mask.equal(self._preselected):
+                self._preselected = mask
+            self._preselected_for = step
+        return self._preselected
 
     def forget_drawn(self) -> None:
         """The rule that drew is gone."""
-        self._drawn, self._drawn_for = None, -1
+        self._preselected, self._preselected_for = None, -1
 
     def closed(self, wanted: Tensor, steps: Tensor, believed: int, *, may_skip: bool) -> int:
         """Mode ``freeze``: takes note of a step that was closed, or that was handed to a device which may have skipped it.
@@ -103,11 +103,11 @@ class BackwardPlan:
 
     def prepare(self, rule: Rule, step: int) -> None:
         """Lets the layers take gradients that need them in the backward pass of ``step``, and no others."""
-        drawn = self.drawn(rule, step)
-        if drawn is not None:
+        preselected = self.preselected(rule, step)
+        if preselected is not None:
             # The selection is known before the backward pass: only these layers need gradients, and all of them
             # have one when the optimizer steps.
-            wanted = drawn.tolist()
+            wanted = preselected.tolist()
         elif not rule.uses_scores:
             wanted = self.freezer.active if step > self._schedule.warmup else [True] * self._num_layers
         elif self._schedule.measures_all_in(step):
@@ -124,7 +124,11 @@ class BackwardPlan:
             "active": self.freezer.planned,
             "mirror": self._mirror.state_dict(),
             "counts": self._counts.state_dict(),
-            **({} if self._drawn is None else {"drawn": {"mask": self._drawn.clone(), "step": self._drawn_for}}),
+            **(
+                {}
+                if self._preselected is None
+                else {"drawn": {"mask": self._preselected.clone(), "step": self._preselected_for}}
+            ),
         }
 
     def check_state(self, state: Any) -> None:
@@ -134,9 +138,9 @@ class BackwardPlan:
             Mismatch: it is no such state.
             LayerSelectError: the state was saved with another lag.
         """
-        drawn = Fields({"mask": Numbers("bool", (self._num_layers,)), "step": Whole(low=-1)})
+        preselected = Fields({"mask": Numbers("bool", (self._num_layers,)), "step": Whole(low=-1)})
         needed = {"active": Items(Flag(), length=self._num_layers), "mirror": Anything(), "counts": Anything()}
-        check(Fields(needed, optional={"drawn": drawn}), state)
+        check(Fields(needed, optional={"drawn": preselected}), state)
         if not self._has_outer and not any(state["active"]):
             raise Mismatch("active", "lets no layer take gradients, so that no backward pass could start")
         self._mirror.check_state(state["mirror"], "mirror")
@@ -148,4 +152,7 @@ class BackwardPlan:
         self._counts.load_state_dict(state["counts"])
         self.forget_drawn()
         if "drawn" in state:
-            self._drawn, self._drawn_for = state["drawn"]["mask"].clone(), int(state["drawn"]["step"])
+            self._preselected, self._preselected_for = (
+                state["drawn"]["mask"].clone(),
+                int(state["drawn"]["step"]),
+            )

@@ -11,7 +11,7 @@ from ..core.step import Core
 from ..errors import LayerSelectError
 from ..modes.freeze import LayerFreezer
 from ..rules import Rule
-from ..state_cache.selection import TrunkSelection
+from ..state_cache.selection import CacheSelection
 from ..status import EXCLUDED, NEVER_MEASURED
 from ..utils.saved_schema import MOST, Fields, Mismatch, Numbers, check
 from .backward_plan import BackwardPlan
@@ -37,7 +37,7 @@ class Saved:
     _core: Core
     _rule: Rule
     _plan: BackwardPlan
-    _trunk: TrunkSelection
+    _cache: CacheSelection
     _freezer: LayerFreezer
     _step: int
 
@@ -60,7 +60,7 @@ class Saved:
             },
             "core": {name: self._core.state[name].cpu().clone() for name in _SAVED},
             **self._plan.state_dict(),
-            **self._trunk.state_dict(),
+            **self._cache.state_dict(),
             "history": self.history.state_dict(),
         }
 
@@ -80,7 +80,7 @@ class Saved:
             ) from error
         self._load_rule(state["rule"]["state"])
         say_what_changed(state, settings=settings_of(self), rule=self._rule.config())
-        self._trunk.load_state_dict(state)
+        self._cache.load_state_dict(state)
         self._step = int(state["step"])
         for name in _SAVED:
             # States of before these were counted have none (_NEWER).
@@ -88,7 +88,7 @@ class Saved:
         self._plan.load_state_dict(state)
         self.history.load_state_dict(state["history"])
         if self.mode == "freeze":
-            self._trunk.stand(self._freezer)
+            self._cache.activate(self._freezer)
             self._freezer.apply(state["active"])
 
     def _check_state(self, state: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ class Saved:
         kinds = {name: _of_core(name, layers) for name in _SAVED}
         needed = {name: kind for name, kind in kinds.items() if name not in _NEWER}
         check(Fields({"core": Fields(needed, optional=kinds)}), state)
-        self._trunk.check_state(state)
+        self._cache.check_state(state)
         self._plan.check_state(state)
         self.history.check_state(state["history"], "history", before=state["step"])
 

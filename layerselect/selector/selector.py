@@ -34,9 +34,10 @@ from ..modes.optimizers import check_parameters, unwrap_optimizer
 from ..modes.resolve import resolve_capture, resolve_lag, resolve_mode
 from ..modes.state_reset import check_on_freeze
 from ..rules import EXCLUDED, Rule, make_rule
-from ..state_cache import DEFAULT_CUT, Trunk, TrunkStore
-from ..state_cache.selection import TrunkSelection
+from ..state_cache import DEFAULT_CUT, StateCache, StateStore
+from ..state_cache.selection import CacheSelection
 from ..utils.arguments import check_parameters_are_dense, check_texts
+from ..utils.renamed import OF_SELECTOR, takes_old_names
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_to_clip
@@ -97,13 +98,13 @@ class FastSelector(Readings, Saved, Upkeep):
             :meth:`step`; ``"auto"`` picks.
         backend: ``"native"`` (the compiled core), ``"torch"`` (plain PyTorch), ``"auto"``.
         seed: for rules given by name that draw at random.
-        trunk: in ``"freeze"``, ``"cached"`` keeps the hidden states that enter the *cut* for each example, so that the layers
-            below are computed once and skipped from then on (:class:`~layerselect.state_cache.Trunk`, and ``docs/trunk.md`` for what
+        state_cache: in ``"freeze"``, ``"cached"`` keeps the hidden states that enter the *cut* for each example, so that the layers
+            below are computed once and skipped from then on (:class:`~layerselect.state_cache.StateCache`, and ``docs/state_cache.md`` for what
             follows). They never train; the selection goes on among the layers above. ``"auto"`` does so where it is faster
-            (:func:`~layerselect.state_cache.worth_keeping`). ``"none"`` never does.
+            (:func:`~layerselect.state_cache.worth_caching`). ``"none"`` never does.
         cut: how many layers are below the cut; or a rule, by name or not, whose lowest layer is the cut. A rule that reads
             scores is shown those of the first steps, in which no layer is updated (:class:`~layerselect.state_cache.Cut`).
-        trunk_store: where the states are kept, a :class:`~layerselect.state_cache.TrunkStore`; ``None``: in memory as far as it
+        state_cache_store: where the states are kept, a :class:`~layerselect.state_cache.StateStore`; ``None``: in memory as far as it
             reaches, and only for this selector.
         history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file to
             which every step is appended (:func:`~layerselect.core.history_file.read_history`): it survives a killed process, and a
@@ -113,6 +114,7 @@ class FastSelector(Readings, Saved, Upkeep):
         LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
     """
 
+    @takes_old_names(OF_SELECTOR, "FastSelector")
     def __init__(
         self,
         model: nn.Module,
@@ -129,12 +131,14 @@ class FastSelector(Readings, Saved, Upkeep):
         capture: str = "auto",
         backend: str = "auto",
         seed: int = 0,
-        trunk: str = "none",
+        state_cache: str = "none",
         cut: int | str | Rule = DEFAULT_CUT,
-        trunk_store: TrunkStore | None = None,
+        state_cache_store: StateStore | None = None,
         history: int | str | Path = DEFAULT_ROWS,
     ) -> None:
-        check_texts(score=score, mode=mode, on_freeze=on_freeze, capture=capture, backend=backend, trunk=trunk)
+        check_texts(
+            score=score, mode=mode, on_freeze=on_freeze, capture=capture, backend=backend, state_cache=state_cache
+        )
         _check_choice("score", score, SCORE_FORMS)
         check_history(history)
         self._keep_history = history
@@ -154,7 +158,7 @@ class FastSelector(Readings, Saved, Upkeep):
         self.layer_sizes: list[int] = [sum(p.numel() for _, p in layer) for layer in self._found.layers]
         self.layer_names: list[str] = self._found.names
         self.num_layers: int = len(self.layer_names)
-        self._may_gate = mode == "auto" and trunk == "none"
+        self._may_gate = mode == "auto" and state_cache == "none"
         self._asked_capture = capture
         self.capture: str = resolve_capture(capture, model)
         self.backend: str = _backend.resolve(backend, self._device)
@@ -169,11 +173,11 @@ class FastSelector(Readings, Saved, Upkeep):
             others=[block for stack in all_stacks(model) for block in stack if id(block) not in ours],
             compiled=is_compiled(model),
         )
-        self._trunk = TrunkSelection(
-            trunk, cut, trunk_store, self._view(), mode=self.mode, backend=self.backend, seed=seed
+        self._cache = CacheSelection(
+            state_cache, cut, state_cache_store, self._view(), mode=self.mode, backend=self.backend, seed=seed
         )
         # The steps in which the layers are watched select nothing.
-        self.schedule = replace(schedule, warmup=warmup + self._trunk.watched)
+        self.schedule = replace(schedule, warmup=warmup + self._cache.watched)
         self._clipping = Clipping()
         self._seen = SeenGradients()
         shapes = [[p.shape for _, p in layer] for layer in self._found.layers]
@@ -220,9 +224,9 @@ class FastSelector(Readings, Saved, Upkeep):
         self._holdings.hold("engine", self._engine.close)
         self._holdings.hold("agreement", self._agreement.close)
         self._holdings.hold("freezer", freezer.close)
-        self._holdings.hold("trunk", self._trunk.close)
+        self._holdings.hold("state_cache", self._cache.close)
         if self.mode == "freeze":
-            self._trunk.stand(freezer)
+            self._cache.activate(freezer)
             self._plan.prepare(self._rule, self._step)
             freezer.install(model)
             self._boundary = CheckpointBoundary(model, self._found.modules, freezer)
@@ -249,13 +253,13 @@ class FastSelector(Readings, Saved, Upkeep):
 
     @property
     def cut(self) -> int | None:
-        """How many layers are below the cut of a cached trunk; ``None`` where there is none, or where it is still to be chosen."""
-        return self._trunk.depth
+        """How many layers are below the cut of a state cache; ``None`` where there is none, or where it is still to be chosen."""
+        return self._cache.depth
 
     @property
-    def trunk(self) -> Trunk | None:
+    def state_cache(self) -> StateCache | None:
         """What keeps the hidden states, once the cut is known."""
-        return self._trunk.trunk
+        return self._cache.state_cache
 
     @property
     def rule(self) -> Rule:
@@ -349,8 +353,10 @@ class FastSelector(Readings, Saved, Upkeep):
             # Frozen layers took none: what is there was left by zero_grad(set_to_none=False), and would be stepped on.
             self._freezer.drop_gradients(self._freezer.active)
         scaling = read_scaling(grad_scale, self._optimizers, self._device)
-        drawn = self._plan.drawn(self._rule, self._step)
-        outcome = self._core.step(self._rule, drawn, self._freezer.active, scaling, first_layer=self._trunk.first_layer)
+        preselected = self._plan.preselected(self._rule, self._step)
+        outcome = self._core.step(
+            self._rule, preselected, self._freezer.active, scaling, first_layer=self._cache.first_layer
+        )
         if outcome is Outcome.NO_GRADIENT:
             raise LayerSelectError(explain_missing(self._model, self._all_parameters(), taken=self._core.taken))
         if self._attachment is not None:
@@ -375,7 +381,7 @@ class FastSelector(Readings, Saved, Upkeep):
         if self.mode == "freeze":
             if not self._core.decides_on_device:
                 self._freezer.drop_gradients(self.mask.tolist())
-            self._trunk.saw(state["scores"], status, self._freezer)
+            self._cache.observe(state["scores"], status, self._freezer)
             self._step = self._plan.closed(state["wanted"], state["step"], self._step, may_skip=skipping is not None)
             self._plan.prepare(self._rule, self._step)
         if self._attachment is None and needs_gates(self.mode, self._core) and not self._warned_without_optimizer:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..distributed.engines import put_shards_back
 from ..distributed.foreign_engines import explain_missing
-from ..distributed.sharding import is_spread
+from ..distributed.sharding import is_sharded
 from ..errors import LayerSelectError
 from ..layers.find import LayeredParameters, LayerSpec, clean_name, split_parameters
 from ..layers.requires_grad import switch_off
@@ -96,7 +96,7 @@ class UserFlags:
         self._others = self._not_followed()
 
     def _parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
-        if any(is_spread(p) for layer in self._found.layers for _, p in layer):
+        if any(is_sharded(p) for layer in self._found.layers for _, p in layer):
             put_shards_back(self._model)  # what was gathered for a pass is nobody new
         return self._model.named_parameters()
 

@@ -54,7 +54,7 @@ class Cut:
         if isinstance(chosen_by, str) and chosen_by.lstrip("-").isdigit():
             chosen_by = int(chosen_by)
         if isinstance(chosen_by, int) and not isinstance(chosen_by, bool):
-            self._stand(chosen_by)
+            self._activate(chosen_by)
             return
         if not isinstance(chosen_by, (str, Rule)):
             raise LayerSelectError(f"cut={chosen_by!r} is neither a number of layers nor a rule")
@@ -73,7 +73,7 @@ class Cut:
         if not self.watched:
             self._choose(torch.full((self._layers,), float("nan")))
 
-    def saw(self, scores: Tensor, status: Tensor) -> None:
+    def observe(self, scores: Tensor, status: Tensor) -> None:
         """Takes note of a step in which all layers were measured. Behind the last one watched the cut is chosen, for which the host
         waits, once.
 
@@ -125,9 +125,9 @@ class Cut:
             )
             self.depth = 0
             return
-        self._stand(chosen[0])
+        self._activate(chosen[0])
 
-    def _stand(self, depth: int) -> None:
+    def _activate(self, depth: int) -> None:
         if not 1 <= depth < self._layers:
             raise LayerSelectError(
                 f"cut={depth} is not between 1 and {self._layers - 1}: the model has {self._layers} layers"

@@ -138,7 +138,7 @@ def _layouts(header: bytes, key: bytes, length: int, source: str) -> list[tuple[
     """Dtype and shape of each part, by a header whose checksum is not yet known to fit: nothing in it is believed."""
     magic, version, little, count, found = _START.unpack_from(header)
     if magic != _MAGIC:
-        raise DamagedEntry(source, "it is no entry of a trunk store")
+        raise DamagedEntry(source, "it is no entry of a state cache store")
     if version != _VERSION:
         raise DamagedEntry(source, f"it has version {version} of the format, and only {_VERSION} is known")
     if little != _LITTLE:

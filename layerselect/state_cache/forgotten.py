@@ -20,7 +20,7 @@ class Forgotten:
             LayerSelectError: always.
         """
         raise LayerSelectError(
-            "a pass that was given kept hidden states remembers no keys and values for the next token: pass use_cache=True to the "
+            "a pass that was given cached hidden states remembers no keys and values for the next token: pass use_cache=True to the "
             "first pass, or generate with model.generate()"
         )
 

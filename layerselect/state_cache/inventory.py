@@ -11,15 +11,15 @@ from typing import Any
 
 from ..errors import LayerSelectError
 from ..utils.saved_schema import Mismatch, Number, check
-from .shelf_folder import ENTRY_NAME, GROUP_NAME, LABEL_FILE, SHELF_NAME, files_of, read_label, remove_file, scan
+from .shard_folder import ENTRY_NAME, GROUP_NAME, LABEL_FILE, SHELF_NAME, files_of, read_label, remove_file, scan
 
 _SHOWN_DIGITS = 12
 _LAST_YEAR = 253_402_300_799  # seconds from 1970 to the end of the year 9999, the last that dates know
 
 
 @dataclass(frozen=True)
-class ShelfInfo:
-    """One shelf of a store.
+class ShardInfo:
+    """One shard of a store.
 
     Attributes:
         folder: where it is.
@@ -43,50 +43,50 @@ class ShelfInfo:
 
     @property
     def id(self) -> str:
-        """A short name, by which :func:`remove_shelves` finds it."""
+        """A short name, by which :func:`remove_shards` finds it."""
         return self.fingerprint[:_SHOWN_DIGITS] + ("-half" if self.precision == "half" else "")
 
 
-def list_shelves(folder: str | Path) -> list[ShelfInfo]:
-    """The shelves in ``folder``, in order of their fingerprints. A folder that is not there holds none, and what is not a
-    shelf of ours is left out: links, other names, folders with other things in them and no label."""
+def list_shards(folder: str | Path) -> list[ShardInfo]:
+    """The shards in ``folder``, in order of their fingerprints. A folder that is not there holds none, and what is not a
+    shard of ours is left out: links, other names, folders with other things in them and no label."""
     return [
         _look(Path(found.path))
         for found in scan(Path(folder).expanduser())
-        if found.is_dir(follow_symlinks=False) and SHELF_NAME.fullmatch(found.name) and _is_shelf(found.path)
+        if found.is_dir(follow_symlinks=False) and SHELF_NAME.fullmatch(found.name) and _is_shard(found.path)
     ]
 
 
-def remove_shelves(folder: str | Path, ids: Sequence[str], *, everything: bool = False) -> list[ShelfInfo]:
-    """Removes shelves: the files that a store writes, and the folders that are empty then. Anything else in them stays.
+def remove_shards(folder: str | Path, ids: Sequence[str], *, everything: bool = False) -> list[ShardInfo]:
+    """Removes shards: the files that a store writes, and the folders that are empty then. Anything else in them stays.
 
     Args:
-        ids: of the shelves, as :attr:`ShelfInfo.id` or the beginning of the folder's name.
-        everything: all shelves; ``ids`` is to be empty then.
+        ids: of the shards, as :attr:`ShardInfo.id` or the beginning of the folder's name.
+        everything: all shards; ``ids`` is to be empty then.
 
     Returns:
-        The shelves that were removed, with the sizes that they had.
+        The shards that were removed, with the sizes that they had.
 
     Raises:
-        LayerSelectError: an id is unknown or means several shelves, or nothing says which; nothing was removed then. Or some
+        LayerSelectError: an id is unknown or means several shards, or nothing says which; nothing was removed then. Or some
             files could not be removed.
     """
     if everything == bool(ids):
-        raise LayerSelectError("say which shelves to remove: either their ids or all of them, not both")
-    shelves = list_shelves(folder)
-    chosen = shelves if everything else [_find(shelves, given, folder) for given in dict.fromkeys(ids)]
-    chosen = list({shelf.folder: shelf for shelf in chosen}.values())
-    for shelf in chosen:
-        _clear(shelf.folder)
-        left = sum(1 for _ in files_of(shelf.folder))
+        raise LayerSelectError("say which shards to remove: either their ids or all of them, not both")
+    shards = list_shards(folder)
+    chosen = shards if everything else [_find(shards, given, folder) for given in dict.fromkeys(ids)]
+    chosen = list({shard.folder: shard for shard in chosen}.values())
+    for shard in chosen:
+        _clear(shard.folder)
+        left = sum(1 for _ in files_of(shard.folder))
         if left:
             raise LayerSelectError(
-                f"{left} files in {str(shelf.folder)!r} could not be removed: stop the runs that fill it, or see who owns it"
+                f"{left} files in {str(shard.folder)!r} could not be removed: stop the runs that fill it, or see who owns it"
             )
     return chosen
 
 
-def _is_shelf(folder: str) -> bool:
+def _is_shard(folder: str) -> bool:
     """Whether the store made it: it has a label, or nothing but entries (a process was killed while it removed it)."""
     inside = scan(folder)
     if any(found.name == LABEL_FILE and found.is_file(follow_symlinks=False) for found in inside):
@@ -101,7 +101,7 @@ def _is_shelf(folder: str) -> bool:
     return bool(ours)
 
 
-def _look(folder: Path) -> ShelfInfo:
+def _look(folder: Path) -> ShardInfo:
     entries = size = 0
     for file in files_of(folder):
         with suppress(OSError):  # renamed or removed meanwhile
@@ -114,7 +114,7 @@ def _look(folder: Path) -> ShelfInfo:
     except OSError:
         last_used = None
     fingerprint, half = SHELF_NAME.fullmatch(folder.name).groups()
-    return ShelfInfo(
+    return ShardInfo(
         folder, fingerprint, "half" if half else "exact", label.get("facts", {}), entries, size,
         created if _is_time(created) else None, last_used,
     )  # fmt: skip
@@ -128,23 +128,23 @@ def _is_time(value: Any) -> bool:
     return True
 
 
-def _find(shelves: Sequence[ShelfInfo], given: str, folder: str | Path) -> ShelfInfo:
-    """The shelf that is named or shown as ``given`` says; else the one whose name begins so."""
+def _find(shards: Sequence[ShardInfo], given: str, folder: str | Path) -> ShardInfo:
+    """The shard that is named or shown as ``given`` says; else the one whose name begins so."""
     for meant in (
-        [shelf for shelf in shelves if shelf.folder.name == given],
-        [shelf for shelf in shelves if shelf.id == given],
-        [shelf for shelf in shelves if given and shelf.folder.name.startswith(given)],
+        [shard for shard in shards if shard.folder.name == given],
+        [shard for shard in shards if shard.id == given],
+        [shard for shard in shards if given and shard.folder.name.startswith(given)],
     ):
         if len(meant) == 1:
             return meant[0]
         if meant:
-            names = ", ".join(shelf.folder.name for shelf in meant)
+            names = ", ".join(shard.folder.name for shard in meant)
             raise LayerSelectError(
-                f"{given!r} means several shelves in {str(folder)!r}: give more of the name ({names})"
+                f"{given!r} means several shards in {str(folder)!r}: give more of the name ({names})"
             )
-    known = ", ".join(shelf.id for shelf in shelves)
+    known = ", ".join(shard.id for shard in shards)
     advice = f"it holds {known}" if known else "it is empty"
-    raise LayerSelectError(f"there is no shelf {given!r} in {str(folder)!r}: {advice}")
+    raise LayerSelectError(f"there is no shard {given!r} in {str(folder)!r}: {advice}")
 
 
 def _clear(folder: Path) -> None:

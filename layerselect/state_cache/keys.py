@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import LayerSelectError
 
 #: The name under which a batch may carry its :class:`BatchKeys` to the model's call.
-CARRIED = "trunk_keys"
+CARRIED = "cache_keys"
 
 _KEY_BYTES = 16
 _NO_LABEL = -100  # as torch's losses and transformers have it
@@ -124,7 +124,7 @@ def _mask(value: Tensor | None, name: str, size: int) -> np.ndarray | None:
     if value.ndim != 2 or len(value) != size:
         raise LayerSelectError(
             f"{name} is {list(value.shape)}: the store of hidden states needs one of [examples, tokens], since masks of another "
-            "form let several examples share a row (packing); turn packing off, or train with trunk='none'"
+            "form let several examples share a row (packing); turn packing off, or train with state_cache='none'"
         )
     mask = value.detach().cpu()
     if not ((mask == 0) | (mask == 1)).all():
@@ -156,7 +156,7 @@ def _refuse_packing(inputs: Mapping[str, Any]) -> None:
     if found is not None:
         raise LayerSelectError(
             f"the model is called with {found}: several examples share a row (packing), and the store of hidden states keeps them "
-            "one by one; turn packing off, or train with trunk='none'"
+            "one by one; turn packing off, or train with state_cache='none'"
         )
 
 
@@ -195,7 +195,7 @@ def _check_positions(name: str, row: np.ndarray) -> None:
     if len(row) > 1 and (np.diff(row) != 1).any():
         raise LayerSelectError(
             f"{name} start anew within a row: several examples share it (packing), and the store of hidden states keeps them one by "
-            "one; turn packing off, or train with trunk='none'"
+            "one; turn packing off, or train with state_cache='none'"
         )
 
 

@@ -93,7 +93,7 @@ def survey(
         if found[stack] is not None:
             raise LayerSelectError(
                 f"{_called(model)} runs its layers more than once in a pass, and hidden states are kept for one run alone: "
-                "call it once for each input, or train with trunk='none'"
+                "call it once for each input, or train with state_cache='none'"
             )
         found[stack] = skipping.form_of(block).hidden(output)
 
@@ -101,7 +101,7 @@ def survey(
         if not any(value is found[stack] for value in (*args, *kwargs.values())):
             raise LayerSelectError(
                 f"{_called(model)} does not hand the hidden states from block to block as they are, so they cannot be given "
-                "to it in the place of those that a block computes: train with trunk='none'"
+                "to it in the place of those that a block computes: train with state_cache='none'"
             )
 
     with ExitStack() as stack:
@@ -120,7 +120,7 @@ def survey(
         whole = call()
     if sum(state is not None for state in found) != open_stacks:
         raise LayerSelectError(
-            "some of the model's blocks below the cut do not run in every pass: train with trunk='none'"
+            "some of the model's blocks below the cut do not run in every pass: train with state_cache='none'"
         )
     states = [None if state is None else state.detach() for state in found]
     with evaluating(model), torch.inference_mode(False), torch.no_grad():
@@ -157,7 +157,7 @@ def check_padding(model: nn.Module, call: Call, given: Sequence[Tensor | None], 
         raise LayerSelectError(
             "the loss depends on padding: it asks for the first token behind padding on the left, which the model predicts from "
             "padding, and hidden states of padding are not kept; set that label to -100, pad on the right, or train with "
-            "trunk='none'"
+            "state_cache='none'"
         )
 
 
@@ -167,7 +167,7 @@ def _compare(model: nn.Module, whole: Any, skipped: Any) -> None:
     if pairs is None or not all(_close(*pair) for pair in pairs):
         raise LayerSelectError(
             f"{_called(model)} gives another output when the layers below the cut are skipped: it uses what they compute "
-            "elsewhere, too; train with trunk='none'"
+            "elsewhere, too; train with state_cache='none'"
         )
 
 

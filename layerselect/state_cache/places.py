@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from ..errors import LayerSelectError
 from . import reasons
 from .below import Below, Setting, containers_of
+from .cached import CachedStates, numerics_on
 from .fingerprint import fingerprint
-from .kept import Kept, numerics_on
 from .keys import BatchKeys
 from .passes import survey
 from .skipping import Skipping
 from .stacks import CutStack
-from .store import TrunkStore
-from .weights import TrunkWeights
+from .store import StateStore
+from .weights import WatchedWeights
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +35,15 @@ Pass = Callable[[], Any]
 
 
 class Places:
-    """The shelves of a trunk, one for each setting of the model.
+    """The shards of a state cache, one for each setting of the model.
 
     Args:
         model: the model, without what an engine puts around it.
         around: the module that the training calls.
         stacks: where the cut divides them.
-        store: of the shelves.
+        store: of the shards.
         skipping: of the blocks below.
-        facts: what is said about each shelf.
+        facts: what is said about each shard.
         held: parameters below the cut that somebody keeps from training; ``None``: nobody does, so none may train.
 
     Attributes:
@@ -55,7 +55,7 @@ class Places:
         model: nn.Module,
         around: nn.Module,
         stacks: Sequence[CutStack],
-        store: TrunkStore,
+        store: StateStore,
         skipping: Skipping,
         facts: Mapping[str, Any],
         held: Collection[nn.Parameter] | None,
@@ -66,10 +66,10 @@ class Places:
         self._above = [around, *containers_of(model, self._blocks)]
         self._held = None if held is None else frozenset(map(id, held))
         self._below: Below | None = None
-        self._weights: TrunkWeights | None = None
+        self._weights: WatchedWeights | None = None
         self._moods: reasons.Moods | None = None
         self._outside: list[nn.Module] = []
-        self._kept: list[tuple[tuple, Setting, Kept]] = []
+        self._kept: list[tuple[tuple, Setting, CachedStates]] = []
         self._fingerprints: dict[tuple, set[str]] = {}
         self._said: set[str] = set()
         self._latest: tuple[tuple, Setting] | None = None
@@ -101,7 +101,7 @@ class Places:
         )
         return self._is_closed(reason)
 
-    def find(self, inputs: Mapping[str, Any], call: Pass, batch: BatchKeys, *, trains: bool) -> Kept | None:
+    def find(self, inputs: Mapping[str, Any], call: Pass, batch: BatchKeys, *, trains: bool) -> CachedStates | None:
         """Where the states of this pass are kept; ``None`` if it has to compute.
 
         Args:
@@ -199,7 +199,7 @@ class Places:
 
     # ------------------------------------------------------------------ a new setting
 
-    def _survey(self, of_call: tuple, call: Pass, batch: BatchKeys, trains: bool) -> Kept | None:
+    def _survey(self, of_call: tuple, call: Pass, batch: BatchKeys, trains: bool) -> CachedStates | None:
         """Runs the model whole, once, to learn how it is cut."""
         try:
             seen = survey(
@@ -223,7 +223,7 @@ class Places:
         setting = self._below.setting()
         if self._is_closed(reason) or setting is None:
             return None
-        kept = Kept(self._shelf(of_call, states), [s.dtype for s in states], [s.device for s in states])
+        kept = CachedStates(self._shard(of_call, states), [s.dtype for s in states], [s.device for s in states])
         self._kept.append((of_call, setting.kept(), kept))
         del self._kept[:-_MOST]
         return kept
@@ -237,7 +237,7 @@ class Places:
             # After an exchange of modules, those of the setting that was looked at; else those of all settings.
             self._outside = [*self._outside, *new] if self._is_there(self._outside) else list(outside)
             self._below = Below(self._model, self._blocks, self._outside)
-            self._weights = TrunkWeights(self._below)
+            self._weights = WatchedWeights(self._below)
             self._moods = reasons.Moods(self._below)
         elif self._weights is not None and self._weights.changed():  # by the passes that looked
             self._kept.clear()
@@ -247,7 +247,7 @@ class Places:
         there = {id(module) for module in self._model.modules()}
         return all(id(module) in there for module in modules)
 
-    def _shelf(self, of_call: tuple, states: Sequence[Tensor]) -> Any:
+    def _shard(self, of_call: tuple, states: Sequence[Tensor]) -> Any:
         assert self._below is not None
         config = getattr(self._model, "config", None)
         facts = {
@@ -270,7 +270,7 @@ class Places:
         )  # fmt: skip
         dtype = str(states[0].dtype).removeprefix("torch.")
         name = getattr(config, "_name_or_path", "") or type(self._model).__name__
-        return self._store.shelf(found, {"model": name, **self._facts, "dtype": dtype})
+        return self._store.shard(found, {"model": name, **self._facts, "dtype": dtype})
 
     def _dropout(self) -> str:
         drops = any(isinstance(m, nn.Dropout) and m.p > 0 for block in self._blocks for m in block.modules())
@@ -300,7 +300,7 @@ def check_shapes(states: Sequence[Tensor], examples: int, masks: Sequence[Tensor
             tokens = "" if mask is None else f" of {mask.shape[1]} tokens"
             raise LayerSelectError(
                 f"the hidden states at the cut are {list(state.shape)} for {examples} examples{tokens}, so they cannot be told apart "
-                "token by token and example by example: train with trunk='none'"
+                "token by token and example by example: train with state_cache='none'"
             )
 
 

@@ -19,7 +19,7 @@ from .fingerprint import is_adapted
 
 #: Arguments that are no tensor and say nothing about hidden states below a cut.
 HARMLESS = {
-    "return_dict", "use_cache", "output_hidden_states", "output_attentions", "num_items_in_batch", "logits_to_keep", "trunk_keys",
+    "return_dict", "use_cache", "output_hidden_states", "output_attentions", "num_items_in_batch", "logits_to_keep", "cache_keys",
     "labels", "return_loss",
 }  # fmt: skip
 #: Hooks that change no numbers, by the beginning of their name.
@@ -36,7 +36,7 @@ def of_inputs(inputs: Mapping[str, Any]) -> str | None:
     for name, value in inputs.items():
         if isinstance(value, Tensor):
             if value.requires_grad and torch.is_grad_enabled() and value.is_floating_point() and name != "labels":
-                return f"{name} takes gradients, which would end at kept states"
+                return f"{name} takes gradients, which would end at cached states"
         elif name not in HARMLESS and value is not None and not isinstance(value, (bool, int, float, str, torch.dtype)):
             return f"the model is called with {name}, a {type(value).__name__}, and examples are told apart by tensors alone"
     steps = inputs.get("cache_position")

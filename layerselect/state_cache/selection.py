@@ -1,4 +1,4 @@
-"""What a selector does about a trunk: chooses the cut, keeps the layers below from training, keeps their hidden states."""
+"""What a selector does about a state cache: chooses the cut, keeps the layers below from training, keeps their hidden states."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from ..errors import LayerSelectError
 from ..layers.view import ModelView
 from ..modes.freeze import LayerFreezer
 from ..rules import Rule
+from .cache import StateCache
 from .cut import Cut
-from .store import TrunkStore
-from .trunk import Trunk
-from .worth import worth_keeping
+from .store import StateStore
+from .worth_caching import worth_caching
 
 logger = logging.getLogger(__name__)
 
-TRUNKS = ("none", "cached", "auto")
+STATE_CACHES = ("none", "cached", "auto")
+#: The name of its state in files, which keep the word of earlier versions.
+_SAVED = "trunk"
 
 
-class TrunkSelection:
-    """A selector's part of a trunk.
+class CacheSelection:
+    """A selector's part of a state cache.
 
     Args:
-        trunk: ``none``, ``cached`` or ``auto``.
+        state_cache: ``none``, ``cached`` or ``auto``.
         chosen_by, view, backend, seed: see :class:`~layerselect.state_cache.cut.Cut`.
         store: of the hidden states; ``None``: one in memory.
         mode: the selector's.
@@ -36,27 +38,27 @@ class TrunkSelection:
 
     def __init__(
         self,
-        trunk: str,
+        state_cache: str,
         chosen_by: int | str | Rule,
-        store: TrunkStore | None,
+        store: StateStore | None,
         view: ModelView,
         *,
         mode: str,
         backend: str,
         seed: int,
     ) -> None:
-        if trunk not in TRUNKS:
-            raise LayerSelectError(f"trunk={trunk!r} is none of {', '.join(map(repr, TRUNKS))}")
+        if state_cache not in STATE_CACHES:
+            raise LayerSelectError(f"state_cache={state_cache!r} is none of {', '.join(map(repr, STATE_CACHES))}")
         self._view, self._store = view, store
         self._cut: Cut | None = None
-        self._may_decline = trunk == "auto"
+        self._may_decline = state_cache == "auto"
         self._declined = False
-        self.trunk: Trunk | None = None
-        if trunk == "none":
+        self.state_cache: StateCache | None = None
+        if state_cache == "none":
             return
         if mode != "freeze":
             raise LayerSelectError(
-                f"trunk={trunk!r} needs mode='freeze', in which the layers below the cut take no gradients; here the mode is {mode!r}"
+                f"state_cache={state_cache!r} needs mode='freeze', in which the layers below the cut take no gradients; here the mode is {mode!r}"
             )
         self._cut = Cut(chosen_by, view, backend=backend, seed=seed)
 
@@ -80,24 +82,24 @@ class TrunkSelection:
         """Whether the cut is still to be chosen."""
         return self._cut is not None and self._cut.depth is None
 
-    def saw(self, scores: Tensor, status: Tensor, freezer: LayerFreezer) -> None:
+    def observe(self, scores: Tensor, status: Tensor, freezer: LayerFreezer) -> None:
         """Takes note of a step; while the cut is to be chosen, no layer is updated in it."""
         if self.watching:
             assert self._cut is not None
-            self._cut.saw(scores, status)
+            self._cut.observe(scores, status)
             freezer.drop_gradients([False] * len(freezer.active))
-        self.stand(freezer)
+        self.activate(freezer)
 
-    def stand(self, freezer: LayerFreezer) -> None:
+    def activate(self, freezer: LayerFreezer) -> None:
         """Begins to keep hidden states, if the cut is known and layers may be frozen."""
-        if not self.first_layer or self.trunk is not None or self._declined or freezer.held:
+        if not self.first_layer or self.state_cache is not None or self._declined or freezer.held:
             return
         freezer.floor = self.first_layer
         freezer.apply(freezer.active)
-        if self._may_decline and not worth_keeping(self._view.modules[: self.first_layer]):
+        if self._may_decline and not worth_caching(self._view.modules[: self.first_layer]):
             self._declined = True  # measured once, not in every step
             return
-        self.trunk = Trunk(
+        self.state_cache = StateCache(
             self._view.model,
             self.first_layer,
             self._store,
@@ -108,29 +110,29 @@ class TrunkSelection:
 
     def close(self) -> None:
         """Gives the model its layers back."""
-        if self.trunk is not None:
-            self.trunk.close()
+        if self.state_cache is not None:
+            self.state_cache.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self._cut is None else {"trunk": self._cut.state_dict()}
+        return {} if self._cut is None else {_SAVED: self._cut.state_dict()}
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Whether :meth:`load_state_dict` can take it.
 
         Raises:
             Mismatch: it is no such state.
-            LayerSelectError: the state is of a selector with a trunk, and this one has none, or the other way round.
+            LayerSelectError: the state is of a selector with a state cache, and this one has none, or the other way round.
         """
-        if ("trunk" in state) != (self._cut is not None):
+        if (_SAVED in state) != (self._cut is not None):
             raise LayerSelectError(
                 "the selector state was saved "
-                + ("with" if "trunk" in state else "without")
-                + " a cached trunk, and this selector has "
-                + ("none" if "trunk" in state else "one")
+                + ("with" if _SAVED in state else "without")
+                + " a state cache, and this selector has "
+                + ("none" if _SAVED in state else "one")
             )
         if self._cut is not None:
-            self._cut.check_state(state["trunk"], "trunk")
+            self._cut.check_state(state[_SAVED], _SAVED)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self._cut is not None:
-            self._cut.load_state_dict(state["trunk"])
+            self._cut.load_state_dict(state[_SAVED])

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from ..rules.suppression import evaluating
-from .kept import numerics_on
+from .cached import numerics_on
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class _Forward:
                 if self.form is None:
                     raise LayerSelectError(
                         f"{self._name} of {type(self.block).__name__} returns {type(output).__name__}, not hidden states, so they "
-                        "cannot be kept: train with trunk='none'"
+                        "cannot be kept: train with state_cache='none'"
                     )
             return output
         hidden = given[self._stack]

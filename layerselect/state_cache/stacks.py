@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..distributed.sharding import is_spread
+from ..distributed.sharding import is_sharded
 from ..errors import LayerSelectError
 from ..layers.stacks import find_stacks
 
@@ -66,9 +66,9 @@ def check_model(model: nn.Module) -> None:
     Raises:
         LayerSelectError: the model's engine does not stand layers that are skipped.
     """
-    if any(map(is_spread, model.parameters())):
+    if any(map(is_sharded, model.parameters())):
         raise LayerSelectError(
-            "the parameters are sharded, and processes that skip layers would wait for those that do not: train with trunk='none'"
+            "the parameters are sharded, and processes that skip layers would wait for those that do not: train with state_cache='none'"
         )
     for module in (model, *model.modules()):
         refuse_compiled(module)
@@ -85,7 +85,7 @@ def refuse_compiled(module: nn.Module, *, compiling: bool = False) -> None:
         or vars(module).get("_compiled_call_impl") is not None
     ):
         raise LayerSelectError(
-            "the model is compiled, and layers that are skipped would compile it again: train with trunk='none'"
+            "the model is compiled, and layers that are skipped would compile it again: train with state_cache='none'"
         )
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from ..errors import LayerSelectError
 from ..utils.sizes import parse_bytes
-from .backing import Backing
-from .shelf import Shelf
-from .shelf_folder import SHELF_NAME, open_shelf
+from .shard import CacheShard
+from .shard_folder import SHELF_NAME, open_shard
+from .storage import CacheStorage
 
-__all__ = ["PRECISIONS", "Shelf", "TrunkStore", "default_folder"]
+__all__ = ["PRECISIONS", "CacheShard", "StateStore", "default_folder"]
 
 PRECISIONS = ("exact", "half")
 
@@ -23,12 +23,12 @@ def default_folder() -> Path:
     """Where the store is unless the caller says otherwise: in the user's cache folder."""
     own = os.environ.get("LAYERSELECT_CACHE")
     if own:
-        return Path(own).expanduser() / "trunk"
+        return Path(own).expanduser() / "states"
     caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "layerselect" / "trunk"
+    return (Path(caches) if caches else Path.home() / ".cache") / "layerselect" / "states"
 
 
-class TrunkStore:
+class StateStore:
     """Keeps hidden states by fingerprint (which model, cut where) and key (which example).
 
     Nothing is ever evicted: an epoch reads everything once, so whatever was dropped would be the next to be needed.
@@ -36,7 +36,7 @@ class TrunkStore:
     Args:
         folder: every entry is also written here, and found again by later runs and other processes. ``None``: what does not
             fit into memory goes to a temporary folder, which is removed at the end.
-        memory: bytes of tensors held in memory at most, by all shelves together: a number, or one with a unit ("2GB"). 0
+        memory: bytes of tensors held in memory at most, by all shards together: a number, or one with a unit ("2GB"). 0
             holds nothing.
         precision: ``"exact"`` keeps every bit. ``"half"`` keeps float16, but an entry with a number too large for it exactly.
 
@@ -50,18 +50,18 @@ class TrunkStore:
         if precision not in PRECISIONS:
             raise LayerSelectError(f"precision={precision!r} is unknown: give one of {', '.join(PRECISIONS)}")
         self.precision = precision
-        self._backing = Backing(
+        self._storage = CacheStorage(
             None if folder is None else Path(folder).expanduser(), parse_bytes(memory, "memory", least=0)
         )
-        self._shelves: dict[str, Shelf] = {}
+        self._shards: dict[str, CacheShard] = {}
         self._lock = threading.Lock()
 
-    def shelf(self, fingerprint: str, facts: Mapping[str, Any]) -> Shelf:
+    def shard(self, fingerprint: str, facts: Mapping[str, Any]) -> CacheShard:
         """The entries of one fingerprint. The same object for the same fingerprint, until it is closed.
 
         Args:
             fingerprint: 8 to 128 lower-case hexadecimal digits.
-            facts: what people and reports want to know about the shelf, as JSON values: model, cut, layers, dtype.
+            facts: what people and reports want to know about the shard, as JSON values: model, cut, layers, dtype.
 
         Raises:
             ValueError: a fingerprint of another kind.
@@ -71,48 +71,48 @@ class TrunkStore:
         if "-" in fingerprint or not SHELF_NAME.fullmatch(name):
             raise ValueError(f"a fingerprint is 8 to 128 lower-case hexadecimal digits, not {fingerprint!r}")
         with self._lock:
-            shelf = self._shelves.get(name)
-            if shelf is not None and not shelf.closed:
-                return shelf
+            shard = self._shards.get(name)
+            if shard is not None and not shard.closed:
+                return shard
             if self.folder is not None:
                 try:
-                    open_shelf(self.folder / name, fingerprint, facts)
+                    open_shard(self.folder / name, fingerprint, facts)
                 except OSError as error:
-                    self._backing.stop_writing(error)
-            shelf = self._shelves[name] = Shelf(self._backing, name, half=half)
-            return shelf
+                    self._storage.stop_writing(error)
+            shard = self._shards[name] = CacheShard(self._storage, name, half=half)
+            return shard
 
     @property
     def folder(self) -> Path | None:
         """The folder that was given."""
-        return self._backing.folder
+        return self._storage.folder
 
     @property
     def memory(self) -> int:
         """Bytes of tensors held in memory at most."""
-        return self._backing.memory
+        return self._storage.memory
 
     @property
     def bytes_in_memory(self) -> int:
-        """Bytes of tensors held in memory now, by all shelves together."""
-        return self._backing.bytes_in_memory
+        """Bytes of tensors held in memory now, by all shards together."""
+        return self._storage.bytes_in_memory
 
     @property
-    def shelves(self) -> list[Shelf]:
+    def shards(self) -> list[CacheShard]:
         """Those that were asked for and are not closed."""
         with self._lock:
-            return [shelf for shelf in self._shelves.values() if not shelf.closed]
+            return [shard for shard in self._shards.values() if not shard.closed]
 
     def close(self) -> None:
-        """Closes the shelves and removes the temporary folder. May be called twice."""
+        """Closes the shards and removes the temporary folder. May be called twice."""
         with self._lock:
-            shelves = list(self._shelves.values())
-            self._shelves.clear()
-        for shelf in shelves:
-            shelf.close()
-        self._backing.close()
+            shards = list(self._shards.values())
+            self._shards.clear()
+        for shard in shards:
+            shard.close()
+        self._storage.close()
 
-    def __enter__(self) -> TrunkStore:
+    def __enter__(self) -> StateStore:
         return self
 
     def __exit__(self, *exc_info: Any) -> None:

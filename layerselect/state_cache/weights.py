@@ -17,7 +17,7 @@ _SAMPLED = 16
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class TrunkWeights:
+class WatchedWeights:
     """Knows whether the tensors before a cut are those that were hashed.
 
     Args:
@@ -76,7 +76,7 @@ class TrunkWeights:
         switched = self.is_switched(tensor)
         raise LayerSelectError(
             f"{self.name_of(tensor)} trains and stands below the cut, so hidden states would be out of date at once: "
-            "freeze it, or train with trunk='none'"
+            "freeze it, or train with state_cache='none'"
             + (" (peft's set_adapter() and disable_adapter() switch the gradients of adapters on)" if switched else "")
         )
 

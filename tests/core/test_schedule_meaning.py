@@ -146,7 +146,7 @@ def test_rules_that_read_no_scores_are_never_probed_and_never_late(interval, lag
 
 @pytest.mark.parametrize("on_freeze", ["keep", "reset"])
 def test_optimizer_memory(on_freeze):
-    """Kept, it grows with every layer that ever trained; reset, it is that of the layers that train on."""
+    """CachedStates, it grows with every layer that ever trained; reset, it is that of the layers that train on."""
     rows = Run(14, "topk:k=2", probe_every=4, lag=1, on_freeze=on_freeze).rows
     ever: set[int] = set()
     for step, row in enumerate(rows[:-1]):

@@ -88,7 +88,7 @@ STEP_PATHS = {
     "History": {"expect"},
     "_Copy": {"__init__"},
     "SeveralDevicesCore": {"step", "launches", "written", "unmeasured"},
-    "SpreadSums": {"add_up", "_communicate"},
+    "ShardedSums": {"add_up", "_communicate"},
     "_MeshSums": {"add_up"},
     "CostMeter": {
         "_on_model",
@@ -152,7 +152,9 @@ def test_files_of_a_step_call_nothing_that_waits(name: str):
         assert waiting_calls(function) == [], function.name
 
 
-@pytest.mark.parametrize("name", ["modes/input_gradients.py", "modes/selective_checkpoint.py", "modes/checkpointing.py"])
+@pytest.mark.parametrize(
+    "name", ["modes/input_gradients.py", "modes/selective_checkpoint.py", "modes/checkpointing.py"]
+)
 def test_forward_passes_of_mode_freeze_call_nothing_that_waits(name: str):
     tree = ast.parse((ROOT / "layerselect" / name).read_text())
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
@@ -173,9 +175,9 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("History", "check_state"), ("Mirror", "check_state"),
         # Asked only by a process that has no gradient at all.
         ("CudaCore", "_others_have_gradients"),
-        ("SpreadSums", "__init__"), ("SpreadSums", "of"), ("_MeshSums", "over"),
+        ("ShardedSums", "__init__"), ("ShardedSums", "of"), ("_MeshSums", "over"),
         # Where the gradients are kept on the host, which has them to wait for.
-        ("SpreadSums", "_communicate_elsewhere"),
+        ("ShardedSums", "_communicate_elsewhere"),
         # Gating by the host, which knows the selection or is waiting for it anyway; only a step with a closure forgets.
         *(("Gate", name) for name in ("__init__", "close", "_before_closure", "_set_aside", "_start_fused_momentum",
                                       "_forget")),

@@ -46,7 +46,7 @@ def whole_gradient(number: int) -> Tensor:
     return torch.randn(SPREAD[number][0], generator=generator) * 3.0**number
 
 
-def spread_parameters() -> list[nn.Parameter]:
+def sharded_parameters() -> list[nn.Parameter]:
     line, square = init_device_mesh("cpu", (4,)), init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))
     parameters = []
     for number, (shape, placements) in enumerate(SPREAD):
@@ -71,11 +71,11 @@ def sums(folder: Path) -> list[Tensor]:
     """Of the host in both backends, and of a device."""
     found = []
     for backend in ("native", "torch"):
-        parameters = spread_parameters()
+        parameters = sharded_parameters()
         capture = StepCapture(parameters, GROUPS, backend)
         assert capture.finish() == [0, 1, 2, 3]
         found.append(capture.sqnorms.clone())
-    core = CudaCore(spread_parameters(), GROUPS, 4, score="rms", capture="step")
+    core = CudaCore(sharded_parameters(), GROUPS, 4, score="rms", capture="step")
     assert core.step({"kind": "all"}, [True] * 4)
     assert core.launches == 2
     by_parameter = torch.zeros(NUMBER, dtype=torch.float64)
@@ -85,7 +85,7 @@ def sums(folder: Path) -> list[Tensor]:
 
 
 def no_gradients(folder: Path) -> None:
-    parameters = spread_parameters()
+    parameters = sharded_parameters()
     parameters[UNFINISHED].grad = None  # which to finish takes all processes, as every operation on it does
     if dist.get_rank() != 2:
         for parameter in parameters:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from layerselect import FastSelector, LayerSelectError
-from layerselect.distributed.sharding import is_spread
+from layerselect.distributed.sharding import is_sharded
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
@@ -102,7 +102,7 @@ def before_fully_shard(folder: Path) -> list[torch.Tensor]:
         wrap("fsdp2", model)
         refuses("the optimizer lacks 39 of the 39", lambda: selector.attach(early))  # noqa: B023
         parameters = selector.trainable_parameters()
-        assert all(map(is_spread, parameters)) and selector.capture == "step"
+        assert all(map(is_sharded, parameters)) and selector.capture == "step"
         optimizer = torch.optim.SGD(parameters, lr=0.1)
         selector.attach(optimizer)
         masks.append([])
@@ -120,13 +120,13 @@ def gathered_parameters(folder: Path) -> None:
     model = wrap("fsdp2", plain())
     with torch.no_grad():
         loss_of(model, 0)
-    assert not is_spread(model.embed.weight)
+    assert not is_sharded(model.embed.weight)
     selector = FastSelector(model)
-    assert all(map(is_spread, selector.trainable_parameters()))
+    assert all(map(is_sharded, selector.trainable_parameters()))
     parameters = selector.trainable_parameters()
     model.set_reshard_after_backward(False)
     loss_of(model, 0).backward()
-    assert not is_spread(model.embed.weight)
+    assert not is_sharded(model.embed.weight)
     selector.step()
     assert all(a is b for a, b in zip(parameters, selector.trainable_parameters(), strict=True))
 

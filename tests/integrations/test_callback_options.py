@@ -27,9 +27,9 @@ WRONG = {
     "capture": ["forward", 1],
     "backend": ["triton", 0],
     "seed": [None, 1.5, "0"],
-    "trunk": ["keep", True],
+    "state_cache": ["keep", True],
     "cut": [-2, "-2", None, 0.5, "topk:n=3", "cost-awar"],
-    "trunk_store": ["states", 1],
+    "state_cache_store": ["states", 1],
     "history": [-1, 1.5, None, True],
 }
 BOTH = pytest.mark.parametrize("form", ["keywords", "mapping"])
@@ -74,7 +74,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(form, options, sentence):
     "options",
     [
         {"mode": "gate", "on_freeze": "reset"},
-        {"mode": "observe", "trunk": "cached"},
+        {"mode": "observe", "state_cache": "cached"},
     ],
 )
 def test_what_has_no_meaning_together_is_refused(form, options):
@@ -110,8 +110,8 @@ def test_what_a_selector_takes_is_taken(form):
     """What the checks accept builds a selector."""
     options = {
         "rule": "topk:k=2", "layers": r"blocks\.\d+", "score": "rms", "mode": "freeze", "interval": 2, "warmup": 1, "probe_every": 0,
-        "lag": None, "on_freeze": "reset", "capture": "step", "backend": "torch", "seed": 7, "trunk": "none", "cut": "3",
-        "trunk_store": None, "history": 16,
+        "lag": None, "on_freeze": "reset", "capture": "step", "backend": "torch", "seed": 7, "state_cache": "none", "cut": "3",
+        "state_cache_store": None, "history": 16,
     }  # fmt: skip
     assert set(options) == set(NAMES)
     callback = make(form, **options)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from layerselect import LayerSelectError
 from layerselect.models.adapters import AdapterConfig, add_adapter
-from layerselect.models.demo import build_demo_classifier, build_demo_writer
-from layerselect.models.load import PAIR_SEPARATOR, load_classifier, load_writer, model_identity
+from layerselect.models.demo import build_demo_causal_lm, build_demo_classifier
+from layerselect.models.load import PAIR_SEPARATOR, load_causal_lm, load_classifier, model_identity
 from layerselect.state_cache.stacks import stacks_at
 from layerselect.tasks.text.formats import InputFormat
 
@@ -38,7 +38,7 @@ def test_a_decoder_gets_a_padding_token_and_a_separator(llama_folder):
 
 
 def test_a_writer_is_the_language_model_itself(llama_folder):
-    loaded = load_writer(llama_folder)
+    loaded = load_causal_lm(llama_folder)
     assert type(loaded.model).__name__ == "LlamaForCausalLM"
     assert loaded.fresh == []
     assert loaded.writes
@@ -75,7 +75,7 @@ def _headless(folder):
 )
 def test_what_cannot_write_is_refused_in_one_sentence(tmp_path, make, words):
     with pytest.raises(LayerSelectError, match=words) as caught:
-        load_writer(make(tmp_path))
+        load_causal_lm(make(tmp_path))
     assert "--head classifier" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -175,7 +175,7 @@ def test_the_demo_writer_is_the_same_every_time_and_knows_the_labels():
     made = []
     for _ in range(2):
         torch.manual_seed(3)
-        made.append(build_demo_writer(["a b a b"], ["fluency", "not clear"]))
+        made.append(build_demo_causal_lm(["a b a b"], ["fluency", "not clear"]))
     assert made[0].tokenizer.tokenize("fluency, not clear") == ["fluency", "[UNK]", "not", "clear"]
     first, second = (m.model.state_dict() for m in made)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -212,7 +212,7 @@ def test_weights_are_not_halved_on_the_way_to_evaluation(tmp_path):
         RwkvConfig(hidden_size=16, attention_hidden_size=16, num_hidden_layers=4, vocab_size=512, rescale_every=1)
     ).save_pretrained(tmp_path)
     tiny_intent.tokenizer().save_pretrained(tmp_path)
-    model = load_writer(tmp_path).model
+    model = load_causal_lm(tmp_path).model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for training in (True, False):
         model.train(training)

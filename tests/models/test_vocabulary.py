@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.models.load import load_classifier, load_writer
+from layerselect.models.load import load_causal_lm, load_classifier
 from layerselect.models.vocabulary import cover_tokens, embedding_rows, grow
 from layerselect.tasks.intent import IntentConfig, Predictor, run_intent
 from transformers import AutoTokenizer
@@ -55,7 +55,7 @@ def test_a_writer_without_an_end_token_takes_the_one_of_its_configuration(change
     folder = change(_without("eos_token"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": [3, 2]}))
-    loaded = load_writer(folder)
+    loaded = load_causal_lm(folder)
     assert loaded.tokenizer.eos_token_id == 3
 
 
@@ -73,7 +73,7 @@ def test_words_without_an_embedding_start_as_the_mean_of_the_others_wherever(cha
     rows = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        loaded = load_writer(folder) if writes else load_classifier(folder, ["a", "b"], multi_label=False)
+        loaded = load_causal_lm(folder) if writes else load_classifier(folder, ["a", "b"], multi_label=False)
         before = embedding_rows(loaded.model)
         ids = loaded.tokenizer("a zork")["input_ids"]
         cover_tokens(loaded.model, loaded.tokenizer, [ids], "m")

@@ -38,6 +38,8 @@ def test_layer_card_puts_adapters_where_the_card_says():
 def test_kept_states_are_computed_once():
     losses, selector = load_example("kept_states").train(epochs=4, examples=128)
     assert losses[-1] < 0.95 * losses[0]
-    assert selector.cut == 4 and selector.trunk is not None
+    assert selector.cut == 4 and selector.state_cache is not None
     # 128 examples, of which one at most is drawn twice.
-    assert 120 < selector.trunk.filled <= 128 and selector.trunk.filled + selector.trunk.read == 4 * 128
+    assert (
+        120 < selector.state_cache.filled <= 128 and selector.state_cache.filled + selector.state_cache.read == 4 * 128
+    )

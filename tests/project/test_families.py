@@ -10,7 +10,7 @@ from families import table
 from families.small import OPTIONS, families, kind, save
 from families.trial import TASKS
 from layerselect.models.adapters import AdapterConfig, add_adapter
-from layerselect.models.load import load_writer
+from layerselect.models.load import load_causal_lm
 from layerselect.models.saved_adapter import load_adapted, save_adapted
 from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING
@@ -41,7 +41,7 @@ def test_a_folder_of_a_family_is_one(tmp_path, family, what):
 
 def test_an_adapter_is_what_its_file_holds_whatever_peft_makes_of_the_names(tmp_path):
     save("laguna", tmp_path / "model")
-    loaded = load_writer(tmp_path / "model")
+    loaded = load_causal_lm(tmp_path / "model")
     model = add_adapter(loaded, AdapterConfig(rank=2, dropout=0.0))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -50,7 +50,7 @@ def test_an_adapter_is_what_its_file_holds_whatever_peft_makes_of_the_names(tmp_
     save_adapted(tmp_path / "adapter", model, loaded.tokenizer, task="intent", base_model=str(tmp_path / "model"), kind="lora",
                  fingerprint="", more={})  # fmt: skip
     meta = {"adapter": "lora", "base_model": str(tmp_path / "model"), "identity": _identity(tmp_path)}
-    again = load_adapted(tmp_path / "adapter", meta, load_writer)
+    again = load_adapted(tmp_path / "adapter", meta, load_causal_lm)
     ids = torch.arange(5, 15)[None]
     with torch.no_grad():
         assert torch.equal(model.eval()(input_ids=ids).logits, again.eval()(input_ids=ids).logits)

@@ -115,7 +115,9 @@ def test_circles_are_found():
 
 def test_the_library_needs_none_of_the_application_packages():
     """In a process in which they cannot be imported. `make check-install` does the same where they are not installed."""
-    library = sorted(m for m in MODULES if room(m).partition(".")[0] not in APPLICATION | {"integrations"} and m not in DOORS)
+    library = sorted(
+        m for m in MODULES if room(m).partition(".")[0] not in APPLICATION | {"integrations"} and m not in DOORS
+    )
     program = """
 import importlib, sys
 class Nowhere:

@@ -125,7 +125,7 @@ def test_same_bits_in_any_order_and_no_race(emulator: Emulator, num_layers: int)
         check(selector, scores, status, (base, {**options, "costs": costs, "budget": budget}))
 
 
-def test_between_two_selections_share_and_cost_stand(emulator: Emulator):
+def test_between_two_selections_share_and_cost_activate(emulator: Emulator):
     """And the budget costs no launch: the norms, the rule and the cut are one."""
     rng = np.random.default_rng(5)
     layers = 5

@@ -84,7 +84,7 @@ def test_what_comes_from_a_corpus_is_escaped():
     assert "13 documents &lt;leak&gt;" in text
 
 
-def test_the_confusion_matrix_and_the_floors_are_there():
+def test_the_confusion_matrix_and_the_baselines_are_there():
     page = Page(render(make()))
     words = " ".join(page.text.split())
     assert "true \\ predicted clarity <b>style</b> clarity 1 0 <b>style</b> 1 1" in words

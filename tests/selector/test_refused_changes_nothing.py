@@ -162,4 +162,4 @@ def test_a_broken_file_is_read_or_refused_in_one_sentence(kind: SavedKind, right
             refused += 1
             assert "\n" not in str(refusal) and 0 < len(str(refusal)) < 2000
             str(refusal).encode()
-    assert refused or kind.name in ("trainer checkpoint", "shelf")  # which are told about in other words
+    assert refused or kind.name in ("trainer checkpoint", "shard")  # which are told about in other words

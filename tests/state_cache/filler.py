@@ -1,10 +1,10 @@
-"""Fills a shelf with entries that take a while to write, and reads it back, each in a process of its own if need be."""
+"""Fills a shard with entries that take a while to write, and reads it back, each in a process of its own if need be."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from layerselect.state_cache.store import TrunkStore
+from layerselect.state_cache.store import StateStore
 from torch import Tensor
 
 from tests.state_cache.entries import FACTS, FINGERPRINT, key_of, numbered, same
@@ -19,19 +19,19 @@ def large(number: int) -> tuple[Tensor, ...]:
 
 def fill(folder: Path, rounds: int) -> None:
     """Writes the entries 0 to ``COUNT - 1``, ``rounds`` times."""
-    with TrunkStore(folder, memory=0) as store:
-        shelf = store.shelf(FINGERPRINT, FACTS)
+    with StateStore(folder, memory=0) as store:
+        shard = store.shard(FINGERPRINT, FACTS)
         for _ in range(rounds):
             for number in range(COUNT):
-                shelf.put(key_of(number), large(number))
+                shard.put(key_of(number), large(number))
 
 
 def read_all(folder, make=numbered, count=COUNT) -> list[bool]:
     """For each entry, whether it is there. It fails on a wrong one."""
-    with TrunkStore(folder, memory=0) as store:
-        shelf = store.shelf(FINGERPRINT, FACTS)
-        found = [shelf.get(key_of(number)) for number in range(count)]
-        assert shelf.damaged == 0
+    with StateStore(folder, memory=0) as store:
+        shard = store.shard(FINGERPRINT, FACTS)
+        found = [shard.get(key_of(number)) for number in range(count)]
+        assert shard.damaged == 0
     assert all(parts is None or same(parts, make(number)) for number, parts in enumerate(found))
     return [parts is not None for parts in found]
 

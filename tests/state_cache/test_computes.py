@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.state_cache import Trunk
+from layerselect.state_cache import StateCache
 from torch import nn
 
 from tests.helpers.models import hugging_face
@@ -73,28 +73,28 @@ def test_hooks_of_others(hook: Callable[[nn.Module], object], first: bool, caplo
     expected = logits(plainly)
     handles.pop().remove()
     assert not torch.equal(expected, unhooked)
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         if not first:
             assert torch.equal(logits(model), unhooked)
         handles.append(hook(model))
         for _ in range(2):
             assert torch.equal(logits(model), expected)
-        assert (trunk.filled, trunk.read) == (0 if first else 3, 0)
+        assert (state_cache.filled, state_cache.read) == (0 if first else 3, 0)
         handles.pop().remove()
         for _ in range(2):
             assert torch.equal(logits(model), unhooked)
-        assert trunk.read == (3 if first else 6)
+        assert state_cache.read == (3 if first else 6)
     assert caplog.text.count("hidden states are computed as without a store where the hook") == 1
 
 
 def test_hooks_that_change_nothing():
     model = adapted()
     model.enable_input_require_grads()
-    with Trunk(model, CUT) as trunk, torch.no_grad():
+    with StateCache(model, CUT) as state_cache, torch.no_grad():
         model(**given(), output_hidden_states=True)  # which hooks transformers' own in
         logits(model)
         logits(model)
-        assert (trunk.filled, trunk.read) == (3, 3)
+        assert (state_cache.filled, state_cache.read) == (3, 3)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -105,7 +105,7 @@ def test_noise_on_the_embedding_goes_on(first: bool):
     losses = []
     for kept in (True, False):
         model = adapted().train()
-        trunk = Trunk(model, CUT) if kept else None
+        state_cache = StateCache(model, CUT) if kept else None
         embedding = model.get_input_embeddings()
         found = []
         if not first:
@@ -119,16 +119,16 @@ def test_noise_on_the_embedding_goes_on(first: bool):
         handle.remove()
         del embedding.neftune_noise_alpha
         found += [model(**given()).loss for _ in range(2)]
-        if trunk is not None:
-            assert trunk.filled == 3
-            trunk.close()
+        if state_cache is not None:
+            assert state_cache.filled == 3
+            state_cache.close()
         losses.append(torch.stack(found).tolist())
     assert losses[0] == losses[1] and len(set(losses[0][-4:-1])) == 3 - 1
 
 
 def test_the_training_mode_that_a_computing_pass_is_in_stays():
     model = adapted(lora_dropout=0.5).train()
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         model(**given(), use_cache=True)
         assert all(module.training for module in model.modules())
         with pytest.raises(IndexError):
@@ -137,11 +137,11 @@ def test_the_training_mode_that_a_computing_pass_is_in_stays():
 
 
 def test_vectors_that_train_outside_the_model():
-    """A soft prompt of one's own: kept states would cut its gradient off."""
+    """A soft prompt of one's own: cached states would cut its gradient off."""
     gradients = []
     for kept in (True, False):
         model = adapted()
-        trunk = Trunk(model, CUT) if kept else None
+        state_cache = StateCache(model, CUT) if kept else None
         with torch.no_grad():
             model(**given())
         embedded = model.get_input_embeddings()(given()["input_ids"]).detach().requires_grad_(True)
@@ -149,8 +149,8 @@ def test_vectors_that_train_outside_the_model():
             inputs_embeds=embedded, labels=given()["labels"], attention_mask=given()["attention_mask"]
         ).loss.backward()
         gradients.append(embedded.grad)
-        if trunk is not None:
-            trunk.close()
+        if state_cache is not None:
+            state_cache.close()
     assert gradients[1].any() and torch.equal(*gradients)
 
 
@@ -158,21 +158,21 @@ def test_embeddings_that_are_given():
     model, plainly = adapted(), adapted()
     embedded = model.get_input_embeddings()(given()["input_ids"]).detach()
     batch = {"inputs_embeds": embedded, "attention_mask": given()["attention_mask"]}
-    with Trunk(model, CUT) as trunk, torch.no_grad():
+    with StateCache(model, CUT) as state_cache, torch.no_grad():
         for scale in (1.0, 2.0, 1.0):
             scaled = {**batch, "inputs_embeds": embedded * scale}
             assert torch.equal(logits(model, scaled), logits(plainly, scaled))
-        assert (trunk.filled, trunk.read) == (6, 3)
+        assert (state_cache.filled, state_cache.read) == (6, 3)
 
 
 def test_adapters_by_example():
     plainly, model = adapted(), adapted()
     names = ["default", "reference", "__base__"]
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         logits(model)
         for order in (names, names[::-1]):
             assert torch.equal(logits(model, adapter_names=order), logits(plainly, adapter_names=order))
-        assert trunk.filled == 3
+        assert state_cache.filled == 3
 
 
 @pytest.mark.parametrize("kind", ["prompt", "prefix", "p-tuning"])
@@ -191,15 +191,15 @@ def test_virtual_tokens(kind: str, caplog):
     plainly, model = build(), build()
     losses, references = [], []
     for one in (plainly, model):
-        trunk = Trunk(one, CUT) if one is model else None
+        state_cache = StateCache(one, CUT) if one is model else None
         for _ in range(2):
             loss = one(**given()).loss
             loss.backward()
             losses.append(loss.item())
             with torch.no_grad(), one.disable_adapter():
                 references.append(one(**given()).loss.item())
-        if trunk is not None:
-            trunk.close()
+        if state_cache is not None:
+            state_cache.close()
     assert losses[:2] == losses[2:] and references[:2] == references[2:]
     for one, other in zip(plainly.parameters(), model.parameters(), strict=True):
         assert (one.grad is None) == (other.grad is None) and (one.grad is None or torch.equal(one.grad, other.grad))
@@ -240,13 +240,13 @@ def test_norms_over_the_batch(caplog):
     """While they train, they take the batch's statistics, and their own move."""
     plainly, model = stack(), stack()
     batches = [torch.randint(0, 64, (3, 5)) for _ in range(2)]
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         for mode in (True, False, True, False):
             for tokens in batches:
                 assert torch.equal(model.train(mode)(tokens), plainly.train(mode)(tokens))
-        assert trunk.filled == 12
+        assert state_cache.filled == 12
         assert torch.equal(model(batches[0]), plainly(batches[0]))
-        assert trunk.read == 3
+        assert state_cache.read == 3
     assert "blocks.0.norm trains, so it normalises by the batch" in caplog.text
 
 
@@ -257,7 +257,7 @@ def test_layers_that_are_left_out_at_random(caplog):
         for module in one.modules():
             module.training = not isinstance(module, nn.BatchNorm1d)
         one.layerdrop = 0.5
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         for seed in range(4):
             found = []
             for one in (plainly, model):
@@ -269,7 +269,7 @@ def test_layers_that_are_left_out_at_random(caplog):
 
 def test_layers_that_run_twice_are_refused():
     model = stack(times=2).eval()
-    with Trunk(model, CUT), pytest.raises(LayerSelectError, match="runs its layers more than once in a pass"):
+    with StateCache(model, CUT), pytest.raises(LayerSelectError, match="runs its layers more than once in a pass"):
         model(torch.randint(0, 64, (3, 5)))
 
 
@@ -285,7 +285,7 @@ def test_rotary_embeddings_that_follow_the_batch(caplog):
 
     plainly, model = build(), build()
     tokens = torch.randint(3, 64, (2, 20))
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         for length in (6, 20, 6, 12):
             assert torch.equal(logits(model, of(tokens[:, :length])), logits(plainly, of(tokens[:, :length])))
     assert "depend on the longest example of the batch" in caplog.text
@@ -297,19 +297,19 @@ def of(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def test_a_forward_that_was_replaced():
     plainly, model = adapted(), adapted()
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         logits(model)
         for one in (plainly, model):
             block = base(one).layers[0]
             forward = block.forward
             block.forward = lambda *args, forward=forward, **kwargs: forward(*args, **kwargs) * 1.5
         assert torch.equal(logits(model), logits(plainly))
-        assert trunk.read == 0
+        assert state_cache.read == 0
 
 
 def test_an_adapter_that_is_switched_on_is_computed_without_gradients_and_refused_with_them():
     plainly, model = adapted(), adapted()
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         logits(model)
         for one in (plainly, model):
             one.set_adapter("reference")
@@ -324,7 +324,7 @@ def test_an_adapter_that_is_switched_on_is_computed_without_gradients_and_refuse
 def test_a_pass_that_remembers_nothing_says_so(as_tuple: bool):
     model = adapted()
     batch = {"input_ids": given()["input_ids"][:1]}
-    with Trunk(model, CUT), torch.no_grad():
+    with StateCache(model, CUT), torch.no_grad():
         output = model(**batch, return_dict=not as_tuple)
         memory = output[1] if as_tuple else output.past_key_values
         with pytest.raises(LayerSelectError, match="pass use_cache=True to the first pass"):
@@ -338,7 +338,7 @@ def test_generation_in_the_middle_of_a_step():
     prompt = {"input_ids": given()["input_ids"][:1, :4], "attention_mask": torch.ones(1, 4, dtype=torch.int64)}
     ends = []
     for one in (plainly, model):
-        trunk = Trunk(one, CUT, held=()) if one is model else None
+        state_cache = StateCache(one, CUT, held=()) if one is model else None
         loss = one(**given()).loss
         found = []
         for use_cache in (True, False):
@@ -351,14 +351,14 @@ def test_generation_in_the_middle_of_a_step():
         loss.backward()
         above = base(one).layers[CUT].mlp.up_proj.lora_B["default"].weight
         ends.append((torch.cat(found), above.grad))
-        if trunk is not None:
-            trunk.close()
+        if state_cache is not None:
+            state_cache.close()
     assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 
 
 def test_a_model_that_is_compiled_in_place_is_refused():
     model = adapted()
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         logits(model)
         model.compile(backend="eager")
         with pytest.raises(LayerSelectError, match="the model is compiled"):
@@ -368,7 +368,7 @@ def test_a_model_that_is_compiled_in_place_is_refused():
 def test_copies_and_saved_models_compute(tmp_path: Path):
     model, plainly = adapted(), adapted()
     expected = logits(plainly)
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         logits(model)
         torch.save(model, tmp_path / "model.pt")
         averaged = torch.optim.swa_utils.AveragedModel(model)
@@ -377,7 +377,7 @@ def test_copies_and_saved_models_compute(tmp_path: Path):
         for other in (copied, averaged.module, plainly):
             base(other).layers[0].mlp.up_proj.base_layer.weight.data.mul_(2.0)
         assert torch.equal(logits(copied), logits(plainly)) and torch.equal(logits(averaged.module), logits(plainly))
-        assert (trunk.filled, trunk.read) == (3, 0)
+        assert (state_cache.filled, state_cache.read) == (3, 0)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -387,7 +387,7 @@ def test_checkpointing_with_a_reference_pass_in_the_middle(reentrant: bool):
         model = adapted().train()
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-        trunk = Trunk(model, CUT) if kept else None
+        state_cache = StateCache(model, CUT) if kept else None
         found = []
         for _ in range(2):
             loss = model(**given()).loss
@@ -397,9 +397,9 @@ def test_checkpointing_with_a_reference_pass_in_the_middle(reentrant: bool):
             loss.backward()
             found += [p.grad for p in model.parameters() if p.grad is not None]
             model.zero_grad()
-        if trunk is not None:
-            assert (trunk.filled, trunk.read) == (6, 6)
-            trunk.close()
+        if state_cache is not None:
+            assert (state_cache.filled, state_cache.read) == (6, 6)
+            state_cache.close()
         ends.append(found)
     assert len(ends[0]) == len(ends[1]) > 10
     assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
@@ -410,13 +410,13 @@ def test_autocast_around_the_first_pass_leaves_its_gradients():
     gradients = []
     for kept in (True, False):
         model = adapted()
-        trunk = Trunk(model, CUT) if kept else None
+        state_cache = StateCache(model, CUT) if kept else None
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(**given()).loss
         loss.backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-        if trunk is not None:
-            assert trunk.filled == 3
-            trunk.close()
+        if state_cache is not None:
+            assert state_cache.filled == 3
+            state_cache.close()
     assert len(gradients[0]) == len(gradients[1]) > 0
     assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))

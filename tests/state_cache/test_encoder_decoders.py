@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from layerselect.layers.find import layer_modules
-from layerselect.state_cache import Trunk
+from layerselect.state_cache import StateCache
 from torch import Tensor, nn
 
 from tests.helpers.models import VOCABULARY, hugging_face
@@ -93,7 +93,7 @@ def test_any_padding(name: str, cut: int, side: str, decoder: str):
     """Every epoch pads both sides further; the losses are those without a store, and so are the gradients."""
     sources, targets = rows(1, (5, 9, 7, 4)), rows(2, (3, 6, 2, 4))
     plainly, model = prepared(name, cut), prepared(name, cut)
-    with Trunk(model, cut) as trunk:
+    with StateCache(model, cut) as state_cache:
         for epoch, order in enumerate([(0, 1, 2, 3), (2, 0, 3, 1), (3, 1, 0, 2), (0, 1, 2, 3)]):
             more = (0, 1, 3, 0)[epoch]
             for pair in (order[:2], order[2:]):
@@ -107,7 +107,7 @@ def test_any_padding(name: str, cut: int, side: str, decoder: str):
                 ours.loss.backward()
                 theirs.loss.backward()
         if side == "right" and (decoder != "ids" or cut == 1):
-            assert (trunk.filled, trunk.read) == (4, 12)
+            assert (state_cache.filled, state_cache.read) == (4, 12)
     for (parameter_name, one), (_, other) in zip(model.named_parameters(), plainly.named_parameters(), strict=True):
         if one.requires_grad:
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-5, msg=parameter_name)
@@ -119,26 +119,26 @@ def test_a_decoder_that_is_given_what_the_encoder_is(cut: int, side: str):
     """BART for classification: no decoder inputs and no tokens for labels."""
     sources = [torch.cat([row, torch.tensor([2])]) for row in rows(1, (5, 9, 7, 4))]
     plainly, model = build("classifier").requires_grad_(False), build("classifier").requires_grad_(False)
-    with Trunk(model, cut) as trunk:
+    with StateCache(model, cut) as state_cache:
         for more in (0, 2, 0, 1):
             for pair in ((0, 1), (2, 3), (1, 3)):
                 ids, mask = padded([sources[i] for i in pair], max(len(sources[i]) for i in pair) + more, side)
                 batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0, 1])}
                 torch.testing.assert_close(model(**batch).logits, plainly(**batch).logits, rtol=1e-4, atol=1e-6)
-        assert trunk.read > 0
+        assert state_cache.read > 0
 
 
 @pytest.mark.parametrize("name", ["t5", "bart"])
 def test_labels_that_are_left_out_in_the_middle(name: str):
     plainly, model = build(name).requires_grad_(False), build(name).requires_grad_(False)
     sources, targets = rows(1, (5, 9)), rows(2, (6, 4))
-    with Trunk(model, 3) as trunk:
+    with StateCache(model, 3) as state_cache:
         for hidden in (None, 1, 2, 1):
             batch = batch_of(sources, targets, 2)
             if hidden is not None:
                 batch["labels"][:, hidden] = -100
             torch.testing.assert_close(model(**batch).loss, plainly(**batch).loss, rtol=1e-5, atol=1e-6)
-        assert (trunk.filled, trunk.read) == (6, 2)
+        assert (state_cache.filled, state_cache.read) == (6, 2)
         batch["labels"][0] = -100
         torch.testing.assert_close(model(**batch).loss, plainly(**batch).loss, rtol=1e-5, atol=1e-6)
 
@@ -148,7 +148,7 @@ def test_an_encoder_that_has_run_and_generation(name: str):
     plainly, model = build(name).requires_grad_(False), build(name).requires_grad_(False)
     batch = batch_of(rows(1, (5, 9)), rows(2, (3, 6)), 1)
     source = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    with Trunk(model, 3):
+    with StateCache(model, 3):
         for _ in range(2):
             encoded = model.get_encoder()(**source)
             found = model(encoder_outputs=encoded, attention_mask=batch["attention_mask"], labels=batch["labels"]).loss

@@ -1,4 +1,4 @@
-"""With kept hidden states a training computes what it computes without them: losses, gradients, adapters."""
+"""With cached hidden states a training computes what it computes without them: losses, gradients, adapters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from layerselect.layers.find import layer_modules
-from layerselect.state_cache import Trunk
+from layerselect.state_cache import StateCache
 from layerselect.state_cache.stacks import stacks_at
 from torch import Tensor, nn
 
@@ -97,9 +97,9 @@ def test_bit_for_bit_where_batches_are_padded_alike(name: str, cut: int, padding
     steps = batches(name, padding) * 3
     expected = train(adapted(name, cut), steps)
     model = adapted(name, cut)
-    with Trunk(model, cut) as trunk:
+    with StateCache(model, cut) as state_cache:
         found = train(model, steps)
-    assert (trunk.filled, trunk.read) == (9, 18)
+    assert (state_cache.filled, state_cache.read) == (9, 18)
     assert found.losses == expected.losses
     for ours, theirs in zip(found.gradients, expected.gradients, strict=True):
         assert theirs.any() and torch.equal(ours, theirs)
@@ -120,9 +120,9 @@ def test_to_rounding_under_other_padding(name: str):
     cut = 2
     expected = train(adapted(name, cut), steps, torch.optim.SGD)
     model = adapted(name, cut)
-    with Trunk(model, cut) as trunk:
+    with StateCache(model, cut) as state_cache:
         found = train(model, steps, torch.optim.SGD)
-    assert (trunk.filled, trunk.read) == (9, 18)
+    assert (state_cache.filled, state_cache.read) == (9, 18)
     assert found.losses == pytest.approx(expected.losses, rel=1e-5)
     assert all(error(*pair) < 1e-5 for pair in zip(found.gradients, expected.gradients, strict=True))
     assert error(found.weights, expected.weights) < 1e-5

@@ -1,6 +1,6 @@
 """What a model is set to besides its weights: each setting has states of its own, or the pass computes. Never another's states.
 
-The oracle is the same model without a trunk, to which the same is done.
+The oracle is the same model without a state cache, to which the same is done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from layerselect import FastSelector
-from layerselect.state_cache import Trunk, TrunkStore
+from layerselect.state_cache import StateCache, StateStore
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -171,7 +171,7 @@ NAMES = [
 def test_a_setting_that_changes_has_states_of_its_own(change: Change):
     plainly, model = adapted(), adapted()
     before = logits(plainly)
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         for _ in range(2):
             assert torch.equal(logits(model), before)
         change(plainly)
@@ -193,7 +193,7 @@ def test_a_folder_of_another_setting_changes_nothing(change: Change, tmp_path: P
         if is_changed:
             change(model)
             logits(model)  # as above: a pass may undo a merge
-        with TrunkStore(tmp_path) as store, Trunk(model, CUT, store):
+        with StateStore(tmp_path) as store, StateCache(model, CUT, store):
             for _ in range(2):
                 assert torch.equal(logits(model), changed_expected if is_changed else expected)
 
@@ -219,7 +219,7 @@ def test_a_reference_pass_wherever_it_stands(name: str, gradients: bool):
 
     model = adapted(name, cut=cut)
     held = list(model.parameters())
-    with Trunk(model, cut, held=held) as trunk:
+    with StateCache(model, cut, held=held) as state_cache:
         for number, batch in enumerate(steps):
             valid = batch["labels"] != -100 if name == "t5" else batch["attention_mask"] != 0
             for how in (0, 1):
@@ -230,7 +230,7 @@ def test_a_reference_pass_wherever_it_stands(name: str, gradients: bool):
                 assert torch.equal(reference(model, batch, how)[valid], expected[valid]), number
                 assert torch.equal(ours.loss, policy.loss)
         # Of the policy, of the base model and of the reference, each example once.
-        assert trunk.filled == 27
+        assert state_cache.filled == 27
 
 
 def test_a_training_with_reference_passes():
@@ -242,7 +242,7 @@ def test_a_training_with_reference_passes():
             parameter.requires_grad_(
                 ".default." in name and (kept or (".layers.0." not in name and ".layers.1." not in name))
             )
-        options = {"trunk": "cached", "cut": CUT} if kept else {}
+        options = {"state_cache": "cached", "cut": CUT} if kept else {}
         rule = "fixed:layers=[2,3]" if kept else "all"
         selector = FastSelector(model, rule, mode="freeze", **options)
         optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-2)
@@ -266,22 +266,25 @@ def test_a_training_with_reference_passes():
 
 def test_settings_share_a_folder_and_are_found_again(tmp_path: Path):
     """A disabled adapter is the base model; so is one that adds nothing. An inactive one does not count."""
-    with TrunkStore(tmp_path) as store, Trunk(hugging_face("llama").eval().requires_grad_(False), CUT, store) as trunk:
+    with (
+        StateStore(tmp_path) as store,
+        StateCache(hugging_face("llama").eval().requires_grad_(False), CUT, store) as state_cache,
+    ):
         with torch.no_grad():
-            trunk._model(**given())
-        assert trunk.filled == 3
+            state_cache._model(**given())
+        assert state_cache.filled == 3
     model = adapted()
-    with TrunkStore(tmp_path) as store, Trunk(model, CUT, store, held=()) as trunk:
+    with StateStore(tmp_path) as store, StateCache(model, CUT, store, held=()) as state_cache:
         with model.disable_adapter():
             logits(model)
-        assert (trunk.filled, trunk.read) == (0, 3)
+        assert (state_cache.filled, state_cache.read) == (0, 3)
         logits(model)
-        assert (trunk.filled, trunk.read) == (3, 3)
+        assert (state_cache.filled, state_cache.read) == (3, 3)
     only = adapted()
     only.delete_adapter("reference")
-    with TrunkStore(tmp_path) as store, Trunk(only, CUT, store, held=()) as trunk:
+    with StateStore(tmp_path) as store, StateCache(only, CUT, store, held=()) as state_cache:
         logits(only)
-        assert (trunk.filled, trunk.read) == (0, 3)
+        assert (state_cache.filled, state_cache.read) == (0, 3)
 
 
 def test_adapters_that_change_their_names_or_places_are_told_apart(tmp_path: Path):
@@ -292,19 +295,19 @@ def test_adapters_that_change_their_names_or_places_are_told_apart(tmp_path: Pat
             held["default"], held["reference"] = held["reference"], held["default"]
     expected = logits(other)
     for model in (one, other):
-        with TrunkStore(tmp_path) as store, Trunk(model, CUT, store):
+        with StateStore(tmp_path) as store, StateCache(model, CUT, store):
             found = logits(model)
     assert torch.equal(found, expected)
 
 
 def test_switching_back_and_forth_costs_no_new_look(caplog):
     model = adapted()
-    with caplog.at_level(logging.INFO, "layerselect"), Trunk(model, CUT, held=()) as trunk:
+    with caplog.at_level(logging.INFO, "layerselect"), StateCache(model, CUT, held=()) as state_cache:
         for _ in range(6):
             logits(model)
             with model.disable_adapter():
                 logits(model)
-        assert (trunk.filled, trunk.read) == (6, 30)
+        assert (state_cache.filled, state_cache.read) == (6, 30)
     looks = [r for r in caplog.records if "are kept as" in r.getMessage()]
     assert len(looks) <= 3  # "default" becomes ["default"] when it is switched on again
 
@@ -342,7 +345,7 @@ def test_other_kinds_of_adapters(kind: str, tmp_path: Path):
     for first in (False, True):
         for switched in (first, not first):
             model = build(switched)
-            with TrunkStore(tmp_path / str(first)) as store, Trunk(model, CUT, store, held=()):
+            with StateStore(tmp_path / str(first)) as store, StateCache(model, CUT, store, held=()):
                 for _ in range(2):
                     assert torch.equal(logits(model), expected[switched])
                     with model.disable_adapter():
@@ -393,9 +396,9 @@ def test_models_of_ones_own_that_differ_in_a_number_alone(pair: tuple[str, str],
     for kind in pair:
         model = own(kind)
         expected = model(tokens)
-        with TrunkStore(tmp_path) as store, Trunk(model, 3, store) as trunk:
+        with StateStore(tmp_path) as store, StateCache(model, 3, store) as state_cache:
             assert torch.equal(model(tokens), expected)
-            assert trunk.filled == 2
+            assert state_cache.filled == 2
 
 
 def test_autocast_that_the_model_sets_up_itself(tmp_path: Path):
@@ -406,19 +409,19 @@ def test_autocast_that_the_model_sets_up_itself(tmp_path: Path):
         if wrapped:
             model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
         expected = logits(model)
-        with TrunkStore(tmp_path) as store, Trunk(model, CUT, store):
+        with StateStore(tmp_path) as store, StateCache(model, CUT, store):
             for _ in range(2):
                 assert torch.equal(logits(model), expected)
 
 
 def test_an_evaluation_in_inference_mode_comes_first():
     model, plainly = adapted(), adapted()
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         with torch.inference_mode():
             model(**given())
         loss = model(**given()).loss
         loss.backward()
-        assert (trunk.filled, trunk.read) == (3, 3)
+        assert (state_cache.filled, state_cache.read) == (3, 3)
     plainly(**given()).loss.backward()
     for (_, one), (_, other) in zip(model.named_parameters(), plainly.named_parameters(), strict=True):
         assert (one.grad is None and other.grad is None) or torch.equal(one.grad, other.grad)
@@ -426,15 +429,15 @@ def test_an_evaluation_in_inference_mode_comes_first():
 
 def test_what_changes_in_every_pass_is_computed_and_named(caplog):
     plainly, model = adapted(), adapted()
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         for number in range(12):
             for one in (plainly, model):
                 one.get_base_model().model.layers[0].self_attn.scaling = 0.1 + 0.05 * number
             assert torch.equal(logits(model), logits(plainly))
-        assert trunk.filled < 18
+        assert state_cache.filled < 18
         for _ in range(3):
             assert torch.equal(logits(model), logits(plainly))
-        assert trunk.read >= 3  # it has come to rest
+        assert state_cache.read >= 3  # it has come to rest
     assert "self_attn changes in every pass" in caplog.text
 
 
@@ -455,10 +458,10 @@ def test_experts_that_peft_parametrises_in_each_pass_are_read(name, caplog):
             if "lora_B" in parameter_name:
                 parameter.normal_(0, 0.3)
     expected = logits(model)
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         for _ in range(7):
             assert torch.allclose(logits(model), expected, atol=1e-5)
-        assert trunk.read == 6 * trunk.filled and trunk.settled
+        assert state_cache.read == 6 * state_cache.filled and state_cache.settled
         with torch.no_grad():  # a change is still seen
             next(p for n, p in model.named_parameters() if "layers.0" in n and "gate_up_proj" in n).mul_(3)
         assert not torch.allclose(logits(model), expected, atol=1e-5)
@@ -491,8 +494,8 @@ class _Recurrent(nn.Module):
 
 def test_a_model_that_writes_into_its_own_tensors_is_never_settled():
     model = _Recurrent().requires_grad_(False)
-    with Trunk(model, 1) as trunk, torch.no_grad():
+    with StateCache(model, 1) as state_cache, torch.no_grad():
         for number in range(7):
             model(torch.full((1, 3), number))
-            assert not trunk.settled
-        assert trunk.reasons == ["what weights below the cut hold changes in every pass"]
+            assert not state_cache.settled
+        assert state_cache.reasons == ["what weights below the cut hold changes in every pass"]

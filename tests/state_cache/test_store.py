@@ -15,15 +15,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerselect import LayerSelectError
-from layerselect.state_cache.store import TrunkStore, default_folder
+from layerselect.state_cache.store import StateStore, default_folder
 
 from tests.state_cache.entries import FACTS, FINGERPRINT, entries, key_of, keys, numbered, same
 
 SIZE = numbered(0)[0].nbytes
 
 
-def shelf_of(store: TrunkStore):
-    return store.shelf(FINGERPRINT, FACTS)
+def shard_of(store: StateStore):
+    return store.shard(FINGERPRINT, FACTS)
 
 
 def entry_files(folder: Path) -> list[Path]:
@@ -44,50 +44,50 @@ def temporary(tmp_path, monkeypatch) -> Path:
 def test_every_entry_comes_back_to_the_bit(content, memory):
     with tempfile.TemporaryDirectory() as folder:
         for place in (folder, None):
-            with TrunkStore(place, memory=memory) as store:
-                shelf = shelf_of(store)
+            with StateStore(place, memory=memory) as store:
+                shard = shard_of(store)
                 for key, parts in content.items():
-                    assert shelf.get(key) is None and key not in shelf
-                    shelf.put(key, parts)
+                    assert shard.get(key) is None and key not in shard
+                    shard.put(key, parts)
                 for key, parts in content.items():
-                    assert same(shelf.get(key), parts) and key in shelf
-                assert len(shelf) == len(content)
-                assert store.bytes_in_memory == shelf.bytes_in_memory <= memory
-                assert (shelf.hits, shelf.misses, shelf.damaged) == (len(content), len(content), 0)
-        with TrunkStore(folder, memory=memory) as store:  # another run
-            shelf = shelf_of(store)
-            assert len(shelf) == len(content)
-            assert all(same(shelf.get(key), parts) for key, parts in content.items() for _ in range(2))
+                    assert same(shard.get(key), parts) and key in shard
+                assert len(shard) == len(content)
+                assert store.bytes_in_memory == shard.bytes_in_memory <= memory
+                assert (shard.hits, shard.misses, shard.damaged) == (len(content), len(content), 0)
+        with StateStore(folder, memory=memory) as store:  # another run
+            shard = shard_of(store)
+            assert len(shard) == len(content)
+            assert all(same(shard.get(key), parts) for key, parts in content.items() for _ in range(2))
 
 
 def test_the_files_are_where_they_are_said_to_be(tmp_path):
-    with TrunkStore(tmp_path) as store:
-        shelf = shelf_of(store)
-        shelf.put(key_of(3), numbered(3))
+    with StateStore(tmp_path) as store:
+        shard = shard_of(store)
+        shard.put(key_of(3), numbered(3))
     name = key_of(3).hex()
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [
         f"{FINGERPRINT}/{name[:2]}/{name}.entry",
-        f"{FINGERPRINT}/shelf.json",
+        f"{FINGERPRINT}/shard.json",
     ]
-    assert shelf.bytes_on_disk == entry_files(tmp_path)[0].stat().st_size
-    label = json.loads((tmp_path / FINGERPRINT / "shelf.json").read_text())
+    assert shard.bytes_on_disk == entry_files(tmp_path)[0].stat().st_size
+    label = json.loads((tmp_path / FINGERPRINT / "shard.json").read_text())
     assert label["facts"] == FACTS and label["fingerprint"] == FINGERPRINT and abs(label["created"] - time.time()) < 60
 
 
 def test_what_is_in_memory_is_not_read_again(tmp_path):
-    with TrunkStore(tmp_path) as store:
-        shelf_of(store).put(key_of(1), numbered(1))
-    with TrunkStore(tmp_path) as store:
-        shelf = shelf_of(store)
-        assert same(shelf.get(key_of(1)), numbered(1))
+    with StateStore(tmp_path) as store:
+        shard_of(store).put(key_of(1), numbered(1))
+    with StateStore(tmp_path) as store:
+        shard = shard_of(store)
+        assert same(shard.get(key_of(1)), numbered(1))
         for path in entry_files(tmp_path):
             path.unlink()
-        assert same(shelf.get(key_of(1)), numbered(1))
+        assert same(shard.get(key_of(1)), numbered(1))
 
 
-def test_memory_is_filled_first_come_first_kept_by_all_shelves_together(tmp_path):
-    with TrunkStore(tmp_path, memory=3 * SIZE) as store:
-        one, other = shelf_of(store), store.shelf("f" * 32, {})
+def test_memory_is_filled_first_come_first_kept_by_all_shards_together(tmp_path):
+    with StateStore(tmp_path, memory=3 * SIZE) as store:
+        one, other = shard_of(store), store.shard("f" * 32, {})
         one.put(key_of(0), numbered(0))
         for number in range(1, 10):
             (one if number % 2 else other).put(key_of(number), numbered(number))
@@ -104,46 +104,46 @@ def test_memory_is_filled_first_come_first_kept_by_all_shelves_together(tmp_path
 
 
 def test_without_a_folder_only_what_does_not_fit_is_written_and_removed_at_the_end(temporary):
-    store = TrunkStore(memory=2 * SIZE)
-    shelf = shelf_of(store)
-    shelf.put(key_of(0), numbered(0))
-    shelf.put(key_of(1), numbered(1))
+    store = StateStore(memory=2 * SIZE)
+    shard = shard_of(store)
+    shard.put(key_of(0), numbered(0))
+    shard.put(key_of(1), numbered(1))
     assert not list(temporary.iterdir())
     for number in range(2, 6):
-        shelf.put(key_of(number), numbered(number))
-    assert len(entry_files(temporary)) == 4 and len(shelf) == 6
-    assert all(same(shelf.get(key_of(number)), numbered(number)) for number in range(6))
+        shard.put(key_of(number), numbered(number))
+    assert len(entry_files(temporary)) == 4 and len(shard) == 6
+    assert all(same(shard.get(key_of(number)), numbered(number)) for number in range(6))
     store.close()
     assert not list(temporary.iterdir()) and store.bytes_in_memory == 0
-    assert shelf.get(key_of(0)) is None and key_of(0) not in shelf and len(shelf) == 0
-    shelf.put(key_of(0), numbered(0))
-    assert shelf.get(key_of(0)) is None and not list(temporary.iterdir())
+    assert shard.get(key_of(0)) is None and key_of(0) not in shard and len(shard) == 0
+    shard.put(key_of(0), numbered(0))
+    assert shard.get(key_of(0)) is None and not list(temporary.iterdir())
     store.close()
 
 
 def test_a_store_that_nobody_closed_removes_its_temporary_folder(temporary):
-    store = TrunkStore(memory=0)
-    shelf = shelf_of(store)
-    shelf.put(key_of(1), numbered(1))
+    store = StateStore(memory=0)
+    shard = shard_of(store)
+    shard.put(key_of(1), numbered(1))
     del store
     gc.collect()
-    assert same(shelf.get(key_of(1)), numbered(1))  # the shelf still needs it
-    del shelf
+    assert same(shard.get(key_of(1)), numbered(1))  # the shard still needs it
+    del shard
     gc.collect()
     assert not list(temporary.iterdir())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_does_not_remove_its_parents_temporary_folder(temporary):
-    store = TrunkStore(memory=0)
-    shelf = shelf_of(store)
-    shelf.put(key_of(1), numbered(1))
+    store = StateStore(memory=0)
+    shard = shard_of(store)
+    shard.put(key_of(1), numbered(1))
     child = os.fork()
     if not child:
         store.close()
         os._exit(0)
     os.waitpid(child, 0)
-    assert same(shelf.get(key_of(1)), numbered(1))
+    assert same(shard.get(key_of(1)), numbered(1))
     store.close()
     assert not list(temporary.iterdir())
 
@@ -156,104 +156,104 @@ def test_half_precision_rounds_once_and_keeps_what_it_cannot_hold(tmp_path):
     too_large = (torch.tensor([0.1, 65520.0]), torch.tensor([0.1]))
     brain = (torch.tensor([1e38, 0.5], dtype=torch.bfloat16),)
     for _ in ("written", "read"):
-        with TrunkStore(tmp_path, precision="half") as store:
-            shelf = shelf_of(store)
+        with StateStore(tmp_path, precision="half") as store:
+            shard = shard_of(store)
             for number, parts in enumerate((rounded, too_large, brain)):
-                if shelf.get(key_of(number)) is None:
-                    shelf.put(key_of(number), parts)
-            assert same(shelf.get(key_of(0)), tuple(part.half() for part in rounded))
-            assert same(shelf.get(key_of(1)), too_large)
-            assert same(shelf.get(key_of(2)), brain)
-    with TrunkStore(tmp_path) as store:
-        assert shelf_of(store).get(key_of(0)) is None  # another shelf
+                if shard.get(key_of(number)) is None:
+                    shard.put(key_of(number), parts)
+            assert same(shard.get(key_of(0)), tuple(part.half() for part in rounded))
+            assert same(shard.get(key_of(1)), too_large)
+            assert same(shard.get(key_of(2)), brain)
+    with StateStore(tmp_path) as store:
+        assert shard_of(store).get(key_of(0)) is None  # another shard
     assert {path.name for path in tmp_path.iterdir()} == {FINGERPRINT, f"{FINGERPRINT}-half"}
 
 
 def test_what_the_caller_does_with_its_tensors_later_changes_nothing():
     batch = torch.zeros(2, 8, 4)
-    with TrunkStore() as store:
-        shelf = shelf_of(store)
-        shelf.put(key_of(1), (batch[0, :3],))
+    with StateStore() as store:
+        shard = shard_of(store)
+        shard.put(key_of(1), (batch[0, :3],))
         batch += 1
-        (part,) = shelf.get(key_of(1))
-        assert not part.any() and part.untyped_storage().nbytes() == part.nbytes == shelf.bytes_in_memory
+        (part,) = shard.get(key_of(1))
+        assert not part.any() and part.untyped_storage().nbytes() == part.nbytes == shard.bytes_in_memory
         part.requires_grad_()
-        assert not shelf.get(key_of(1))[0].requires_grad
+        assert not shard.get(key_of(1))[0].requires_grad
 
 
 @pytest.mark.parametrize("place", ["memory", "folder"])
 def test_an_entry_that_a_reader_wrote_to_is_not_returned(place, tmp_path, caplog):
-    with TrunkStore(tmp_path if place == "folder" else None) as store:
-        shelf = shelf_of(store)
-        shelf.put(key_of(1), numbered(1))
-        shelf.get(key_of(1))[0][1].mul_(2)
-        found = shelf.get(key_of(1))
+    with StateStore(tmp_path if place == "folder" else None) as store:
+        shard = shard_of(store)
+        shard.put(key_of(1), numbered(1))
+        shard.get(key_of(1))[0][1].mul_(2)
+        found = shard.get(key_of(1))
         assert same(found, numbered(1)) if place == "folder" else found is None
-        assert shelf.damaged == 1 and "has written to it" in caplog.text
-        shelf.put(key_of(1), numbered(1))
-        assert same(shelf.get(key_of(1)), numbered(1))
-        assert shelf.bytes_in_memory == SIZE
+        assert shard.damaged == 1 and "has written to it" in caplog.text
+        shard.put(key_of(1), numbered(1))
+        assert same(shard.get(key_of(1)), numbered(1))
+        assert shard.bytes_in_memory == SIZE
 
 
 def test_entries_made_and_read_in_inference_mode_can_be_trained_on(tmp_path):
     for memory in (0, 10**6):
-        with TrunkStore(tmp_path, memory=memory) as store:
-            shelf = shelf_of(store)
+        with StateStore(tmp_path, memory=memory) as store:
+            shard = shard_of(store)
             with torch.inference_mode():
-                shelf.put(key_of(memory), (torch.ones(2, 4),))
-                shelf.get(key_of(memory))
-            (part,) = shelf.get(key_of(memory))
+                shard.put(key_of(memory), (torch.ones(2, 4),))
+                shard.get(key_of(memory))
+            (part,) = shard.get(key_of(memory))
             weight = torch.ones(4, requires_grad=True)
             (part * weight).sum().backward()
             assert weight.grad is not None
 
 
 def test_an_entry_in_memory_is_not_put_again(tmp_path):
-    with TrunkStore(tmp_path) as store:
-        shelf = shelf_of(store)
-        shelf.put(key_of(1), numbered(1))
-        shelf.put(key_of(1), numbered(2))
-        assert same(shelf.get(key_of(1)), numbered(1)) and shelf.bytes_in_memory == SIZE
-        assert shelf.bytes_on_disk == sum(path.stat().st_size for path in entry_files(tmp_path))
+    with StateStore(tmp_path) as store:
+        shard = shard_of(store)
+        shard.put(key_of(1), numbered(1))
+        shard.put(key_of(1), numbered(2))
+        assert same(shard.get(key_of(1)), numbered(1)) and shard.bytes_in_memory == SIZE
+        assert shard.bytes_on_disk == sum(path.stat().st_size for path in entry_files(tmp_path))
 
 
-def test_opening_a_shelf_notes_the_use_and_keeps_the_first_label(tmp_path):
-    label = tmp_path / FINGERPRINT / "shelf.json"
-    TrunkStore(tmp_path).shelf(FINGERPRINT, FACTS)
+def test_opening_a_shard_notes_the_use_and_keeps_the_first_label(tmp_path):
+    label = tmp_path / FINGERPRINT / "shard.json"
+    StateStore(tmp_path).shard(FINGERPRINT, FACTS)
     before = label.read_text()
     os.utime(label, (1, 1))
-    store = TrunkStore(tmp_path)
-    assert store.shelf(FINGERPRINT, {"model": "other"}) is store.shelf(FINGERPRINT, {})
+    store = StateStore(tmp_path)
+    assert store.shard(FINGERPRINT, {"model": "other"}) is store.shard(FINGERPRINT, {})
     assert label.read_text() == before and abs(label.stat().st_mtime - time.time()) < 60
     for damaged in ("{", "[]", '{"fingerprint": "0"}', "\0"):
         label.write_text(damaged)
-        TrunkStore(tmp_path).shelf(FINGERPRINT, FACTS)
+        StateStore(tmp_path).shard(FINGERPRINT, FACTS)
         assert json.loads(label.read_text())["facts"] == FACTS
 
 
-def test_a_closed_shelf_makes_room_for_a_new_one(tmp_path):
-    with TrunkStore(tmp_path, memory=SIZE) as store:
-        first = shelf_of(store)
+def test_a_closed_shard_makes_room_for_a_new_one(tmp_path):
+    with StateStore(tmp_path, memory=SIZE) as store:
+        first = shard_of(store)
         first.put(key_of(1), numbered(1))
         first.close()
-        second = shelf_of(store)
+        second = shard_of(store)
         assert second is not first and store.bytes_in_memory == 0
         assert same(second.get(key_of(1)), numbered(1)) and store.bytes_in_memory == SIZE
 
 
 def test_a_thread_reads_ahead_while_others_put(tmp_path):
     wrong, count = [], 120
-    with TrunkStore(tmp_path, memory=20 * SIZE) as store:
-        shelf = shelf_of(store)
+    with StateStore(tmp_path, memory=20 * SIZE) as store:
+        shard = shard_of(store)
 
         def fill():
             for number in range(count):
-                shelf.put(key_of(number), numbered(number))
+                shard.put(key_of(number), numbered(number))
 
         def read():
             for _ in range(3):
                 for number in range(count):
-                    found = shelf.get(key_of(number))
+                    found = shard.get(key_of(number))
                     if found is not None and not same(found, numbered(number)):
                         wrong.append(number)
 
@@ -263,20 +263,20 @@ def test_a_thread_reads_ahead_while_others_put(tmp_path):
         for thread in threads:
             thread.join()
         assert not wrong
-        assert store.bytes_in_memory == shelf.bytes_in_memory == SIZE * len(shelf._held) == 20 * SIZE
-        assert shelf.hits + shelf.misses == 2 * 3 * count and shelf.damaged == 0 and len(shelf) == count
+        assert store.bytes_in_memory == shard.bytes_in_memory == SIZE * len(shard._held) == 20 * SIZE
+        assert shard.hits + shard.misses == 2 * 3 * count and shard.damaged == 0 and len(shard) == count
 
 
 @pytest.mark.parametrize("memory", ["much", -1, "2XB", True, 1.5])
 def test_a_memory_that_is_no_size_is_refused(memory):
     with pytest.raises(LayerSelectError, match="^memory=.*such as 4GB"):
-        TrunkStore(memory=memory)
+        StateStore(memory=memory)
 
 
 def test_memory_and_precision_are_read():
-    assert [TrunkStore(memory=memory).memory for memory in (0, "0", "1KiB", 5)] == [0, 0, 1024, 5]
+    assert [StateStore(memory=memory).memory for memory in (0, "0", "1KiB", 5)] == [0, 0, 1024, 5]
     with pytest.raises(LayerSelectError, match="precision='int8' is unknown: give one of exact, half"):
-        TrunkStore(precision="int8")
+        StateStore(precision="int8")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_memory_and_precision_are_read():
 )
 def test_a_fingerprint_that_is_none_names_no_folder(fingerprint, tmp_path):
     with pytest.raises(ValueError, match="hexadecimal"):
-        TrunkStore(tmp_path / "store").shelf(fingerprint, {})
+        StateStore(tmp_path / "store").shard(fingerprint, {})
     assert not list(tmp_path.iterdir())
 
 
@@ -292,8 +292,8 @@ def test_where_the_store_is_by_default(monkeypatch, tmp_path):
     for name in ("LAYERSELECT_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_folder() == tmp_path / ".cache" / "layerselect" / "trunk"
+    assert default_folder() == tmp_path / ".cache" / "layerselect" / "states"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert default_folder() == tmp_path / "x" / "layerselect" / "trunk"
+    assert default_folder() == tmp_path / "x" / "layerselect" / "states"
     monkeypatch.setenv("LAYERSELECT_CACHE", "~/own")
-    assert default_folder() == tmp_path / "own" / "trunk"
+    assert default_folder() == tmp_path / "own" / "states"

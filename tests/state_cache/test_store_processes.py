@@ -1,4 +1,4 @@
-"""Processes that are killed while they write, and processes that write the same shelf: no entry is ever wrong."""
+"""Processes that are killed while they write, and processes that write the same shard: no entry is ever wrong."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 import signal
 import time
 
-from layerselect.state_cache import shelf_folder
-from layerselect.state_cache.store import TrunkStore
+from layerselect.state_cache import shard_folder
+from layerselect.state_cache.store import StateStore
 
 from tests.state_cache.entries import FACTS, FINGERPRINT
 from tests.state_cache.filler import COUNT, fill, large, leftovers, read_all
@@ -23,11 +23,11 @@ def test_a_process_killed_in_the_middle_of_a_write_leaves_nothing_wrong(tmp_path
             os.write(pipe, b"!")
             time.sleep(60)
 
-        shelf_folder._write_all = half
+        shard_folder._write_all = half
         fill(tmp_path, 1)
 
-    with TrunkStore(tmp_path, memory=0) as store:
-        store.shelf(FINGERPRINT, FACTS)
+    with StateStore(tmp_path, memory=0) as store:
+        store.shard(FINGERPRINT, FACTS)
     child, reads = start(run)
     assert os.read(reads, 1) == b"!"
     os.kill(child, signal.SIGKILL)
@@ -53,9 +53,9 @@ def test_processes_killed_at_any_moment_leave_nothing_wrong(tmp_path):
 
 
 @needs_fork
-def test_two_processes_fill_one_shelf_while_a_third_reads(tmp_path):
-    with TrunkStore(tmp_path) as store:
-        store.shelf(FINGERPRINT, FACTS)
+def test_two_processes_fill_one_shard_while_a_third_reads(tmp_path):
+    with StateStore(tmp_path) as store:
+        store.shard(FINGERPRINT, FACTS)
     fillers = [start(lambda pipe: (fill(tmp_path, 8), os.write(pipe, b"!"))) for _ in range(2)]
     running, seen = {child for child, _ in fillers}, 0
     while running:

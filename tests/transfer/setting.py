@@ -5,7 +5,7 @@ import re
 
 import torch
 from layerselect.models.adapters import AdapterConfig, add_adapter, peft_config
-from layerselect.models.load import load_writer
+from layerselect.models.load import load_causal_lm
 from layerselect.tasks.intent import Encoder, save_adapter
 from layerselect.tasks.text.formats import InputFormat
 from peft import get_peft_model
@@ -74,7 +74,7 @@ def edit_json(path, **changes):
 
 def generator(base, kind="lora", seed=2, **changes):
     torch.manual_seed(seed)
-    return add_adapter(load_writer(base), config(kind, **changes))
+    return add_adapter(load_causal_lm(base), config(kind, **changes))
 
 
 def everything(model):
@@ -100,7 +100,7 @@ def shake(model, seed):
 
 def adapted(base, **changes):
     """A generator with LoRA elsewhere."""
-    loaded = load_writer(base)
+    loaded = load_causal_lm(base)
     settings = peft_config(loaded, config("lora"))
     for key, value in changes.items():
         setattr(settings, key, value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from layerselect import LayerSelectError
 from layerselect.models.adapters import add_adapter
-from layerselect.models.load import load_classifier, load_writer
+from layerselect.models.load import load_causal_lm, load_classifier
 from layerselect.transfer import base_fingerprint
 
 from tests.transfer.setting import ARCHITECTURES, LABELS, config, save_base
@@ -16,16 +16,16 @@ from tests.transfer.setting import ARCHITECTURES, LABELS, config, save_base
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_one_checkpoint_has_one_fingerprint_whatever_its_head(bases, architecture, tmp_path):
     classifier = load_classifier(bases[architecture], LABELS, multi_label=False)
-    writer = load_writer(bases[architecture])
+    writer = load_causal_lm(bases[architecture])
     mark = base_fingerprint(writer.model, writer.layer_names)
     assert re.fullmatch("[0-9a-f]{64}", mark)
     assert base_fingerprint(classifier.model, classifier.layer_names) == mark
-    other = load_writer(save_base(tmp_path / "other", architecture, seed=9))
+    other = load_causal_lm(save_base(tmp_path / "other", architecture, seed=9))
     assert base_fingerprint(other.model, other.layer_names) != mark
 
 
 def test_what_changes_a_fingerprint(bases):
-    writer = load_writer(bases["llama"])
+    writer = load_causal_lm(bases["llama"])
     names = writer.layer_names
     mark = base_fingerprint(writer.model, names)
     assert base_fingerprint(writer.model, names[::-1]) != mark

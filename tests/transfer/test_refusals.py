@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from layerselect.models.load import load_writer
+from layerselect.models.load import load_causal_lm
 from layerselect.transfer import transfer_adapter
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
@@ -139,7 +139,7 @@ def test_an_adapter_of_others(refused, bases, predictors):
     from peft import IA3Config
 
     model = get_peft_model(
-        load_writer(bases["llama"]).model,
+        load_causal_lm(bases["llama"]).model,
         IA3Config(target_modules=["q_proj", "down_proj"], feedforward_modules=["down_proj"]),
     )
     refused(model, predictors("llama", "lora")[0], ["IA3Config"])

@@ -79,7 +79,7 @@ def test_what_was_right_is_right():
     ]
 
 
-@pytest.mark.parametrize("option", ["score", "mode", "on_freeze", "capture", "backend", "trunk", "interval", "warmup", "probe_every",
+@pytest.mark.parametrize("option", ["score", "mode", "on_freeze", "capture", "backend", "state_cache", "interval", "warmup", "probe_every",
                                     "lag", "history", "layers", "rule", "seed"])  # fmt: skip
 @pytest.mark.parametrize(
     "value", [[1.0], {"a": 1}, np.ones(3), torch.ones(2, 2), NO_VECTORS["nested"], 1.5, b"x", -HUGE]

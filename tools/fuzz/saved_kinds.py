@@ -19,7 +19,7 @@ from layerselect.errors import LayerSelectError
 from layerselect.integrations.transformers import checkpoint_defect, last_checkpoint
 from layerselect.models.adapter_files import SavedAdapter
 from layerselect.models.saved_adapter import read_meta
-from layerselect.state_cache.inventory import list_shelves, remove_shelves
+from layerselect.state_cache.inventory import list_shards, remove_shards
 from layerselect.tasks.compare import Cell, read_cell
 from layerselect.tasks.compare.methods import METHODS, Variant
 from layerselect.tasks.intent import IntentConfig
@@ -67,7 +67,7 @@ def all_kinds() -> list[SavedKind]:
         SavedKind("sharded model", _make_shards, _read_adapter),
         SavedKind("finished run", _make_cell, _read_cell),
         SavedKind("interrupted run", _make_interrupted, _read_interrupted),
-        SavedKind("shelf", _make_shelf, _read_shelf),
+        SavedKind("shard", _make_shard, _read_shard),
     ]
 
 
@@ -279,15 +279,15 @@ def _read_interrupted(folder: Path) -> Any:
     return read_json_lines(run.path / "metrics.jsonl", LOG_LINE, advice="begin afresh", torn=True)
 
 
-def _make_shelf(folder: Path) -> None:
-    shelf = folder / ("ab" * 16)
-    shelf.mkdir()
+def _make_shard(folder: Path) -> None:
+    shard = folder / ("ab" * 16)
+    shard.mkdir()
     label = {"version": 1, "fingerprint": "ab" * 16, "facts": {"model": "m", "cut": 2}, "created": 1.7e9}
-    (shelf / "shelf.json").write_text(json.dumps(label), encoding="utf-8")
+    (shard / "shard.json").write_text(json.dumps(label), encoding="utf-8")
 
 
-def _read_shelf(folder: Path) -> Any:
-    return list_shelves(folder), remove_shelves(folder, [], everything=True)
+def _read_shard(folder: Path) -> Any:
+    return list_shards(folder), remove_shards(folder, [], everything=True)
 
 
 __all__ = ["RULES", "TENSORS_FILE", "VALUES_FILE", "SavedKind", "all_kinds", "card", "same", "step", "trained"]

@@ -1,10 +1,10 @@
 """Methods x seeds on one corpus: each cell a run of a task in a process of its own, one table at the end."""
 
-from .cells import Cell, CellResult, read_cell
 from .config import CompareConfig
 from .methods import METHODS, Method, Variant, parse_variants
 from .page import compare_report
 from .run import Comparison, run_compare
+from .runs import Cell, CellResult, read_cell
 from .significance import Difference, holm, paired_bootstrap
 from .table import Row, comparison_rows, csv_table, markdown_table, used_columns
 from .tasks import TASKS, Task

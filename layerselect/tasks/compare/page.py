@@ -28,7 +28,7 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         reference=reference.name if reference else "",
         columns=used_columns(task, rows),
         digits=digits,
-        about_floors=task.floors,
+        about_baselines=task.baselines,
         rows=rows,
         best={key: _best(rows, key) for key, _, _ in task.quality},
         notes=notes(comparison, rows),
@@ -38,7 +38,7 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         points={
             row.name: (*_pair(row, clock), *_pair(row, tested)) for row in rows if {clock, tested} <= set(row.values)
         },
-        floors={row.name: row.values[tested].mean for row in rows if row.what == "floor"},
+        baselines={row.name: row.values[tested].mean for row in rows if row.what == "baseline"},
         maps=_first_runs(comparison),
     )
 
@@ -49,7 +49,7 @@ def _pair(row: Row, key: str) -> tuple[float, float]:
 
 def _best(rows: Sequence[Row], key: str) -> str | None:
     """The method with the best mean of a quality column."""
-    known = [row for row in rows if key in row.values and row.what != "floor"]
+    known = [row for row in rows if key in row.values and row.what != "baseline"]
     return max(known, key=lambda row: row.values[key].mean).name if known else None
 
 

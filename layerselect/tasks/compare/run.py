@@ -19,9 +19,9 @@ from ...utils.folders import Claim, output_path, partial_folder
 from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Mapped
 from ...utils.saved_words import in_words
-from .cells import Cell, CellResult, is_finished, read_cell, train_cell
 from .config import CompareConfig
 from .methods import Variant
+from .runs import Cell, CellResult, is_finished, read_cell, train_cell
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .cells import CellResult
 from .run import Comparison
+from .runs import CellResult
 from .significance import Difference, holm, paired_bootstrap
 from .tasks import MODEL, Column, Task
 
@@ -35,12 +35,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: of the method and its adapter, or of a floor.
+        name: of the method and its adapter, or of a baseline.
         what: one line about it.
         values: by the keys of the task's columns; a key is absent where the row has no such number.
         seeds: how many runs are in it.
         failures: the reasons of those that are not.
-        difference: of the tested quality against the reference; ``None`` for the reference and for floors.
+        difference: of the tested quality against the reference; ``None`` for the reference and for baselines.
         p: of that, corrected for the number of rows (Holm).
     """
 
@@ -65,11 +65,11 @@ class Row:
 
 
 def comparison_rows(comparison: Comparison) -> list[Row]:
-    """Floors first, then the methods in their order."""
+    """Baselines first, then the methods in their order."""
     split, config = comparison.split, comparison.config
     reference = config.reference_variant
     done = [result for result in comparison.results if result.reason is None]
-    rows = _floors(done, split, config.kind)
+    rows = _baselines(done, split, config.kind)
     tested: list[int] = []
     for variant in config.variants:
         mine = [result for result in comparison.results if result.cell.variant == variant]
@@ -175,15 +175,20 @@ def _spread(numbers: Sequence[float]) -> Spread:
     return Spread(statistics.mean(numbers), deviation, len(numbers))
 
 
-def _floors(results: Sequence[CellResult], split: str, task: Task) -> list[Row]:
-    """The floors look at no seed, so any run has them; some are measured in one run only."""
+def _baselines(results: Sequence[CellResult], split: str, task: Task) -> list[Row]:
+    """The baselines look at no seed, so any run has them; some are measured in one run only."""
     reports = {}
     for result in results:
         for name, report in result.reports[split].items():
             if name != MODEL:
                 reports.setdefault(name, report)
     return [
-        Row(name, "floor", {key: Spread(report[key], 0.0, 1) for key in task.is_quality if report[key] is not None}, 1)
+        Row(
+            name,
+            "baseline",
+            {key: Spread(report[key], 0.0, 1) for key in task.is_quality if report[key] is not None},
+            1,
+        )
         for name, report in reports.items()
     ]
 

@@ -45,7 +45,7 @@ class Task:
         facts: more columns, by the keys of a run's ``training`` facts, or ``steps_to_95``.
         curve: key and name of what is evaluated while training.
         compared: from the predictions of one run, its quality for any weighting of the examples.
-        floors: what the first rows of the table are for.
+        baselines: what the first rows of the table are for.
         defaults: settings of methods that say nothing else.
         varied: settings that the comparison makes, besides the rule, the adapter, the seed and the place.
     """
@@ -58,7 +58,7 @@ class Task:
     facts: tuple[Column, ...]
     curve: tuple[str, str]
     compared: Callable[[Records], Quality]
-    floors: str
+    baselines: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     varied: tuple[str, ...] = ()
 
@@ -101,7 +101,7 @@ INTENT = Task(
     facts=(*COSTS, ("steps_to_95", "steps to 95 %", 0)),
     curve=("macro_f1", "macro-F1"),
     compared=_macro_f1,
-    floors="A fine-tuned model below the logistic regression on removed and added words has not learned the task.",
+    baselines="A fine-tuned model below the logistic regression on removed and added words has not learned the task.",
 )
 
 REVISE = Task(
@@ -121,7 +121,7 @@ REVISE = Task(
     compared=_sari,
     defaults={"transfer": "none"},
     varied=("transfer", "predictor", "untrained"),
-    floors="A model that does not beat the copied source has learned nothing that the metric sees.",
+    baselines="A model that does not beat the copied source has learned nothing that the metric sees.",
 )
 
 TASKS = {task.name: task for task in (INTENT, REVISE)}

@@ -9,8 +9,8 @@ from typing import Any
 
 from ...errors import LayerSelectError
 from ...models.load import quiet_transformers
-from ...report.trunk import trunk_size_line
-from .cells import NOTE
+from ...report.state_cache import cache_size_line
+from .runs import NOTE
 from .tasks import TASKS
 
 logger = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 def _pass_on(kind: str, record: dict[str, Any]) -> None:
     """Writes what the user of the comparison should know to the standard output."""
-    if kind == "trunk":
-        for text in (trunk_size_line(record), record["warning"]):
+    if kind == "state_cache":
+        for text in (cache_size_line(record), record["warning"]):
             if text is not None:
                 sys.stdout.write(f"{NOTE}{text}\n")
                 sys.stdout.flush()

@@ -16,7 +16,7 @@ from ...errors import LayerSelectError
 from ...models.reading import blank_token, read_tokens
 from ..text.formats import InputFormat
 from ..text.rows import TRAIN, split_rows, watched_split
-from ..text.verbalizer import LabelWords, as_answer, pad_answers
+from ..text.verbalizer import Verbalizer, as_answer, pad_answers
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ class Collator:
             ``answer_mask``), looked up here, where the labels are still on the host.
     """
 
-    def __init__(self, tokenizer: Any, words: LabelWords | None = None) -> None:
+    def __init__(self, tokenizer: Any, words: Verbalizer | None = None) -> None:
         self._tokenizer, self._words = tokenizer, words
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

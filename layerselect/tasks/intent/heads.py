@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ...models.traits import traits_of
 from ..text.completions import base_of, unpadded_groups
-from ..text.verbalizer import LabelWords, as_answer, label_logits, nll, score
+from ..text.verbalizer import Verbalizer, as_answer, label_logits, nll, score
 
 Inputs = Mapping[str, Tensor]
 
@@ -81,7 +81,7 @@ class LabelWordHead:
         class_weights: float32 ``[C]``.
     """
 
-    def __init__(self, words: LabelWords, *, class_weights: Tensor | None = None) -> None:
+    def __init__(self, words: Verbalizer, *, class_weights: Tensor | None = None) -> None:
         self.words, self._weights = words, class_weights
         self._membership = words.membership()
         self._places = {answer: place for place, answer in enumerate(words.answers)}

@@ -13,13 +13,13 @@ from torch import nn
 
 from ...errors import LayerSelectError
 from ...models.adapter_files import META, find_adapter
-from ...models.load import LoadedModel, load_classifier, load_writer, pad_on, saved_tokenizer
+from ...models.load import LoadedModel, load_causal_lm, load_classifier, pad_on, saved_tokenizer
 from ...models.saved_adapter import load_adapted, read_meta, save_adapted
 from ...models.traits import reason
 from ...models.vocabulary import embedding_rows
 from ...utils.saved_schema import Fields, Flag, Items, Maybe, Text, Whole
 from ..text.formats import InputFormat
-from ..text.verbalizer import Answer, LabelWords
+from ..text.verbalizer import Answer, Verbalizer
 from .dataset import Collator, Encoder
 from .heads import ClassifierHead, Head, LabelWordHead
 from .outputs import chosen_labels, score_table
@@ -143,14 +143,14 @@ class Predictor:
         writes = meta.get("head") == "generate"
 
         def load(source: str | Path) -> LoadedModel:
-            return load_writer(source) if writes else load_classifier(source, labels, multi_label=multi_label)
+            return load_causal_lm(source) if writes else load_classifier(source, labels, multi_label=multi_label)
 
         network = load_adapted(path, meta, load, model=model)
         form = InputFormat(**meta["format"])
         tokenizer = saved_tokenizer(path)
         pad_on(tokenizer, writes=writes)
         encoder = Encoder(tokenizer, form, labels, meta["max_length"], meta["separator"], writes)
-        head = LabelWordHead(LabelWords(tokenizer, labels, meta["answers"])) if writes else None
+        head = LabelWordHead(Verbalizer(tokenizer, labels, meta["answers"])) if writes else None
         return cls(network, encoder, multi_label=multi_label, head=head, device=device)
 
     def predict(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> Iterator[Prediction]:

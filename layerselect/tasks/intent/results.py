@@ -1,4 +1,4 @@
-"""The numbers of a finished run: the model beside its two floors, on every split."""
+"""The numbers of a finished run: the model beside its two baselines, on every split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ...metrics import ClassificationReport, classification_report
 from ...metrics.classification import LabelRow
 from ...utils.saved_schema import Anything, Both, Fields, Items, Mapped, Whole, fields_of
-from ..run.baselines import MajorityFloor, WordFloor
+from ..run.baselines import MajorityBaseline, WordBaseline
 from .dataset import EncodedSplit, Splits
 
 MODEL = "trained model"
@@ -24,7 +24,7 @@ SPLIT = Fields({"examples": Whole(), "reports": Both(Fields({MODEL: Anything()})
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split: the model's report, the floors' reports, in the order of the table (floors first)."""
+    """One split: the model's report, the baselines' reports, in the order of the table (baselines first)."""
 
     split: str
     examples: int
@@ -47,31 +47,31 @@ class SplitResult:
 def split_results(
     splits: Splits, scores: Mapping[str, np.ndarray], labels: Sequence[str], *, multi_label: bool
 ) -> list[SplitResult]:
-    """Evaluates the model's scores and both floors on every reported split.
+    """Evaluates the model's scores and both baselines on every reported split.
 
     Args:
         scores: for each split of ``splits.report``, the model's probabilities ``[n, C]`` in row order.
     """
     train = splits.train
-    floors = [
-        MajorityFloor(train.targets, len(labels), multi_label=multi_label),
-        WordFloor(train.rows, train.targets, len(labels), multi_label=multi_label),
+    baselines = [
+        MajorityBaseline(train.targets, len(labels), multi_label=multi_label),
+        WordBaseline(train.rows, train.targets, len(labels), multi_label=multi_label),
     ]
-    return [_evaluate(split, floors, scores[split.name], labels, multi_label) for split in splits.report]
+    return [_evaluate(split, baselines, scores[split.name], labels, multi_label) for split in splits.report]
 
 
 def _evaluate(
     split: EncodedSplit,
-    floors: Sequence[MajorityFloor | WordFloor],
+    baselines: Sequence[MajorityBaseline | WordBaseline],
     scores: np.ndarray,
     labels: Sequence[str],
     multi_label: bool,
 ) -> SplitResult:
     reports: dict[str, ClassificationReport] = {}
-    for floor in floors:
-        floor_scores, predicted = floor.predict(split.rows)
-        reports[floor.name] = classification_report(
-            split.targets, floor_scores, labels, multi_label=multi_label, predicted=predicted
+    for baseline in baselines:
+        baseline_scores, predicted = baseline.predict(split.rows)
+        reports[baseline.name] = classification_report(
+            split.targets, baseline_scores, labels, multi_label=multi_label, predicted=predicted
         )
     reports[MODEL] = classification_report(split.targets, scores, labels, multi_label=multi_label)
     return SplitResult(split.name, len(split), reports)

@@ -17,8 +17,8 @@ from ...integrations.transformers import last_checkpoint
 from ...models.adapter_files import ADAPTER
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
-from ...models.demo import build_demo_classifier, build_demo_writer
-from ...models.load import LoadedModel, load_classifier, load_writer
+from ...models.demo import build_demo_causal_lm, build_demo_classifier
+from ...models.load import LoadedModel, load_causal_lm, load_classifier
 from ...models.positions import usable_positions
 from ...models.saved_adapter import BASE, base_reference
 from ...models.vocabulary import cover_tokens
@@ -29,9 +29,9 @@ from ..run.folder import CHECKPOINTS, RESULTS, RunFolder
 from ..run.log import RunLog
 from ..run.probe import reserve_for_probe
 from ..run.settings import check_device
-from ..run.state_cache import RunTrunk
+from ..run.state_cache import RunCache
 from ..text.rows import TRAIN
-from ..text.verbalizer import LabelWords, label_sets
+from ..text.verbalizer import Verbalizer, label_sets
 from .config import IntentConfig
 from .dataset import Encoder, Splits, build_splits, make_targets
 from .finish import COMMAND, final_scores, write_files
@@ -50,7 +50,7 @@ class RunResult:
 
     Attributes:
         folder: where its files are.
-        splits: the results on every reported split, floors included.
+        splits: the results on every reported split, baselines included.
         training: steps, seconds per step, trained layers, and what else describes the training.
     """
 
@@ -95,16 +95,16 @@ def run_intent(
         base.save_pretrained(folder.path / ADAPTER / BASE)
         loaded.tokenizer.save_pretrained(folder.path / ADAPTER / BASE)
     log = RunLog(folder, splits.select.name if splits.select else None, EVALUATED, on_event)
-    with RunTrunk(config, kept_lengths(splits, writes=words is not None), on_event) as trunk:
+    with RunCache(config, kept_lengths(splits, writes=words is not None), on_event) as state_cache:
         trainer, callback = build_trainer(
             model, loaded.tokenizer, splits, corpus.labels, config, folder.path,
-            multi_label=corpus.multi_label, callbacks=[log], trunk=trunk, words=words,
+            multi_label=corpus.multi_label, callbacks=[log], state_cache=state_cache, words=words,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
-        with trunk.reading(trainer.model, callback.selector):
+        with state_cache.reading(trainer.model, callback.selector):
             scores = final_scores(trainer, splits, folder, multi_label=corpus.multi_label)
-        training = {**training_facts(trainer, callback.selector, log), **trunk.facts()}
-    # The floors are the same whatever the rule holds out.
+        training = {**training_facts(trainer, callback.selector, log), **state_cache.facts()}
+    # The baselines are the same whatever the rule holds out.
     results = split_results(whole, scores, corpus.labels, multi_label=corpus.multi_label)
     save_adapter(
         folder.path / ADAPTER, model, encoder,
@@ -122,7 +122,7 @@ def _finished(folder: RunFolder) -> RunResult:
     return RunResult(folder.path, splits, saved["training"])
 
 
-def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, LabelWords | None, Encoder]:
+def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, Verbalizer | None, Encoder]:
     """The base model, what it is to write if it writes, and how it reads; whatever is random afterwards starts from the run's
     seed."""
     set_seed(config.seed)
@@ -135,7 +135,7 @@ def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, LabelWor
     return loaded, words, encoder
 
 
-def cover(loaded: LoadedModel, words: LabelWords | None, splits: Splits) -> None:
+def cover(loaded: LoadedModel, words: Verbalizer | None, splits: Splits) -> None:
     """Sees to it that every token that will be read has an embedding; see :func:`layerselect.models.vocabulary.cover_tokens`."""
     written = words.tokens if words else []
     cover_tokens(loaded.model, loaded.tokenizer, [*splits.token_lists(), *written], loaded.source)
@@ -145,13 +145,13 @@ def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:
     writes = config.head == "generate"
     if config.model != DEMO:
         if writes:
-            return load_writer(config.model, dropout=config.dropout)
+            return load_causal_lm(config.model, dropout=config.dropout)
         return load_classifier(config.model, corpus.labels, multi_label=corpus.multi_label, dropout=config.dropout)
     form = config.input_format()
     rows = corpus.splits.get(TRAIN, [])
     if writes:
         texts = [form.prompt(row, corpus.labels) for row in rows]
-        return build_demo_writer(texts, corpus.labels, max_length=config.max_length, dropout=config.dropout or 0.0)
+        return build_demo_causal_lm(texts, corpus.labels, max_length=config.max_length, dropout=config.dropout or 0.0)
     texts = [part for row in rows for part in form.write(row, corpus.labels) if part]
     return build_demo_classifier(
         texts,
@@ -162,15 +162,15 @@ def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:
     )
 
 
-def _words(corpus: Corpus, loaded: LoadedModel) -> LabelWords | None:
+def _words(corpus: Corpus, loaded: LoadedModel) -> Verbalizer | None:
     """What the model is to write, if it is to write."""
     if not loaded.writes:
         return None
     targets = make_targets(list(corpus.splits.get(TRAIN, [])), corpus.labels, corpus.multi_label)
-    return LabelWords(loaded.tokenizer, corpus.labels, label_sets(targets, len(corpus.labels)))
+    return Verbalizer(loaded.tokenizer, corpus.labels, label_sets(targets, len(corpus.labels)))
 
 
-def _max_length(config: IntentConfig, loaded: LoadedModel, words: LabelWords | None) -> int:
+def _max_length(config: IntentConfig, loaded: LoadedModel, words: Verbalizer | None) -> int:
     """The option, or less where the model has fewer positions (of which the label's words take some)."""
     positions = usable_positions(loaded.model)
     if positions is not None and words is not None:

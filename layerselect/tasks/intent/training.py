@@ -16,10 +16,10 @@ from ...metrics import classification_report
 from ...models.load import LoadedModel
 from ..run.folder import HISTORY_ROWS
 from ..run.probe import give_probe
-from ..run.state_cache import RunTrunk, try_selector
+from ..run.state_cache import RunCache, try_selector
 from ..run.training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
 from ..run.trial import try_passes
-from ..text.verbalizer import LabelWords
+from ..text.verbalizer import Verbalizer
 from .config import IntentConfig
 from .dataset import Collator, Splits, label_counts
 from .heads import ClassifierHead, Head, LabelWordHead
@@ -29,7 +29,7 @@ EVALUATED = ("macro_f1", "macro_auprc", "accuracy", "loss")
 
 
 class ClassificationTrainer(MeasuredTrainer):
-    """A Trainer whose loss and predictions are those of a head: a classification head, or label words.
+    """A Trainer whose loss and predictions are those of a head: a classification head, or verbalizer words.
 
     Args:
         head: what is asked of the model.
@@ -70,15 +70,15 @@ def build_trainer(
     *,
     multi_label: bool,
     callbacks: list[TrainerCallback],
-    trunk: RunTrunk,
-    words: LabelWords | None = None,
+    state_cache: RunCache,
+    words: Verbalizer | None = None,
 ) -> tuple[ClassificationTrainer, SelectorCallback]:
     """The Trainer of one run, and the callback that holds its selector.
 
     Args:
         folder: the unfinished run; checkpoints go into its ``checkpoints``.
         callbacks: of the caller (progress, logs).
-        trunk: what the run keeps.
+        state_cache: what the run keeps.
         words: what the model is to write; ``None`` where it has a classification head.
     """
     arguments = training_arguments(
@@ -86,9 +86,9 @@ def build_trainer(
         greater_is_better=True,
     )  # fmt: skip
     counts = label_counts(splits.train, len(labels))
-    options, collator = selector_options(config, trunk.store), Collator(tokenizer, words)
+    options, collator = selector_options(config, state_cache.store), Collator(tokenizer, words)
     options["history"] = folder / HISTORY_ROWS
-    selector = trunk.selector = SelectorCallback(options)
+    selector = state_cache.selector = SelectorCallback(options)
     trainer = ClassificationTrainer(
         model,
         arguments,
@@ -98,9 +98,9 @@ def build_trainer(
         eval_dataset=splits.select,
         data_collator=collator,
         compute_metrics=_metrics(labels, multi_label=multi_label),
-        callbacks=own_callbacks(config, selector, trunk, *callbacks),
+        callbacks=own_callbacks(config, selector, state_cache, *callbacks),
     )
-    give_probe(options["rule"], trainer, splits.probe, collator, config.batch_size, trunk)
+    give_probe(options["rule"], trainer, splits.probe, collator, config.batch_size, state_cache)
     return trainer, selector
 
 
@@ -108,7 +108,7 @@ def check_selection(
     model: nn.Module,
     loaded: LoadedModel,
     splits: Splits,
-    words: LabelWords | None,
+    words: Verbalizer | None,
     config: IntentConfig,
     *,
     multi_label: bool,
@@ -150,15 +150,15 @@ def kept_lengths(splits: Splits, *, writes: bool) -> list[int]:
     """The lengths of the examples whose hidden states a run keeps, if it keeps any.
 
     Args:
-        writes: the model writes label words. Then an evaluation remembers what the layers made of the prompt, for which all have to
-            run, and only the loss is computed from kept states.
+        writes: the model writes verbalizer words. Then an evaluation remembers what the layers made of the prompt, for which all have to
+            run, and only the loss is computed from cached states.
     """
     once = [splits.train, splits.probe, *(() if writes else splits.report)]
     return [length for split in once if split is not None for length in split.lengths]
 
 
-def make_head(kind: str, counts: np.ndarray, examples: int, words: LabelWords | None, *, multi_label: bool) -> Head:
-    """What is asked of the model: a classification head or label words, with the class weights that ``kind`` names."""
+def make_head(kind: str, counts: np.ndarray, examples: int, words: Verbalizer | None, *, multi_label: bool) -> Head:
+    """What is asked of the model: a classification head or verbalizer words, with the class weights that ``kind`` names."""
     if words is None:
         weights = class_weights(kind, counts, examples, multi_label=multi_label)
         return ClassifierHead(multi_label=multi_label, class_weights=weights)

@@ -2,17 +2,17 @@
 
 from .config import ReviseConfig
 from .generate import GenerationConfig
-from .handover import Handover
 from .results import SplitResult
 from .rewrite import Rewriter
 from .run import ReviseResult, run_revise
+from .transfer import Transfer
 
 __all__ = [
     "GenerationConfig",
-    "Handover",
     "ReviseConfig",
     "ReviseResult",
     "Rewriter",
     "SplitResult",
+    "Transfer",
     "run_revise",
 ]

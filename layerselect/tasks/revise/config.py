@@ -24,7 +24,7 @@ _PREDICTOR = {
 _SHARED = (
     "data", "model", "splits", "labels", "before", "after", "label", "doc_id", "label_delimiter", "multi", "strict", "split_seed",
     "adapter", "lora_rank", "lora_alpha", "lora_dropout", "bottleneck_size", "dropout", "mode", "score", "probe_every", "backend",
-    "trunk", "cut", "trunk_store", "trunk_memory", "trunk_precision", "seed", "device",
+    "state_cache", "cut", "state_cache_store", "state_cache_memory", "state_cache_precision", "seed", "device",
 )  # fmt: skip
 
 #: What suits the demo's small model, which starts from random weights: no adapter.

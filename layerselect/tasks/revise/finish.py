@@ -14,8 +14,8 @@ from ..run.folder import METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from ..text.completions import CompletionSplit
 from .config import ReviseConfig
 from .examples import RevisionSplits
-from .handover import Handover
 from .results import SplitResult, prediction_records
+from .transfer import Transfer
 
 COMMAND = "layerselect revise"
 
@@ -29,7 +29,7 @@ def write_files(
     written: Mapping[str, Sequence[str]],
     results: Sequence[SplitResult],
     training: Mapping[str, Any],
-    handover: Handover | None,
+    transfer: Transfer | None,
     selector: FastSelector,
 ) -> None:
     """Writes every file of the run that training has not written already.
@@ -40,7 +40,7 @@ def write_files(
     """
     facts = _corpus_facts(corpus, splits, chooses=config.keep == "best" or config.patience is not None)
     chosen, rows = folder.write_selection(selector)
-    transfer = handover.as_dict() if handover else None
+    transfer = transfer.as_dict() if transfer else None
     records = [record for part in parts for record in prediction_records(part, written[part.name])]
     folder.write_json(
         "config.json",

@@ -11,7 +11,7 @@ from torch import nn
 
 from ...errors import LayerSelectError
 from ...models.adapter_files import find_adapter
-from ...models.load import load_writer, pad_on, saved_tokenizer
+from ...models.load import load_causal_lm, pad_on, saved_tokenizer
 from ...models.saved_adapter import load_adapted, read_meta
 from ...utils.saved_schema import Fields, Items, Text, Whole
 from ..text.completions import prompt_tokens
@@ -62,7 +62,7 @@ class Rewriter:
         """
         path = find_adapter(folder)
         meta = read_meta(path, "revise", _META, command="layerselect revise")
-        network = load_adapted(path, meta, load_writer, model=model)
+        network = load_adapted(path, meta, load_causal_lm, model=model)
         tokenizer = saved_tokenizer(path)
         pad_on(tokenizer, writes=True)
         return cls(network, tokenizer, labels=meta["labels"], max_length=meta["max_length"], device=device)

@@ -16,8 +16,8 @@ from ...integrations.transformers import last_checkpoint
 from ...models.adapter_files import ADAPTER
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
-from ...models.demo import build_demo_writer
-from ...models.load import LoadedModel, load_writer
+from ...models.demo import build_demo_causal_lm
+from ...models.load import LoadedModel, load_causal_lm
 from ...models.positions import usable_positions
 from ...models.saved_adapter import base_reference, save_adapted
 from ...models.vocabulary import cover_tokens
@@ -29,7 +29,7 @@ from ..run.folder import CHECKPOINTS, METRICS, RESULTS, RunFolder
 from ..run.log import RunLog
 from ..run.probe import give_probe, reserve_for_probe
 from ..run.settings import check_device
-from ..run.state_cache import RunTrunk, try_selector
+from ..run.state_cache import RunCache, try_selector
 from ..run.training import check_training
 from ..text.completions import CompletionSplit
 from ..text.rows import TRAIN
@@ -37,11 +37,11 @@ from .config import ReviseConfig
 from .examples import RevisionSplits, build_revision_splits, check_room, token_budget, token_counter
 from .finish import COMMAND, write_files
 from .generate import generate
-from .handover import Handover, check_rule, generator_rule, hand_over, look_at, measure_alignment
 from .passes import check_passes
 from .prompts import read_completion, write_completion, write_prompt
 from .results import SPLIT, SplitResult, scored_part, split_result
 from .training import EVALUATED, RevisionTrainer, build_trainer
+from .transfer import Transfer, check_rule, generator_rule, hand_over, look_at, measure_alignment
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,13 @@ class ReviseResult:
         folder: where its files are.
         splits: the scores on every reported split.
         training: steps, seconds per step, losses, and what else describes the training.
-        handover: what was transferred; ``None`` where nothing was.
+        transfer: what was transferred; ``None`` where nothing was.
     """
 
     folder: Path
     splits: list[SplitResult]
     training: dict[str, Any]
-    handover: Handover | None
+    transfer: Transfer | None
 
 
 def run_revise(
@@ -103,9 +103,9 @@ def run_revise(
     )
     parts = {split.name: scored_part(split, config.eval_limit, config.split_seed) for split in splits.report}
     watch = parts[splits.watch.name] if splits.watch else None
-    handover = None
+    transfer = None
     if config.predictor is not None:
-        handover = _hand_over(model, loaded, config.predictor, config, splits, fingerprint)
+        transfer = _hand_over(model, loaded, config.predictor, config, splits, fingerprint)
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
     if config.trains_predictor:
@@ -115,34 +115,34 @@ def run_revise(
         loaded = _base(config, corpus)
         _cover(loaded, splits)
         model = add_adapter(loaded, config.adapter_config())
-        handover = _hand_over(model, loaded, folder.path / PREDICTOR, config, splits, fingerprint)
+        transfer = _hand_over(model, loaded, folder.path / PREDICTOR, config, splits, fingerprint)
     notify("phase", {"name": "generator"})
-    start_loss = handover.first_loss if handover else look_at(model, splits.train, loaded.tokenizer, config)
+    start_loss = transfer.first_loss if transfer else look_at(model, splits.train, loaded.tokenizer, config)
     # Of rules that pick from a frequency none makes probes.
     train, probe = (
-        (splits.train, None) if handover and config.transfer == "shared" else reserve_for_probe(splits.train, config)
+        (splits.train, None) if transfer and config.transfer == "shared" else reserve_for_probe(splits.train, config)
     )
-    rule = generator_rule(config, handover)
+    rule = generator_rule(config, transfer)
     log = RunLog(folder, watch.name if watch else None, EVALUATED, on_event)
     kept = [length for split in (train, probe, *parts.values()) if split is not None for length in split.lengths]
-    with RunTrunk(config, kept, on_event) as trunk:
+    with RunCache(config, kept, on_event) as state_cache:
         trainer, callback = build_trainer(
-            model, loaded.tokenizer, train, watch, config, folder.path, rule=rule, callbacks=[log], trunk=trunk,
+            model, loaded.tokenizer, train, watch, config, folder.path, rule=rule, callbacks=[log], state_cache=state_cache,
         )  # fmt: skip
-        give_probe(rule, trainer, probe, trainer.data_collator, config.batch_size, trunk)
+        give_probe(rule, trainer, probe, trainer.data_collator, config.batch_size, state_cache)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
         training = {
             **training_facts(trainer, callback.selector, log),
             "start_loss": start_loss,
             "end_loss": _end_loss(trainer),
         }
-        if handover is not None:
-            measure_alignment(handover, callback.selector, config)
-            training["alignment_ratio"] = handover.ratio
+        if transfer is not None:
+            measure_alignment(transfer, callback.selector, config)
+            training["alignment_ratio"] = transfer.ratio
         written = {part.name: _revise(trainer.model, loaded, part, config, notify) for part in parts.values()}
-        with trunk.reading(trainer.model, callback.selector):
+        with state_cache.reading(trainer.model, callback.selector):
             losses = {part.name: _final_loss(trainer, part, folder) for part in parts.values()}
-        training |= trunk.facts()
+        training |= state_cache.facts()
     save_adapted(
         folder.path / ADAPTER, model, loaded.tokenizer, task="revise", base_model=base_reference(config.model),
         kind=config.adapter, fingerprint=fingerprint,
@@ -154,17 +154,17 @@ def run_revise(
         for split in splits.report
     ]
     write_files(
-        folder, config, corpus, splits, list(parts.values()), written, results, training, handover, callback.selector
+        folder, config, corpus, splits, list(parts.values()), written, results, training, transfer, callback.selector
     )
-    return ReviseResult(folder.finish(), results, training, handover)
+    return ReviseResult(folder.finish(), results, training, transfer)
 
 
 def _finished(folder: RunFolder) -> ReviseResult:
-    kind = Fields({"training": Mapped(), "splits": Mapped(SPLIT), "transfer": Maybe(fields_of(Handover))})
+    kind = Fields({"training": Mapped(), "splits": Mapped(SPLIT), "transfer": Maybe(fields_of(Transfer))})
     saved = folder.read_json(RESULTS, kind)
     splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
-    handover = Handover(**saved["transfer"]) if saved["transfer"] else None
-    return ReviseResult(folder.path, splits, saved["training"], handover)
+    transfer = Transfer(**saved["transfer"]) if saved["transfer"] else None
+    return ReviseResult(folder.path, splits, saved["training"], transfer)
 
 
 def prepare(config: ReviseConfig, corpus: Corpus) -> tuple[LoadedModel, RevisionSplits]:
@@ -187,7 +187,7 @@ def _cover(loaded: LoadedModel, splits: RevisionSplits) -> None:
 def _base(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
     """The base model, as every part of the run finds it."""
     set_seed(config.seed)
-    return _demo_model(config, corpus) if config.model == DEMO else load_writer(config.model, dropout=config.dropout)
+    return _demo_model(config, corpus) if config.model == DEMO else load_causal_lm(config.model, dropout=config.dropout)
 
 
 def _demo_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
@@ -195,7 +195,7 @@ def _demo_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
     texts = [write_prompt(row["before"], row["intentions"]) for row in rows] + [
         write_completion(row["after"]) for row in rows
     ]
-    return build_demo_writer(texts, corpus.labels, max_length=4 * config.max_length, dropout=config.dropout or 0.0)
+    return build_demo_causal_lm(texts, corpus.labels, max_length=4 * config.max_length, dropout=config.dropout or 0.0)
 
 
 def _train_predictor(config: ReviseConfig, corpus: Corpus, folder: RunFolder, notify: OnEvent) -> None:
@@ -219,7 +219,7 @@ def _hand_over(
     config: ReviseConfig,
     splits: RevisionSplits,
     fingerprint: str,
-) -> Handover:
+) -> Transfer:
     return hand_over(model, predictor, config, splits.train, tokenizer=loaded.tokenizer, fingerprint=fingerprint)
 
 

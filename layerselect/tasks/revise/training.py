@@ -13,7 +13,7 @@ from transformers import EvalPrediction, TrainerCallback
 from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
 from ..run.folder import HISTORY_ROWS
-from ..run.state_cache import RunTrunk
+from ..run.state_cache import RunCache
 from ..run.training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
 from ..text.completions import CompletionCollator, CompletionSplit, completion_loss, nll
 from .config import ReviseConfig
@@ -53,7 +53,7 @@ def build_trainer(
     *,
     rule: Rule,
     callbacks: list[TrainerCallback],
-    trunk: RunTrunk,
+    state_cache: RunCache,
 ) -> tuple[RevisionTrainer, SelectorCallback]:
     """The Trainer of one run, and the callback that holds its selector.
 
@@ -62,10 +62,10 @@ def build_trainer(
         folder: the unfinished run; checkpoints go into its ``checkpoints``.
         rule: how layers are selected.
         callbacks: of the caller (progress, logs).
-        trunk: what the run keeps.
+        state_cache: what the run keeps.
     """
-    options = {**selector_options(config, trunk.store), "rule": rule, "history": folder / HISTORY_ROWS}
-    selector = trunk.selector = SelectorCallback(options)
+    options = {**selector_options(config, state_cache.store), "rule": rule, "history": folder / HISTORY_ROWS}
+    selector = state_cache.selector = SelectorCallback(options)
     trainer = RevisionTrainer(
         model,
         training_arguments(
@@ -77,7 +77,7 @@ def build_trainer(
         eval_dataset=watch,
         data_collator=CompletionCollator(tokenizer.pad_token_id),
         compute_metrics=_token_loss,
-        callbacks=own_callbacks(config, selector, trunk, *callbacks),
+        callbacks=own_callbacks(config, selector, state_cache, *callbacks),
     )  # fmt: skip
     return trainer, selector
 

@@ -1,4 +1,4 @@
-"""Two floors under every trained predictor: the majority class, and a logistic regression on the changed words.
+"""Two baselines under every trained predictor: the majority class, and a logistic regression on the changed words.
 
 A fine-tuned model below the second has not learned the task.
 """
@@ -19,7 +19,7 @@ from ...data.edits import find_edits, likeness, split_words
 Row = Mapping[str, Any]
 
 
-class MajorityFloor:
+class MajorityBaseline:
     """Always the most frequent answer; its scores are the shares of the labels in the training split.
 
     Args:
@@ -44,12 +44,12 @@ class MajorityFloor:
         return np.tile(self._scores, (count, 1)), np.repeat(self._answer[None], count, axis=0)
 
 
-class WordFloor:
+class WordBaseline:
     """Logistic regression on which words were removed, which were added, and a few counts of the edit.
 
     Args:
         rows: the training split; ``before`` and ``after`` are read.
-        targets: as for :class:`MajorityFloor`.
+        targets: as for :class:`MajorityBaseline`.
         strength: inverse of the L2 penalty (``C`` of scikit-learn); classes are weighted by the inverse of their counts.
         min_df: words in fewer rows are not features.
     """

@@ -35,7 +35,7 @@ class Examples(Protocol):
         ...
 
 
-class Trunked(Protocol):
+class Cached(Protocol):
     """A run that may have a cut."""
 
     @property
@@ -70,13 +70,13 @@ def give_probe(
     held_out: Examples | None,
     collator: Callable[..., Any],
     batch_size: int,
-    trunk: Trunked | None = None,
+    state_cache: Cached | None = None,
 ) -> None:
     """Ties ``rule`` to the trainer's model and loss, if it needs a probe. Call it before weights of a checkpoint are loaded.
 
     Args:
         held_out: from :func:`reserve_for_probe`.
-        trunk: what the run keeps. Layers below its cut have learned nothing in this run, so they are never suppressed: hidden
+        state_cache: what the run keeps. Layers below its cut have learned nothing in this run, so they are never suppressed: hidden
             states would be kept that are not those of the model.
     """
     if not isinstance(rule, Ist):
@@ -87,7 +87,7 @@ def give_probe(
     probe = SuppressionProbe(trainer.model, trainer.loss_on, batches)
 
     def above_the_cut(scales: Sequence[float], number: int) -> Tensor:
-        below = trunk.layers_below if trunk is not None else 0
+        below = state_cache.layers_below if state_cache is not None else 0
         return probe([*[1.0] * below, *scales[below:]], number)
 
     rule.probe = above_the_cut

@@ -14,7 +14,7 @@ from ...errors import LayerSelectError
 from ...models.adapters import AdapterConfig
 from ...rules import make_rule
 from ...state_cache import DEFAULT_CUT, default_folder
-from ...state_cache.selection import TRUNKS
+from ...state_cache.selection import STATE_CACHES
 from ...state_cache.store import PRECISIONS, is_size
 from ...utils.saved_words import in_words
 
@@ -23,9 +23,9 @@ MODES = ("auto", "freeze", "gate", "observe")
 SCHEDULES = ("linear", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda")
 #: Settings that change where a run stands or how fast it is, not what it comes to.
-PLACES = ("out", "device", "trunk_store", "trunk_memory")
+PLACES = ("out", "device", "state_cache_store", "state_cache_memory")
 #: Settings that say nothing unless hidden states are kept.
-_OF_TRUNK = ("cut", "trunk_store", "trunk_memory", "trunk_precision")
+_OF_CACHE = ("cut", "state_cache_store", "state_cache_memory", "state_cache_precision")
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class TrainingSettings:
         adapter, lora_rank, lora_alpha, lora_dropout, bottleneck_size: see ``layerselect.models.adapters``.
         dropout: replaces the model's own dropout; ``None`` keeps it.
         rule, mode, score, interval, warmup, probe_every, backend: see ``layerselect.FastSelector``.
-        trunk, cut: likewise; a number of layers below the cut is given as text, too.
-        trunk_store: the folder of the kept hidden states; ``None`` is the one in the user's cache folder, and ``none`` keeps them
+        state_cache, cut: likewise; a number of layers below the cut is given as text, too.
+        state_cache_store: the folder of the cached hidden states; ``None`` is the one in the user's cache folder, and ``none`` keeps them
             for this run only: in memory, and what is too much for it in a temporary folder.
-        trunk_memory, trunk_precision: see ``layerselect.state_cache.TrunkStore``.
+        state_cache_memory, state_cache_precision: see ``layerselect.state_cache.StateStore``.
         epochs, max_steps: the length of the training; ``max_steps`` wins if it is given.
         batch_size, accumulate: examples per forward pass; passes per step.
         lr, schedule, lr_warmup, weight_decay, clip: of AdamW; ``lr_warmup`` is a fraction of all steps.
@@ -89,11 +89,11 @@ class TrainingSettings:
     warmup: int = 0
     probe_every: int = 20
     backend: str = "auto"
-    trunk: str = "none"
+    state_cache: str = "none"
     cut: str = DEFAULT_CUT
-    trunk_store: str | None = None
-    trunk_memory: str = "2GB"
-    trunk_precision: str = "exact"
+    state_cache_store: str | None = None
+    state_cache_memory: str = "2GB"
+    state_cache_precision: str = "exact"
     epochs: float = 3.0
     max_steps: int | None = None
     batch_size: int = 16
@@ -127,18 +127,23 @@ class TrainingSettings:
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "must be in [0, 1)")
         check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
         self.adapter_config()
-        self._check_trunk()
+        self._check_state_cache()
 
-    def _check_trunk(self) -> None:
+    def _check_state_cache(self) -> None:
         object.__setattr__(self, "cut", str(self.cut))  # 22 means "22"
-        one_of("trunk", self.trunk, TRUNKS)
-        if self.trunk == "none":
+        one_of("state_cache", self.state_cache, STATE_CACHES)
+        if self.state_cache == "none":
             defaults = {field.name: field.default for field in fields(TrainingSettings)}
-            for name in _OF_TRUNK:
+            for name in _OF_CACHE:
                 value = getattr(self, name)
-                check(value == defaults[name], name, value, "says nothing without --trunk cached or --trunk auto")
+                check(
+                    value == defaults[name],
+                    name,
+                    value,
+                    "says nothing without --state-cache cached or --state-cache auto",
+                )
             return
-        check(self.mode in ("auto", "freeze"), "trunk", self.trunk, f"needs --mode auto or freeze, not {self.mode}: the layers below "
+        check(self.mode in ("auto", "freeze"), "state_cache", self.state_cache, f"needs --mode auto or freeze, not {self.mode}: the layers below "
               "the cut must take no gradients")  # fmt: skip
         if not _is_number(self.cut):
             try:
@@ -146,24 +151,29 @@ class TrainingSettings:
             except LayerSelectError as error:
                 raise LayerSelectError(f"--cut {self.cut} is neither a number of layers nor a rule: {error}") from error
         check(not _is_number(self.cut) or int(self.cut) >= 1, "cut", self.cut, "must be at least 1")
-        check(is_size(self.trunk_memory), "trunk_memory", self.trunk_memory, "is no size: give bytes or a number with a unit, "
+        check(is_size(self.state_cache_memory), "state_cache_memory", self.state_cache_memory, "is no size: give bytes or a number with a unit, "
               "such as 2GB or 512MiB")  # fmt: skip
-        one_of("trunk_precision", self.trunk_precision, PRECISIONS)
-        store = self.trunk_folder()
-        check(store is None or store.is_dir() or not store.exists(), "trunk_store", store, "is a file: give a folder")
+        one_of("state_cache_precision", self.state_cache_precision, PRECISIONS)
+        store = self.cache_folder()
+        check(
+            store is None or store.is_dir() or not store.exists(),
+            "state_cache_store",
+            store,
+            "is a file: give a folder",
+        )
 
-    def trunk_folder(self) -> Path | None:
+    def cache_folder(self) -> Path | None:
         """Where hidden states are kept for later runs; ``None``: nowhere."""
-        if self.trunk_store == "none":
+        if self.state_cache_store == "none":
             return None
-        return default_folder() if self.trunk_store is None else Path(self.trunk_store).expanduser()
+        return default_folder() if self.state_cache_store is None else Path(self.state_cache_store).expanduser()
 
     def check_cut(self, layers: int) -> None:
         """
         Raises:
             LayerSelectError: a model with so many layers has no such cut.
         """
-        if self.trunk != "none" and _is_number(self.cut):
+        if self.state_cache != "none" and _is_number(self.cut):
             check(int(self.cut) < layers, "cut", self.cut, f"leaves no layer above it: the model has {layers} layers")
 
     def adapter_config(self) -> AdapterConfig:

@@ -1,4 +1,4 @@
-"""Kept hidden states in a run: their store, what is said of their size, the passes after the training, the facts."""
+"""Cached hidden states in a run: their store, what is said of their size, the passes after the training, the facts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ...layers.requires_grad import Freezer
 from ...rules import MEASURED, Fixed, LayerCardRule
 from ...rules.suppression import evaluating
 from ...selector.selector import FastSelector
-from ...state_cache import Trunk, TrunkStore
+from ...state_cache import StateCache, StateStore
 from ...utils.sizes import show_bytes
 from .probe import tried_on
 from .settings import TrainingSettings
@@ -29,15 +29,15 @@ from .training import selector_options
 
 logger = logging.getLogger(__name__)
 
-#: After so many passes it is known whether hidden states can be kept: a trunk looks at a few new settings before it gives up.
+#: After so many passes it is known whether hidden states can be kept: a state cache looks at a few new settings before it gives up.
 _CALLS = 6
 
 
-class RunTrunk(TrainerCallback):
-    """The hidden states that a run keeps, from its first step to its last evaluation. Of a run without a trunk nothing is kept.
+class RunCache(TrainerCallback):
+    """The hidden states that a run keeps, from its first step to its last evaluation. Of a run without a state cache nothing is kept.
 
     It is a callback of the Trainer, too: as soon as it is known what a token takes, it tells ``on_event`` of
-    ``("trunk", record)`` (see :func:`size_record`).
+    ``("state_cache", record)`` (see :func:`size_record`).
 
     Args:
         settings: of the run.
@@ -45,7 +45,7 @@ class RunTrunk(TrainerCallback):
         on_event: see :class:`~layerselect.tasks.run.log.RunLog`.
 
     Attributes:
-        store: for the selector; ``None`` without a trunk. It touches no disk before the first example is kept. Leaving the
+        store: for the selector; ``None`` without a state cache. It touches no disk before the first example is kept. Leaving the
             context closes it.
         selector: the callback that holds the selector; to be set before training.
     """
@@ -63,7 +63,7 @@ class RunTrunk(TrainerCallback):
         self._said = self._checked = False
         self._later = (0, 0)  # filled and read after the training
 
-    def __enter__(self) -> RunTrunk:
+    def __enter__(self) -> RunCache:
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
@@ -88,11 +88,16 @@ class RunTrunk(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         selector = self.selector.selector if self.selector else None
-        if self._said or selector is None or selector.trunk is None or selector.trunk.bytes_per_token is None:
+        if (
+            self._said
+            or selector is None
+            or selector.state_cache is None
+            or selector.state_cache.bytes_per_token is None
+        ):
             return
         self._said = True
-        record = size_record(selector.trunk, selector.num_layers, self._lengths)
-        self._on_event("trunk", record)
+        record = size_record(selector.state_cache, selector.num_layers, self._lengths)
+        self._on_event("state_cache", record)
         if record["warning"]:
             logger.warning("%s", record["warning"])
 
@@ -103,71 +108,73 @@ class RunTrunk(TrainerCallback):
         Args:
             selector: that of the training, closed.
         """
-        if selector.trunk is None:
+        if selector.state_cache is None:
             yield
             return
         blocks = [model.get_submodule(name) for name in selector.layer_names]
         # A closed selector has let all layers take gradients again.
         freezer = Freezer([[p for p in block.parameters() if p.requires_grad] for block in blocks[: selector.cut]])
-        freezer.apply([False] * selector.trunk.cut)
+        freezer.apply([False] * selector.state_cache.cut)
         try:
             held = [p for block in blocks[: selector.cut] for p in block.parameters()]
-            with Trunk(model, selector.trunk.cut, self.store, layers=blocks, held=held) as trunk:
+            with StateCache(model, selector.state_cache.cut, self.store, layers=blocks, held=held) as state_cache:
                 yield
-            self._later = (self._later[0] + trunk.filled, self._later[1] + trunk.read)
+            self._later = (self._later[0] + state_cache.filled, self._later[1] + state_cache.read)
         finally:
             freezer.restore()
 
     def facts(self) -> dict[str, Any]:
-        """What a run's facts say of it; nothing without a trunk.
+        """What a run's facts say of it; nothing without a state cache.
 
-        ``cut`` is the number of layers below the cut. ``trunk_kept`` says whether hidden states were kept: ``--trunk auto`` may find
-        that computing is faster, and below a rule's cut there may be no layer. ``trunk_computed`` and ``trunk_read`` count
-        examples in all passes of this process, ``trunk_memory_mb`` is held in memory at the end, and ``trunk_written_mb`` was
+        ``cut`` is the number of layers below the cut. ``states_cached`` says whether hidden states were kept: ``--state-cache auto`` may find
+        that computing is faster, and below a rule's cut there may be no layer. ``states_computed`` and ``states_read`` count
+        examples in all passes of this process, ``states_memory_mb`` is held in memory at the end, and ``states_written_mb`` was
         written by this process: what earlier ones wrote is not in it.
         """
         selector = self.selector.selector if self.selector else None
         if self.store is None or selector is None:
             return {}
-        trunk = selector.trunk
-        facts: dict[str, Any] = {"cut": selector.cut, "trunk_kept": trunk is not None}
-        if trunk is not None:
+        state_cache = selector.state_cache
+        facts: dict[str, Any] = {"cut": selector.cut, "states_cached": state_cache is not None}
+        if state_cache is not None:
             facts |= {
-                "trunk_computed": trunk.filled + self._later[0],
-                "trunk_read": trunk.read + self._later[1],
-                "trunk_bytes_per_token": trunk.bytes_per_token,
-                "trunk_precision": self.store.precision,
-                "trunk_memory_mb": round(self.store.bytes_in_memory / 1e6, 3),
-                "trunk_written_mb": round(sum(shelf.bytes_on_disk for shelf in self.store.shelves) / 1e6, 3),
+                "states_computed": state_cache.filled + self._later[0],
+                "states_read": state_cache.read + self._later[1],
+                "cache_bytes_per_token": state_cache.bytes_per_token,
+                "state_cache_precision": self.store.precision,
+                "states_memory_mb": round(self.store.bytes_in_memory / 1e6, 3),
+                "states_written_mb": round(sum(shard.bytes_on_disk for shard in self.store.shards) / 1e6, 3),
             }
         return facts
 
 
-def open_store(settings: TrainingSettings) -> TrunkStore | None:
+def open_store(settings: TrainingSettings) -> StateStore | None:
     """The store that the settings ask for; ``None`` where nothing is kept."""
-    if settings.trunk == "none":
+    if settings.state_cache == "none":
         return None
-    return TrunkStore(settings.trunk_folder(), memory=settings.trunk_memory, precision=settings.trunk_precision)
+    return StateStore(
+        settings.cache_folder(), memory=settings.state_cache_memory, precision=settings.state_cache_precision
+    )
 
 
-def size_record(trunk: Trunk, layers: int, lengths: Sequence[int]) -> dict[str, Any]:
-    """What the kept hidden states of examples of these lengths will take.
+def size_record(state_cache: StateCache, layers: int, lengths: Sequence[int]) -> dict[str, Any]:
+    """What the cached hidden states of examples of these lengths will take.
 
     Returns:
         ``cut`` and ``layers``; ``bytes_per_token``, ``tokens``, ``examples``, ``bytes`` of all; ``stored``, how many entries are
         there already, those of the batches seen so far among them; ``folder`` and ``memory`` of the store; ``warning``, a sentence
         if the disk has less room than they need, or ``None``.
     """
-    store, tokens = trunk.store, sum(lengths)
-    assert trunk.bytes_per_token is not None
-    size, stored = trunk.bytes_per_token * tokens, sum(len(shelf) for shelf in store.shelves)
+    store, tokens = state_cache.store, sum(lengths)
+    assert state_cache.bytes_per_token is not None
+    size, stored = state_cache.bytes_per_token * tokens, sum(len(shard) for shard in store.shards)
     on_disk = size if store.folder is not None else max(0, size - store.memory)
     # Examples that are alike share an entry, so their number alone does not tell that all are there.
-    missing = 0.0 if trunk.filled == 0 else max(0, len(lengths) - stored) / len(lengths)
+    missing = 0.0 if state_cache.filled == 0 else max(0, len(lengths) - stored) / len(lengths)
     return {
-        "cut": trunk.cut,
+        "cut": state_cache.cut,
         "layers": layers,
-        "bytes_per_token": trunk.bytes_per_token,
+        "bytes_per_token": state_cache.bytes_per_token,
         "tokens": tokens,
         "examples": len(lengths),
         "bytes": size,
@@ -185,7 +192,7 @@ def _no_room(needed: int, folder: Path) -> str | None:
         return None
     return (
         f"the hidden states need about {show_bytes(needed)} more in {folder}, where {show_bytes(free)} are free: what does not fit is "
-        "computed again; choose another disk with --trunk-store, or half the size with --trunk-precision half"
+        "computed again; choose another disk with --state-cache-store, or half the size with --state-cache-precision half"
     )
 
 
@@ -220,17 +227,17 @@ def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[i
     settings.check_cut(len(split_parameters(model).names))
     with _tried_selector(model, settings) as selector:
         check_above(selector)
-        if selector.trunk is not None:
+        if selector.state_cache is not None:
             call(0)
-            if settings.trunk == "cached":
-                _check_kept(selector.trunk, call)
-    if settings.trunk != "none" and selector.cut is None:
+            if settings.state_cache == "cached":
+                _check_kept(selector.state_cache, call)
+    if settings.state_cache != "none" and selector.cut is None:
         # The cut is chosen in the first steps; what holds of the lowest one holds of all.
         with _tried_selector(model, settings, cut=1):
             call(0)
 
 
-def _check_kept(trunk: Trunk, call: Callable[[int], object]) -> None:
+def _check_kept(state_cache: StateCache, call: Callable[[int], object]) -> None:
     """
     Args:
         call: was made with 0 already.
@@ -240,11 +247,11 @@ def _check_kept(trunk: Trunk, call: Callable[[int], object]) -> None:
     """
     for number in range(1, _CALLS):
         call(number)
-        if trunk.settled or trunk.reasons:
+        if state_cache.settled or state_cache.reasons:
             break
-    if trunk.reasons and not trunk.settled:
+    if state_cache.reasons and not state_cache.settled:
         raise LayerSelectError(
-            f"no hidden states of this model can be kept, since {'; '.join(trunk.reasons)}: train with --trunk none"
+            f"no hidden states of this model can be kept, since {'; '.join(state_cache.reasons)}: train with --state-cache none"
         )
 
 

@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from ...errors import LayerSelectError
 from ...layers.find import split_parameters
 from ...rules import NoLayers, make_rule
-from ...state_cache import TrunkStore
+from ...state_cache import StateStore
 from ...utils.saved_activations import SavedActivations
 from .checkpoints import SaveSteps, WholeCheckpoints
 from .folder import CHECKPOINTS
@@ -154,15 +154,15 @@ def own_callbacks(settings: TrainingSettings, *others: Any) -> list[Any]:
     return [SaveSteps(settings.save_steps), *others, *stopping]
 
 
-def selector_options(settings: TrainingSettings, store: TrunkStore | None = None) -> dict[str, Any]:
+def selector_options(settings: TrainingSettings, store: StateStore | None = None) -> dict[str, Any]:
     """The arguments of ``FastSelector`` that a run's settings ask for; ``rule`` is a new rule.
 
     Args:
         store: of the hidden states, if any are kept.
     """
-    names = ("mode", "score", "interval", "warmup", "probe_every", "backend", "seed", "trunk", "cut")
+    names = ("mode", "score", "interval", "warmup", "probe_every", "backend", "seed", "state_cache", "cut")
     options = {name: getattr(settings, name) for name in names}
-    return {"rule": make_rule(settings.rule, seed=settings.seed), "trunk_store": store, **options}
+    return {"rule": make_rule(settings.rule, seed=settings.seed), "state_cache_store": store, **options}
 
 
 def check_training(model: nn.Module, settings: TrainingSettings, *, evaluates: bool) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ...errors import LayerSelectError
 from ...models.traits import traits_of
 from .completions import base_of, completion_tokens, forward_padded, nll
-from .completions import pad_answers as pad_answers  # found here by those who pad label words
+from .completions import pad_answers as pad_answers  # found here by those who pad verbalizer words
 from .formats import CUE
 
 MAX_SETS = 64
@@ -34,7 +34,7 @@ Answer = tuple[int, ...]
 """A set of labels, as class numbers in ascending order."""
 
 
-class LabelWords:
+class Verbalizer:
     """The answers that a model may give, in token ids.
 
     Args:

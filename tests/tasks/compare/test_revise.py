@@ -1,4 +1,4 @@
-"""A comparison of generators: the predictor they share, the floors, the tested SARI, and a predictor that fails."""
+"""A comparison of generators: the predictor they share, the baselines, the tested SARI, and a predictor that fails."""
 
 import io
 import json
@@ -59,7 +59,7 @@ def test_rows_that_start_from_a_predictor_share_one(done):
     assert not (cells / "transfer-all-lora-seed0" / "predictor").exists()
 
 
-def test_floors_and_the_test_against_all(done):
+def test_baselines_and_the_test_against_all(done):
     comparison, _ = done
     rows = comparison_rows(comparison)
     assert [row.name for row in rows] == [

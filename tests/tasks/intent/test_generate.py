@@ -1,4 +1,4 @@
-"""The whole task with label words on a tiny decoder: it learns, repeats, resumes, predicts, and refuses."""
+"""The whole task with verbalizer words on a tiny decoder: it learns, repeats, resumes, predicts, and refuses."""
 
 import json
 

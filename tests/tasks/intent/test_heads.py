@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from layerselect.models.load import load_writer
+from layerselect.models.load import load_causal_lm
 from layerselect.tasks.intent import Collator
 from layerselect.tasks.intent.heads import LabelWordHead
 from layerselect.tasks.intent.training import probabilities
-from layerselect.tasks.text.verbalizer import LabelWords
+from layerselect.tasks.text.verbalizer import Verbalizer
 
 from tests.helpers.tiny_intent import LABELS
 
@@ -16,7 +16,7 @@ PROMPTS = ["The river leaves", "My sister", "A fox follows the market"]
 
 @pytest.fixture(scope="module")
 def loaded(llama_folder):
-    return load_writer(llama_folder)
+    return load_causal_lm(llama_folder)
 
 
 def batch_of(loaded, head, targets):
@@ -39,7 +39,7 @@ def expected(loaded, head, answer, prompt):
 
 def test_one_label(loaded):
     weights = torch.tensor([1.0, 2.0, 0.5])
-    head = LabelWordHead(LabelWords(loaded.tokenizer, LABELS), class_weights=weights)
+    head = LabelWordHead(Verbalizer(loaded.tokenizer, LABELS), class_weights=weights)
     targets = torch.tensor([2, 0, 1])
     batch = batch_of(loaded, head, targets)
     table = np.array([[expected(loaded, head, (label,), p) for label in range(3)] for p in PROMPTS])
@@ -58,7 +58,7 @@ def test_several_labels(loaded):
     """Answers are sets; the second row's set is not among them, but has a loss like every other."""
     weights = torch.tensor([1.0, 3.0, 0.5])
     answers = [(0,), (1,), (2,), (0, 2)]
-    head = LabelWordHead(LabelWords(loaded.tokenizer, LABELS, answers), class_weights=weights)
+    head = LabelWordHead(Verbalizer(loaded.tokenizer, LABELS, answers), class_weights=weights)
     targets = torch.tensor([[1.0, 0, 1], [1, 1, 0], [0, 1, 0]])
     batch = batch_of(loaded, head, targets)
     truth, each = [(0, 2), (0, 1), (1,)], np.array([0.75, 2.0, 3.0])
@@ -73,7 +73,7 @@ def test_several_labels(loaded):
 
 
 def test_without_weights_the_loss_is_the_mean(loaded):
-    head = LabelWordHead(LabelWords(loaded.tokenizer, LABELS))
+    head = LabelWordHead(Verbalizer(loaded.tokenizer, LABELS))
     targets = torch.tensor([0, 0, 1])
     batch = batch_of(loaded, head, targets)
     nll = [-expected(loaded, head, (int(t),), p) for t, p in zip(targets, PROMPTS, strict=True)]

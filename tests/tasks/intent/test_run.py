@@ -100,7 +100,7 @@ def test_predictions_are_those_of_the_saved_adapter(done):
         assert list(prediction.scores.values()) == pytest.approx(list(record["scores"].values()), abs=2e-5)
 
 
-def test_results_name_the_floors_and_the_labels(done):
+def test_results_name_the_baselines_and_the_labels(done):
     _, result = done
     results = json.loads((result.folder / "results.json").read_text())
     assert set(results["splits"]["test"]["reports"]) == {"majority class", "logistic regression", "trained model"}

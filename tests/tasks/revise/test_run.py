@@ -8,7 +8,7 @@ import pytest
 import torch
 from layerselect import LayerSelectError
 from layerselect.models.adapters import add_adapter
-from layerselect.models.load import load_writer
+from layerselect.models.load import load_causal_lm
 from layerselect.tasks.revise import ReviseConfig, Rewriter, run_revise
 from layerselect.transfer import alignment_ratio, own_frequency, pick_layers, read_importance
 from peft import get_peft_model_state_dict
@@ -57,10 +57,10 @@ def test_metrics_end_with_the_final_losses(done):
 def test_shared_layers_start_as_the_predictor_ended_and_the_others_never_move(done, generator_options, predictor):
     """The saved adapter of the generator against its fresh start and the predictor's file."""
     chosen = pick_layers(read_importance(predictor).frequency, "topk:k=2")
-    assert done.handover.layers == done.handover.transferred == chosen
+    assert done.transfer.layers == done.transfer.transferred == chosen
     config = ReviseConfig(**generator_options, out="x")
     set_seed(config.seed)
-    fresh_model = add_adapter(load_writer(config.model), config.adapter_config())
+    fresh_model = add_adapter(load_causal_lm(config.model), config.adapter_config())
     fresh = get_peft_model_state_dict(fresh_model, save_embedding_layers=False)
     names = json.loads((done.folder / "importance.json").read_text())["layer_names"]
     ended = load_tensors(done.folder / "adapter" / "adapter_model.safetensors")
@@ -91,7 +91,7 @@ def test_nothing_moves_before_the_first_step(generator_options, predictor, tmp_p
     names = json.loads((result.folder / "importance.json").read_text())["layer_names"]
     given = load_tensors(predictor / "adapter" / "adapter_model.safetensors")
     for name, value in seen.items():
-        if layer_of(name, names) in result.handover.layers:
+        if layer_of(name, names) in result.transfer.layers:
             assert torch.equal(value, given[name]), name
         elif "lora_B" in name:
             assert not value.any(), name
@@ -100,15 +100,15 @@ def test_nothing_moves_before_the_first_step(generator_options, predictor, tmp_p
 def test_the_alignment_ratio_is_that_of_the_history(done):
     history = load_file(done.folder / "history.safetensors")
     frequency, steps = own_frequency(history)
-    assert done.handover.own_frequency == frequency.tolist()
-    assert done.handover.own_steps == steps == history["trained"].all(axis=1).sum() == 3
-    assert done.handover.ratio == alignment_ratio(done.handover.layers, pick_layers(frequency.tolist(), "topk:k=2"))
-    assert done.training["alignment_ratio"] == done.handover.ratio
+    assert done.transfer.own_frequency == frequency.tolist()
+    assert done.transfer.own_steps == steps == history["trained"].all(axis=1).sum() == 3
+    assert done.transfer.ratio == alignment_ratio(done.transfer.layers, pick_layers(frequency.tolist(), "topk:k=2"))
+    assert done.training["alignment_ratio"] == done.transfer.ratio
 
 
 def test_selected_layers_are_the_shared_ones_in_every_step(done):
     history = load_file(done.folder / "history.safetensors")
-    expected = np.isin(np.arange(3), done.handover.layers)
+    expected = np.isin(np.arange(3), done.transfer.layers)
     assert (history["mask"] == expected).all()
     assert (history["trained"] | ~expected)[:, expected].all()
 
@@ -121,8 +121,8 @@ def test_every_adapter_and_a_predictor_of_its_own(options, tmp_path, kind):
     )  # fmt: skip
     result = run_revise(config)
     assert (result.folder / "predictor" / "adapter" / "layerselect.json").is_file()
-    assert len(result.handover.layers) == 1
-    assert result.handover.parameters > 0
+    assert len(result.transfer.layers) == 1
+    assert result.transfer.parameters > 0
     rewritten = Rewriter.load(result.folder).rewrite(
         ["The baker really watches the market in the evening ."], ["clarity"]
     )
@@ -145,7 +145,7 @@ def test_without_a_transfer_the_rule_selects_by_gradients(options, tmp_path):
         max_length=64,
     )  # fmt: skip
     result = run_revise(config)
-    assert result.handover is None
+    assert result.transfer is None
     assert "alignment_ratio" not in result.training
     assert (load_file(result.folder / "history.safetensors")["mask"].sum(axis=1) == 1).all()
 
@@ -153,8 +153,8 @@ def test_without_a_transfer_the_rule_selects_by_gradients(options, tmp_path):
 def test_all_layers_can_start_from_the_predictor(generator_options, tmp_path):
     changed = {**generator_options, "transfer": "all", "rule": "all", "max_steps": 2}
     result = run_revise(ReviseConfig(**changed, out=str(tmp_path / "run")))
-    assert result.handover.transferred == [0, 1, 2]
-    assert result.handover.first_loss != result.handover.untrained_loss
+    assert result.transfer.transferred == [0, 1, 2]
+    assert result.transfer.first_loss != result.transfer.untrained_loss
     assert load_file(result.folder / "history.safetensors")["mask"].all()
 
 
@@ -180,7 +180,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(done, generator_option
         assert (result.folder / name).read_bytes() == (done.folder / name).read_bytes(), name
     again = run_revise(config, resume=True)
     assert again.splits == result.splits
-    assert again.handover == result.handover
+    assert again.transfer == result.transfer
 
 
 @pytest.mark.parametrize(
@@ -265,4 +265,4 @@ def test_a_run_killed_while_its_predictor_trains_is_resumed(options, tmp_path, m
     resumed = run_revise(config, resume=True)
     whole = run_revise(ReviseConfig(**{**config.as_dict(), "out": str(tmp_path / "whole")}))
     assert resumed.splits == whole.splits
-    assert resumed.handover == whole.handover
+    assert resumed.transfer == whole.transfer

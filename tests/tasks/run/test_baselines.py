@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from layerselect.tasks.run.baselines import MajorityFloor, WordFloor
+from layerselect.tasks.run.baselines import MajorityBaseline, WordBaseline
 
 from tests.helpers.tiny_intent import LABELS, revisions
 
@@ -11,23 +11,23 @@ def rows_and_targets(**kwargs):
 
 
 def test_majority_answers_the_most_frequent_class_with_its_share():
-    floor = MajorityFloor(np.array([1, 1, 0, 1]), 3, multi_label=False)
-    scores, predicted = floor.predict([{}, {}])
+    baseline = MajorityBaseline(np.array([1, 1, 0, 1]), 3, multi_label=False)
+    scores, predicted = baseline.predict([{}, {}])
     assert predicted.tolist() == [1, 1]
     assert scores.tolist() == [[0.25, 0.75, 0.0]] * 2
 
 
 def test_majority_of_label_sets():
     targets = np.array([[1, 0], [1, 1], [1, 1]], dtype=np.float32)
-    scores, predicted = MajorityFloor(targets, 2, multi_label=True).predict([{}])
+    scores, predicted = MajorityBaseline(targets, 2, multi_label=True).predict([{}])
     assert predicted.tolist() == [[1, 1]]
     assert scores[0] == pytest.approx([1.0, 2 / 3])
 
 
-def test_word_floor_learns_which_words_go_and_come():
+def test_word_baselines_learns_which_words_go_and_come():
     rows, targets = rows_and_targets()
-    floor = WordFloor(rows[:36], targets[:36], 3, multi_label=False)
-    scores, predicted = floor.predict(rows[36:])
+    baseline = WordBaseline(rows[:36], targets[:36], 3, multi_label=False)
+    scores, predicted = baseline.predict(rows[36:])
     assert (predicted == targets[36:]).all()
     assert scores.sum(axis=1) == pytest.approx(np.ones(36))
 
@@ -35,8 +35,8 @@ def test_word_floor_learns_which_words_go_and_come():
 def test_a_class_the_training_split_lacks_scores_zero():
     rows, targets = rows_and_targets()
     keep = targets != 1
-    floor = WordFloor([row for row, k in zip(rows, keep, strict=True) if k], targets[keep], 3, multi_label=False)
-    scores, predicted = floor.predict(rows)
+    baseline = WordBaseline([row for row, k in zip(rows, keep, strict=True) if k], targets[keep], 3, multi_label=False)
+    scores, predicted = baseline.predict(rows)
     assert (scores[:, 1] == 0).all()
     assert set(predicted.tolist()) == {0, 2}
 
@@ -44,13 +44,13 @@ def test_a_class_the_training_split_lacks_scores_zero():
 def test_several_labels():
     rows, targets = rows_and_targets()
     many = np.stack([targets == 0, targets != 2], axis=1).astype(np.float32)
-    scores, predicted = WordFloor(rows, many, 2, multi_label=True).predict(rows)
+    scores, predicted = WordBaseline(rows, many, 2, multi_label=True).predict(rows)
     assert predicted.tolist() == many.tolist()
     assert scores.shape == (72, 2)
 
 
 def test_one_class_only_is_predicted_without_a_regression():
     rows, _ = rows_and_targets(documents=1)
-    scores, predicted = WordFloor(rows, np.full(len(rows), 2), 3, multi_label=False).predict(rows[:2])
+    scores, predicted = WordBaseline(rows, np.full(len(rows), 2), 3, multi_label=False).predict(rows[:2])
     assert predicted.tolist() == [2, 2]
     assert scores.tolist() == [[0, 0, 1]] * 2

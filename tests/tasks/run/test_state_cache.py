@@ -7,19 +7,19 @@ from collections import namedtuple
 import pytest
 from layerselect import LayerSelectError
 from layerselect.cli import main
-from layerselect.report.trunk import trunk_facts_line, trunk_size_line
+from layerselect.report.state_cache import cache_facts_line, cache_size_line
 from layerselect.rules import Ist
-from layerselect.state_cache.inventory import list_shelves
+from layerselect.state_cache.inventory import list_shards
 from layerselect.tasks.compare import CompareConfig, worker
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.revise import ReviseConfig, run_revise
-from layerselect.tasks.run import state_cache as run_trunk
+from layerselect.tasks.run import state_cache as run_cache
 from layerselect.tasks.run.probe import give_probe
 
 from tests.helpers import tiny_intent
 from tests.tasks.intent.test_run import Interrupted, lines, outcome, settings
 
-#: Only the highest of three layers trains, with a trunk and without.
+#: Only the highest of three layers trains, with a state cache and without.
 HIGHEST = {"rule": "fixed:layers=[2]", "probe_every": 0}
 NOTHING_RANDOM = {"dropout": 0.0, "lora_dropout": 0.0, "lora_rank": 4}
 
@@ -44,7 +44,7 @@ def no_pages(request, monkeypatch):
 
 
 def kept(store, **changes):
-    return {"trunk": "cached", "cut": "2", "trunk_store": str(store), **changes}
+    return {"state_cache": "cached", "cut": "2", "state_cache_store": str(store), **changes}
 
 
 def losses(result):
@@ -75,16 +75,16 @@ def test_a_predictor_trains_as_without(tmp_path, corpus_path, kind, request):
         pytest.approx(s.model.summary(), rel=1e-4) for s in expected.splits
     ]
     facts = found.training
-    assert (facts["cut"], facts["num_layers"], facts["trunk_kept"]) == (2, 3, True)
-    assert facts["trunk_computed"] <= facts["trunk_read"]
+    assert (facts["cut"], facts["num_layers"], facts["states_cached"]) == (2, 3, True)
+    assert facts["states_computed"] <= facts["states_read"]
     assert "cut" not in expected.training
 
     # Another seed: other batches and another adapter, and all is there.
     again = run_intent(settings(corpus_path, folder, tmp_path / "again", **options, **kept(tmp_path / "store"), seed=7))
-    assert again.training["trunk_computed"] == again.training["trunk_written_mb"] == 0
-    assert again.training["trunk_read"] == facts["trunk_read"] + facts["trunk_computed"]
-    (shelf,) = list_shelves(tmp_path / "store")
-    assert shelf.entries <= facts["trunk_computed"]
+    assert again.training["states_computed"] == again.training["states_written_mb"] == 0
+    assert again.training["states_read"] == facts["states_read"] + facts["states_computed"]
+    (shard,) = list_shards(tmp_path / "store")
+    assert shard.entries <= facts["states_computed"]
 
 
 @pytest.mark.parametrize("adapter", ["dora", "bottleneck", "none"])
@@ -95,8 +95,8 @@ def test_every_adapter(tmp_path, corpus_path, bert_folder, adapter):
         run_intent(settings(corpus_path, bert_folder, folder, seed=seed, **{**kept(tmp_path / "store"), **options}))
         for seed, folder in enumerate(folders)
     )
-    assert first.training["trunk_computed"] > 0
-    assert second.training["trunk_computed"] == 0  # a fresh adapter adds nothing below the cut
+    assert first.training["states_computed"] > 0
+    assert second.training["states_computed"] == 0  # a fresh adapter adds nothing below the cut
 
 
 @pytest.mark.parametrize("cut", ["1", "probe-once:steps=6"])
@@ -136,23 +136,23 @@ def test_the_cut_of_a_rule_is_chosen_once_and_what_is_below_never_trains(tmp_pat
 def test_states_only_for_this_run_and_in_half_precision(tmp_path, corpus_path, bert_folder, monkeypatch):
     monkeypatch.setenv("LAYERSELECT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    options = {"adapter": "lora", "epochs": 2, "trunk": "cached", "cut": "1"}
+    options = {"adapter": "lora", "epochs": 2, "state_cache": "cached", "cut": "1"}
     records = []
     run_intent(
-        settings(corpus_path, bert_folder, tmp_path / "a", **options, trunk_store="none"),
-        on_event=lambda kind, record: records.append(record) if kind == "trunk" else None,
+        settings(corpus_path, bert_folder, tmp_path / "a", **options, state_cache_store="none"),
+        on_event=lambda kind, record: records.append(record) if kind == "state_cache" else None,
     )
     assert not (tmp_path / "cache").exists()
     half = run_intent(
-        settings(corpus_path, bert_folder, tmp_path / "b", **options, trunk_precision="half"),
-        on_event=lambda kind, record: records.append(record) if kind == "trunk" else None,
+        settings(corpus_path, bert_folder, tmp_path / "b", **options, state_cache_precision="half"),
+        on_event=lambda kind, record: records.append(record) if kind == "state_cache" else None,
     )
-    (shelf,) = list_shelves(tmp_path / "cache" / "trunk")
-    assert shelf.precision == half.training["trunk_precision"] == "half"
+    (shard,) = list_shards(tmp_path / "cache" / "state_cache")
+    assert shard.precision == half.training["state_cache_precision"] == "half"
     memory, disk = records
     assert memory["bytes_per_token"] == 4 * 32 == 2 * disk["bytes_per_token"]
-    assert "in memory, the rest in a temporary folder" in trunk_size_line(memory)
-    assert f"in {tmp_path / 'cache' / 'trunk'} (up to 2 GB of it also in memory)" in trunk_size_line(disk)
+    assert "in memory, the rest in a temporary folder" in cache_size_line(memory)
+    assert f"in {tmp_path / 'cache' / 'state_cache'} (up to 2 GB of it also in memory)" in cache_size_line(disk)
 
 
 # ------------------------------------------------------------------ revisions
@@ -172,7 +172,7 @@ def test_a_generator_trains_as_without(tmp_path, corpus_path, llama_folder):
     assert [split.model for split in found.splits] == [split.model for split in expected.splits]
     predicted = [(result.folder / "predictions.jsonl").read_bytes() for result in (expected, found)]
     assert predicted[0] == predicted[1]
-    assert run("again", **kept(tmp_path / "store"), seed=3).training["trunk_computed"] == 0
+    assert run("again", **kept(tmp_path / "store"), seed=3).training["states_computed"] == 0
 
 
 def test_both_steps_of_intention_tuning(tmp_path, corpus_path, llama_folder, pages):
@@ -184,10 +184,10 @@ def test_both_steps_of_intention_tuning(tmp_path, corpus_path, llama_folder, pag
     result = run_revise(config)
     predictor = json.loads((result.folder / "predictor" / "results.json").read_text())["training"]
     assert predictor["cut"] == result.training["cut"] == 1
-    assert result.handover.layers == [1, 2]
+    assert result.transfer.layers == [1, 2]
     # Of the layers that may train all were measured, so that the ratio is known.
-    assert result.handover.ratio is not None
-    assert result.handover.own_frequency[0] == 0
+    assert result.transfer.ratio is not None
+    assert result.transfer.own_frequency[0] == 0
     assert "Hidden states below layer 1 of 3" in (result.folder / "report.html").read_text()
 
 
@@ -207,7 +207,7 @@ def test_layers_of_a_predictor_that_are_below_the_cut(tmp_path, corpus_path, lla
         )  # fmt: skip
 
     result = run("1", "topk:k=2", "some")
-    assert result.handover.warnings[0].startswith("the layers [0], which matter to the predictor, are below the cut")
+    assert result.transfer.warnings[0].startswith("the layers [0], which matter to the predictor, are below the cut")
     with pytest.raises(
         LayerSelectError, match=r"nothing would train: the rule selects the layers \[0\], all below the cut"
     ):
@@ -234,18 +234,27 @@ def intent(capsys, tmp_path, corpus_path, bert_folder, llama_folder):
 
 
 BAD = {
-    "a cut without a trunk": (["--cut", "2"], "--cut 2 says nothing without --trunk cached"),
-    "a store without a trunk": (["--trunk-store", "x"], "--trunk-store x says nothing without --trunk cached"),
-    "layers that take gradients": (
-        ["--trunk", "cached", "--mode", "gate"],
-        "--trunk cached needs --mode auto or freeze, not gate",
+    "a cut without a state cache": (["--cut", "2"], "--cut 2 says nothing without --state-cache cached"),
+    "a store without a state cache": (
+        ["--state-cache-store", "x"],
+        "--state-cache-store x says nothing without --state-cache cached",
     ),
-    "no layer below": (["--trunk", "cached", "--cut", "0"], "--cut 0 must be at least 1"),
-    "no layer above": (["--trunk", "auto", "--cut", "3"], "--cut 3 leaves no layer above it: the model has 3 layers"),
-    "an unknown rule": (["--trunk", "auto", "--cut", "best"], "--cut best is neither a number of layers nor a rule"),
-    "no size": (["--trunk", "auto", "--trunk-memory", "much"], "--trunk-memory much is no size"),
+    "layers that take gradients": (
+        ["--state-cache", "cached", "--mode", "gate"],
+        "--state-cache cached needs --mode auto or freeze, not gate",
+    ),
+    "no layer below": (["--state-cache", "cached", "--cut", "0"], "--cut 0 must be at least 1"),
+    "no layer above": (
+        ["--state-cache", "auto", "--cut", "3"],
+        "--cut 3 leaves no layer above it: the model has 3 layers",
+    ),
+    "an unknown rule": (
+        ["--state-cache", "auto", "--cut", "best"],
+        "--cut best is neither a number of layers nor a rule",
+    ),
+    "no size": (["--state-cache", "auto", "--state-cache-memory", "much"], "--state-cache-memory much is no size"),
     "nothing trains": (
-        ["--trunk", "cached", "--cut", "2", "--head", "generate", "--rule", "fixed:layers=[0,1]"],
+        ["--state-cache", "cached", "--cut", "2", "--head", "generate", "--rule", "fixed:layers=[0,1]"],
         "nothing would train: the rule selects the layers [0, 1], all below the cut",
     ),
 }
@@ -272,7 +281,9 @@ def test_something_below_the_cut_that_trains_is_found_before_anything_is_written
 
     monkeypatch.setattr(run, "add_adapter", with_embeddings)
     for cut in ("2", "probe-once"):
-        status, _, error = intent("--trunk", "cached", "--cut", cut, "--trunk-store", str(tmp_path / "store"))
+        status, _, error = intent(
+            "--state-cache", "cached", "--cut", cut, "--state-cache-store", str(tmp_path / "store")
+        )
         assert status == 2
         assert "embeddings.weight trains and stands below the cut" in error
         assert len(error.strip().splitlines()) == 1
@@ -280,14 +291,14 @@ def test_something_below_the_cut_that_trains_is_found_before_anything_is_written
 
 
 def test_the_size_is_said_and_what_came_of_it(intent, tmp_path, pages):
-    options = ["--trunk", "cached", "--cut", "2", "--trunk-store", str(tmp_path / "store")]
+    options = ["--state-cache", "cached", "--cut", "2", "--state-cache-store", str(tmp_path / "store")]
     status, out, error = intent(*options)
     assert status == 0
     said = next(line for line in error.splitlines() if line.startswith("hidden states"))
     assert said.startswith("hidden states below layer 2 of 3: 128 bytes a token, about ")
     assert said.endswith(f"in {tmp_path / 'store'} (up to 2 GB of it also in memory)")
     facts = json.loads((tmp_path / "out" / "results.json").read_text())["training"]
-    assert trunk_facts_line(facts) in out
+    assert cache_facts_line(facts) in out
     assert "s in the last epoch)" in out
     assert facts["last_epoch_seconds_per_step"] == facts["median_seconds_per_step"]  # there was but one
     page = (tmp_path / "out" / "report.html").read_text()
@@ -296,49 +307,49 @@ def test_the_size_is_said_and_what_came_of_it(intent, tmp_path, pages):
 
 def test_a_full_disk_is_foreseen(tmp_path, corpus_path, bert_folder, monkeypatch, caplog):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(run_trunk.shutil, "disk_usage", lambda place: usage(10**9, 10**9, 1000))
+    monkeypatch.setattr(run_cache.shutil, "disk_usage", lambda place: usage(10**9, 10**9, 1000))
     options = {"adapter": "lora", "epochs": 1, **kept(tmp_path / "store")}
     with caplog.at_level(logging.WARNING, "layerselect"):
         run_intent(settings(corpus_path, bert_folder, tmp_path / "a", **options))
-    (warning,) = [r.getMessage() for r in caplog.records if "--trunk-store" in r.getMessage()]
+    (warning,) = [r.getMessage() for r in caplog.records if "--state-cache-store" in r.getMessage()]
     assert "where 1 KB are free" in warning
-    assert "--trunk-precision half" in warning
+    assert "--state-cache-precision half" in warning
     caplog.clear()
     run_intent(settings(corpus_path, bert_folder, tmp_path / "b", **options))  # now it is all there
-    assert not [r for r in caplog.records if "--trunk-store" in r.getMessage()]
+    assert not [r for r in caplog.records if "--state-cache-store" in r.getMessage()]
 
 
 def test_a_cell_of_a_comparison_says_it_too(capsys):
     record = {"cut": 1, "layers": 3, "bytes_per_token": 64, "tokens": 10, "bytes": 640, "folder": None, "memory": 10**9, "warning": "full"}  # fmt: skip
-    worker._pass_on("trunk", record)
+    worker._pass_on("state_cache", record)
     worker._pass_on("step", {"step": 1})
-    assert capsys.readouterr().out == f"note: {trunk_size_line(record)}\nnote: full\n"
+    assert capsys.readouterr().out == f"note: {cache_size_line(record)}\nnote: full\n"
 
 
 def test_where_states_are_kept_does_not_tell_runs_or_comparisons_apart(tmp_path):
-    base = {"data": "demo", "model": "demo", "trunk": "cached", "cut": "1"}
-    saved = IntentConfig(**base, out="x", trunk_store="a").as_dict()
-    IntentConfig(**base, out="x", trunk_store="b", trunk_memory="1GB").check_same_run(saved, "interrupted")
+    base = {"data": "demo", "model": "demo", "state_cache": "cached", "cut": "1"}
+    saved = IntentConfig(**base, out="x", state_cache_store="a").as_dict()
+    IntentConfig(**base, out="x", state_cache_store="b", state_cache_memory="1GB").check_same_run(saved, "interrupted")
     with pytest.raises(LayerSelectError, match="has --cut 1, not 2"):
         IntentConfig(**{**base, "cut": 2}, out="x").check_same_run(saved, "interrupted")
     older = {
         name: value
         for name, value in IntentConfig(data="demo", model="demo", out="x").as_dict().items()
-        if "trunk" not in name
+        if "state_cache" not in name
     }
     older.pop("cut")
     IntentConfig(data="demo", model="demo", out="x").check_same_run(older, "interrupted")
-    with pytest.raises(LayerSelectError, match="has --trunk none, not cached"):
+    with pytest.raises(LayerSelectError, match="has --state-cache none, not cached"):
         IntentConfig(**base, out="x").check_same_run(older, "interrupted")
-    compared = CompareConfig(out="x", base={**base, "trunk_store": str(tmp_path)}, methods=("all",))
+    compared = CompareConfig(out="x", base={**base, "state_cache_store": str(tmp_path)}, methods=("all",))
     assert compared.fixed() == base
 
 
 def test_facts_where_nothing_was_kept():
-    assert trunk_facts_line({"steps": 3}) is None
-    assert "ended before the cut was chosen" in trunk_facts_line({"trunk_kept": False, "cut": None})
-    assert "selects the lowest layer" in trunk_facts_line({"trunk_kept": False, "cut": 0})
-    line = trunk_facts_line({"trunk_kept": False, "cut": 22, "num_layers": 30})
+    assert cache_facts_line({"steps": 3}) is None
+    assert "ended before the cut was chosen" in cache_facts_line({"states_cached": False, "cut": None})
+    assert "selects the lowest layer" in cache_facts_line({"states_cached": False, "cut": 0})
+    line = cache_facts_line({"states_cached": False, "cut": 22, "num_layers": 30})
     assert "below layer 22 of 30, which never trained" in line
 
 
@@ -356,13 +367,13 @@ def test_probes_leave_layers_below_the_cut_as_they_are(monkeypatch):
     class FakeTrainer:
         model = loss_on = None
 
-    class FakeTrunk:
+    class FakeCache:
         layers_below = 0
 
     monkeypatch.setattr("layerselect.tasks.run.probe.SuppressionProbe", FakeProbe)
-    rule, trunk = Ist(), FakeTrunk()
-    give_probe(rule, FakeTrainer(), [1, 2], list, 1, trunk)
+    rule, state_cache = Ist(), FakeCache()
+    give_probe(rule, FakeTrainer(), [1, 2], list, 1, state_cache)
     rule.probe([0.25, 0.25, 1.0], 0)
-    trunk.layers_below = 1
+    state_cache.layers_below = 1
     rule.probe([0.25, 0.25, 1.0], 1)
     assert asked == [([0.25, 0.25, 1.0], 0), ([1.0, 0.25, 1.0], 1)]

@@ -8,7 +8,7 @@ from layerselect.models.load import load_tokenizer
 from layerselect.models.running import reads_ahead
 from layerselect.tasks.text import verbalizer as label_words
 from layerselect.tasks.text.formats import CUE
-from layerselect.tasks.text.verbalizer import LabelWords, label_logits, label_sets, nll, pad_answers, score
+from layerselect.tasks.text.verbalizer import Verbalizer, label_logits, label_sets, nll, pad_answers, score
 
 from tests.helpers.models import HUGGING_FACE, hugging_face
 from tests.helpers.tiny_intent import LABELS
@@ -119,7 +119,7 @@ def words(llama_folder):
 
 
 def test_what_is_written_is_the_label_and_the_end(words):
-    found = LabelWords(words, LABELS, [(0,), (1,), (2,), (0, 2)])
+    found = Verbalizer(words, LABELS, [(0,), (1,), (2,), (0, 2)])
     assert [words.decode(tokens) for tokens in found.tokens] == [
         "clarity [SEP]", "fluency [SEP]", "style [SEP]", "clarity, style [SEP]",
     ]  # fmt: skip
@@ -139,7 +139,7 @@ def test_words_are_tokenized_as_they_stand_behind_the_prompt(scheme):
     inner = Tokenizer(models.WordLevel({piece: n for n, piece in enumerate(pieces)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>")
-    found = LabelWords(tokenizer, ["fluency", "style"])
+    found = Verbalizer(tokenizer, ["fluency", "style"])
     prompt = tokenizer(CUE)["input_ids"]
     for label, tokens in zip(("fluency", "style"), found.tokens, strict=True):
         assert prompt + tokens == [*tokenizer(f"{CUE} {label}")["input_ids"], tokenizer.eos_token_id]
@@ -148,10 +148,10 @@ def test_words_are_tokenized_as_they_stand_behind_the_prompt(scheme):
 
 def test_labels_that_are_written_alike_are_refused(words):
     with pytest.raises(LayerSelectError, match="writes the labels '☃' and '☂' alike"):
-        LabelWords(words, ["☃", "☂"])  # neither is in the vocabulary
+        Verbalizer(words, ["☃", "☂"])  # neither is in the vocabulary
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(words):
     words.eos_token = None
     with pytest.raises(LayerSelectError, match="no end token"):
-        LabelWords(words, LABELS)
+        Verbalizer(words, LABELS)

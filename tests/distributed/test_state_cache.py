@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError
-from layerselect.state_cache import TrunkStore
+from layerselect.state_cache import StateStore
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -26,8 +26,10 @@ def train(folder: Path, *, distributed: bool) -> dict[str, Any]:
     if distributed:
         model = DistributedDataParallel(model, find_unused_parameters=True)
     # In memory, a process would find only what it has computed itself.
-    store = TrunkStore(folder, memory=0)
-    selector = FastSelector(model, "topk:k=1", mode="freeze", probe_every=2, trunk="cached", cut=CUT, trunk_store=store)
+    store = StateStore(folder, memory=0)
+    selector = FastSelector(
+        model, "topk:k=1", mode="freeze", probe_every=2, state_cache="cached", cut=CUT, state_cache_store=store
+    )
     optimizer = torch.optim.SGD(selector.trainable_parameters(), lr=0.05)
     selector.attach(optimizer)
     rank, processes = ranks() if distributed else (0, 1)
@@ -44,8 +46,8 @@ def train(folder: Path, *, distributed: bool) -> dict[str, Any]:
             torch.distributed.barrier()  # what one has written the other is to find
         losses.append(loss.item())
         masks.append(selector.mask.tolist())
-        assert selector.trunk is not None
-        filled.append(selector.trunk.filled)
+        assert selector.state_cache is not None
+        filled.append(selector.state_cache.filled)
     return {
         "losses": losses, "masks": masks, "filled": filled,
         "weights": torch.cat([p.detach().flatten() for n, p in model.named_parameters() if "lora" in n]),
@@ -60,7 +62,7 @@ def refused_under_fsdp2(folder: Path) -> str:
     model = with_lora(hugging_face("llama"))
     fully_shard(model)
     with pytest.raises(LayerSelectError) as caught:
-        FastSelector(model, mode="freeze", trunk="cached", cut=CUT)
+        FastSelector(model, mode="freeze", state_cache="cached", cut=CUT)
     return str(caught.value)
 
 
@@ -85,4 +87,4 @@ def test_each_reads_what_the_other_has_computed(started):
 
 def test_shards_are_refused(started):
     for message in started(PROCESSES).look(refused_under_fsdp2):
-        assert "sharded" in message and "trunk='none'" in message
+        assert "sharded" in message and "state_cache='none'" in message

@@ -8,7 +8,7 @@ from typing import Any
 from ..utils.sizes import show_bytes
 
 
-def trunk_size_line(record: Mapping[str, Any]) -> str:
+def cache_size_line(record: Mapping[str, Any]) -> str:
     """What the hidden states below a cut will take, by ``layerselect.tasks.run.state_cache.size_record``."""
     memory = show_bytes(record["memory"])
     if record["folder"] is None:
@@ -21,18 +21,18 @@ def trunk_size_line(record: Mapping[str, Any]) -> str:
     )
 
 
-def trunk_sentence(facts: Mapping[str, Any]) -> str | None:
-    """:func:`trunk_facts_line` as a sentence of a page."""
-    line = trunk_facts_line(facts)
+def cache_sentence(facts: Mapping[str, Any]) -> str | None:
+    """:func:`cache_facts_line` as a sentence of a page."""
+    line = cache_facts_line(facts)
     return None if line is None else f"{line[0].upper()}{line[1:]}."
 
 
-def trunk_facts_line(facts: Mapping[str, Any]) -> str | None:
+def cache_facts_line(facts: Mapping[str, Any]) -> str | None:
     """What a training did with the hidden states below its cut, by its facts; ``None`` where none were to be kept."""
-    if "trunk_kept" not in facts:
+    if "states_cached" not in facts:
         return None
     cut = facts["cut"]
-    if not facts["trunk_kept"]:
+    if not facts["states_cached"]:
         if cut is None:
             return "no hidden states were kept: the training ended before the cut was chosen"
         if cut == 0:
@@ -41,8 +41,8 @@ def trunk_facts_line(facts: Mapping[str, Any]) -> str | None:
             f"no hidden states were kept: below layer {cut} of {facts['num_layers']}, which never trained, computing them is faster "
             "than reading"
         )
-    half = " in half precision" if facts["trunk_precision"] == "half" else ""
+    half = " in half precision" if facts["state_cache_precision"] == "half" else ""
     return (
-        f"hidden states below layer {cut} of {facts['num_layers']}{half}: {facts['trunk_computed']:,} examples computed, "
-        f"{facts['trunk_read']:,} read; {facts['trunk_memory_mb']:,.1f} MB in memory, {facts['trunk_written_mb']:,.1f} MB written"
+        f"hidden states below layer {cut} of {facts['num_layers']}{half}: {facts['states_computed']:,} examples computed, "
+        f"{facts['states_read']:,} read; {facts['states_memory_mb']:,.1f} MB in memory, {facts['states_written_mb']:,.1f} MB written"
     )

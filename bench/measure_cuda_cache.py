@@ -1,11 +1,11 @@
-"""What kept hidden states save on a GPU: a step after the first epoch of a bfloat16 decoder with LoRA on all linear maps.
+"""What cached hidden states save on a GPU: a step after the first epoch of a bfloat16 decoder with LoRA on all linear maps.
 
-    python bench/measure_cuda_trunk.py [--shape 1b] [--batch 8] [--length 512] [--rounds 21]
+    python bench/measure_cuda_cache.py [--shape 1b] [--batch 8] [--length 512] [--rounds 21]
 
-Training all layers, and the upper half, quarter and eighth by freezing alone and with kept states, which are copied ahead
-(``Trunk.ahead``). All take turns in one process. *Step* is the time on the host's clock from one step's end to the next over a
+Training all layers, and the upper half, quarter and eighth by freezing alone and with cached states, which are copied ahead
+(``StateCache.ahead``). All take turns in one process. *Step* is the time on the host's clock from one step's end to the next over a
 few steps in a row, as a training sees it, device included. Ratios are medians of the quotients within the rounds. Also
-the arithmetic by which ``trunk="auto"`` decides.
+the arithmetic by which ``state_cache="auto"`` decides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 import torch
 from layerselect import FastSelector
-from layerselect.state_cache.worth import link_bandwidth, matrix_rate
+from layerselect.state_cache.worth_caching import link_bandwidth, matrix_rate
 from torch import nn
 
 from decoders import lora_decoder, with_own_adapters
@@ -32,8 +32,8 @@ _STEPS = 4  # in a row
 class Way:
     """One way to train, over the same batches again and again."""
 
-    def __init__(self, model: nn.Module, batches: list[dict], cut: int, layers: int, trunk: str) -> None:
-        options = {"trunk": trunk, "cut": cut} if trunk != "none" else {}
+    def __init__(self, model: nn.Module, batches: list[dict], cut: int, layers: int, state_cache: str) -> None:
+        options = {"state_cache": state_cache, "cut": cut} if state_cache != "none" else {}
         self._model = model
         rule = f"fixed:layers={list(range(cut, layers))}"
         self.selector = FastSelector(model, rule, mode="freeze", probe_every=0, **options)
@@ -41,7 +41,7 @@ class Way:
         self.selector.attach(optimizer)
         self._optimizer = optimizer
         given = itertools.cycle(batches)
-        kept = self.selector.trunk
+        kept = self.selector.state_cache
         self._batches: Iterator[dict] = iter(given) if kept is None else kept.ahead(given)
         for _ in range(len(batches) + 2):
             self.step()
@@ -72,7 +72,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=21)
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.stderr.write("measure_cuda_trunk: torch sees no CUDA device\n")
+        sys.stderr.write("measure_cuda_cache: torch sees no CUDA device\n")
         return 2
     shape = SHAPES[options.shape]
     layers = shape["num_hidden_layers"]
@@ -85,8 +85,8 @@ def main() -> int:
     cuts = {"top half": layers // 2, "top quarter": layers - layers // 4, "top eighth": layers - layers // 8}
     ways = {"all layers": Way(with_own_adapters(model), batches, 0, layers, "none")}
     for name, cut in cuts.items():
-        for trunk in ("none", "cached"):
-            ways[f"{name}, {trunk}"] = Way(with_own_adapters(model), batches, cut, layers, trunk)
+        for state_cache in ("none", "cached"):
+            ways[f"{name}, {state_cache}"] = Way(with_own_adapters(model), batches, cut, layers, state_cache)
     times: dict[str, list[float]] = {name: [] for name in ways}
     order = random.Random(0)
     for _ in range(options.rounds):
@@ -104,9 +104,9 @@ def main() -> int:
     width = 2 * shape["hidden_size"]
     for name, cut in cuts.items():
         line = f"{name:12}"
-        for trunk in ("none", "cached"):
-            pairs = zip(times[f"{name}, {trunk}"], times["all layers"], strict=True)
-            line += f"{trunk:>8} {statistics.median(a / b for a, b in pairs):.3f}"
+        for state_cache in ("none", "cached"):
+            pairs = zip(times[f"{name}, {state_cache}"], times["all layers"], strict=True)
+            line += f"{state_cache:>8} {statistics.median(a / b for a, b in pairs):.3f}"
         below = sum(p.numel() for n, p in model.named_parameters() if any(f".layers.{i}." in n for i in range(cut)))
         read, computed = width / link, 2.0 * below / (0.5 * rate)
         print(f"{line}   read {read * 1e9:.0f} ns a token, compute {computed * 1e9:.0f} ns")

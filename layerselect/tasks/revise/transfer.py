@@ -26,7 +26,7 @@ _SPIKE = 1.1
 
 
 @dataclass
-class Handover:
+class Transfer:
     """What was transferred, and what came of it.
 
     Attributes:
@@ -78,7 +78,7 @@ def hand_over(
     *,
     tokenizer: Any,
     fingerprint: str,
-) -> Handover:
+) -> Transfer:
     """Starts the generator's layers from the predictor's adapters; see :func:`layerselect.transfer.transfer_adapter`.
 
     Raises:
@@ -90,7 +90,7 @@ def hand_over(
     before = look_at(model, examples, tokenizer, config)
     copied = transfer_adapter(model, predictor, given, base_fingerprint=fingerprint)
     after = look_at(model, examples, tokenizer, config)
-    found = Handover(
+    found = Transfer(
         config.transfer, list(known.frequency), known.steps, layers, given, copied.parameters, before, after
     )
     logger.info(
@@ -109,36 +109,36 @@ def hand_over(
     return found
 
 
-def generator_rule(config: ReviseConfig, handover: Handover | None) -> Rule:
+def generator_rule(config: ReviseConfig, transfer: Transfer | None) -> Rule:
     """How the generator's layers are selected: the shared ones in every step, with a look at all of them now and then; or, in
     every step anew, by the run's rule."""
-    if handover is not None and config.transfer == "shared":
-        return Fixed(list(handover.layers), probe=True)
+    if transfer is not None and config.transfer == "shared":
+        return Fixed(list(transfer.layers), probe=True)
     return make_rule(config.rule, seed=config.seed)
 
 
-def measure_alignment(handover: Handover, selector: FastSelector, config: ReviseConfig) -> None:
+def measure_alignment(transfer: Transfer, selector: FastSelector, config: ReviseConfig) -> None:
     """Fills in what the generator's own gradients say of the choice; warns where they say another one. Layers below a cut have
     no say: they take no gradients."""
     cut, rows = selector.cut or 0, selector.history.arrays()
     frequency, steps = own_frequency({name: rows[name][:, cut:] for name in ("scores", "trained")})
-    handover.own_frequency, handover.own_steps = [0] * cut + frequency.tolist(), steps
-    lost = [layer for layer in handover.layers if layer < cut] if config.transfer == "shared" else []
+    transfer.own_frequency, transfer.own_steps = [0] * cut + frequency.tolist(), steps
+    lost = [layer for layer in transfer.layers if layer < cut] if config.transfer == "shared" else []
     if lost:
-        handover.warn(
+        transfer.warn(
             f"the layers {lost}, which matter to the predictor, are below the cut: they have its adapters and did not train"
         )
     if not steps:
-        handover.warn(
+        transfer.warn(
             "the alignment ratio is not known: in no step were all layers measured, so set --probe-every lower"
         )
         return
-    handover.own = pick_layers(handover.own_frequency, picking_rule(config), seed=config.seed)
-    handover.ratio = alignment_ratio(handover.layers, handover.own)
-    if handover.ratio < LOW_RATIO:
-        handover.warn(
-            f"the alignment ratio is {handover.ratio:.2f}: of the layers {handover.own} that the generator's own gradients choose, "
-            f"the predictor's choice {handover.layers} holds less than half"
+    transfer.own = pick_layers(transfer.own_frequency, picking_rule(config), seed=config.seed)
+    transfer.ratio = alignment_ratio(transfer.layers, transfer.own)
+    if transfer.ratio < LOW_RATIO:
+        transfer.warn(
+            f"the alignment ratio is {transfer.ratio:.2f}: of the layers {transfer.own} that the generator's own gradients choose, "
+            f"the predictor's choice {transfer.layers} holds less than half"
         )
 
 

@@ -18,7 +18,7 @@ _ROUNDS = 5
 _EFFICIENCY = 0.5
 
 
-def worth_keeping(blocks: Sequence[nn.Module]) -> bool:
+def worth_caching(blocks: Sequence[nn.Module]) -> bool:
     """Whether reading what ``blocks`` compute is faster than computing it.
 
     On the CPU it is: the states are in its memory already. On a GPU they come over its link, d numbers a token at the link's

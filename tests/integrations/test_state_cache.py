@@ -1,16 +1,16 @@
-"""Kept hidden states inside transformers.Trainer: one more argument of the callback."""
+"""CachedStates hidden states inside transformers.Trainer: one more argument of the callback."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from layerselect.integrations.transformers import SelectorCallback, last_checkpoint
-from layerselect.state_cache import TrunkStore
+from layerselect.state_cache import StateStore
 
 from tests.helpers.models import hugging_face
 from tests.integrations.trainers import StopAfter, assert_same_end, build, train
 
-KEPT = {"mode": "freeze", "probe_every": 3, "trunk": "cached", "cut": 2}
+KEPT = {"mode": "freeze", "probe_every": 3, "state_cache": "cached", "cut": 2}
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_the_same_training(tmp_path, settings):
         trainer = train(tmp_path / name, callback, examples=6, save_strategy="no", **settings)
         ends.append({n: p.detach().clone() for n, p in trainer.model.named_parameters()})
         if name == "kept":
-            assert callback.selector.trunk is not None and callback.selector.trunk.read > 0
+            assert callback.selector.state_cache is not None and callback.selector.state_cache.read > 0
             forwards = [vars(module).get("forward") for module in trainer.model.modules()]
             assert not any(type(f).__module__.startswith("layerselect") for f in forwards)
     for name, ours in ends[0].items():
@@ -39,13 +39,13 @@ def test_the_same_training(tmp_path, settings):
 def test_a_resumed_training_reads_what_the_first_has_kept(tmp_path):
     whole = SelectorCallback({"rule": "variance", **KEPT})
     end = train(tmp_path / "whole", whole, examples=6)
-    with TrunkStore(tmp_path / "states") as store:
-        options = {"rule": "variance", **KEPT, "trunk_store": store}
+    with StateStore(tmp_path / "states") as store:
+        options = {"rule": "variance", **KEPT, "state_cache_store": store}
         train(tmp_path / "cut", SelectorCallback(options), StopAfter(4), examples=6)
         resumed = SelectorCallback(options)
         trainer = train(tmp_path / "cut", resumed, resume=last_checkpoint(tmp_path / "cut"), examples=6)
-    assert resumed.selector.cut == 2 and resumed.selector.trunk is not None
-    assert resumed.selector.trunk.filled == 0 and resumed.selector.trunk.read == 8
+    assert resumed.selector.cut == 2 and resumed.selector.state_cache is not None
+    assert resumed.selector.state_cache.filled == 0 and resumed.selector.state_cache.read == 8
     assert_same_end((trainer, resumed), (end, whole))
 
 
@@ -60,7 +60,7 @@ def test_noise_on_embeddings(tmp_path):
         trainer = train(tmp_path / name, callback, examples=6, save_strategy="no", neftune_noise_alpha=20.0)
         ends.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
         if name == "kept":
-            assert (callback.selector.trunk.filled, callback.selector.trunk.read) == (0, 0)
+            assert (callback.selector.state_cache.filled, callback.selector.state_cache.read) == (0, 0)
     assert ends[0] == ends[1]
 
 
@@ -145,5 +145,5 @@ def test_a_preference_training_whose_reference_is_the_model_without_its_adapter(
         trainer.train()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
         if name == "kept":
-            assert callback.selector.trunk.read > 0
+            assert callback.selector.state_cache.read > 0
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -1,4 +1,4 @@
-"""What the shelves of one store share: the memory they may fill, the folder they stand in, and whether it can be written."""
+"""What the shards of one store share: the memory they may fill, the folder they stand in, and whether it can be written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 
-class Backing:
+class CacheStorage:
     """Room in memory, and a folder: the caller's, or a temporary one that is made when it is first needed.
 
     Args:
@@ -21,7 +21,7 @@ class Backing:
         memory: bytes.
 
     Attributes:
-        lock: guards the counters here and everything that the shelves hold in memory. Held for short: files are read and
+        lock: guards the counters here and everything that the shards hold in memory. Held for short: files are read and
             written without it.
         bytes_in_memory: that are taken.
         writes: False once the folder has failed. What is in it is still read.
@@ -48,11 +48,11 @@ class Backing:
         self.bytes_in_memory -= size
 
     def root(self) -> Path | None:
-        """The folder in which shelves stand, if there is one already."""
+        """The folder in which shards stand, if there is one already."""
         return self.folder or self._temporary
 
     def root_to_write(self) -> Path:
-        """The folder in which shelves stand.
+        """The folder in which shards stand.
 
         Raises:
             OSError: there is no temporary folder and none can be made.
@@ -61,7 +61,7 @@ class Backing:
             return self.folder
         with self.lock:
             if self._temporary is None:
-                self._temporary = Path(tempfile.mkdtemp(prefix="layerselect-trunk-"))
+                self._temporary = Path(tempfile.mkdtemp(prefix="layerselect-state_cache-"))
                 # Also at the end of the process, if nobody closes the store.
                 self._remove_temporary = weakref.finalize(self, _remove_tree, self._temporary, os.getpid())
             return self._temporary
@@ -72,7 +72,7 @@ class Backing:
             first, self.writes = self.writes, False
         if first:
             logger.warning(
-                "cannot write to the trunk store in %s (%s): from now on, what does not fit into memory is computed again",
+                "cannot write to the state store in %s (%s): from now on, what does not fit into memory is computed again",
                 self.root() or tempfile.gettempdir(),
                 error.strerror or error,
             )

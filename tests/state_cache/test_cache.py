@@ -1,4 +1,4 @@
-"""What a trunk refuses, notices and leaves alone."""
+"""What a state cache refuses, notices and leaves alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.state_cache import Trunk, TrunkStore
+from layerselect.state_cache import StateCache, StateStore
 from torch import nn
 
 from tests.helpers.models import VOCABULARY, hugging_face
@@ -83,12 +83,12 @@ def adapted_with_seed(seed: int) -> nn.Module:
 )
 def test_changed_weights_below_the_cut_are_noticed(change: Callable[[nn.Module], None], caplog):
     model = adapted("llama", CUT)
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         before = logits(model, batch())
-        assert trunk.filled == 3
+        assert state_cache.filled == 3
         change(model)
         found = [logits(model, batch()) for _ in range(40)]  # one tensor is looked at in a pass
-        assert trunk.filled == 6
+        assert state_cache.filled == 6
     expected = logits(model, batch())
     assert not torch.equal(expected, before)
     assert torch.equal(found[-1], expected)
@@ -97,19 +97,19 @@ def test_changed_weights_below_the_cut_are_noticed(change: Callable[[nn.Module],
 
 def test_a_layer_above_the_cut_may_change():
     model = adapted("llama", CUT)
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         logits(model, batch())
         with torch.no_grad():
             model.get_base_model().model.layers[CUT].mlp.up_proj.base_layer.weight.mul_(1.5)
             model.get_base_model().lm_head.weight.mul_(1.5)
         found = logits(model, batch())
-        assert (trunk.filled, trunk.read) == (3, 3)
+        assert (state_cache.filled, state_cache.read) == (3, 3)
     assert torch.equal(found, logits(model, batch()))
 
 
 def test_what_trains_below_the_cut_is_refused():
     model = adapted("llama", CUT)
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         logits(model, batch())
         model.get_base_model().model.layers[0].mlp.up_proj.lora_A["default"].weight.requires_grad_(True)
         with pytest.raises(
@@ -121,7 +121,7 @@ def test_what_trains_below_the_cut_is_refused():
 def test_trainable_embeddings_are_refused():
     model = adapted("llama", CUT)
     model.get_input_embeddings().weight.requires_grad_(True)
-    with Trunk(model, CUT), pytest.raises(LayerSelectError, match="embed_tokens.weight trains and stands below"):
+    with StateCache(model, CUT), pytest.raises(LayerSelectError, match="embed_tokens.weight trains and stands below"):
         model(**batch())
     model(**batch())  # and nothing of it is left
 
@@ -133,9 +133,9 @@ def test_another_base_model_finds_nothing(tmp_path: Path):
     for seed in (0, 1):
         model = adapted_with_seed(seed)
         expected = logits(model, batch())
-        with TrunkStore(tmp_path) as store, Trunk(model, CUT, store) as trunk:
+        with StateStore(tmp_path) as store, StateCache(model, CUT, store) as state_cache:
             assert torch.equal(logits(model, batch()), expected)
-            assert (trunk.filled, trunk.read) == (3, 0)
+            assert (state_cache.filled, state_cache.read) == (3, 0)
 
 
 def fresh(kind: str) -> nn.Module:
@@ -160,10 +160,10 @@ def test_fresh_adapters_and_other_heads_share_entries(tmp_path: Path):
     for kind in ("plain", "one seed", "another seed", "rank", "head"):
         model = fresh(kind)
         given = {name: value for name, value in batch().items() if name != "labels"}
-        with TrunkStore(tmp_path) as store, Trunk(model, CUT, store) as trunk:
+        with StateStore(tmp_path) as store, StateCache(model, CUT, store) as state_cache:
             with torch.no_grad():
                 model(**given)
-            filled.append(trunk.filled)
+            filled.append(state_cache.filled)
     assert filled == [3, 0, 0, 0, 0]
 
 
@@ -171,18 +171,18 @@ def test_another_cut_and_another_precision_are_apart(tmp_path: Path):
     filled = []
     for cut, precision, autocast in ((2, "exact", False), (1, "exact", False), (2, "half", False), (2, "exact", True)):
         model = adapted("llama", cut)
-        with TrunkStore(tmp_path, precision=precision) as store, Trunk(model, cut, store) as trunk:
+        with StateStore(tmp_path, precision=precision) as store, StateCache(model, cut, store) as state_cache:
             for _ in range(2):
                 with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                     logits(model, batch())
-            filled.append((trunk.filled, trunk.read))
+            filled.append((state_cache.filled, state_cache.read))
     assert filled == [(3, 3)] * 4
 
 
 def test_half_precision_is_close():
     model = adapted("llama", CUT)
     expected = logits(model, batch())
-    with TrunkStore(precision="half") as store, Trunk(model, CUT, store):
+    with StateStore(precision="half") as store, StateCache(model, CUT, store):
         computed, found = logits(model, batch()), logits(model, batch())
     assert torch.equal(found, computed) and not torch.equal(found, expected)
     assert error(found, expected) < 1e-3
@@ -195,7 +195,7 @@ def test_dropout_does_not_run_below_the_cut():
     """In training mode the states are those of evaluation mode, the first time and later; above the cut, dropout goes on."""
     model = adapted("bert", CUT).train()
     given = batch("bert")
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         torch.manual_seed(0)
         first = model(**given).logits
         torch.manual_seed(0)
@@ -215,15 +215,15 @@ def test_a_pass_that_needs_all_layers_runs_them():
     expected = model.generate(
         input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False
     )
-    with Trunk(model, CUT) as trunk, torch.no_grad():
+    with StateCache(model, CUT) as state_cache, torch.no_grad():
         states = model(**given, output_hidden_states=True).hidden_states
         remembered = model(**given, use_cache=True)
-        assert trunk.filled == 0
+        assert state_cache.filled == 0
         found = model.generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False
         )
         kept = model(**given)
-        assert trunk.filled == 3
+        assert state_cache.filled == 3
     assert torch.equal(found, expected)
     assert len(states) == 5 and not torch.equal(states[1], states[2])
     cache = getattr(remembered, "past_key_values", None)
@@ -235,19 +235,19 @@ def test_a_pass_that_needs_all_layers_runs_them():
 def test_a_copy_of_the_model_computes():
     model = adapted("llama", CUT)
     expected = logits(model, batch())
-    with Trunk(model, CUT) as trunk:
+    with StateCache(model, CUT) as state_cache:
         logits(model, batch())
         other = copy.deepcopy(model)
         with torch.no_grad():
             for parameter in model.get_base_model().model.layers[0].parameters():
                 parameter.zero_()
-        trunk.close()
+        state_cache.close()
     assert torch.equal(logits(other, batch()), expected)
 
 
 def test_an_error_in_a_pass_leaves_the_model_whole():
     model = adapted("llama", CUT)
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         logits(model, batch())
         with pytest.raises(IndexError):
             model(input_ids=torch.full((1, 3), VOCABULARY + 1))
@@ -274,7 +274,7 @@ def packed(given: Batch) -> Batch:
 )
 def test_packing_is_refused(change: Callable[[Batch], Batch], message: str):
     model = adapted("llama", CUT)
-    with Trunk(model, CUT), pytest.raises(LayerSelectError, match=message):
+    with StateCache(model, CUT), pytest.raises(LayerSelectError, match=message):
         model(**change(batch()))
 
 
@@ -283,7 +283,7 @@ def test_a_loss_that_asks_padding_is_refused():
     model = adapted("gpt2", CUT)
     given = batch("gpt2", "left")
     labels = given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
-    with Trunk(model, CUT):
+    with StateCache(model, CUT):
         model(**given)
         with pytest.raises(LayerSelectError, match="asks for the first token behind padding"):
             model(**{**given, "labels": labels})
@@ -292,7 +292,7 @@ def test_a_loss_that_asks_padding_is_refused():
 @pytest.mark.parametrize("cut", [0, 4, -1, True, 2.0])
 def test_no_such_cut(cut: object):
     with pytest.raises(LayerSelectError, match="is not between 1 and 3: the model has 4 layers"):
-        Trunk(adapted("llama", CUT), cut)
+        StateCache(adapted("llama", CUT), cut)
 
 
 def test_a_model_that_uses_lower_layers_elsewhere_is_refused():
@@ -311,7 +311,7 @@ def test_a_model_that_uses_lower_layers_elsewhere_is_refused():
             return hidden + first
 
     model = Wide().requires_grad_(False)
-    with Trunk(model, 2), pytest.raises(LayerSelectError, match="uses what they compute elsewhere"):
+    with StateCache(model, 2), pytest.raises(LayerSelectError, match="uses what they compute elsewhere"):
         model(torch.randint(0, VOCABULARY, (2, 5)))
 
 
@@ -326,12 +326,12 @@ def test_a_mixture_that_balances_all_its_layers_is_refused():
     )  # fmt: skip
     model = MixtralForCausalLM(config).eval().requires_grad_(False)
     tokens = torch.randint(0, VOCABULARY, (2, 5))
-    with Trunk(model, 2), pytest.raises(LayerSelectError, match="uses what they compute elsewhere"):
+    with StateCache(model, 2), pytest.raises(LayerSelectError, match="uses what they compute elsewhere"):
         model(input_ids=tokens, labels=tokens)
     config.output_router_logits = False
     expected = model(input_ids=tokens, labels=tokens).loss
-    with Trunk(model, 2) as trunk:
-        assert model(input_ids=tokens, labels=tokens).loss == expected and trunk.filled == 2
+    with StateCache(model, 2) as state_cache:
+        assert model(input_ids=tokens, labels=tokens).loss == expected and state_cache.filled == 2
 
 
 def test_a_model_of_ones_own():
@@ -351,14 +351,14 @@ def test_a_model_of_ones_own():
     model = Own().eval().requires_grad_(False)
     tokens = torch.randint(0, VOCABULARY, (3, 5))
     expected = model(tokens)
-    with Trunk(model, 3) as trunk:
+    with StateCache(model, 3) as state_cache:
         assert torch.equal(model(tokens), expected)
         assert torch.equal(model(tokens=tokens.flip(0)), expected.flip(0))
-        assert (trunk.filled, trunk.read) == (3, 3)
+        assert (state_cache.filled, state_cache.read) == (3, 3)
         with torch.no_grad():
             model.blocks[0].self_attn.out_proj.weight.mul_(2.0)  # which its module never calls
         model(tokens)
-        assert trunk.filled == 6
+        assert state_cache.filled == 6
 
 
 # ---------------------------------------------------------------------- a store that decays under a training
@@ -380,9 +380,9 @@ def test_a_training_over_a_store_that_is_damaged_all_the_time(tmp_path: Path, ca
                 content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
                 path.write_bytes(content)
 
-    with TrunkStore(tmp_path, memory=0) as store, Trunk(model, CUT, store) as trunk:
+    with StateStore(tmp_path, memory=0) as store, StateCache(model, CUT, store) as state_cache:
         found = train(model, steps, torch.optim.SGD, decay)
-    assert 12 < trunk.filled < 60 and trunk.read > 12
+    assert 12 < state_cache.filled < 60 and state_cache.read > 12
     assert found.losses == pytest.approx(expected.losses, rel=1e-6)
     assert error(found.weights, expected.weights) < 1e-6
     assert caplog.text.count("is damaged") == 1

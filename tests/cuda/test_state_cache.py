@@ -1,4 +1,4 @@
-"""Kept hidden states on a GPU: the same numbers, and a step that waits for nothing."""
+"""CachedStates hidden states on a GPU: the same numbers, and a step that waits for nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from layerselect import FastSelector
-from layerselect.state_cache import Trunk, TrunkStore, worth_keeping
+from layerselect.state_cache import StateCache, StateStore, worth_caching
 from layerselect.state_cache.padding import batch_of
 from torch import nn
 
@@ -44,9 +44,9 @@ def test_the_same_losses(name: str, ahead: bool):
     steps = batches(name, "right") * 4
     expected = losses(adapted(name, CUT).cuda(), iter(steps))
     model = adapted(name, CUT).cuda()
-    with Trunk(model, CUT) as trunk:
-        found = losses(model, trunk.ahead(steps) if ahead else iter(steps))
-        assert (trunk.filled, trunk.read) == (9, 27)
+    with StateCache(model, CUT) as state_cache:
+        found = losses(model, state_cache.ahead(steps) if ahead else iter(steps))
+        assert (state_cache.filled, state_cache.read) == (9, 27)
     assert error(torch.stack(found), torch.stack(expected)) < 1e-5
 
 
@@ -55,12 +55,12 @@ def test_bfloat16_autocast():
     run = []
     for kept in (False, True):
         model = adapted("llama", CUT).cuda()
-        trunk = Trunk(model, CUT) if kept else None
+        state_cache = StateCache(model, CUT) if kept else None
         with torch.autocast("cuda", torch.bfloat16):
-            run.append(torch.stack(losses(model, trunk.ahead(steps) if trunk else iter(steps))))
-        if trunk is not None:
-            assert trunk.read == 18
-            trunk.close()
+            run.append(torch.stack(losses(model, state_cache.ahead(steps) if state_cache else iter(steps))))
+        if state_cache is not None:
+            assert state_cache.read == 18
+            state_cache.close()
     assert error(run[1], run[0]) < 1e-4
 
 
@@ -83,10 +83,10 @@ class Encoder(nn.Module):
 def test_a_step_of_a_later_epoch_never_waits():
     """Selected, frozen, read ahead: with the keys in the batch the host asks the device for nothing."""
     model = Encoder().cuda()
-    selector = FastSelector(model, "topk:k=1", mode="freeze", trunk="cached", cut=CUT, probe_every=0)
+    selector = FastSelector(model, "topk:k=1", mode="freeze", state_cache="cached", cut=CUT, probe_every=0)
     optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-3, fused=True)
     selector.attach(optimizer)
-    kept = selector.trunk
+    kept = selector.state_cache
     assert kept is not None
     steps = [{"tokens": torch.randint(0, 64, (3, 7), generator=torch.Generator().manual_seed(n))} for n in range(3)]
 
@@ -110,9 +110,9 @@ def test_a_step_of_a_later_epoch_never_waits():
 
 def test_states_arrive_before_they_are_used():
     """Large states, whose copy takes longer than the host needs to launch what reads them."""
-    from layerselect.state_cache.ahead import SentAhead
+    from layerselect.state_cache.prefetch import Prefetcher
 
-    sent, place = SentAhead(), object()
+    sent, place = Prefetcher(), object()
     device = torch.device("cuda", torch.cuda.current_device())
     examples = [(torch.randn(4096, 2048),) for _ in range(4)]
     for number in range(5):
@@ -125,19 +125,19 @@ def test_states_arrive_before_they_are_used():
 
 
 def test_cpu_and_gpu_entries_are_apart():
-    store = TrunkStore()
+    store = StateStore()
     steps = batches("llama", "right")
     for device in ("cpu", "cuda"):
         model = adapted("llama", CUT).to(device)
-        with Trunk(model, CUT, store) as trunk, torch.no_grad():
+        with StateCache(model, CUT, store) as state_cache, torch.no_grad():
             for batch in steps:
                 model(**{name: value.to(device) for name, value in batch.items()})
-            assert trunk.filled == 9
+            assert state_cache.filled == 9
 
 
 def test_the_arithmetic_of_a_gpu():
     """A tiny layer is computed faster than its states are read; a stack of large ones is not."""
     small = nn.ModuleList([nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 64))]).cuda()
     large = nn.ModuleList([nn.Sequential(nn.LayerNorm(2048), nn.Linear(2048, 8192), nn.Linear(8192, 2048))] * 8).cuda()
-    assert not worth_keeping(list(small))
-    assert worth_keeping(list(large))
+    assert not worth_caching(list(small))
+    assert worth_caching(list(large))

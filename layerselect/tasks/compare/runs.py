@@ -80,7 +80,7 @@ class CellResult:
     Attributes:
         reason: why there is no result; ``None`` if there is one.
         training: the facts of the training (see ``results.json``).
-        reports: for each split, the report of the floors and of the trained model.
+        reports: for each split, the report of the baselines and of the trained model.
         metrics, losses: the lines of ``metrics.jsonl`` and ``training.jsonl``.
         predictions: for each split, the lines of ``predictions.jsonl``.
         history: ``step``, ``scores``, ``mask``, ``trained``, ``threshold`` of all steps.

@@ -1,8 +1,8 @@
-"""A shelf on disk: which files it consists of, how they are written whole and read.
+"""A shard on disk: which files it consists of, how they are written whole and read.
 
     FOLDER/                    a store
-      FINGERPRINT[-half]/      a shelf
-        shelf.json             its label: whose hidden states these are; its time of change is the shelf's last use
+      FINGERPRINT[-half]/      a shard
+        shard.json             its label: whose hidden states these are; its time of change is the shard's last use
         3f/                    the entries whose key begins with these two digits
           3f09….entry
           .3f09….PID.RANDOM.partial   one that is being written
@@ -31,7 +31,7 @@ from ..utils.saved_files import DamagedFile, read_json
 from ..utils.saved_schema import Fields, Mapped, Text
 from .entry import DamagedEntry, decode
 
-LABEL_FILE = "shelf.json"
+LABEL_FILE = "shard.json"
 SHELF_NAME = re.compile(r"([0-9a-f]{8,128})(-half)?")
 GROUP_NAME = re.compile(r"[0-9a-f]{2}")
 ENTRY_NAME = re.compile(r"[0-9a-f]{32}\.entry")
@@ -45,20 +45,20 @@ _ABANDONED_AFTER_SECONDS = 3600.0
 _ATTEMPTS = 2
 
 
-def entry_path(shelf: Path, key: bytes) -> str:
+def entry_path(shard: Path, key: bytes) -> str:
     """Where the entry of ``key`` is, or would be. A string: this is asked for every example of every epoch."""
     name = key.hex()
-    return f"{shelf}{os.sep}{name[:2]}{os.sep}{name}.entry"
+    return f"{shard}{os.sep}{name[:2]}{os.sep}{name}.entry"
 
 
-def read_entry(shelf: Path, key: bytes) -> tuple[Tensor, ...] | None:
+def read_entry(shard: Path, key: bytes) -> tuple[Tensor, ...] | None:
     """A copy of the parts of an entry; ``None`` if there is no such file.
 
     Raises:
         DamagedEntry: there is one, but not with this entry in it.
         OSError: it cannot be read.
     """
-    path = entry_path(shelf, key)
+    path = entry_path(shard, key)
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115
     except (FileNotFoundError, NotADirectoryError):
@@ -82,7 +82,7 @@ def write_file(path: str | Path, buffers: Sequence[Any]) -> int:
     for _ in range(_ATTEMPTS):
         try:
             return _write_aside_and_rename(path, buffers)
-        except FileNotFoundError:  # the first entry of a new folder, or somebody has just removed the shelf
+        except FileNotFoundError:  # the first entry of a new folder, or somebody has just removed the shard
             os.makedirs(os.path.dirname(path), exist_ok=True)
     return _write_aside_and_rename(path, buffers)
 
@@ -116,21 +116,21 @@ def remove_file(path: str | Path) -> bool:
     return True
 
 
-def open_shelf(shelf: Path, fingerprint: str, facts: Mapping[str, Any]) -> None:
-    """Labels a shelf unless it is labelled, notes that it is used now, and removes what killed processes left half written.
+def open_shard(shard: Path, fingerprint: str, facts: Mapping[str, Any]) -> None:
+    """Labels a shard unless it is labelled, notes that it is used now, and removes what killed processes left half written.
 
     Raises:
         OSError: it has no label and cannot get one.
     """
-    label = read_label(shelf)
+    label = read_label(shard)
     if label is None or label.get("fingerprint") != fingerprint:
         label = {"version": _VERSION, "fingerprint": fingerprint, "facts": dict(facts), "created": time.time()}
-        write_file(shelf / LABEL_FILE, [json.dumps(label, indent=1, default=str).encode()])
+        write_file(shard / LABEL_FILE, [json.dumps(label, indent=1, default=str).encode()])
     else:
         with suppress(OSError):  # somebody else's store, which we may still read
-            os.utime(shelf / LABEL_FILE)
+            os.utime(shard / LABEL_FILE)
     now = time.time()
-    for found in files_of(shelf):
+    for found in files_of(shard):
         if PARTIAL_NAME.fullmatch(found.name):
             try:
                 abandoned = now - found.stat(follow_symlinks=False).st_mtime > _ABANDONED_AFTER_SECONDS
@@ -140,18 +140,18 @@ def open_shelf(shelf: Path, fingerprint: str, facts: Mapping[str, Any]) -> None:
                 remove_file(found.path)
 
 
-def read_label(shelf: Path) -> dict[str, Any] | None:
-    """What the label of a shelf says; ``None`` if it has none or the label is damaged."""
+def read_label(shard: Path) -> dict[str, Any] | None:
+    """What the label of a shard says; ``None`` if it has none or the label is damaged."""
     try:
-        return read_json(shelf / LABEL_FILE, _LABEL, advice="remove the shelf", most=_MOST_OF_A_LABEL)
+        return read_json(shard / LABEL_FILE, _LABEL, advice="remove the shard", most=_MOST_OF_A_LABEL)
     except DamagedFile:
         return None
 
 
-def files_of(shelf: Path) -> Iterator[os.DirEntry[str]]:
-    """The regular files of a shelf that are ours: label, entries and what is being written. Links are not followed, and a
+def files_of(shard: Path) -> Iterator[os.DirEntry[str]]:
+    """The regular files of a shard that are ours: label, entries and what is being written. Links are not followed, and a
     folder that is not there has none."""
-    for found in scan(shelf):
+    for found in scan(shard):
         if found.is_dir(follow_symlinks=False) and GROUP_NAME.fullmatch(found.name):
             for inner in scan(found.path):
                 ours = ENTRY_NAME.fullmatch(inner.name) or PARTIAL_NAME.fullmatch(inner.name)

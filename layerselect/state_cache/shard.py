@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import shelf_folder
-from .backing import Backing
+from . import shard_folder
 from .entry import DamagedEntry, check, encode
+from .storage import CacheStorage
 
 logger = logging.getLogger(__name__)
 
 
-class Shelf:
-    """The entries of one fingerprint. Made by :meth:`TrunkStore.shelf`; several threads may use it at a time.
+class CacheShard:
+    """The entries of one fingerprint. Made by :meth:`StateStore.shard`; several threads may use it at a time.
 
-    A shelf that was closed is empty and takes nothing.
+    A shard that was closed is empty and takes nothing.
 
     Attributes:
         hits: entries that :meth:`get` returned.
@@ -32,12 +32,12 @@ class Shelf:
         closed: whether :meth:`close` was called.
     """
 
-    def __init__(self, backing: Backing, name: str, *, half: bool) -> None:
+    def __init__(self, storage: CacheStorage, name: str, *, half: bool) -> None:
         self.hits = self.misses = self.damaged = 0
         self.bytes_in_memory = self.bytes_on_disk = 0
         self.closed = False
-        self._backing = backing
-        self._lock = backing.lock
+        self._storage = storage
+        self._lock = storage.lock
         self._name = name
         self._half = half
         self._held: dict[bytes, _Held] = {}
@@ -45,7 +45,7 @@ class Shelf:
     def get(self, key: bytes) -> tuple[Tensor, ...] | None:
         """The parts of an entry, in the dtype in which they are kept; ``None`` if it is to be computed.
 
-        The tensors may be the ones that the shelf holds: read them, do not write to them. An entry that was written to
+        The tensors may be the ones that the shard holds: read them, do not write to them. An entry that was written to
         nevertheless is noticed when it is next asked for, unless that was done behind torch's back, and is not returned.
 
         Args:
@@ -90,7 +90,7 @@ class Shelf:
                 return parts
             with self._lock:
                 kept = self._keep(key, parts, copy=True)
-        if kept is None or self._backing.folder is not None:
+        if kept is None or self._storage.folder is not None:
             self._write(key, parts)
         return parts
 
@@ -99,7 +99,7 @@ class Shelf:
         if key in self._held:
             return True
         folder = self._folder()
-        return folder is not None and os.path.exists(shelf_folder.entry_path(folder, key))
+        return folder is not None and os.path.exists(shard_folder.entry_path(folder, key))
 
     def __len__(self) -> int:
         """Entries in memory and on disk, those of other processes included; looks through the folder."""
@@ -107,18 +107,18 @@ class Shelf:
             names = {f"{key.hex()}.entry" for key in self._held}
         folder = self._folder()
         if folder is not None:
-            names.update(f.name for f in shelf_folder.files_of(folder) if shelf_folder.ENTRY_NAME.fullmatch(f.name))
+            names.update(f.name for f in shard_folder.files_of(folder) if shard_folder.ENTRY_NAME.fullmatch(f.name))
         return len(names)
 
     def close(self) -> None:
-        """Lets go of what the shelf holds in memory. Files stay."""
+        """Lets go of what the shard holds in memory. Files stay."""
         with self._lock:
             self.closed = True
             for key in list(self._held):
                 self._drop(key)
 
     def _folder(self) -> Path | None:
-        root = None if self.closed else self._backing.root()
+        root = None if self.closed else self._storage.root()
         return None if root is None else root / self._name
 
     def _read(self, key: bytes) -> tuple[Tensor, ...] | None:
@@ -126,32 +126,32 @@ class Shelf:
         if folder is None:
             return None
         try:
-            return shelf_folder.read_entry(folder, key)
+            return shard_folder.read_entry(folder, key)
         except DamagedEntry as damage:
-            shelf_folder.remove_file(damage.source)
+            shard_folder.remove_file(damage.source)
             self._report_damage(damage.source, damage.reason)
         except OSError as error:  # says little about the file, which therefore stays
-            self._report_damage(shelf_folder.entry_path(folder, key), error.strerror or str(error))
+            self._report_damage(shard_folder.entry_path(folder, key), error.strerror or str(error))
         return None
 
     def _write(self, key: bytes, parts: Sequence[Tensor]) -> None:
-        if self.closed or not self._backing.writes:
+        if self.closed or not self._storage.writes:
             return
         try:
-            root = self._backing.root_to_write()
-            length = shelf_folder.write_file(shelf_folder.entry_path(root / self._name, key), encode(key, parts))
+            root = self._storage.root_to_write()
+            length = shard_folder.write_file(shard_folder.entry_path(root / self._name, key), encode(key, parts))
         except OSError as error:
-            self._backing.stop_writing(error)
+            self._storage.stop_writing(error)
             return
         with self._lock:
             self.bytes_on_disk += length
-        if self.closed and self._backing.folder is None:  # closed meanwhile: the temporary folder is not to come back
+        if self.closed and self._storage.folder is None:  # closed meanwhile: the temporary folder is not to come back
             shutil.rmtree(root, ignore_errors=True)
 
     def _keep(self, key: bytes, parts: Sequence[Tensor], copy: bool = False) -> _Held | None:
         """What is held of the entry from now on, or was already; ``None`` if there is no room. The lock is held."""
         held = self._held.get(key)
-        if held is not None or self.closed or not self._backing.take(sum(part.nbytes for part in parts)):
+        if held is not None or self.closed or not self._storage.take(sum(part.nbytes for part in parts)):
             return held
         held = self._held[key] = _Held(tuple(part.clone() for part in parts) if copy else tuple(parts))
         self.bytes_in_memory += held.size
@@ -160,7 +160,7 @@ class Shelf:
     def _drop(self, key: bytes) -> None:
         size = self._held.pop(key).size
         self.bytes_in_memory -= size
-        self._backing.give_back(size)
+        self._storage.give_back(size)
 
     def _report_damage(self, source: str, reason: str) -> None:
         with self._lock:

@@ -13,18 +13,18 @@ _MOST = 2
 
 
 @dataclass
-class _Sent:
+class _Prefetched:
     place: object
     states: list[Tensor]
     arrived: list[torch.cuda.Event]
 
 
-class SentAhead:
+class Prefetcher:
     """Copies on a stream of their own from pinned memory, so that they overlap with what the GPU computes. The host waits for none."""
 
     def __init__(self) -> None:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
-        self._sent: dict[tuple[bytes, ...], _Sent] = {}
+        self._sent: dict[tuple[bytes, ...], _Prefetched] = {}
 
     def send(
         self, keys: tuple[bytes, ...], place: object, host: Sequence[Tensor], devices: Sequence[torch.device]
@@ -45,7 +45,7 @@ class SentAhead:
             with torch.cuda.stream(stream):
                 states.append(state.to(device, non_blocking=True))
                 arrived.append(stream.record_event())
-        self._sent[keys] = _Sent(place, states, arrived)
+        self._sent[keys] = _Prefetched(place, states, arrived)
 
     def take(self, keys: tuple[bytes, ...], place: object) -> list[Tensor] | None:
         """The states of a batch that was sent, for use on the current streams; ``None`` if it was not."""

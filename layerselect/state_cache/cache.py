@@ -13,30 +13,30 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import LayerSelectError
 from ..layers.find import LayerSpec, layer_modules
 from ..layers.model_hooks import ModelHook
-from .ahead import SentAhead
+from .cached import CachedStates
 from .forgotten import REMEMBERED, Forgotten, without_memory
-from .kept import Kept
 from .keys import CARRIED, BatchKeys, batch_size, keys_of
 from .padding import batch_of, examples_of
 from .passes import check_padding, states_at_cut
 from .places import Places, check_shapes
+from .prefetch import Prefetcher
 from .skipping import Skipping
 from .stacks import argument_names, check_model, refuse_compiled, stacks_at
-from .store import TrunkStore
+from .store import StateStore
 
 #: What a call, or else the model's configuration, may ask for that the layers below the cut have to be run for.
 _ASKED_ANYWHERE = ("output_hidden_states", "output_attentions")
 
 
-class Trunk:
+class StateCache:
     """Keeps the hidden states that enter a cut, and gives them to the model instead of computing them again.
 
     ::
 
-        trunk = Trunk(model, cut=22, store=TrunkStore("states"))
+        state_cache = StateCache(model, cut=22, store=StateStore("states"))
         for batch in loader:
             model(**batch).loss.backward()
-        trunk.close()
+        state_cache.close()
 
     Nothing below the cut may train. Each forward pass of ``model`` looks every example of its batch up. Those that are not there
     are computed first, in evaluation mode (dropout would make them random) and without gradients, by a pass that stops at the
@@ -71,7 +71,7 @@ class Trunk:
         self,
         model: nn.Module,
         cut: int,
-        store: TrunkStore | None = None,
+        store: StateStore | None = None,
         *,
         layers: LayerSpec = None,
         held: Collection[nn.Parameter] | None = None,
@@ -88,7 +88,7 @@ class Trunk:
         self._names = argument_names(self._model)
         self._stacks = stacks_at(self._model, found, cut)
         self._owns_store = store is None
-        self.store = TrunkStore() if store is None else store
+        self.store = StateStore() if store is None else store
         self._skipping = Skipping([stack.below for stack in self._stacks])
         self._places = Places(
             self._model, model, self._stacks, self.store, self._skipping, {"cut": cut, "layers": len(found)}, held
@@ -98,10 +98,10 @@ class Trunk:
             "decoder_below": len(self._stacks) > 1 and bool(self._stacks[1].below),
         }
         self._inside = self._padding_is_idle = False
-        self._latest: Kept | None = None
+        self._latest: CachedStates | None = None
         self._begin = torch.compiler.disable(self._begun)  # the model may be compiled afterwards, from outside
         self._modes: list[tuple[nn.Module, bool]] = []
-        self._sent = SentAhead()
+        self._sent = Prefetcher()
         self._handles = [
             # In front of all others: some of them take note of the pass that begins, and ours may run another one first.
             model.register_forward_pre_hook(ModelHook(self._before), with_kwargs=True, prepend=True),
@@ -131,14 +131,14 @@ class Trunk:
         if self._owns_store:
             self.store.close()
 
-    def __enter__(self) -> Trunk:
+    def __enter__(self) -> StateCache:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def keys(self, batch: Mapping[str, Any]) -> BatchKeys:
-        """The keys of a batch that is on the host. A batch that carries them to the model's call, as ``batch["trunk_keys"]``, spares
+        """The keys of a batch that is on the host. A batch that carries them to the model's call, as ``batch["cache_keys"]``, spares
         a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts them in."""
         return keys_of(batch, len(self._stacks), **self._of_keys)
 
@@ -148,7 +148,7 @@ class Trunk:
 
         ::
 
-            for batch in trunk.ahead(loader):
+            for batch in state_cache.ahead(loader):
                 model(**to(device, batch)).loss.backward()
         """
         following = None
@@ -210,7 +210,7 @@ class Trunk:
         if output is not None and not all(self._own(self._skipping.taken)):  # None: the pass has failed
             raise LayerSelectError(
                 "the model left out its layers below the cut in this pass, so it was not given their hidden states: set its layerdrop "
-                "to 0, or train with trunk='none'"
+                "to 0, or train with state_cache='none'"
             )
         return without_memory(output)
 
@@ -249,7 +249,7 @@ class Trunk:
             check_shapes(states, len(missing), rows)
             for row, parts in zip(missing, examples_of(states, rows), strict=True):
                 # As it will be read: an epoch that computes and one that reads see the same numbers.
-                examples[row] = kept.shelf.put(batch.keys[row], parts)
+                examples[row] = kept.shard.put(batch.keys[row], parts)
         self.filled += len(missing)
         self.read += len(examples) - len(missing)
         host = batch_of(examples, masks, kept.dtypes, pinned=kept.on_gpu)

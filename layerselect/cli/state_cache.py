@@ -1,4 +1,4 @@
-"""``layerselect trunk``: what the store of hidden states holds, and clearing it."""
+"""``layerselect state-cache``: what the store of hidden states holds, and clearing it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..errors import LayerSelectError
 from .options import add_common_options
 
 if TYPE_CHECKING:
-    from ..state_cache.inventory import ShelfInfo
+    from ..state_cache.inventory import ShardInfo
 
 _EXAMPLE = """\
 examples:
-  layerselect trunk ls
-  layerselect trunk rm 3f09c2a1b7d4
-  layerselect trunk rm --all --store /scratch/trunk
+  layerselect state-cache ls
+  layerselect state-cache rm 3f09c2a1b7d4
+  layerselect state-cache rm --all --store /scratch/states
 
-A shelf holds what a model's frozen layers make of each example. Nothing is lost by removing it: it is computed again.
+A shard holds what a model's frozen layers make of each example. Nothing is lost by removing it: it is computed again.
 """
 
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser(
-        "trunk",
+        "state-cache",
         help="show or clear the stored hidden states of frozen layers",
         description="Looks at the store of hidden states that frozen layers make of each example, which later epochs and runs "
         "reuse.",
@@ -34,51 +34,53 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
-    ls = actions.add_parser("ls", help="list the shelves: model, cut, size, last use", description="Lists the shelves of a store.")  # fmt: skip
+    ls = actions.add_parser("ls", help="list the shards: model, cut, size, last use", description="Lists the shards of a store.")  # fmt: skip
     rm = actions.add_parser(
         "rm",
-        help="remove shelves",
-        description="Removes shelves: the files of the store and nothing else.",
+        help="remove shards",
+        description="Removes shards: the files of the store and nothing else.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rm.add_argument("ids", nargs="*", metavar="ID", help="as listed, or the first digits of it")
-    rm.add_argument("--all", dest="everything", action="store_true", help="remove every shelf of the store")
+    rm.add_argument("--all", dest="everything", action="store_true", help="remove every shard of the store")
     for action, run in ((ls, run_ls), (rm, run_rm)):
         action.add_argument(
             "--store", metavar="DIR", default=argparse.SUPPRESS, help="the store's folder (default: the one in the user's cache folder, or "
-            "$LAYERSELECT_CACHE/trunk)",
+            "$LAYERSELECT_CACHE/states)",
         )  # fmt: skip
         add_common_options(action)
         action.set_defaults(run=run)
 
 
 def run_ls(args: argparse.Namespace) -> int:
-    from ..state_cache.inventory import list_shelves
+    from ..state_cache.inventory import list_shards
 
     folder = _store(args)
-    shelves = list_shelves(folder)
-    if shelves:
-        _print_table(shelves, folder)
+    shards = list_shards(folder)
+    if shards:
+        _print_table(shards, folder)
     else:
-        _say(f"the trunk store in {folder} is empty")
+        _say(f"the state store in {folder} is empty")
     return 0
 
 
 def run_rm(args: argparse.Namespace) -> int:
-    from ..state_cache.inventory import remove_shelves
+    from ..state_cache.inventory import remove_shards
     from ..utils.sizes import show_bytes
 
     if args.everything == bool(args.ids):
-        raise LayerSelectError("give the ids of the shelves to remove ('layerselect trunk ls' lists them), or --all")
+        raise LayerSelectError(
+            "give the ids of the shards to remove ('layerselect state-cache ls' lists them), or --all"
+        )
     folder = _store(args)
-    removed = remove_shelves(folder, args.ids, everything=args.everything)
+    removed = remove_shards(folder, args.ids, everything=args.everything)
     if not removed:
-        _say(f"the trunk store in {folder} is empty")
+        _say(f"the state store in {folder} is empty")
         return 0
-    for shelf in removed:
-        _say(f"removed {shelf.id}: {_entries(shelf.entries)}, {show_bytes(shelf.bytes)}")
-    _say(f"freed {show_bytes(sum(shelf.bytes for shelf in removed))} in {folder}")
+    for shard in removed:
+        _say(f"removed {shard.id}: {_entries(shard.entries)}, {show_bytes(shard.bytes)}")
+    _say(f"freed {show_bytes(sum(shard.bytes for shard in removed))} in {folder}")
     return 0
 
 
@@ -87,11 +89,11 @@ def _store(args: argparse.Namespace) -> Path:
 
     folder = Path(args.store).expanduser() if "store" in args else default_folder()
     if folder.exists() and not folder.is_dir():
-        raise LayerSelectError(f"{str(folder)!r} is a file: give the folder of a trunk store with --store")
+        raise LayerSelectError(f"{str(folder)!r} is a file: give the folder of a state cache store with --store")
     return folder
 
 
-def _print_table(shelves: list[ShelfInfo], folder: Path) -> None:
+def _print_table(shards: list[ShardInfo], folder: Path) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
@@ -99,7 +101,7 @@ def _print_table(shelves: list[ShelfInfo], folder: Path) -> None:
 
     from ..utils.sizes import show_bytes
 
-    table = Table(title="Shelves", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title="Shards", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("id", no_wrap=True)
     table.add_column("model", overflow="fold")
     for name in ("cut", "layers"):
@@ -107,13 +109,13 @@ def _print_table(shelves: list[ShelfInfo], folder: Path) -> None:
     table.add_column("dtype")
     for name in ("entries", "size", "last used"):
         table.add_column(name, justify="right", no_wrap=True)
-    for shelf in shelves:
-        model, *facts = (str(shelf.facts.get(name, "unknown")) for name in ("model", "cut", "layers", "dtype"))
+    for shard in shards:
+        model, *facts = (str(shard.facts.get(name, "unknown")) for name in ("model", "cut", "layers", "dtype"))
         cells = [Path(model).name or model, *facts]  # of a folder or a hub id the last part is enough to know it by
-        table.add_row(shelf.id, *map(escape, cells), str(shelf.entries), show_bytes(shelf.bytes), _ago(shelf.last_used))
+        table.add_row(shard.id, *map(escape, cells), str(shard.entries), show_bytes(shard.bytes), _ago(shard.last_used))
     Console(file=sys.stdout).print(table)
-    entries = _entries(sum(shelf.entries for shelf in shelves))
-    _say(f"{entries}, {show_bytes(sum(shelf.bytes for shelf in shelves))} in {folder}")
+    entries = _entries(sum(shard.entries for shard in shards))
+    _say(f"{entries}, {show_bytes(sum(shard.bytes for shard in shards))} in {folder}")
 
 
 def _say(line: str) -> None:

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from .keys import BatchKeys
 from .padding import Parts, fits
-from .shelf import Shelf
+from .shard import CacheShard
 
 
 @dataclass(eq=False)
-class Kept:
-    """The shelf of a trunk under one precision and autocast (:func:`numerics_on`).
+class CachedStates:
+    """The shard of a state cache under one precision and autocast (:func:`numerics_on`).
 
     Attributes:
         dtypes, devices: of the hidden states of each stack with layers below the cut.
     """
 
-    shelf: Shelf
+    shard: CacheShard
     dtypes: list[torch.dtype]
     devices: list[torch.device]
 
@@ -31,7 +31,7 @@ class Kept:
 
     def look_up(self, batch: BatchKeys, masks: Sequence[Tensor | None]) -> list[Parts | None]:
         """The entries of a batch, ``None`` for those that are not there, or are of another length."""
-        found = [self.shelf.get(key) for key in batch.keys]
+        found = [self.shard.get(key) for key in batch.keys]
         return [entry if entry is not None and fits(entry, masks, row) else None for row, entry in enumerate(found)]
 
 

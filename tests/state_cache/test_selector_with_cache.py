@@ -1,4 +1,4 @@
-"""``FastSelector(trunk="cached")``: where the cut is, what trains, what is saved."""
+"""``FastSelector(state_cache="cached")``: where the cut is, what trains, what is saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from layerselect import CostAware, FastSelector, LayerSelectError
 from layerselect.costs.counted import LayerCosts, count_costs
 from layerselect.rules import ModelView
-from layerselect.state_cache import TrunkStore
+from layerselect.state_cache import StateStore
 from layerselect.state_cache.cut import costs_above
 from torch import nn
 
@@ -55,7 +55,7 @@ class Run:
 def test_as_if_the_model_had_only_the_layers_above(rule: str):
     """The oracle: a selector that never saw the layers below, since nothing in them can train."""
     steps = batches("llama", "right") * 4
-    ours = Run(model(), rule, trunk="cached", cut=2, probe_every=3)
+    ours = Run(model(), rule, state_cache="cached", cut=2, probe_every=3)
     frozen = model()
     for name, parameter in frozen.named_parameters():
         if ".layers.0." in name or ".layers.1." in name:
@@ -76,14 +76,14 @@ def test_as_if_the_model_had_only_the_layers_above(rule: str):
         assert ours.selector.trained() == [layer + 2 for layer in theirs.selector.trained()]
     assert torch.equal(ours.weights(), theirs.weights())
     assert ours.selector.frequency.tolist() == [0, 0, *theirs.selector.frequency.tolist()]
-    assert ours.selector.trunk is not None and ours.selector.trunk.read == 27
+    assert ours.selector.state_cache is not None and ours.selector.state_cache.read == 27
 
 
 @pytest.mark.parametrize(
     "rule", ["all", "random:k=2", "block-cyclic:interval=1", "lisa:n=1;interval=1", "fixed:layers=[0,3]"]
 )
 def test_nothing_below_the_cut_ever_trains(rule: str):
-    run = Run(model(), rule, trunk="cached", cut=3)
+    run = Run(model(), rule, state_cache="cached", cut=3)
     before = [run.layer_weights(layer) for layer in range(LAYERS)]
     for batch in batches("llama", "right") * 4:
         run.step(batch)
@@ -94,7 +94,7 @@ def test_nothing_below_the_cut_ever_trains(rule: str):
 
 @pytest.mark.parametrize("rule", ["random:k=1", "lisa:n=1;interval=1", "block-cyclic:interval=1"])
 def test_rules_that_draw_draw_among_the_layers_above(rule: str):
-    run = Run(model(), rule, trunk="cached", cut=2)
+    run = Run(model(), rule, state_cache="cached", cut=2)
     seen = []
     for batch in batches("llama", "right") * 4:
         run.step(batch)
@@ -106,14 +106,14 @@ def test_rules_that_draw_draw_among_the_layers_above(rule: str):
 
 def test_a_rule_that_selects_below_the_cut_leaves_something_to_train():
     """Without parameters outside the layers, a step needs a layer."""
-    run = Run(with_lora(hugging_face("llama")).eval(), "fixed:layers=[0]", trunk="cached", cut=2)
+    run = Run(with_lora(hugging_face("llama")).eval(), "fixed:layers=[0]", state_cache="cached", cut=2)
     for batch in batches("llama", "right"):
         run.step(batch)
     assert run.selector.trained() == [2, 3] and run.selector.selected() == []
 
 
 def test_the_cut_is_chosen_from_the_first_steps_in_which_no_layer_moves():
-    run = Run(model(), "variance", trunk="cached", cut="cost-aware:budget=0.6", warmup=1)
+    run = Run(model(), "variance", state_cache="cached", cut="cost-aware:budget=0.6", warmup=1)
     found = run.selector._found
     view = ModelView(run.model, found.names, found.modules, found.layers, torch.device("cpu"))
     before = [run.layer_weights(layer) for layer in range(LAYERS)]
@@ -121,7 +121,7 @@ def test_the_cut_is_chosen_from_the_first_steps_in_which_no_layer_moves():
     head_before = head.detach().clone()
     sums = torch.zeros(LAYERS, dtype=torch.float64)
     for number, batch in zip(range(5), itertools.cycle(batches("llama", "right")), strict=False):
-        assert run.selector.cut is None and run.selector.trunk is None
+        assert run.selector.cut is None and run.selector.state_cache is None
         if number == 0:  # while all parameters take gradients
             rule = CostAware(budget=0.6, costs=costs_above(count_costs(view)))
         run.step(batch)
@@ -138,7 +138,7 @@ def test_the_cut_is_chosen_from_the_first_steps_in_which_no_layer_moves():
     assert [not torch.equal(run.layer_weights(layer), before[layer]) for layer in range(LAYERS)] == [
         layer >= run.selector.cut for layer in range(LAYERS)
     ]
-    assert run.selector.trunk is not None and run.selector.trunk.filled == 3
+    assert run.selector.state_cache is not None and run.selector.state_cache.filled == 3
 
 
 def test_what_a_step_costs_above_a_cut():
@@ -148,12 +148,12 @@ def test_what_a_step_costs_above_a_cut():
 
 @pytest.mark.parametrize(("cut", "expected"), [("fixed:layers=[2,3]", 2), ("upper:p=0.25", 3), ("1", 1), (3, 3)])
 def test_cuts_that_need_no_watching(cut: int | str, expected: int):
-    run = Run(model(), trunk="cached", cut=cut)
-    assert run.selector.cut == expected and run.selector.trunk is not None
+    run = Run(model(), state_cache="cached", cut=cut)
+    assert run.selector.cut == expected and run.selector.state_cache is not None
 
 
 def test_probe_once_watches_as_long_as_it_says():
-    run = Run(model(), trunk="cached", cut='probe-once:steps=2;base="topk:k=1"')
+    run = Run(model(), state_cache="cached", cut='probe-once:steps=2;base="topk:k=1"')
     steps = batches("llama", "right")
     run.step(steps[0])
     assert run.selector.cut is None
@@ -163,8 +163,8 @@ def test_probe_once_watches_as_long_as_it_says():
 
 
 def test_a_rule_that_selects_the_lowest_layer_leaves_nothing_below(caplog):
-    run = Run(model(), trunk="cached", cut="all")
-    assert run.selector.cut == 0 and run.selector.trunk is None
+    run = Run(model(), state_cache="cached", cut="all")
+    assert run.selector.cut == 0 and run.selector.state_cache is None
     assert "nothing is below the cut" in caplog.text
     before = run.layer_weights(0)
     run.selector.rule = "all"
@@ -174,33 +174,33 @@ def test_a_rule_that_selects_the_lowest_layer_leaves_nothing_below(caplog):
 
 def test_a_saved_run_goes_on_bit_for_bit():
     steps = batches("llama", "right") * 6
-    whole = Run(model(), trunk="cached", cut="probe-once:steps=4", probe_every=3)
+    whole = Run(model(), state_cache="cached", cut="probe-once:steps=4", probe_every=3)
     for at in (2, 7):  # while the layers are watched, and behind
-        resumed_from = Run(model(), trunk="cached", cut="probe-once:steps=4", probe_every=3)
+        resumed_from = Run(model(), state_cache="cached", cut="probe-once:steps=4", probe_every=3)
         for batch in steps[:at]:
             resumed_from.step(batch)
-        resumed = Run(model(), trunk="cached", cut="probe-once:steps=4", probe_every=3)
+        resumed = Run(model(), state_cache="cached", cut="probe-once:steps=4", probe_every=3)
         resumed.model.load_state_dict(resumed_from.model.state_dict())
         resumed.optimizer.load_state_dict(resumed_from.optimizer.state_dict())
         resumed.selector.load_state_dict(resumed_from.selector.state_dict())
         assert resumed.selector.cut == resumed_from.selector.cut
         losses = [resumed.step(batch) for batch in steps[at:]]
-        fresh = Run(model(), trunk="cached", cut="probe-once:steps=4", probe_every=3)
+        fresh = Run(model(), state_cache="cached", cut="probe-once:steps=4", probe_every=3)
         assert [fresh.step(batch) for batch in steps][at:] == losses
         assert torch.equal(fresh.weights(), resumed.weights())
     whole.selector.close()
 
 
-def test_a_state_without_a_trunk_is_refused():
-    plainly, trunked = Run(model()), Run(model(), trunk="cached", cut=2)
-    with pytest.raises(LayerSelectError, match="saved without a cached trunk, and this selector has one"):
-        trunked.selector.load_state_dict(plainly.selector.state_dict())
-    with pytest.raises(LayerSelectError, match="saved with a cached trunk, and this selector has none"):
-        plainly.selector.load_state_dict(trunked.selector.state_dict())
+def test_a_state_without_a_cache_is_refused():
+    plainly, cached = Run(model()), Run(model(), state_cache="cached", cut=2)
+    with pytest.raises(LayerSelectError, match="saved without a state cache, and this selector has one"):
+        cached.selector.load_state_dict(plainly.selector.state_dict())
+    with pytest.raises(LayerSelectError, match="saved with a state cache, and this selector has none"):
+        plainly.selector.load_state_dict(cached.selector.state_dict())
 
 
 def test_close_gives_the_model_its_layers_back():
-    run = Run(model(), trunk="cached", cut=2)
+    run = Run(model(), state_cache="cached", cut=2)
     batch = batches("llama", "right")[0]
     run.step(batch)
     run.selector.close()
@@ -213,14 +213,14 @@ def test_close_gives_the_model_its_layers_back():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trunk": "kept"}, "trunk='kept' is none of"),
-        ({"trunk": "cached", "cut": 0}, "cut=0 is not between 1 and 3"),
-        ({"trunk": "cached", "cut": 4}, "cut=4 is not between 1 and 3"),
-        ({"trunk": "cached", "cut": "-1"}, "cut=-1 is not between 1 and 3"),
-        ({"trunk": "cached", "cut": 1.5}, "cut=1.5 is neither a number of layers nor a rule"),
-        ({"trunk": "cached", "cut": "none"}, "selects no layer"),
-        ({"trunk": "cached", "cut": "sideways"}, "sideways"),
-        ({"trunk": "cached", "mode": "gate"}, "needs mode='freeze'"),
+        ({"state_cache": "kept"}, "state_cache='kept' is none of"),
+        ({"state_cache": "cached", "cut": 0}, "cut=0 is not between 1 and 3"),
+        ({"state_cache": "cached", "cut": 4}, "cut=4 is not between 1 and 3"),
+        ({"state_cache": "cached", "cut": "-1"}, "cut=-1 is not between 1 and 3"),
+        ({"state_cache": "cached", "cut": 1.5}, "cut=1.5 is neither a number of layers nor a rule"),
+        ({"state_cache": "cached", "cut": "none"}, "selects no layer"),
+        ({"state_cache": "cached", "cut": "sideways"}, "sideways"),
+        ({"state_cache": "cached", "mode": "gate"}, "needs mode='freeze'"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict, message: str):
@@ -230,17 +230,17 @@ def test_what_cannot_be_is_refused(options: dict, message: str):
 
 def test_auto_keeps_states_on_the_cpu(caplog):
     with caplog.at_level(logging.INFO, "layerselect"):
-        run = Run(model(), trunk="auto", cut=2)
-    assert run.selector.trunk is not None
+        run = Run(model(), state_cache="auto", cut=2)
+    assert run.selector.state_cache is not None
 
 
 def test_auto_that_finds_computing_faster_keeps_nothing_and_is_asked_once(monkeypatch):
     asked = []
-    monkeypatch.setattr("layerselect.state_cache.selection.worth_keeping", lambda blocks: asked.append(len(blocks)))
-    run = Run(model(), "all", trunk="auto", cut=2)
+    monkeypatch.setattr("layerselect.state_cache.selection.worth_caching", lambda blocks: asked.append(len(blocks)))
+    run = Run(model(), "all", state_cache="auto", cut=2)
     for batch in batches("llama", "right"):
         run.step(batch)
-    assert asked == [2] and run.selector.trunk is None
+    assert asked == [2] and run.selector.state_cache is None
     assert run.selector.trained() == [2, 3]
 
 
@@ -254,7 +254,7 @@ def test_gradient_checkpointing_above_the_cut():
         return Run(trained.train(), "all", **options)
 
     steps = batches("llama", "right") * 2
-    kept = checkpointed(trunk="cached", cut=2)
+    kept = checkpointed(state_cache="cached", cut=2)
     plainly = checkpointed()
     plainly.selector.rule = "fixed:layers=[2,3]"
     assert [kept.step(batch) for batch in steps] == [plainly.step(batch) for batch in steps]
@@ -262,19 +262,19 @@ def test_gradient_checkpointing_above_the_cut():
 
 
 def test_two_selectors_share_a_store():
-    store = TrunkStore()
-    one, other = (Run(model(), trunk="cached", cut=2, trunk_store=store) for _ in range(2))
+    store = StateStore()
+    one, other = (Run(model(), state_cache="cached", cut=2, state_cache_store=store) for _ in range(2))
     steps = batches("llama", "right")
     for run in (one, other):
         for batch in steps:
             run.step(batch)
-    assert (one.selector.trunk.filled, other.selector.trunk.filled) == (9, 0)
+    assert (one.selector.state_cache.filled, other.selector.state_cache.filled) == (9, 0)
 
 
 def test_a_model_that_is_not_handed_on_from_block_to_block_is_refused():
     """What ``PlainStack`` adds to the stream stands outside its blocks."""
     stack = plain()
-    run = FastSelector(stack, "all", mode="freeze", trunk="cached", cut=3)
+    run = FastSelector(stack, "all", mode="freeze", state_cache="cached", cut=3)
     run.attach(torch.optim.AdamW(run.trainable_parameters()))
     stack.embed.weight.requires_grad_(False)
     with pytest.raises(LayerSelectError, match="does not hand the hidden states from block to block"):
