@@ -19,11 +19,11 @@ examples:
   layerselect compare --data iterater-sent:PATH --splits official --model PATH --max-steps 150 --eval-steps 15 \\
       --methods all,ir,lisa,top-half,head,ir/dora,ir/bottleneck --seeds 3 --jobs 2 --out runs/iterater
 
-Each cell is a run of 'layerselect intent' in a process of its own. What is finished in --out is kept when the command is
+Each run is one of 'layerselect intent', in a process of its own. What is finished in --out is kept when the command is
 repeated, also with more methods or seeds; what failed is tried again. The folder then holds table.md, table.csv,
-report.html and cells/.
+report.html and runs/.
 
-With --task revise each cell is a run of 'layerselect revise', whose --help tells its defaults; rows that start from a predictor
+With --task revise each run is one of 'layerselect revise', whose --help tells its defaults; rows that start from a predictor
 share one for each adapter and seed.
 """
 
@@ -71,8 +71,8 @@ def add_command(commands: Any) -> None:
     job.add_argument(
         "--bootstrap", type=positive, default=2000, metavar="N", help="samples of the test (default: 2000)"
     )
-    job.add_argument("--jobs", type=positive, default=1, metavar="N", help="cells at the same time (default: 1)")
-    job.add_argument("--threads", type=positive, metavar="N", help="CPU threads of a cell (default: cores / jobs)")
+    job.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at the same time (default: 1)")
+    job.add_argument("--threads", type=positive, metavar="N", help="CPU threads of a run (default: cores / jobs)")
     job.add_argument("--device", choices=("auto", "cpu", "cuda"), default=argparse.SUPPRESS, help="where to train")
     job.add_argument("--overwrite", action="store_true", help="drop a comparison with other settings in --out")
     add_common_options(parser)
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.compare.methods import split_list
     from ..tasks.intent.config import DEMO_DEFAULTS as INTENT_DEMO
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
-    from .compare_display import CellDisplay, print_comparison
+    from .compare_display import RunDisplay, print_comparison
 
     demo = {"intent": INTENT_DEMO, "revise": REVISE_DEMO}
     presets = dict(demo[args.task]) if args.model == "demo" else {}
@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         bootstrap=args.bootstrap,
     )
     args.interrupted_hint = "; what is finished is kept, continue with the same command"
-    with CellDisplay() as display:
+    with RunDisplay() as display:
         comparison = run_compare(config, overwrite=args.overwrite, on_event=display)
     rows = comparison_rows(comparison)
     folder = Path(comparison.folder)

@@ -1,4 +1,4 @@
-"""What ``layerselect compare`` shows: a bar over the cells, and the final table."""
+"""What ``layerselect compare`` shows: a bar over the runs, and the final table."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ..tasks.compare.tasks import Column
 
 
-class CellDisplay:
-    """Shows the events of a comparison on stderr: a bar on a terminal, and a line for each cell that ends."""
+class RunDisplay:
+    """Shows the events of a comparison on stderr: a bar on a terminal, and a line for each run that ends."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("cells"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+            TextColumn("runs"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[now]}"),
             console=self._console, disable=not self._console.is_terminal,
         )  # fmt: skip
@@ -30,7 +30,7 @@ class CellDisplay:
         self._running: list[str] = []
         self._notes: set[str] = set()
 
-    def __enter__(self) -> CellDisplay:
+    def __enter__(self) -> RunDisplay:
         self._progress.start()
         return self
 
@@ -39,7 +39,7 @@ class CellDisplay:
 
     def __call__(self, kind: str, record: dict[str, Any]) -> None:
         if kind == "note":
-            if record["text"] not in self._notes:  # most cells say the same
+            if record["text"] not in self._notes:  # most runs say the same
                 self._notes.add(record["text"])
                 self._say(f"{record['name']}: {record['text']}")
             return
@@ -53,7 +53,7 @@ class CellDisplay:
         elif state == "failed":
             self._say(f"{name}: failed: {record['reason']}")
         now = escape(", ".join(self._running))
-        self._progress.update(self._task, completed=record["done"], total=record["cells"], now=now)
+        self._progress.update(self._task, completed=record["done"], total=record["runs"], now=now)
 
     def _say(self, line: str) -> None:
         self._console.print(escape(line), highlight=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from layerselect.integrations.transformers import checkpoint_defect, last_checkp
 from layerselect.models.adapter_files import SavedAdapter
 from layerselect.models.saved_adapter import read_meta
 from layerselect.state_cache.inventory import list_shards, remove_shards
-from layerselect.tasks.compare import Cell, read_cell
+from layerselect.tasks.compare import Run, read_run
 from layerselect.tasks.compare.methods import METHODS, Variant
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.predict import _META
@@ -65,7 +65,7 @@ def all_kinds() -> list[SavedKind]:
         SavedKind("trainer checkpoint", _make_trainer, _read_trainer),
         SavedKind("adapter", _make_adapter, _read_adapter),
         SavedKind("sharded model", _make_shards, _read_adapter),
-        SavedKind("finished run", _make_cell, _read_cell),
+        SavedKind("finished run", _make_finished, _read_finished),
         SavedKind("interrupted run", _make_interrupted, _read_interrupted),
         SavedKind("shard", _make_shard, _read_shard),
     ]
@@ -230,7 +230,7 @@ def _read_adapter(folder: Path) -> Any:
     return meta, saved.load(saved.shapes), saved.settings()
 
 
-def _make_cell(folder: Path) -> None:
+def _make_finished(folder: Path) -> None:
     selector = trained("topk:k=2")
     report = {
         "macro_f1": 0.5, "macro_auprc": 0.5, "accuracy": 0.5, "multi_label": False, "confusion": [[1, 0], [0, 1]],
@@ -252,9 +252,9 @@ def _make_cell(folder: Path) -> None:
     run.write_lines("training.jsonl", [{"step": n, "epoch": 0.5, "loss": 1.0, "lr": 1e-3} for n in range(3)])
 
 
-def _read_cell(folder: Path) -> Any:
-    cell = Cell(Variant(METHODS["all"], "lora"), 0)
-    found = read_cell(cell, folder)
+def _read_finished(folder: Path) -> Any:
+    cell = Run(Variant(METHODS["all"], "lora"), 0)
+    found = read_run(cell, folder)
     if found.reason is not None:
         raise LayerSelectError(found.reason)
     run = RunFolder("layerselect intent", IntentConfig(data="demo", model="demo", out=str(folder / "made")))

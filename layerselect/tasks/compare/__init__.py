@@ -1,10 +1,10 @@
-"""Methods x seeds on one corpus: each cell a run of a task in a process of its own, one table at the end."""
+"""Methods x seeds on one corpus: each run is one of a task, in a process of its own, one table at the end."""
 
 from .config import CompareConfig
 from .methods import METHODS, Method, Variant, parse_variants
 from .page import compare_report
 from .run import Comparison, run_compare
-from .runs import Cell, CellResult, read_cell
+from .runs import Run, RunResult, read_run
 from .significance import Difference, holm, paired_bootstrap
 from .table import Row, comparison_rows, csv_table, markdown_table, used_columns
 from .tasks import TASKS, Task
@@ -12,13 +12,13 @@ from .tasks import TASKS, Task
 __all__ = [
     "METHODS",
     "TASKS",
-    "Cell",
-    "CellResult",
     "CompareConfig",
     "Comparison",
     "Difference",
     "Method",
     "Row",
+    "Run",
+    "RunResult",
     "Task",
     "Variant",
     "compare_report",
@@ -28,7 +28,7 @@ __all__ = [
     "markdown_table",
     "paired_bootstrap",
     "parse_variants",
-    "read_cell",
+    "read_run",
     "run_compare",
     "used_columns",
 ]

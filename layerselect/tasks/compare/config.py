@@ -25,14 +25,14 @@ class CompareConfig:
 
     Attributes:
         out: the folder of the comparison; what is finished in it is kept.
-        base: the settings that all cells share, as for :class:`~layerselect.tasks.intent.IntentConfig` or
+        base: the settings that all runs share, as for :class:`~layerselect.tasks.intent.IntentConfig` or
             :class:`~layerselect.tasks.revise.ReviseConfig`.
         methods, adapters: see :func:`~layerselect.tasks.compare.methods.parse_variants`.
         task: ``intent`` or ``revise``.
         adapter_lr: learning rates of adapters that need another one than ``base`` gives, by the adapter's name.
         seeds: every variant is trained with the seeds 0 .. seeds - 1.
-        jobs: cells that run at the same time.
-        threads: of each cell; ``None`` shares the cores among the jobs.
+        jobs: runs that run at the same time.
+        threads: of each run; ``None`` shares the cores among the jobs.
         reference: the method that the others are tested against; ``None`` is ``all`` if it is there, else the first one.
         split: the split that the table reports; ``None`` is ``test``, or ``validation`` where there is no test split.
         bootstrap: samples of the paired test.
@@ -75,7 +75,7 @@ class CompareConfig:
             raise LayerSelectError(
                 f"--adapter-lr {unused[0]}={self.adapter_lr[unused[0]]}: no compared row has this adapter"
             )
-        # Every cell's settings are checked before the first one runs.
+        # Every run's settings are checked before the first one runs.
         for variant in self.variants:
             self.settings(variant, 0, self.out)
 
@@ -93,7 +93,7 @@ class CompareConfig:
         return next((v for v in self.variants if v.name in names), None)
 
     def settings(self, variant: Variant, seed: int, out: str, predictor: str | None = None) -> TrainingSettings:
-        """The settings of one cell.
+        """The settings of one run.
 
         Args:
             predictor: the folder of the predictor's run, for methods that start from one.
@@ -104,7 +104,7 @@ class CompareConfig:
         if variant.method.transfers:
             own["predictor"] = predictor
         if "untrained" in self.kind.varied:
-            # The untrained model is the same in all cells.
+            # The untrained model is the same in all runs.
             own["untrained"] = (variant, seed) == (self.variants[0], 0)
         return self.kind.config(**{**self.base, **own})
 
@@ -116,7 +116,7 @@ class CompareConfig:
         ]
 
     def predictor_settings(self, predictor: Variant, seed: int, out: str) -> IntentConfig:
-        """The settings of a predictor's cell: those that a run which trains its own would give it."""
+        """The settings of a predictor's run: those that a run which trains its own would give it."""
         row = next(v for v in self.variants if v.method.transfers and v.adapter == predictor.adapter)
         settings = self.settings(row, seed, out)
         assert isinstance(settings, ReviseConfig)

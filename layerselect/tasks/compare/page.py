@@ -59,7 +59,7 @@ def _curves(comparison: Comparison, key: str) -> dict[str, list[tuple[list[float
         evaluations = [line for line in result.metrics if not line.get("final")]
         if evaluations:
             steps = [line["step"] for line in evaluations]
-            curves.setdefault(result.cell.variant.name, []).append((steps, [e[key] for e in evaluations]))
+            curves.setdefault(result.run.variant.name, []).append((steps, [e[key] for e in evaluations]))
     return curves
 
 
@@ -67,9 +67,9 @@ def _first_runs(comparison: Comparison) -> list[MethodRun]:
     """For each method, its first finished run."""
     first: dict[str, MethodRun] = {}
     for result in comparison.results:
-        variant = result.cell.variant
+        variant = result.run.variant
         if result.reason is None and len(result.history["step"]) and variant.name not in first:
             first[variant.name] = MethodRun(
-                variant.name, variant.method.what, result.cell.seed, result.training, result.history, result.layer_names
+                variant.name, variant.method.what, result.run.seed, result.training, result.history, result.layer_names
             )
     return list(first.values())

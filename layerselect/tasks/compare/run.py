@@ -1,4 +1,4 @@
-"""Runs the cells of a comparison, several at a time, and collects what came of them."""
+"""Runs the runs of a comparison, several at a time, and collects what came of them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ...utils.saved_schema import Fields, Mapped
 from ...utils.saved_words import in_words
 from .config import CompareConfig
 from .methods import Variant
-from .runs import Cell, CellResult, is_finished, read_cell, train_cell
+from .runs import Run, RunResult, is_finished, read_run, train_run
 
 logger = logging.getLogger(__name__)
 
 STATE = "compare.json"
-CELLS = "cells"
+RUNS = "runs"
 _STATE_VERSION = 1
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -34,14 +34,14 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """All cells of a comparison, in the order of its rows, seeds within."""
+    """All runs of a comparison, in the order of its rows, seeds within."""
 
     config: CompareConfig
     folder: Path
-    results: list[CellResult]
+    results: list[RunResult]
 
     @property
-    def failed(self) -> list[CellResult]:
+    def failed(self) -> list[RunResult]:
         return [result for result in self.results if result.reason is not None]
 
     @property
@@ -56,15 +56,15 @@ class Comparison:
 
 
 def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnEvent | None = None) -> Comparison:
-    """Trains every cell that is not finished in ``config.out`` and reads all of them.
+    """Trains every run that is not finished in ``config.out`` and reads all of them.
 
-    A cell that fails leaves a reason in the comparison and a log in ``cells/NAME.log``; it is tried again next time. Seeds stand
+    A run that fails leaves a reason in the comparison and a log in ``runs/NAME.log``; it is tried again next time. Seeds stand
     in the outer loop, so that what else the machine does weighs on all methods alike.
 
     Args:
         overwrite: drop what an earlier comparison with other settings left in ``config.out``.
-        on_event: told ``("cell", {"name", "state", "reason", "seconds", "done", "cells"})`` when a cell starts and ends, and
-            ``("note", {"name", "text"})`` of what a cell wants to be shown meanwhile.
+        on_event: told ``("run", {"name", "state", "reason", "seconds", "done", "runs"})`` when a run starts and ends, and
+            ``("note", {"name", "text"})`` of what a run wants to be shown meanwhile.
 
     Raises:
         LayerSelectError: ``config.out`` holds something else, or a comparison with other settings.
@@ -82,43 +82,43 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
 def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Comparison:
     """What :func:`run_compare` does once its folder is its own."""
     seeds = range(config.seeds)
-    predictors = [Cell(variant, seed) for seed in seeds for variant in config.predictors()]
-    cells = [Cell(variant, seed) for seed in seeds for variant in config.variants]
-    with _Workshop(config, folder, notify, len(predictors) + len(cells)) as workshop:
+    predictors = [Run(variant, seed) for seed in seeds for variant in config.predictors()]
+    runs = [Run(variant, seed) for seed in seeds for variant in config.variants]
+    with _Workshop(config, folder, notify, len(predictors) + len(runs)) as workshop:
         # First what others start from.
-        lost = workshop.train({cell: ("intent", _predictor_settings(config, folder, cell)) for cell in predictors})
+        lost = workshop.train({run: ("intent", _predictor_settings(config, folder, run)) for run in predictors})
         tasks, reasons = {}, {}
-        for cell in cells:
-            source = Cell(_predictor_of(config, cell), cell.seed) if cell.variant.method.transfers else None
+        for run in runs:
+            source = Run(_predictor_of(config, run), run.seed) if run.variant.method.transfers else None
             if source in lost:
-                reasons[cell] = f"its predictor failed: {lost[source]}"
+                reasons[run] = f"its predictor failed: {lost[source]}"
             else:
-                place = str(folder / CELLS / source.name) if source else None
-                own = config.settings(cell.variant, cell.seed, str(folder / CELLS / cell.name), place)
-                tasks[cell] = (config.task, own.as_dict())
+                place = str(folder / RUNS / source.name) if source else None
+                own = config.settings(run.variant, run.seed, str(folder / RUNS / run.name), place)
+                tasks[run] = (config.task, own.as_dict())
         reasons |= workshop.train(tasks)
     results = []
     for variant in config.variants:
         for seed in seeds:
-            cell = Cell(variant, seed)
-            reason = reasons.get(cell)
-            results.append(CellResult(cell, reason=reason) if reason else read_cell(cell, folder / CELLS / cell.name))
+            run = Run(variant, seed)
+            reason = reasons.get(run)
+            results.append(RunResult(run, reason=reason) if reason else read_run(run, folder / RUNS / run.name))
     return Comparison(config, folder, results)
 
 
-def _predictor_of(config: CompareConfig, cell: Cell) -> Variant:
-    return next(each for each in config.predictors() if each.adapter == cell.variant.adapter)
+def _predictor_of(config: CompareConfig, run: Run) -> Variant:
+    return next(each for each in config.predictors() if each.adapter == run.variant.adapter)
 
 
-def _predictor_settings(config: CompareConfig, folder: Path, cell: Cell) -> dict[str, Any]:
-    return config.predictor_settings(cell.variant, cell.seed, str(folder / CELLS / cell.name)).as_dict()
+def _predictor_settings(config: CompareConfig, folder: Path, run: Run) -> dict[str, Any]:
+    return config.predictor_settings(run.variant, run.seed, str(folder / RUNS / run.name)).as_dict()
 
 
 class _Workshop:
-    """Trains cells, several at a time; what runs is stopped when it is left."""
+    """Trains runs, several at a time; what runs is stopped when it is left."""
 
-    def __init__(self, config: CompareConfig, folder: Path, notify: OnEvent, cells: int) -> None:
-        self._folder, self._notify, self._cells = folder, notify, cells
+    def __init__(self, config: CompareConfig, folder: Path, notify: OnEvent, runs: int) -> None:
+        self._folder, self._notify, self._runs = folder, notify, runs
         self._threads = config.threads or max(1, _cores() // config.jobs)
         self._pool = ThreadPoolExecutor(config.jobs)
         self._running: set[subprocess.Popen] = set()
@@ -134,42 +134,42 @@ class _Workshop:
             process.terminate()
         self._pool.shutdown(wait=True)
 
-    def train(self, tasks: Mapping[Cell, tuple[str, dict[str, Any]]]) -> dict[Cell, str]:
-        """Trains what is missing; returns the reasons of the cells that failed.
+    def train(self, tasks: Mapping[Run, tuple[str, dict[str, Any]]]) -> dict[Run, str]:
+        """Trains what is missing; returns the reasons of the runs that failed.
 
         Args:
-            tasks: for each cell, the task and its settings.
+            tasks: for each run, the task and its settings.
         """
-        reasons: dict[Cell, str] = {}
-        futures: dict[Future, Cell] = {}
-        for cell, (task, settings) in tasks.items():
-            if is_finished(self._folder / CELLS / cell.name):
-                self._tell(cell, "kept", done=1)
+        reasons: dict[Run, str] = {}
+        futures: dict[Future, Run] = {}
+        for run, (task, settings) in tasks.items():
+            if is_finished(self._folder / RUNS / run.name):
+                self._tell(run, "kept", done=1)
             else:
-                futures[self._pool.submit(self._train_one, cell, task, settings)] = cell
+                futures[self._pool.submit(self._train_one, run, task, settings)] = run
         while futures:
             for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                cell = futures.pop(future)
+                run = futures.pop(future)
                 reason, seconds = future.result()
                 if reason is not None:
-                    reasons[cell] = reason
-                self._tell(cell, "finished" if reason is None else "failed", done=1, reason=reason, seconds=seconds)
+                    reasons[run] = reason
+                self._tell(run, "finished" if reason is None else "failed", done=1, reason=reason, seconds=seconds)
         return reasons
 
-    def _train_one(self, cell: Cell, task: str, settings: dict[str, Any]) -> tuple[str | None, float]:
-        self._tell(cell, "started")
-        log = self._folder / CELLS / f"{cell.name}.log"
+    def _train_one(self, run: Run, task: str, settings: dict[str, Any]) -> tuple[str | None, float]:
+        self._tell(run, "started")
+        log = self._folder / RUNS / f"{run.name}.log"
         started = time.perf_counter()
 
         def tell(note: str) -> None:
-            self._notify("note", {"name": cell.name, "text": note})
+            self._notify("note", {"name": run.name, "text": note})
 
-        reason = train_cell(task, settings, log, self._threads, self._running, tell)
+        reason = train_run(task, settings, log, self._threads, self._running, tell)
         return reason, time.perf_counter() - started
 
-    def _tell(self, cell: Cell, state: str, *, done: int = 0, **more: Any) -> None:
+    def _tell(self, run: Run, state: str, *, done: int = 0, **more: Any) -> None:
         self._done += done
-        self._notify("cell", {"name": cell.name, "state": state, "done": self._done, "cells": self._cells, **more})
+        self._notify("run", {"name": run.name, "state": state, "done": self._done, "runs": self._runs, **more})
 
 
 def _open(folder: Path, config: CompareConfig, overwrite: bool) -> None:
@@ -191,8 +191,8 @@ def _open(folder: Path, config: CompareConfig, overwrite: bool) -> None:
                 f"{config.fixed().get(name)}: repeat its options to continue it, or start afresh with --overwrite"
             )
         if overwrite:
-            shutil.rmtree(folder / CELLS, ignore_errors=True)
-    (folder / CELLS).mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder / RUNS, ignore_errors=True)
+    (folder / RUNS).mkdir(parents=True, exist_ok=True)
     aside = partial_folder(state)
     aside.write_text(json.dumps({"version": _STATE_VERSION, "settings": config.fixed()}, indent=1) + "\n", "utf-8")
     aside.replace(state)

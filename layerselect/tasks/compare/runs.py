@@ -1,4 +1,4 @@
-"""One cell of a comparison: a run of a task in a process of its own, and what is read back from it."""
+"""One run of a comparison: a task in a process of its own, and what is read back from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ..run.folder import HISTORY, IMPORTANCE, LOG_LINE, METRICS, PREDICTIONS, RE
 from .methods import Variant
 from .tasks import MODEL, TASKS
 
-#: How a line of a cell's output begins that its comparison is to show.
+#: How a line of a run's output begins that its comparison is to show.
 NOTE = "note: "
 _REASON = 200  # characters of a reason that go into a table
 
@@ -62,7 +62,7 @@ _PREDICTION = Fields(
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """A variant with a seed."""
 
     variant: Variant
@@ -74,8 +74,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class CellResult:
-    """What became of a cell.
+class RunResult:
+    """What became of a run.
 
     Attributes:
         reason: why there is no result; ``None`` if there is one.
@@ -87,7 +87,7 @@ class CellResult:
         layer_names: of the L layers.
     """
 
-    cell: Cell
+    run: Run
     reason: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / RESULTS).is_file()
 
 
-def train_cell(
+def train_run(
     task: str,
     settings: dict[str, Any],
     log: Path,
@@ -111,7 +111,7 @@ def train_cell(
     running: set[subprocess.Popen],
     on_note: Callable[[str], None],
 ) -> str | None:
-    """Trains one cell and waits for it.
+    """Trains one run and waits for it.
 
     Args:
         task: what the run is of.
@@ -149,7 +149,7 @@ def train_cell(
     return _why(process.returncode, log)
 
 
-def read_cell(cell: Cell, folder: Path) -> CellResult:
+def read_run(run: Run, folder: Path) -> RunResult:
     """Reads the finished run in ``folder``; a file that is missing or damaged is a failure with its reason."""
     try:
         layer_names = read_json(folder / IMPORTANCE, _NAMES, advice=_ADVICE)["layer_names"]
@@ -160,8 +160,8 @@ def read_cell(cell: Cell, folder: Path) -> CellResult:
         metrics, _ = read_json_lines(folder / METRICS, LOG_LINE, advice=_ADVICE)
         losses, _ = read_json_lines(folder / TRAINING_LOG, LOG_LINE, advice=_ADVICE)
         _check_complete(results["splits"], predictions, metrics)
-        return CellResult(
-            cell,
+        return RunResult(
+            run,
             training=results["training"],
             reports={split: content["reports"] for split, content in results["splits"].items()},
             metrics=metrics,
@@ -172,7 +172,7 @@ def read_cell(cell: Cell, folder: Path) -> CellResult:
         )
     except (DamagedFile, Mismatch) as error:
         text = " ".join(str(error).split())[:_REASON]
-        return CellResult(cell, reason=f"its files cannot be read ({text}): remove {folder}")
+        return RunResult(run, reason=f"its files cannot be read ({text}): remove {folder}")
 
 
 def _check_complete(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .run import Comparison
-from .runs import CellResult
+from .runs import RunResult
 from .significance import Difference, holm, paired_bootstrap
 from .tasks import MODEL, Column, Task
 
@@ -72,15 +72,15 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
     rows = _baselines(done, split, config.kind)
     tested: list[int] = []
     for variant in config.variants:
-        mine = [result for result in comparison.results if result.cell.variant == variant]
+        mine = [result for result in comparison.results if result.run.variant == variant]
         good = [result for result in mine if result.reason is None]
         difference = None
         if reference is not None and variant != reference and good:
-            theirs = [r for r in done if r.cell.variant == reference]
+            theirs = [r for r in done if r.run.variant == reference]
             difference = _difference(good, theirs, split, config.bootstrap, config.kind)
         if difference is not None:
             tested.append(len(rows))
-        failures = tuple(f"seed {result.cell.seed}: {result.reason}" for result in mine if result.reason)
+        failures = tuple(f"seed {result.run.seed}: {result.reason}" for result in mine if result.reason)
         rows.append(
             Row(variant.name, variant.method.what, _values(good, split, config.kind), len(good), failures, difference)
         )
@@ -110,7 +110,7 @@ def markdown_table(comparison: Comparison, rows: Sequence[Row]) -> str:
 
 
 def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
-    """How to read the table, and which cells are missing from it."""
+    """How to read the table, and which runs are missing from it."""
     config = comparison.config
     found = [
         f"Mean ± standard deviation over {config.seeds} seed(s); quality on {comparison.split}.",
@@ -143,7 +143,7 @@ def csv_table(task: Task, rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def steps_to(share: float, result: CellResult) -> int | None:
+def steps_to(share: float, result: RunResult) -> int | None:
     """The first step at which an evaluation during training reached ``share`` of the run's best macro-F1."""
     evaluations = [line for line in result.metrics if not line.get("final")]
     best = max((line.get("macro_f1", 0.0) for line in evaluations), default=0.0)
@@ -155,7 +155,7 @@ def used_columns(task: Task, rows: Sequence[Row]) -> list[Column]:
     return [column for column in task.columns if any(column[0] in row.values for row in rows)]
 
 
-def _values(results: Sequence[CellResult], split: str, task: Task) -> dict[str, Spread]:
+def _values(results: Sequence[RunResult], split: str, task: Task) -> dict[str, Spread]:
     values = {}
     for key, _, _ in task.columns if results else ():
         if key in task.is_quality:
@@ -175,7 +175,7 @@ def _spread(numbers: Sequence[float]) -> Spread:
     return Spread(statistics.mean(numbers), deviation, len(numbers))
 
 
-def _baselines(results: Sequence[CellResult], split: str, task: Task) -> list[Row]:
+def _baselines(results: Sequence[RunResult], split: str, task: Task) -> list[Row]:
     """The baselines look at no seed, so any run has them; some are measured in one run only."""
     reports = {}
     for result in results:
@@ -194,10 +194,10 @@ def _baselines(results: Sequence[CellResult], split: str, task: Task) -> list[Ro
 
 
 def _difference(
-    ours: Sequence[CellResult], theirs: Sequence[CellResult], split: str, samples: int, task: Task
+    ours: Sequence[RunResult], theirs: Sequence[RunResult], split: str, samples: int, task: Task
 ) -> Difference | None:
-    by_seed = {result.cell.seed: result for result in theirs}
-    pairs = [(result, by_seed[result.cell.seed]) for result in ours if result.cell.seed in by_seed]
+    by_seed = {result.run.seed: result for result in theirs}
+    pairs = [(result, by_seed[result.run.seed]) for result in ours if result.run.seed in by_seed]
     if not pairs:
         return None
     return paired_bootstrap(
@@ -208,7 +208,7 @@ def _difference(
     )
 
 
-def _records(result: CellResult, split: str) -> list[dict[str, Any]]:
+def _records(result: RunResult, split: str) -> list[dict[str, Any]]:
     """The predictions of a run in an order that all runs share."""
     return sorted(result.predictions[split], key=lambda record: record["id"])
 
@@ -218,6 +218,6 @@ _TASK_NOTES = {
     "revise": [
         "First loss: of 32 training examples before the first step, after the transfer where there is one. Last loss: mean of the "
         "last tenth of the logged training losses. r: the alignment ratio of transferred layers and the generator's own choice.",
-        "Of rows that start from a predictor, the time is that of the generator alone; the predictor's run is in cells/.",
+        "Of rows that start from a predictor, the time is that of the generator alone; the predictor's run is in runs/.",
     ],
 }

@@ -1,4 +1,4 @@
-"""Runs one cell: reads its task and settings as JSON from the standard input, trains, and ends with one line if it cannot."""
+"""Runs one run: reads its task and settings as JSON from the standard input, trains, and ends with one line if it cannot."""
 
 from __future__ import annotations
 

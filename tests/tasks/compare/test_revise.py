@@ -42,7 +42,7 @@ def config(llama_folder, tmp_path_factory):
 def done(config):
     events = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "train_cell", in_this_process)
+        patch.setattr(run_module, "train_run", in_this_process)
         return run_compare(config, on_event=lambda kind, record: events.append(record)), events
 
 
@@ -52,11 +52,11 @@ def test_rows_that_start_from_a_predictor_share_one(done):
     finished = [event["name"] for event in events if event["state"] == "finished"]
     assert finished[0] == "predictor-lora-seed0"
     assert sorted(finished[1:]) == ["all-lora-seed0", "intention-tuning-lora-seed0", "transfer-all-lora-seed0"]
-    assert events[-1]["done"] == events[-1]["cells"] == 4
-    cells = comparison.folder / "cells"
-    settings = json.loads((cells / "transfer-all-lora-seed0" / "config.json").read_text())["settings"]
-    assert settings["predictor"] == str(cells / "predictor-lora-seed0")
-    assert not (cells / "transfer-all-lora-seed0" / "predictor").exists()
+    assert events[-1]["done"] == events[-1]["runs"] == 4
+    runs = comparison.folder / "runs"
+    settings = json.loads((runs / "transfer-all-lora-seed0" / "config.json").read_text())["settings"]
+    assert settings["predictor"] == str(runs / "predictor-lora-seed0")
+    assert not (runs / "transfer-all-lora-seed0" / "predictor").exists()
 
 
 def test_baselines_and_the_test_against_all(done):
@@ -78,12 +78,12 @@ def test_baselines_and_the_test_against_all(done):
 
 
 def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(config, tmp_path, monkeypatch):
-    def train_cell(task, settings, log, threads, running, on_note):
+    def train_run(task, settings, log, threads, running, on_note):
         return (
             "killed by SIGKILL" if task == "intent" else in_this_process(task, settings, log, threads, running, on_note)
         )
 
-    monkeypatch.setattr(run_module, "train_cell", train_cell)
+    monkeypatch.setattr(run_module, "train_run", train_run)
     comparison = run_compare(replace(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning")))
     assert [result.reason for result in comparison.results] == [None, "its predictor failed: killed by SIGKILL"]
 

@@ -11,8 +11,8 @@ from layerselect import LayerSelectError
 from layerselect.report.compare import render, write_compare_report
 from layerselect.report.compare_figures import spread_out
 from layerselect.tasks.compare import TASKS, CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
-from layerselect.tasks.compare import cells as cells_module
 from layerselect.tasks.compare import run as run_module
+from layerselect.tasks.compare import runs as runs_module
 from layerselect.tasks.compare.page import compare_report
 
 from tests.helpers import tiny_intent
@@ -36,7 +36,7 @@ def config(corpus, bert_folder, tmp_path_factory):
 
 
 def in_this_process(task, settings, log, threads, running, on_note):
-    """Trains a cell here: without the seconds that a new process takes to import everything."""
+    """Trains a run here: without the seconds that a new process takes to import everything."""
     try:
         TASKS[task].run(TASKS[task].config(**settings), resume=True)
     except LayerSelectError as error:
@@ -48,13 +48,13 @@ def in_this_process(task, settings, log, threads, running, on_note):
 def done(config):
     events = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "train_cell", in_this_process)
+        patch.setattr(run_module, "train_run", in_this_process)
         return run_compare(config, on_event=lambda kind, record: events.append(record)), events
 
 
-def test_every_cell_is_a_finished_run(done, config):
+def test_every_run_is_a_finished_run(done, config):
     comparison, events = done
-    assert [r.cell.name for r in comparison.results] == [
+    assert [r.run.name for r in comparison.results] == [
         "all-lora-seed0", "all-lora-seed1", "upper-p-0.4-lora-seed0", "upper-p-0.4-lora-seed1",
     ]  # fmt: skip
     assert comparison.failed == []
@@ -112,16 +112,16 @@ def test_names_are_escaped(done):
     assert "<script>" not in page
 
 
-def test_what_is_finished_is_kept_and_a_failed_cell_leaves_the_rest(done, config, monkeypatch):
+def test_what_is_finished_is_kept_and_a_failed_run_leaves_the_rest(done, config, monkeypatch):
     started = []
 
-    def train_cell(task, settings, log, threads, running, on_note):
+    def train_run(task, settings, log, threads, running, on_note):
         started.append(settings["rule"])
         if settings["rule"] == "topk:k=1":
             return "killed by SIGKILL (out of memory?)"
         return in_this_process(task, settings, log, threads, running, on_note)
 
-    monkeypatch.setattr(run_module, "train_cell", train_cell)
+    monkeypatch.setattr(run_module, "train_run", train_run)
     methods = (*config.methods, "topk:k=1", "fixed:layers=[9]")
     comparison = run_compare(replace(config, methods=methods, seeds=1))
     assert started == ["topk:k=1", "fixed:layers=[9]"]
@@ -137,7 +137,7 @@ def test_what_is_finished_is_kept_and_a_failed_cell_leaves_the_rest(done, config
     assert "topk:k=1/lora failed, seed 0: killed by SIGKILL" in text
     assert "failed: seed 0: killed by SIGKILL" in render(compare_report(comparison, rows))
     # Tried again, and now it works.
-    monkeypatch.setattr(run_module, "train_cell", in_this_process)
+    monkeypatch.setattr(run_module, "train_run", in_this_process)
     again = run_compare(replace(config, methods=(*config.methods, "topk:k=1"), seeds=1))
     assert again.failed == []
 
@@ -153,11 +153,11 @@ def test_processes_run_side_by_side_and_one_that_diverges_says_so(config, tmp_pa
     )
     for result in run_compare(diverging).results:
         assert "diverged" in result.reason
-    assert "Traceback" not in (tmp_path / "d" / "cells" / "all-lora-seed0.log").read_text()
+    assert "Traceback" not in (tmp_path / "d" / "runs" / "all-lora-seed0.log").read_text()
 
 
 class FakeProcess:
-    """Stands for a cell's process: reads its settings, writes some lines, and is gone."""
+    """Stands for a run's process: reads its settings, writes some lines, and is gone."""
 
     def __init__(self, returncode, output=""):
         self.returncode, self.stdin, self.stdout = returncode, io.StringIO(), io.StringIO(output)
@@ -167,16 +167,16 @@ class FakeProcess:
 
 
 def test_a_killed_process_names_its_signal(tmp_path, monkeypatch):
-    monkeypatch.setattr(cells_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(-signal.SIGKILL))
-    reason = cells_module.train_cell("intent", {}, tmp_path / "log", 1, set(), print)
+    monkeypatch.setattr(runs_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(-signal.SIGKILL))
+    reason = runs_module.train_run("intent", {}, tmp_path / "log", 1, set(), print)
     assert reason == "killed by SIGKILL (out of memory?)"
 
 
-def test_what_a_cell_wants_to_be_shown_is_passed_on_and_all_it_says_is_logged(tmp_path, monkeypatch):
+def test_what_a_run_wants_to_be_shown_is_passed_on_and_all_it_says_is_logged(tmp_path, monkeypatch):
     said = "a warning\nnote: about 3 GB\nmore\n"
-    monkeypatch.setattr(cells_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(0, said))
+    monkeypatch.setattr(runs_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(0, said))
     notes = []
-    assert cells_module.train_cell("intent", {}, tmp_path / "log", 1, set(), notes.append) is None
+    assert runs_module.train_run("intent", {}, tmp_path / "log", 1, set(), notes.append) is None
     assert notes == ["about 3 GB"]
     assert (tmp_path / "log").read_text() == said
 
@@ -184,10 +184,10 @@ def test_what_a_cell_wants_to_be_shown_is_passed_on_and_all_it_says_is_logged(tm
 def test_damaged_results_are_a_failure(done, tmp_path):
     comparison, _ = done
     result = comparison.results[0]
-    folder = tmp_path / "cell"
+    folder = tmp_path / "run"
     folder.mkdir()
     (folder / "results.json").write_text("{")
-    assert "cannot be read" in cells_module.read_cell(result.cell, folder).reason
+    assert "cannot be read" in runs_module.read_run(result.run, folder).reason
 
 
 def test_other_settings_and_other_folders_are_refused(done, config, tmp_path):

@@ -147,7 +147,7 @@ def test_states_only_for_this_run_and_in_half_precision(tmp_path, corpus_path, b
         settings(corpus_path, bert_folder, tmp_path / "b", **options, state_cache_precision="half"),
         on_event=lambda kind, record: records.append(record) if kind == "state_cache" else None,
     )
-    (shard,) = list_shards(tmp_path / "cache" / "state_cache")
+    (shard,) = list_shards(tmp_path / "cache" / "states")
     assert shard.precision == half.training["state_cache_precision"] == "half"
     memory, disk = records
     assert memory["bytes_per_token"] == 4 * 32 == 2 * disk["bytes_per_token"]
