@@ -152,7 +152,7 @@ def test_states_only_for_this_run_and_in_half_precision(tmp_path, corpus_path, b
     memory, disk = records
     assert memory["bytes_per_token"] == 4 * 32 == 2 * disk["bytes_per_token"]
     assert "in memory, the rest in a temporary folder" in cache_size_line(memory)
-    assert f"in {tmp_path / 'cache' / 'state_cache'} (up to 2 GB of it also in memory)" in cache_size_line(disk)
+    assert f"in {tmp_path / 'cache' / 'states'} (up to 2 GB of it also in memory)" in cache_size_line(disk)
 
 
 # ------------------------------------------------------------------ revisions
