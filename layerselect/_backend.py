@@ -64,7 +64,7 @@ def _built_for_another(core: str) -> str | None:
 
 
 def say_if_built_for_another() -> None:
-    """The warning that a core is there and cannot be used, once and as soon as the package is imported."""
+    """The warning that a core is there and cannot be used, once and as soon as anything is imported that would use it."""
     core = None if sys.modules.get(_CORE) is not None else _core_file()
     problem = None if core is None else _built_for_another(core)
     if problem is not None:
@@ -124,3 +124,6 @@ def load(backend: str = "auto", device: torch.device | str = "cpu") -> ModuleTyp
     module = _native() if resolve(backend, device) == "native" else reference
     assert isinstance(module, ModuleType)
     return module
+
+
+say_if_built_for_another()

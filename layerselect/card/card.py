@@ -16,6 +16,7 @@ from ..errors import LayerSelectError
 from ..utils.saved_files import DamagedFile, read_json
 from ..utils.saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
 from ..utils.saved_words import shown
+from ..utils.user_paths import user_path
 
 if TYPE_CHECKING:
     from ..costs.counted import LayerCosts
@@ -179,7 +180,7 @@ class LayerCard:
 
     def save(self, path: str | Path) -> Path:
         """Writes the card, whole or not at all; into ``card.json`` where ``path`` is a folder."""
-        path = Path(path)
+        path = user_path(path, "the card")
         path = path / "card.json" if path.is_dir() else path
         aside = path.with_name(path.name + ".new")
         with aside.open("w", encoding="utf-8") as file:
@@ -197,7 +198,7 @@ class LayerCard:
         Raises:
             LayerSelectError: it is not there, is no card, is of a newer version, or is damaged.
         """
-        path = Path(path)
+        path = user_path(path, "the card")
         path = path / "card.json" if path.is_dir() else path
         try:
             values = read_json(path, advice="measure it again")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .intent import add_settings
-from .options import add_common_options, positive
+from .options import MOST_THREADS, add_common_options, up_to
 from .revise import add_own_settings as add_revise_settings
 from .settings import SettingGroups
 
@@ -65,14 +65,18 @@ def add_command(commands: Any) -> None:
     )
     job.add_argument("--adapter-lr", type=_rate_of, action="append", default=[], metavar="NAME=X",
                      help="learning rate of the rows with this adapter, instead of --lr; may be repeated")  # fmt: skip
-    job.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
+    job.add_argument("--seeds", type=up_to(1000), default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
     job.add_argument("--reference", metavar="METHOD", help="what the others are tested against (default: all)")
     job.add_argument("--split", metavar="NAME", help="the split in the table (default: test, or validation)")
     job.add_argument(
-        "--bootstrap", type=positive, default=2000, metavar="N", help="samples of the test (default: 2000)"
+        "--bootstrap", type=up_to(1_000_000), default=2000, metavar="N", help="samples of the test (default: 2000)"
     )
-    job.add_argument("--jobs", type=positive, default=1, metavar="N", help="runs at the same time (default: 1)")
-    job.add_argument("--threads", type=positive, metavar="N", help="CPU threads of a run (default: cores / jobs)")
+    job.add_argument(
+        "--jobs", type=up_to(MOST_THREADS), default=1, metavar="N", help="runs at the same time (default: 1)"
+    )
+    job.add_argument(
+        "--threads", type=up_to(MOST_THREADS), metavar="N", help="CPU threads of a run (default: cores / jobs)"
+    )
     job.add_argument("--device", choices=("auto", "cpu", "cuda"), default=argparse.SUPPRESS, help="where to train")
     job.add_argument("--overwrite", action="store_true", help="drop a comparison with other settings in --out")
     add_common_options(parser)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from typing import Any
 
 from .options import add_common_options, add_corpus_options, positive
+from .streams import json_line, write_data
 
 _EXAMPLE = """\
 examples:
@@ -62,8 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     description = describe(corpus, count_tokens=count, max_length=args.max_length)
     if args.json:
-        json.dump(description.as_dict(), sys.stdout, indent=1, ensure_ascii=False)
-        sys.stdout.write("\n")
+        write_data(json_line(description.as_dict(), indent=1))
     else:
         description.render()
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import add_common_options, add_setting, positive
+from .options import MOST_THREADS, add_common_options, add_setting, up_to
 
 
 def add_command(commands: Any) -> None:
@@ -29,7 +29,7 @@ def add_command(commands: Any) -> None:
     add_setting(parser, "--epochs", "passes over the training split", default=10, kind=float, metavar="N")
     add_setting(parser, "--device", "where to train", default="auto", choices=("auto", "cpu", "cuda"))
     # The model is so small that a second thread costs more than it brings, above all on a busy machine.
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="CPU threads (default: 1)")
+    parser.add_argument("--threads", type=up_to(MOST_THREADS), default=1, metavar="N", help="CPU threads (default: 1)")
     add_common_options(parser)
     parser.set_defaults(run=run)
 

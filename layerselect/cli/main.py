@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from ..errors import LayerSelectError
 from . import card, compare, data, demo, doctor, intent, predict, revise, rewrite, state_cache
+from .old_names import with_new_names
+from .streams import leave_pipe, prepare_streams, say
+from .wording import in_options, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +26,19 @@ logger = logging.getLogger(__name__)
 COMMANDS = (demo, intent, predict, revise, rewrite, compare, card, state_cache, data, doctor)
 
 EXIT_INPUT = 2  # something in the input, the options or the machine that the user can change
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+# 128 and the number of the signal, as shells expect.
+EXIT_INTERRUPTED = 130
+
+#: What asks a process to end. A terminal that is closed sends the second.
+_ENDS = ("SIGTERM", "SIGHUP")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What libraries say of a full disk without its number.
+_FULL_TEXTS = (
+    "No space left on device", "Disk quota exceeded", "os error 28", "PytorchStreamWriter failed writing", "iostream error",
+    "inline_container.cc",
+)  # fmt: skip
+_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "not enough memory", "Unable to allocate", "bad allocation")
 
 _OPTIONAL_PACKAGES = {
     "transformers": "data", "peft": "data", "accelerate": "data", "datasets": "data", "sklearn": "data",
@@ -27,11 +47,48 @@ _OPTIONAL_PACKAGES = {
 }  # fmt: skip
 
 
+class _Ended(KeyboardInterrupt):
+    """A signal that asks the process to end: what is open is closed as after an interruption by hand."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.status = 128 + number
+
+
 class _Parser(argparse.ArgumentParser):
-    """Reports a bad option in one line instead of the whole usage text."""
+    """Reports a bad option in one line instead of the whole usage text. An option is written out: another command may have
+    one that begins as it does and means something else."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._nearest(unknown[0])}")
+        return known, unknown
+
+    def _nearest(self, unknown: str) -> str:
+        name = unknown.partition("=")[0]
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        begins = [option for option in options if name.startswith("--") and len(name) > 2 and option.startswith(name)]
+        near = begins or (get_close_matches(name, options, 3) if name.startswith("--") else [])
+        return f": did you mean {' or '.join(near[:4])}?" if near else ""
+
+    def options(self) -> dict[str, str]:
+        """The options by the names of their arguments, as callers of the library know them."""
+        return {
+            action.dest: next(option for option in action.option_strings if option.startswith("--"))
+            for action in self._actions
+            if any(option.startswith("--") for option in action.option_strings)
+        }
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stdout.flush()  # a help page that nobody can read is an error like any other
+        super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(EXIT_INPUT, f"{one_line(f'{self.prog}: {message}')} (see {self.prog} --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,34 +116,87 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; ``None`` takes those of the process.
 
     Returns:
-        The exit status: 0, 2 for an error that the user can fix, 130 after an interruption.
+        The exit status: 0, 2 for an error that the user can fix, 130 after an interruption, 143 after another signal to end.
     """
-    args = build_parser().parse_args(argv)
-    _set_up_messages(getattr(args, "verbose", 0))
+    prepare_streams()
+    args = argparse.Namespace()
     try:
-        return args.run(args)
+        with _ended_by_signals():
+            parser = build_parser()
+            args = parser.parse_args(with_new_names(sys.argv[1:] if argv is None else argv))
+            _set_up_messages(getattr(args, "verbose", 0))
+            status = args.run(args)
+            sys.stdout.flush()
+            return status
     except LayerSelectError as error:
-        return _fail(str(error))
+        return _fail(_in_its_options(str(error), args))
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone; there is nobody to tell
-        return EXIT_INPUT
-    except OSError as error:
-        where = f"{error.filename!r}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}")
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _OPTIONAL_PACKAGES:
-            raise
-        extra = _OPTIONAL_PACKAGES[package]
-        return _fail(f"the package '{package}' is not installed: pip install 'layerselect[{extra}]'")
-    except KeyboardInterrupt:
+        return leave_pipe()  # there is nobody to tell
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # as rich ends it
+            return leave_pipe()
+        raise
+    except KeyboardInterrupt as error:
         hint = getattr(args, "interrupted_hint", "")
-        print(f"\nlayerselect: interrupted{hint}", file=sys.stderr)  # noqa: T201
-        return EXIT_INTERRUPTED
+        what = "interrupted" if not isinstance(error, _Ended) else "ended by a signal"
+        say(f"\nlayerselect: {what}{hint}")
+        return error.status if isinstance(error, _Ended) else EXIT_INTERRUPTED
+    except Exception as error:
+        message = _of_the_machine(error, getattr(args, "interrupted_hint", ""))
+        if message is None:
+            raise
+        return _fail(message)
+
+
+def _of_the_machine(error: Exception, hint: str) -> str | None:
+    """What to say of an error that comes from the machine; ``None``: it is a defect."""
+    text = str(error)
+    if getattr(error, "errno", None) in _FULL or any(words in text for words in _FULL_TEXTS):
+        where = getattr(error, "filename", None)
+        return f"the disk is full{f' ({where!r})' if where else ''}: No space left on device; make room{hint}"
+    if isinstance(error, OSError):
+        where = f"{error.filename!r}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in _OPTIONAL_PACKAGES:
+            return f"the package '{package}' is not installed: pip install 'layerselect[{_OPTIONAL_PACKAGES[package]}]'"
+        return None
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in text for w in _MEMORY_TEXTS)):
+        return f"there is not enough memory: make what was asked for smaller (batches, lengths, ranks, threads){hint}"
+    return None
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets a signal to end close what is open, unless somebody (``nohup``) has decided what it does."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise _Ended(number)
+
+    numbers = [getattr(signal, name) for name in _ENDS if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []  # only there can it be decided
+    ours = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _in_its_options(message: str, args: argparse.Namespace) -> str:
+    parser: Any = build_parser()
+    for name in (getattr(args, "command", None), getattr(args, "action", None)):
+        found = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+        parser = found[0].get(name, parser) if found and name else parser
+    return in_options(message, parser.options())
 
 
 def _fail(message: str) -> int:
-    print(f"layerselect: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    say(f"layerselect: {one_line(message)}")
     return EXIT_INPUT
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from ..utils.saved_schema import MOST
+from ..utils.saved_words import shown
+
+#: A number beyond is a slip, at which torch would fall over.
+MOST_THREADS = 1024
 
 
 def add_setting(
@@ -20,14 +27,15 @@ def add_setting(
     dest: str | None = None,
 ) -> None:
     """Adds an option that leaves no trace in the namespace unless it is given, so that presets can tell."""
-    shown = "" if default is None else f" (default: {default})"
+    kind = {int: whole, float: number}.get(kind, kind)
+    of_default = "" if default is None else f" (default: {default})"
     group.add_argument(
         flag,
         type=kind,
         choices=choices,
         metavar=metavar,
         default=argparse.SUPPRESS,
-        help=text.replace("%", "%%") + shown,
+        help=text.replace("%", "%%") + of_default,
         **({} if dest is None else {"dest": dest}),
     )
 
@@ -63,7 +71,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 def add_threads_option(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--threads",
-        type=positive,
+        type=up_to(MOST_THREADS),
         default=None,
         metavar="N",
         help="CPU threads (default: one for each core this process may use)",
@@ -82,10 +90,46 @@ def apply_threads(count: int | None) -> None:
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    value = _digits(text)
+    if value is None or value < 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of at least 1")
     return value
+
+
+def up_to(most: int) -> Callable[[str], int]:
+    """A whole number from 1 to ``most``."""
+
+    def kind(text: str) -> int:
+        value = positive(text)
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is too large: give at most {most}")
+        return value
+
+    return kind
+
+
+def whole(text: str) -> int:
+    """A whole number that 64 bits hold, in digits of ASCII."""
+    value = _digits(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number")
+    return value
+
+
+def number(text: str) -> float:
+    """A number that is finite, in digits of ASCII."""
+    try:
+        value = float(text) if text.isascii() else math.nan
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a number") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a finite number")
+    return value
+
+
+def _digits(text: str) -> int | None:
+    try:
+        value = int(text) if text.isascii() else None
+    except ValueError:  # no digits, or thousands of them
+        return None
+    return value if value is not None and abs(value) <= MOST else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from .options import add_common_options, add_threads_option, apply_threads, positive
+from .streams import json_line, write_data
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--input", required=True, metavar="FILE", help="the revisions; - reads JSON lines or CSV from stdin"
     )
-    parser.add_argument("--out", default=None, metavar="FILE", help="where to write (default: standard output)")
+    parser.add_argument("--out", default=None, metavar="FILE", help="where to write (default, or -: standard output)")
     parser.add_argument(
         "--before", default=None, metavar="COLUMN", help="column with the text before (default: before)"
     )
@@ -60,10 +59,11 @@ def run(args: argparse.Namespace) -> int:
     from ..data import read_revisions
     from ..models.load import quiet_transformers
     from ..tasks.intent import Predictor
+    from ..tasks.run.places import output_file
     from ..tasks.run.settings import resolve_device
-    from ..utils.folders import new_file, output_file
+    from ..utils.folders import new_file
 
-    target = None if args.out is None else output_file(args.out)
+    target = None if args.out in (None, "-") else output_file(args.out, kept={"--input": args.input})
     apply_threads(args.threads)
     quiet_transformers()
     device = resolve_device(args.device)
@@ -75,11 +75,11 @@ def run(args: argparse.Namespace) -> int:
         for prediction in predictor.predict(rows, batch_size=args.batch_size):
             if prediction.error is not None:
                 failed.append(prediction.error)
-            yield json.dumps(prediction.as_dict(), ensure_ascii=False) + "\n"
+            yield json_line(prediction.as_dict())
 
     if target is None:
         for line in lines():
-            sys.stdout.write(line)
+            write_data(line)
     else:
         with new_file(target) as scratch, scratch.open("w", encoding="utf-8") as file:
             file.writelines(lines())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
 from ..utils.saved_files import read_bytes
-from .options import add_common_options, add_threads_option, apply_threads, positive
+from ..utils.user_paths import user_path
+from .options import add_common_options, add_threads_option, apply_threads, positive, whole
 from .revise import add_generation_options
+from .streams import write_data
 
 _EXAMPLE = """\
 examples:
@@ -43,8 +44,10 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--intent", action="append", default=[], metavar="NAME", help="what the revision is for; may be repeated"
     )
-    parser.add_argument("--input", default=None, metavar="FILE", help="the text, in UTF-8 (default: standard input)")
-    parser.add_argument("--out", default=None, metavar="FILE", help="where to write (default: standard output)")
+    parser.add_argument(
+        "--input", default=None, metavar="FILE", help="the text, in UTF-8 (default, or -: standard input)"
+    )
+    parser.add_argument("--out", default=None, metavar="FILE", help="where to write (default, or -: standard output)")
     parser.add_argument("--lines", action="store_true", help="each line is a text of its own")
     parser.add_argument(
         "--model", default=None, metavar="MODEL", help="the base model, if it has moved since the training"
@@ -53,7 +56,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to run (default: auto)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the draws (default: 0)")
     add_generation_options(parser.add_argument_group("how it writes"))
     add_threads_option(parser)
     add_common_options(parser)
@@ -63,10 +66,11 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..models.load import quiet_transformers
     from ..tasks.revise import GenerationConfig, Rewriter
+    from ..tasks.run.places import output_file
     from ..tasks.run.settings import resolve_device
-    from ..utils.folders import new_file, output_file
+    from ..utils.folders import new_file
 
-    target = None if args.out is None else output_file(args.out)
+    target = None if args.out in (None, "-") else output_file(args.out, kept={"--input": args.input})
     names = ("beams", "sample", "temperature", "top_p", "max_new_tokens", "seed")
     generation = GenerationConfig(**{name: vars(args)[name] for name in names if name in args})
     apply_threads(args.threads)
@@ -77,26 +81,20 @@ def run(args: argparse.Namespace) -> int:
     texts = [line for line in _LINE_ENDS.split(text) if line] if args.lines else [text]
     revised = "".join(rewriter.rewrite(texts, args.intent, generation=generation, batch_size=args.batch_size))
     if target is None:
-        sys.stdout.write(revised)
+        write_data(revised)
         return 0
     with new_file(target) as scratch:
         scratch.write_text(revised, encoding="utf-8")
     return 0
 
 
-def _path(source: str) -> Path:
-    try:
-        return Path(source).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise LayerSelectError(f"--input {source!r} names a user that does not exist: write the whole path") from error
-
-
 def _read(source: str | None) -> str:
-    name = "the standard input" if source is None else repr(source)
-    if source is None:
+    stdin = source is None or source == "-"
+    name = "the standard input" if stdin else repr(source)
+    if stdin:
         content = sys.stdin.buffer.read()
     else:
-        content = read_bytes(_path(source), advice="give a text file with --input", most=_MOST_BYTES)
+        content = read_bytes(user_path(source, "--input"), advice="give a text file with --input", most=_MOST_BYTES)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

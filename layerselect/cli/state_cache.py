@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LayerSelectError
+from ..utils.user_paths import user_path
 from .options import add_common_options
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def run_rm(args: argparse.Namespace) -> int:
 def _store(args: argparse.Namespace) -> Path:
     from ..state_cache.store import default_folder
 
-    folder = Path(args.store).expanduser() if "store" in args else default_folder()
+    folder = user_path(args.store, "--store") if "store" in args else default_folder()
     if folder.exists() and not folder.is_dir():
         raise LayerSelectError(f"{str(folder)!r} is a file: give the folder of a state cache store with --store")
     return folder

@@ -14,6 +14,7 @@ from ..errors import LayerSelectError
 from ..utils.saved_files import DamagedFile, parse_json, read_bytes
 from ..utils.saved_schema import Anything, Fields, Items, Mismatch, Text, check
 from ..utils.saved_words import shown
+from ..utils.user_paths import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class HistoryFile:
     """
 
     def __init__(self, path: str | Path, layer_names: Sequence[str]) -> None:
-        self.path = Path(path).expanduser()
+        self.path = user_path(path, "the file of the history")
         self._names = list(layer_names)
         self._dtype = _row(len(self._names))
         self._begun = False

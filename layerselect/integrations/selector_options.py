@@ -26,6 +26,7 @@ from ..modes.state_reset import check_on_freeze
 from ..rules import Rule, make_rule
 from ..selector.selector import FastSelector
 from ..state_cache import StateStore
+from ..state_cache.cut import is_number
 from ..state_cache.selection import STATE_CACHES
 
 _PARAMETERS = inspect.signature(FastSelector).parameters
@@ -132,7 +133,7 @@ def _layers(name: str, value: Any) -> None:
 def _cut(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, str, Rule)):
         raise LayerSelectError(f"cut={value!r} is neither a number of layers nor a rule")
-    if isinstance(value, str) and not value.lstrip("-").isdigit():
+    if isinstance(value, str) and not is_number(value):
         try:
             make_rule(value)
         except LayerSelectError as error:

@@ -12,6 +12,7 @@ from ..errors import LayerSelectError
 from ..utils.saved_files import DamagedFile, inside, open_tensors, read_json
 from ..utils.saved_schema import Fields, Flag, Items, Kind, Mapped, Maybe, Mismatch, Names, Number, Text, Whole, check
 from ..utils.saved_words import in_words, shown
+from ..utils.user_paths import user_path
 
 #: The folder in that of a run.
 ADAPTER = "adapter"
@@ -130,7 +131,7 @@ def find_adapter(folder: str | Path) -> Path:
     Raises:
         LayerSelectError: there is none.
     """
-    place = Path(folder).expanduser()
+    place = user_path(folder, "the folder of the adapter")
     for path in (place, place / ADAPTER):
         if (path / META).is_file():
             return path

@@ -16,7 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import LayerSelectError
+from ..tasks.run.places import output_path
 from ..utils.folders import new_folder
+from ..utils.user_paths import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +41,14 @@ def unpack(source: str, target: str | Path) -> Path:
         LayerSelectError: nothing to unpack, a checksum that does not agree, a reader that is not installed, or a
             target that exists.
     """
-    with _located(source) as found, new_folder(target) as folder:
+    place = output_path(target, "--unpack: the folder", kept={"--unpack": source})
+    with new_folder(place) as folder, _located(source) as found:
         if found.is_dir():
             logger.info("copying %s", found)
             shutil.copytree(found, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             _convert(found, folder)
-    return Path(target)
+    return place
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -74,7 +77,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 @contextmanager
 def _located(source: str) -> Iterator[Path]:
     """A GGUF file, whole, or a folder with safetensors; parts are joined in a temporary folder."""
-    path = Path(source).expanduser()
+    path = user_path(source, "--unpack")
     if path.is_file():
         yield path
         return

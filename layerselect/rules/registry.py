@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ..errors import LayerSelectError
-from ..utils.saved_words import shown
+from ..utils.saved_words import in_words, shown
 from .base import Rule
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> R
     for option in options:
         if option not in known:
             raise LayerSelectError(
-                f"rule {name!r} has no option {option!r}; "
+                f"rule {name!r} has no option {shown(option)}; "
                 + (f"it has: {', '.join(known)}" if known else "it has none")
             )
     if seed is not None and "seed" in known:
@@ -85,7 +85,7 @@ def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> R
     try:
         return cls(**options)
     except TypeError as error:
-        raise LayerSelectError(f"rule {name!r} cannot be built from {options}: {error}") from error
+        raise LayerSelectError(f"rule {name!r} cannot be built from {in_words(options)}: {in_words(error)}") from error
 
 
 def _find(name: str) -> type[Rule]:
@@ -99,7 +99,7 @@ def _find(name: str) -> type[Rule]:
         return ours[name]
     found = _from_packages().get(name, [])
     if not found:
-        raise LayerSelectError(f"there is no rule {name!r}; the rules are: {', '.join(available())}")
+        raise LayerSelectError(f"there is no rule {shown(name)}; the rules are: {', '.join(available())}")
     packages = " and ".join(_package(entry) for entry in found)
     if len(found) > 1:
         raise LayerSelectError(f"rule {name!r} is registered by {packages}: uninstall all of them but one")
@@ -143,8 +143,10 @@ def _parse_options(name: str, text: str) -> dict[str, Any]:
         part = rest.partition(";")[0]
         key, equals, value = rest.partition("=")
         if not equals or ";" in key:
-            raise LayerSelectError(f"rule {name!r}: {part!r} is not of the form option=value")
+            raise LayerSelectError(f"rule {shown(name)}: {shown(part)} is not of the form option=value")
         value = value.lstrip()
+        if key.strip() in options:
+            raise LayerSelectError(f"rule {shown(name)}: the option {shown(key.strip())} is given twice")
         try:
             options[key.strip()], end = json.JSONDecoder().raw_decode(value)
         except (ValueError, RecursionError):  # numbers of thousands of digits; values nested as deep

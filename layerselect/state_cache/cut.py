@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,13 @@ DEFAULT_CUT = "cost-aware:budget=0.5"
 
 #: As many steps as Aletheia's probe has (arXiv 2604.15351).
 _WATCHED_STEPS = 5
+
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
+
+
+def is_number(cut: str) -> bool:
+    """Whether it is a number of layers, and not a rule. Digits of ASCII: others are read as numbers nowhere."""
+    return _NUMBER.fullmatch(cut) is not None
 
 
 class Cut:
@@ -51,7 +59,7 @@ class Cut:
         self._seen = 0
         self._sums = torch.zeros(self._layers, dtype=torch.float64, device=view.device)
         self._counts = torch.zeros(self._layers, dtype=torch.int64, device=view.device)
-        if isinstance(chosen_by, str) and chosen_by.lstrip("-").isdigit():
+        if isinstance(chosen_by, str) and is_number(chosen_by):
             chosen_by = int(chosen_by)
         if isinstance(chosen_by, int) and not isinstance(chosen_by, bool):
             self._activate(chosen_by)

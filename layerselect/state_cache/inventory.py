@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import LayerSelectError
 from ..utils.saved_schema import Mismatch, Number, check
+from ..utils.user_paths import user_path
 from .shard_folder import ENTRY_NAME, GROUP_NAME, LABEL_FILE, SHELF_NAME, files_of, read_label, remove_file, scan
 
 _SHOWN_DIGITS = 12
@@ -52,7 +53,7 @@ def list_shards(folder: str | Path) -> list[ShardInfo]:
     shard of ours is left out: links, other names, folders with other things in them and no label."""
     return [
         _look(Path(found.path))
-        for found in scan(Path(folder).expanduser())
+        for found in scan(user_path(folder, "the folder of the store"))
         if found.is_dir(follow_symlinks=False) and SHELF_NAME.fullmatch(found.name) and _is_shard(found.path)
     ]
 

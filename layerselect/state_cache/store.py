@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import LayerSelectError
 from ..utils.sizes import parse_bytes
+from ..utils.user_paths import user_path
 from .shard import CacheShard
 from .shard_folder import SHELF_NAME, open_shard
 from .storage import CacheStorage
@@ -23,7 +24,7 @@ def default_folder() -> Path:
     """Where the store is unless the caller says otherwise: in the user's cache folder."""
     own = os.environ.get("LAYERSELECT_CACHE")
     if own:
-        return Path(own).expanduser() / "states"
+        return user_path(own, "$LAYERSELECT_CACHE") / "states"
     caches = os.environ.get("XDG_CACHE_HOME")
     return (Path(caches) if caches else Path.home() / ".cache") / "layerselect" / "states"
 
@@ -51,7 +52,8 @@ class StateStore:
             raise LayerSelectError(f"precision={precision!r} is unknown: give one of {', '.join(PRECISIONS)}")
         self.precision = precision
         self._storage = CacheStorage(
-            None if folder is None else Path(folder).expanduser(), parse_bytes(memory, "memory", least=0)
+            None if folder is None else user_path(folder, "the folder of the store"),
+            parse_bytes(memory, "memory", least=0),
         )
         self._shards: dict[str, CacheShard] = {}
         self._lock = threading.Lock()

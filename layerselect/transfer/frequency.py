@@ -17,6 +17,7 @@ from ..rules import MEASURED, All, Fixed, Rule, Upper, make_rule
 from ..utils.saved_files import DamagedFile, read_json
 from ..utils.saved_schema import Fields, Items, Mapped, Maybe, Mismatch, Text, Whole, check
 from ..utils.saved_words import shown
+from ..utils.user_paths import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def read_importance(path: str | Path) -> Importance:
     Raises:
         LayerSelectError: there is no such file, it is damaged, or it is of another version.
     """
-    file = _importance_file(Path(path).expanduser())
+    file = _importance_file(user_path(path, "the run"))
     content = read_json(file, Mapped(), advice=_ADVICE)
     if content.get("schema") != _SCHEMA:
         raise LayerSelectError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from ..errors import LayerSelectError
+from .saved_words import shown
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+_SIZE = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]*)\s*")
 
 
 def parse_bytes(size: int | str, name: str, *, least: int = 1) -> int:
@@ -24,7 +25,9 @@ def parse_bytes(size: int | str, name: str, *, least: int = 1) -> int:
         return size
     found = _SIZE.fullmatch(size) if isinstance(size, str) else None
     if found is None or found[2].upper() not in _UNITS or float(found[1]) * _UNITS[found[2].upper()] < least:
-        raise LayerSelectError(f"{name}={size!r} is no size: give bytes or a number with a unit, such as 4GB or 512MiB")
+        raise LayerSelectError(
+            f"{name}={shown(size)} is no size: give bytes or a number with a unit, such as 4GB or 512MiB"
+        )
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 

@@ -67,7 +67,7 @@ def test_every_setting_is_an_option_that_leaves_no_trace_unless_given():
         (["intent", "--model", "demo"], "required: --data, --out"),
         (
             ["intent", "--data", "demo", "--model", "demo", "--out", "x", "--epochs", "many"],
-            "invalid float value: 'many'",
+            "'many' is not a number",
         ),
         (["intent", "--data", "demo", "--model", "demo", "--out", "x", "--splits", "odd"], "invalid choice: 'odd'"),
         (["predict", "--adapter", "x", "--input", "-", "--batch-size", "0"], "'0' is not a whole number of at least 1"),

@@ -95,7 +95,7 @@ def test_rewrite_line_by_line_keeps_the_lines(capsys, monkeypatch, generator):
         ("", [], "holds no text"),
         (b"\xff\xfe", [], "not text in UTF-8 (byte 0)"),
         ("x", ["--intent", "speed"], "'speed' is none that this generator was trained with: clarity, fluency, style"),
-        ("x", ["--temperature", "2"], "without sampling"),
+        ("x", ["--temperature", "2"], "--temperature 2.0 and --top-p 1.0 change nothing without --sample"),
         ("x", ["--input", "nowhere.txt"], "nowhere.txt"),
     ],
 )

@@ -21,7 +21,7 @@ from ...data import Corpus
 from ...errors import LayerSelectError
 from ...models.load import LoadedModel
 from ...models.traits import reason, traits_of
-from ...utils.folders import Claim, check_free, discard, move_into_place, output_path, partial_folder
+from ...utils.folders import check_free, discard, move_into_place, partial_folder
 from ...utils.sizes import parse_bytes
 from ..intent.config import IntentConfig
 from ..intent.dataset import Collator, build_splits, label_counts
@@ -30,6 +30,8 @@ from ..intent.run import prepare as prepare_intent
 from ..intent.training import make_head
 from ..revise.config import ReviseConfig
 from ..revise.run import prepare as prepare_revise
+from ..run.claims import Claim
+from ..run.places import output_path
 from ..run.settings import check, resolve_device
 from ..text.completions import CompletionCollator, nll
 
@@ -92,7 +94,7 @@ def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCar
     """
     settings = job.settings
     device = torch.device(resolve_device(settings.device))
-    target = output_path(settings.out)
+    target = output_path(settings.out, apart={"--data": settings.data}, kept={"--model": settings.model})
     _check_place(target, job.overwrite)
     claim = Claim(target)
     try:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LayerSelectError
-from ...utils.folders import Claim, output_path, partial_folder
+from ...utils.folders import partial_folder
 from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Mapped
 from ...utils.saved_words import in_words
+from ..run.claims import Claim
+from ..run.places import output_path
 from .config import CompareConfig
 from .methods import Variant
 from .runs import Run, RunResult, is_finished, read_run, train_run
@@ -70,7 +72,9 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
         LayerSelectError: ``config.out`` holds something else, or a comparison with other settings.
     """
     notify = on_event or (lambda kind, record: None)
-    folder = output_path(config.out)
+    folder = output_path(
+        config.out, apart={"--data": config.base.get("data")}, kept={"--model": config.base.get("model")}
+    )
     claim = Claim(folder)
     try:
         _open(folder, config, overwrite)

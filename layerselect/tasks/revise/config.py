@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ...errors import LayerSelectError
+from ...rules import make_rule
 from ..intent.config import IntentConfig
 from ..run.settings import TrainingSettings, check, one_of
 from .generate import GenerationConfig
@@ -78,6 +80,16 @@ class ReviseConfig(TrainingSettings):
             raise LayerSelectError(
                 f"--from {self.predictor} with --transfer none: there is nothing to take from it, leave one out"
             )
+        for name in ("predictor_max_steps", "predictor_max_length"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, name, value, "must be at least 1")
+        check(self.predictor_batch_size >= 1, "predictor_batch_size", self.predictor_batch_size, "must be at least 1")
+        for name in ("predictor_epochs", "predictor_lr"):
+            check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "must be above 0 and finite")
+        try:
+            make_rule(self.predictor_rule)
+        except LayerSelectError as error:
+            raise LayerSelectError(f"--predictor-rule: {error}") from error
         super().__post_init__()
         self.generation()
         self.predictor_config(self.out)

@@ -52,14 +52,14 @@ class GenerationConfig:
         if self.beams < 1:
             raise LayerSelectError(f"beams={self.beams} must be at least 1")
         if self.beams > 1 and self.sample:
-            raise LayerSelectError(f"beams={self.beams} and sampling exclude each other: choose one of them")
+            raise LayerSelectError(f"beams={self.beams} and sample=True exclude each other: choose one of them")
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise LayerSelectError(f"temperature={self.temperature} must be a number above 0")
         if not 0 < self.top_p <= 1:
             raise LayerSelectError(f"top_p={self.top_p} must be above 0 and at most 1")
         if not self.sample and (self.temperature != 1 or self.top_p != 1):
             raise LayerSelectError(
-                f"temperature={self.temperature} and top_p={self.top_p} change nothing without sampling: turn it on"
+                f"temperature={self.temperature} and top_p={self.top_p} change nothing without sample=True"
             )
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise LayerSelectError(f"max_new_tokens={self.max_new_tokens} must be at least 1")

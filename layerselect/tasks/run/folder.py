@@ -12,9 +12,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ...errors import LayerSelectError
-from ...utils.folders import Claim, check_free, discard, move_into_place, output_path, partial_folder, replaced_folder
+from ...utils.folders import check_free, discard, move_into_place, partial_folder, replaced_folder
 from ...utils.saved_files import DamagedFile, read_json, read_json_lines
 from ...utils.saved_schema import Fields, Kind, Mapped, Maybe, Number, Text, Whole
+from .claims import Claim
+from .places import output_path
 from .settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -64,7 +66,11 @@ class RunFolder:
         self, command: str, config: TrainingSettings, *, resume: bool = False, overwrite: bool = False
     ) -> None:
         self._command, self._config, self._resume = command, config, resume
-        self._target = output_path(config.out)
+        self._target = output_path(
+            config.out,
+            apart={"--data": config.data},
+            kept={"--model": config.model, "--from": getattr(config, "predictor", None)},
+        )
         self._claim = Claim(self._target)
         try:
             self._look(resume, overwrite)

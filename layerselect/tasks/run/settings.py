@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,9 +15,11 @@ from ...errors import LayerSelectError
 from ...models.adapters import AdapterConfig
 from ...rules import make_rule
 from ...state_cache import DEFAULT_CUT, default_folder
+from ...state_cache.cut import is_number
 from ...state_cache.selection import STATE_CACHES
 from ...state_cache.store import PRECISIONS, is_size
 from ...utils.saved_words import in_words
+from ...utils.user_paths import user_path
 
 KEEP = ("best", "last")
 MODES = ("auto", "freeze", "gate", "observe")
@@ -24,6 +27,9 @@ SCHEDULES = ("linear", "cosine", "constant")
 DEVICES = ("auto", "cpu", "cuda")
 #: Settings that change where a run stands or how fast it is, not what it comes to.
 PLACES = ("out", "device", "state_cache_store", "state_cache_memory")
+#: What every generator takes that a training seeds.
+_LARGEST_SEED = 2**32 - 1
+_MOST_EPOCHS = 1_000_000
 #: Settings that say nothing unless hidden states are kept.
 _OF_CACHE = ("cut", "state_cache_store", "state_cache_memory", "state_cache_precision")
 
@@ -114,20 +120,25 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name, allowed in (("keep", KEEP), ("mode", MODES), ("schedule", SCHEDULES), ("device", DEVICES)):
             one_of(name, getattr(self, name), allowed)
-        for name in ("batch_size", "accumulate", "interval"):
+        for name in ("batch_size", "accumulate", "interval", "lora_rank", "lora_alpha", "bottleneck_size"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         for name in ("max_steps", "patience", "eval_steps"):
             value = getattr(self, name)
             check(value is None or value >= 1, name, value, "must be at least 1")
         for name in ("warmup", "probe_every", "save_steps", "seed", "split_seed", "weight_decay"):
             check(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
+        check(self.seed <= _LARGEST_SEED, "seed", self.seed, f"must be at most {_LARGEST_SEED}")
+        for name in ("epochs", "lr", "clip", "weight_decay"):
+            check(math.isfinite(getattr(self, name)), name, getattr(self, name), "is not a finite number")
         for name in ("epochs", "lr", "clip"):
             check(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
-        for name in ("holdout", "lr_warmup"):
+        check(self.epochs <= _MOST_EPOCHS, "epochs", self.epochs, f"must be at most {_MOST_EPOCHS:,}")
+        for name in ("holdout", "lr_warmup", "lora_dropout"):
             check(0 <= getattr(self, name) < 1, name, getattr(self, name), "must be in [0, 1)")
         check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
         self.adapter_config()
         self._check_state_cache()
+        make_rule(self.rule, seed=self.seed)
 
     def _check_state_cache(self) -> None:
         object.__setattr__(self, "cut", str(self.cut))  # 22 means "22"
@@ -145,12 +156,14 @@ class TrainingSettings:
             return
         check(self.mode in ("auto", "freeze"), "state_cache", self.state_cache, f"needs --mode auto or freeze, not {self.mode}: the layers below "
               "the cut must take no gradients")  # fmt: skip
-        if not _is_number(self.cut):
+        if not is_number(self.cut):
             try:
                 make_rule(self.cut)
             except LayerSelectError as error:
-                raise LayerSelectError(f"--cut {self.cut} is neither a number of layers nor a rule: {error}") from error
-        check(not _is_number(self.cut) or int(self.cut) >= 1, "cut", self.cut, "must be at least 1")
+                raise LayerSelectError(
+                    f"--cut {in_words(self.cut)} is neither a number of layers nor a rule: {error}"
+                ) from error
+        check(not is_number(self.cut) or int(self.cut) >= 1, "cut", self.cut, "must be at least 1")
         check(is_size(self.state_cache_memory), "state_cache_memory", self.state_cache_memory, "is no size: give bytes or a number with a unit, "
               "such as 2GB or 512MiB")  # fmt: skip
         one_of("state_cache_precision", self.state_cache_precision, PRECISIONS)
@@ -166,14 +179,18 @@ class TrainingSettings:
         """Where hidden states are kept for later runs; ``None``: nowhere."""
         if self.state_cache_store == "none":
             return None
-        return default_folder() if self.state_cache_store is None else Path(self.state_cache_store).expanduser()
+        return (
+            default_folder()
+            if self.state_cache_store is None
+            else user_path(self.state_cache_store, "--state-cache-store")
+        )
 
     def check_cut(self, layers: int) -> None:
         """
         Raises:
             LayerSelectError: a model with so many layers has no such cut.
         """
-        if self.state_cache != "none" and _is_number(self.cut):
+        if self.state_cache != "none" and is_number(self.cut):
             check(int(self.cut) < layers, "cut", self.cut, f"leaves no layer above it: the model has {layers} layers")
 
     def adapter_config(self) -> AdapterConfig:
@@ -219,7 +236,7 @@ class TrainingSettings:
             ours, theirs = getattr(self, field.name), saved.get(field.name, field.default)
             if ours != theirs and field.name not in PLACES:
                 raise LayerSelectError(
-                    f"the {what} run in {self.out!r} has {option(field.name)} {in_words(theirs)}, not {ours}: "
+                    f"the {what} run in {self.out!r} has {option(field.name)} {in_words(theirs)}, not {in_words(ours)}: "
                     "repeat its options to resume it, or start afresh with --overwrite"
                 )
 
@@ -227,10 +244,6 @@ class TrainingSettings:
 def option(name: str) -> str:
     """The command-line spelling of a setting."""
     return "--" + name.replace("_", "-")
-
-
-def _is_number(cut: str) -> bool:
-    return cut.lstrip("-").isdigit()
 
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -241,7 +254,7 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
 def check(condition: bool, name: str, value: object, reason: str) -> None:
     """Raises ``LayerSelectError`` about the option ``name`` unless the condition holds."""
     if not condition:
-        raise LayerSelectError(f"{option(name)} {value} {reason}")
+        raise LayerSelectError(f"{option(name)} {in_words(value)} {reason}")
 
 
 def resolve_device(device: str) -> str:

@@ -238,7 +238,7 @@ def test_a_tokenizer_of_its_own(llama_folder):
         ({"sample": True, "temperature": float("nan")}, "temperature=nan"),
         ({"sample": True, "top_p": 0.0}, "top_p=0.0 must be above 0"),
         ({"sample": True, "top_p": 1.1}, "top_p=1.1"),
-        ({"temperature": 0.5}, "change nothing without sampling"),
+        ({"temperature": 0.5}, "change nothing without sample=True"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
         ({"seed": -1}, "seed=-1"),
     ],
