@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     from ..data import read_revisions
     from ..models.load import quiet_transformers
     from ..tasks.intent import Predictor
-    from ..tasks.run.places import output_file
     from ..tasks.run.settings import resolve_device
     from ..utils.folders import new_file
+    from ..utils.places import output_file
 
     target = None if args.out in (None, "-") else output_file(args.out, kept={"--input": args.input})
     apply_threads(args.threads)

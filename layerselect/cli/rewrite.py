@@ -66,9 +66,9 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..models.load import quiet_transformers
     from ..tasks.revise import GenerationConfig, Rewriter
-    from ..tasks.run.places import output_file
     from ..tasks.run.settings import resolve_device
     from ..utils.folders import new_file
+    from ..utils.places import output_file
 
     target = None if args.out in (None, "-") else output_file(args.out, kept={"--input": args.input})
     names = ("beams", "sample", "temperature", "top_p", "max_new_tokens", "seed")

@@ -16,8 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import LayerSelectError
-from ..tasks.run.places import output_path
 from ..utils.folders import new_folder
+from ..utils.places import output_path
 from ..utils.user_paths import user_path
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import LayerSelectError
-from ..tasks.run.claims import Claim
-from ..tasks.run.places import output_path
+from .claims import Claim
+from .places import output_path
 
 
 @contextmanager

@@ -21,7 +21,9 @@ from ...data import Corpus
 from ...errors import LayerSelectError
 from ...models.load import LoadedModel
 from ...models.traits import reason, traits_of
+from ...utils.claims import Claim
 from ...utils.folders import check_free, discard, move_into_place, partial_folder
+from ...utils.places import output_path
 from ...utils.sizes import parse_bytes
 from ..intent.config import IntentConfig
 from ..intent.dataset import Collator, build_splits, label_counts
@@ -30,8 +32,6 @@ from ..intent.run import prepare as prepare_intent
 from ..intent.training import make_head
 from ..revise.config import ReviseConfig
 from ..revise.run import prepare as prepare_revise
-from ..run.claims import Claim
-from ..run.places import output_path
 from ..run.settings import check, resolve_device
 from ..text.completions import CompletionCollator, nll
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LayerSelectError
+from ...utils.claims import Claim
 from ...utils.folders import partial_folder
+from ...utils.places import output_path
 from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Mapped
 from ...utils.saved_words import in_words
-from ..run.claims import Claim
-from ..run.places import output_path
 from .config import CompareConfig
 from .methods import Variant
 from .runs import Run, RunResult, is_finished, read_run, train_run

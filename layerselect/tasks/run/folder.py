@@ -12,11 +12,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from ...errors import LayerSelectError
+from ...utils.claims import Claim
 from ...utils.folders import check_free, discard, move_into_place, partial_folder, replaced_folder
+from ...utils.places import output_path
 from ...utils.saved_files import DamagedFile, read_json, read_json_lines
 from ...utils.saved_schema import Fields, Kind, Mapped, Maybe, Number, Text, Whole
-from .claims import Claim
-from .places import output_path
 from .settings import TrainingSettings
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layerselect import LayerSelectError
-from layerselect.tasks.run.places import output_file, output_path
+from layerselect.utils.places import output_file, output_path
 from layerselect.utils.user_paths import user_path
 
 

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 from layerselect import LayerSelectError
-from layerselect.tasks.run import claims
-from layerselect.tasks.run.claims import Claim
+from layerselect.utils import claims
+from layerselect.utils.claims import Claim
 
 HOLD = """
 import sys
 from pathlib import Path
-from layerselect.tasks.claims import Claim
+from layerselect.utils.claims import Claim
 claim = Claim(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...errors import LayerSelectError
-from ...utils.saved_words import shown
-from ...utils.user_paths import user_path
+from ..errors import LayerSelectError
+from .saved_words import shown
+from .user_paths import user_path
 
 #: What stands around a name while its place is written and replaced.
 _AROUND = "..partial.discarded"

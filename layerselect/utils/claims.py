@@ -9,7 +9,7 @@ import socket
 import weakref
 from pathlib import Path
 
-from ...errors import LayerSelectError
+from ..errors import LayerSelectError
 
 try:
     import fcntl
