@@ -45,7 +45,10 @@ class TrainingDisplay:
             return
         if kind == "revise":
             self._progress.update(
-                self._task, doing=f"revising {record['split']}", completed=record["done"], total=record["examples"]
+                self._task,
+                doing=f"revising {escape(record['split'])}",
+                completed=record["done"],
+                total=record["examples"],
             )
             return
         if kind == "state_cache":
@@ -56,9 +59,9 @@ class TrainingDisplay:
             if "num_trained" in record:
                 self._facts["layers"] = f"{record['num_trained']} layers selected"
         else:
-            self._facts["quality"] = f"{record['split']} " + _quality(record)[0]
+            self._facts["quality"] = f"{escape(record['split'])} " + _quality(record)[0]
             self._console.print(
-                f"epoch {record['epoch']:.1f}, step {record['step']}: {record['split']} {', '.join(_quality(record))}",
+                f"epoch {record['epoch']:.1f}, step {record['step']}: {escape(record['split'])} {', '.join(_quality(record))}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -90,7 +93,11 @@ def print_results(result: RunResult) -> None:
             own = number == len(split.reports) - 1
             cells = [f"{v:.3f}" for v in (report.macro_f1, report.macro_auprc, report.accuracy)]
             table.add_row(
-                split.split if number == 0 else "", name, *cells, style="bold" if own else None, end_section=own
+                escape(split.split) if number == 0 else "",
+                escape(name),
+                *cells,
+                style="bold" if own else None,
+                end_section=own,
             )
     console.print(table)
     print_training(console, result.training)

@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from .options import add_common_options
+from .wording import one_line
 
 _EXAMPLE = """\
 examples:
@@ -64,6 +65,7 @@ def add_command(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.markup import escape
 
     if args.unpack is not None:
         from ..models.load import quiet_transformers
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
         quiet_transformers()
         source, target = args.unpack
-        with Console(stderr=True).status(f"unpacking {source}"):
+        with Console(stderr=True).status(f"unpacking {escape(one_line(source))}"):
             folder = unpack(source, target)
         sys.stdout.write(f"{folder}\n")
         return 0

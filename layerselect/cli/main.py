@@ -63,6 +63,10 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        args = sys.argv[1:] if args is None else list(args)
+        empty = next((arg for arg in args if arg.startswith("--") and arg.endswith("=--")), None)
+        if empty is not None:  # argparse would give a list without a value
+            self.error(f"argument {empty[:-3]}: -- is no value")
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._nearest(unknown[0])}")

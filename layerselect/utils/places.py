@@ -14,6 +14,8 @@ from .user_paths import user_path
 #: What stands around a name while its place is written and replaced.
 _AROUND = "..partial.discarded"
 _LONGEST_NAME = 255
+#: Folders above a place; more are a slip of a loop, and making them one in the other has an end somewhere.
+_DEEPEST = 200
 
 
 def output_path(
@@ -40,6 +42,8 @@ def output_path(
                 f"{option} {shown(text)} is the folder you stand in, one above it, or the root: name a new one, such as "
                 f"{option} runs/first"
             )
+        if len(path.parts) > _DEEPEST:
+            raise LayerSelectError(f"{option} {shown(text)} lies {len(path.parts)} folders deep: choose another place")
         _check_above(path, f"{option} {shown(text)}")
         path.exists()
     except RuntimeError as error:

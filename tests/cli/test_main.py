@@ -157,3 +157,10 @@ def test_options_given_win_over_the_demo_models_own(monkeypatch, tmp_path):
 def test_commands_are_listed_in_the_help():
     text = build_parser().format_help()
     assert all(name in text for name in ("demo", "intent", "predict", "data", "doctor"))
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[bold", "[red]x", "\x1b[31m"])
+def test_names_are_no_markup(capsys, name):
+    status, _, err = run(capsys, "doctor", "--unpack", name, "new")
+    assert status == 2
+    assert err.splitlines()[-1].startswith("layerselect: ")

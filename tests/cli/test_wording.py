@@ -106,6 +106,7 @@ INTENT = ("intent", "--data", "demo", "--model", "demo", "--out", "x")
         (["--format", "z" * 5000], "no input format"),
         (["--adapter", "\n\n"], "no adapter"),
         (["--score", "x" * 4000], "invalid choice"),
+        (["--model=--"], "argument --model: -- is no value"),
     ],
 )  # fmt: skip
 def test_values_are_refused_in_one_line(refused, arguments, words):

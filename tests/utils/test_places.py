@@ -28,11 +28,12 @@ NAMES = {
     "/": "root",
     "../here": "the folder you stand in",
     "a\0b": "NUL",
+    "d/" * 900 + "x": "folders deep",
     "~nobody-of-this-name": "a user that does not exist",
     "n" * 300: "a name here|too long",
     "n" * 240: "too long",
     "ä" * 120: "too long",
-    "d/" * 3000: "a name here|too long",
+    "d/" * 3000: "folders deep",
     "\udce9t": "UTF-8",
 }
 
