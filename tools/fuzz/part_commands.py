@@ -75,8 +75,8 @@ NEEDED = {
     ("card", "diff"): [],
     ("predict",): ["--adapter", "a folder", "--input", "rows.jsonl"],
     ("rewrite",): ["--adapter", "a folder", "--input", "a.file"],
-    ("state_cache", "ls"): [],
-    ("state_cache", "rm"): [],
+    ("state-cache", "ls"): [],
+    ("state-cache", "rm"): [],
     ("data", "describe"): ["rows.jsonl"],
     ("doctor",): [],
 }
