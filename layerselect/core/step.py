@@ -307,7 +307,8 @@ class DeviceCore:
         return self._preselected_here
 
 
-def check_mask(rule: Rule, mask: Any, length: int) -> None:
-    """Raises LayerSelectError unless ``mask`` is bool [length]."""
+def check_mask(rule: Rule, mask: Any, length: int) -> Tensor:
+    """Returns ``mask``; raises LayerSelectError unless it is bool [length]."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (length,):
         raise LayerSelectError(f"rule {rule.name!r} returned no bool mask of {length} layers: {mask!r}")
+    return mask

@@ -105,7 +105,7 @@ class CostMeter:
         if _counts(module):
             self._start = self._mark()
 
-    def _on_block(self, layer: int, module: Any, args: tuple, kwargs: dict) -> None:
+    def _on_block(self, layer: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not _counts(module):
             if self._pass is not None and _in_backward():
                 # Recomputed: with reentrant checkpointing before the gradient of the output is seen.
@@ -248,9 +248,9 @@ class CostMeter:
         if earlier is None or later is None:
             return math.nan
         if not self._cuda:
-            return later - earlier
+            return float(later - earlier)
         later.synchronize()  # recorded passes ago
-        return earlier.elapsed_time(later) / 1e3
+        return float(earlier.elapsed_time(later)) / 1e3
 
 
 def _counts(module: nn.Module) -> bool:

@@ -45,10 +45,16 @@ class Surroundings:
 
     def checkpoint_folder(self, args: TrainingArguments, state: TrainerState) -> Path:
         """Where a checkpoint of this step belongs."""
-        run = Path(args.output_dir)
+        run = output_folder(args)
         if self.trainer is not None:  # a search over hyperparameters has a folder for each trial
             run = Path(self.trainer._get_output_dir(trial=getattr(self.trainer, "_trial", None)))
         return run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def output_folder(args: TrainingArguments) -> Path:
+    """The folder that a Trainer writes to."""
+    assert args.output_dir is not None  # TrainingArguments has chosen one where none was given
+    return Path(args.output_dir)
 
 
 def look_around(args: TrainingArguments, state: TrainerState) -> Surroundings:
@@ -240,7 +246,9 @@ def link(trainer: Trainer, state: TrainerState, first: LayerSelection) -> None:
     # A new list: the Trainer is just walking through the old one.
     trainer.callback_handler.callbacks = callbacks
     # Without an entry for it here, the Trainer cannot save the state of a callback.
-    state.stateful_callbacks[LayerSelection.__name__] = {"args": {}, "attributes": {}}
+    entry: dict[str, Any] = {"args": {}, "attributes": {}}
+    # TrainerState makes a dict of the list that its annotation speaks of.
+    state.stateful_callbacks[LayerSelection.__name__] = entry  # type: ignore[index,call-overload]
 
 
 def unlink(trainer: Trainer) -> None:

@@ -35,6 +35,7 @@ from .trainer_internals import (
     is_of_training,
     link,
     look_around,
+    output_folder,
     trained_module,
     unlink,
 )
@@ -116,7 +117,7 @@ class SelectorCallback(TrainerCallback):
         self._seal: str | None = None
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        found = newest_defect(args.output_dir, self._resume) if args.should_save else None
+        found = newest_defect(output_folder(args), self._resume) if args.should_save else None
         if found is not None:
             # The Trainer would stumble over it before it asks us, with a message about a file.
             logger.warning("%s is not a complete checkpoint: %s; to resume, %s", *found, instead(found[0]))

@@ -53,7 +53,7 @@ class Rule(ABC):
     example: ClassVar[str] = ""
     #: Whether :meth:`select` reads the scores. Where it does not, the selection is made before the backward pass, on the
     #: host, and frozen layers need no probing.
-    uses_scores: ClassVar[bool] = True
+    uses_scores: bool = True
     #: Whether it draws a number of layers, whichever they are: where the lowest layers take no part, it is asked about the others
     #: alone, and numbers them from 0.
     draws: ClassVar[bool] = False
