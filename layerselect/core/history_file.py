@@ -58,9 +58,8 @@ class HistoryFile:
         _open(self.path)
 
     def check_is_ours(self) -> None:
-        """
-        Raises:
-            LayerSelectError: the rows are those of other layers.
+        """Raises:
+        LayerSelectError: the rows are those of other layers.
         """
         header, _ = _open(self.path)
         if header is not None and header["layer_names"] != self._names:

@@ -64,7 +64,7 @@ class Scaling:
         return None
 
     def skips(self, total_norm: Tensor) -> Tensor:
-        """bool []: whether the optimizer skips the step with this norm of all gradients (float64 [])."""
+        """``bool`` []: whether the optimizer skips the step with this norm of all gradients (float64 [])."""
         skipped = total_norm.isfinite().logical_not()
         return skipped if self.found_inf is None else skipped | (self.found_inf != 0)
 

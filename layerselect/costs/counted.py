@@ -97,7 +97,8 @@ class LayerCosts:
 
     def depth_cost(self, depth: int) -> float:
         """A step whose lowest trained layer is ``depth`` (L: no layer trains), the gradients of the layers' own parameters
-        left out, as a fraction of the step that trains all layers."""
+        left out, as a fraction of the step that trains all layers.
+        """
         lowest = depth if self.crossed_from is None else min(depth, self.crossed_from)
         return math.fsum((*self.forward, *self.input_gradient[lowest:], self.rest)) / self.whole
 

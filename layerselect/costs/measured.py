@@ -171,7 +171,8 @@ class CostMeter:
 
     def _send(self) -> tuple[Tensor, torch.cuda.Event | None]:
         """This rank's numbers, added up over the ranks, on their way to the host: float64 [2 L + 2], the last one says how many
-        ranks have some."""
+        ranks have some.
+        """
         rows = [row for row in map(self._row, self._passes) if all(seconds >= 0.0 for seconds in row)]
         rows = rows or [[0.0] * (2 * self._layers + 1)]
         own = [statistics.median(column) for column in zip(*rows, strict=True)]
@@ -255,7 +256,8 @@ class CostMeter:
 
 def _counts(module: nn.Module) -> bool:
     """Whether this forward pass is one of training: neither evaluation, nor a recomputation, which belongs to the backward
-    pass, nor the trace of a compiler."""
+    pass, nor the trace of a compiler.
+    """
     return not torch.compiler.is_compiling() and module.training and not _in_backward()
 
 

@@ -56,7 +56,7 @@ def _whole(digits: str) -> int:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines, which "\\n" ends; where there is none of it but "\\r" outside of strings, old writers used that."""
+    r"""Lines, which "\n" ends; where there is none of it but "\r" outside of strings, old writers used that."""
     if "\n" not in text and "\r" in text:
         return text.split("\r")
     return text.split("\n")

@@ -60,7 +60,8 @@ def output_folder(args: TrainingArguments) -> Path:
 def look_around(args: TrainingArguments, state: TrainerState) -> Surroundings:
     """To be called in ``on_train_begin``: the frames below hold the Trainer as ``self``, and the one of its loop has the
     checkpoint as an argument (``True`` has become a path by then). Without them the checkpoint is guessed from what the
-    Trainer publishes: ``args.resume_from_checkpoint``, or the step and ``args.output_dir``."""
+    Trainer publishes: ``args.resume_from_checkpoint``, or the step and ``args.output_dir``.
+    """
     trainer = None
     frame = currentframe()
     try:
@@ -187,7 +188,8 @@ class LayerSelection(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """The Trainer asks for this when the weights, the optimizer and the random states of a checkpoint are on the disk,
-        its own state is not yet, and no older checkpoint has been deleted."""
+        its own state is not yet, and no older checkpoint has been deleted.
+        """
         seal, step = self._save()
         return {"args": {}, "attributes": {"seal": seal, "step": step}}
 
@@ -199,7 +201,8 @@ class LayerSelection(TrainerCallback, ExportableState):
     @classmethod
     def saved_with(cls, state: dict[str, Any]) -> bool:
         """Whether a selector was saved with this content of a ``trainer_state.json``. A run that goes on without one carries along
-        what the last one with it had noted."""
+        what the last one with it had noted.
+        """
         return cls.__name__ in state.get("stateful_callbacks", {}) and (
             cls._noted(state).get("step", state.get("global_step")) == state.get("global_step")
         )

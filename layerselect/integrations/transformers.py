@@ -46,7 +46,9 @@ logger = logging.getLogger(__name__)
 
 
 class SelectorCallback(TrainerCallback):
-    """Selects layers in a ``Trainer``::
+    """Selects layers in a ``Trainer``.
+
+    ::
 
         trainer = Trainer(model, args, train_dataset=data, callbacks=[SelectorCallback(rule="variance")])
 
@@ -219,7 +221,8 @@ class SelectorCallback(TrainerCallback):
 
     def _save(self, args: TrainingArguments, state: TrainerState, also: tuple[str, ...] | list[str] = ()) -> str | None:
         """Saves the selector into the checkpoint of this step, if there is one and the selector is at that step: between its
-        own and the Trainer's next count it is ahead."""
+        own and the Trainer's next count it is ahead.
+        """
         folder = self._surroundings.checkpoint_folder(args, state)
         if folder.is_dir() and self._stepping != state.global_step:
             self._seal = save_selector(self._running(), folder, also=also)

@@ -62,7 +62,8 @@ def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every group of ``optimizer`` runs a fused kernel that leaves all alone where ``found_inf`` is 1.
 
     ``SGD`` with momentum and dampening does not: its first step differs from the others, and the host would have to know
-    which one is the first."""
+    which one is the first.
+    """
     if type(optimizer) not in _FUSED:
         return False
     return all(

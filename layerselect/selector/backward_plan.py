@@ -55,7 +55,7 @@ class BackwardPlan:
         self._may_skip = False
 
     def preselected(self, rule: Rule, step: int) -> Tensor | None:
-        """bool [L] on the host: the selection that stands in ``step``, where the rule makes it without looking at scores.
+        """``bool`` [L] on the host: the selection that stands in ``step``, where the rule makes it without looking at scores.
 
         There is one draw for each step that is due to select, however often that step is tried. None before the first one,
         and after a change of rules until the next one.

@@ -204,6 +204,7 @@ class Upkeep(ABC):
 
 
 def parameters_by_layer(found: LayeredParameters) -> list[list[nn.Parameter]]:
+    """The parameters of each layer, without their names."""
     return [[p for _, p in layer] for layer in found.layers]
 
 

@@ -69,9 +69,8 @@ class WatchedWeights:
         return asking[0] if asking else None
 
     def refuse(self, tensor: Tensor) -> None:
-        """
-        Raises:
-            LayerSelectError: always; it names a tensor that trains.
+        """Raises:
+        LayerSelectError: always; it names a tensor that trains.
         """
         switched = self.is_switched(tensor)
         raise LayerSelectError(

@@ -1,5 +1,6 @@
 """Output folders that are either complete or not there, whenever the process is killed and even if the power fails; and that one
-process at a time writes."""
+process at a time writes.
+"""
 
 from __future__ import annotations
 
@@ -193,7 +194,8 @@ def replaced_folder(target: Path) -> Path:
 
 def move_into_place(partial: Path, target: Path) -> None:
     """Renames ``partial`` to ``target``. What stood there is removed only after the new folder stands, and everything is
-    on the disk before anything is removed."""
+    on the disk before anything is removed.
+    """
     old = replaced_folder(target)
     _flush(partial)
     if target.exists():

@@ -169,9 +169,8 @@ class TrainingSettings:
         return default_folder() if self.state_cache_store is None else Path(self.state_cache_store).expanduser()
 
     def check_cut(self, layers: int) -> None:
-        """
-        Raises:
-            LayerSelectError: a model with so many layers has no such cut.
+        """Raises:
+        LayerSelectError: a model with so many layers has no such cut.
         """
         if self.state_cache != "none" and _is_number(self.cut):
             check(int(self.cut) < layers, "cut", self.cut, f"leaves no layer above it: the model has {layers} layers")
