@@ -31,7 +31,7 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
 
 
 def data_fingerprint(batches: Sequence[Any]) -> str:
-    """Of all tensors of all batches, in order."""
+    """A fingerprint of all tensors of all batches, in order."""
     digest = hashlib.sha256()
     for batch in batches:
         for tensor in tensors(batch):

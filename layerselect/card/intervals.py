@@ -84,7 +84,7 @@ def spearman_interval(correlation: float, count: int, level: float = 0.95) -> tu
 
 
 def student_quantile(p: float, freedom: int) -> float:
-    """Of Student's distribution, by Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5), exact for 1 and 2 degrees
+    """A quantile of Student's distribution, by Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5), exact for 1 and 2 degrees
     of freedom; off by less than 1 % from 3 on for p up to 0.975.
     """
     if freedom == 1:

@@ -58,8 +58,10 @@ class HistoryFile:
         _open(self.path)
 
     def check_is_ours(self) -> None:
-        """Raises:
-        LayerSelectError: the rows are those of other layers.
+        """Checks that the rows of the file are those of this model's layers.
+
+        Raises:
+            LayerSelectError: the rows are those of other layers.
         """
         header, _ = _open(self.path)
         if header is not None and header["layer_names"] != self._names:

@@ -122,7 +122,7 @@ class LayerCosts:
         return torch.tensor(depths + trains, dtype=torch.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; :meth:`from_dict` gives the same costs to the last bit."""
+        """The costs as JSON values; :meth:`from_dict` gives the same costs to the last bit."""
         return {
             f.name: list(value) if isinstance(value := getattr(self, f.name), tuple) else value for f in fields(self)
         }

@@ -15,7 +15,7 @@ LONGEST_NUMBER = 300
 
 
 def read_json(content: bytes, name: str, sides: Sides = (None, None)) -> list[Table]:
-    """JSON lines, one JSON list of objects, or an object whose field "data" is such a list.
+    """Reads JSON lines, one JSON list of objects, or an object whose field "data" is such a list.
 
     A list is told from lines by its first character, so that `.json` files with lines in them work too.
     """

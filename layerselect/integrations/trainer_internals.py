@@ -35,9 +35,11 @@ SCORES = PREFIX + "score/"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Attributes:
-    trainer: whose event is being handled; ``None`` if it is not to be seen.
-    resumed_from: the checkpoint that the training resumes from; ``None`` if it begins afresh.
+    """The Trainer that calls a callback, and the checkpoint it resumes from.
+
+    Attributes:
+        trainer: whose event is being handled; ``None`` if it is not to be seen.
+        resumed_from: the checkpoint that the training resumes from; ``None`` if it begins afresh.
     """
 
     trainer: Trainer | None

@@ -234,7 +234,7 @@ def separates_pairs(tokenizer: Any) -> bool:
 
 
 def quiet_transformers() -> None:
-    """For programs with a display of their own: no loading bars and reports of ``transformers``."""
+    """Switches off the loading bars and reports of ``transformers``, for programs with a display of their own."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 

@@ -31,8 +31,10 @@ def embedding_rows(model: nn.Module) -> int | None:
 
 
 def check_words(tokenizer: Any, source: str) -> None:
-    """Raises:
-    LayerSelectError: the tokenizer knows no words: what was loaded is a tokenizer without its vocabulary.
+    """Checks that the tokenizer knows words.
+
+    Raises:
+        LayerSelectError: the tokenizer knows no words: what was loaded is a tokenizer without its vocabulary.
     """
     special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
     known = tokenizer("The 3 words.", add_special_tokens=False)["input_ids"]

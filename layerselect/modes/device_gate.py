@@ -126,7 +126,7 @@ class _Room:
 
 
 class KeepingGate(Gate):
-    """For any other optimizer: keeps weights and state of gated layers on the device, and restores them after the step.
+    """The gate of any other optimizer: keeps weights and state of gated layers on the device, and restores them after the step.
 
     Costs the memory of a copy of all that the optimizer holds, and twice the traffic of the gated part. The optimizer sees the
     gradients of all layers, so it must treat each parameter on its own. There is one room for everything, whatever gradients are

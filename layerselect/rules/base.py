@@ -113,7 +113,7 @@ class Rule(ABC):
 
     @abstractmethod
     def select(self, scores: Tensor, status: Tensor) -> Selection:
-        """Decides.
+        """Decides which layers to train.
 
         Args:
             scores: float32 [L]; meaningful where ``status`` is ``MEASURED``.

@@ -142,7 +142,7 @@ class CostAware(Wrapping):
         return Selection(mask, chosen.threshold, kept_share=share, step_cost=cost)
 
     def kernel_options(self, num_layers: int, device: torch.device) -> dict[str, Any] | None:
-        """Those of ``base``, or its choice where that never changes, with the costs."""
+        """What the kernels are told: the options of ``base``, or its choice where that never changes, with the costs."""
         base = self.decider.kernel_options(num_layers, device)
         if base is None and not self.decider.uses_scores and not self.decider.state_dict():
             status = torch.full((num_layers,), MEASURED, dtype=torch.uint8)

@@ -13,7 +13,7 @@ from ..layers.find import LayeredParameters
 
 
 class ParameterPlaces:
-    """For each parameter of some layers one place in the model where it stands.
+    """One place in the model for each parameter of some layers, where it stands.
 
     Args:
         model: the model.

@@ -295,7 +295,7 @@ class FastSelector(Readings, Saved, Upkeep):
         return self.held_parameters()
 
     def held_parameters(self) -> list[nn.Parameter]:
-        """The same as they were when the selector last looked."""
+        """Every parameter that may train in any step, as the selector last found them."""
         return [p for _, p in self._all_parameters()]
 
     def selected(self) -> list[int]:

@@ -15,8 +15,10 @@ class Forgotten:
     """Stands where a model's output would hold the keys and values of all layers. Whoever uses it is told what to do."""
 
     def refuse(self) -> NoReturn:
-        """Raises:
-        LayerSelectError: always.
+        """Says what to do instead of using this.
+
+        Raises:
+            LayerSelectError: always.
         """
         raise LayerSelectError(
             "a pass that was given cached hidden states remembers no keys and values for the next token: pass use_cache=True to the "

@@ -290,9 +290,11 @@ class Places:
 
 
 def check_shapes(states: Sequence[Tensor], examples: int, masks: Sequence[Tensor | None]) -> None:
-    """Raises:
-    LayerSelectError: hidden states are not [examples, tokens, ...]: the model has them in another order, or puts tokens of its own
-        to them or takes some away.
+    """Checks that hidden states have one row for each example and one column for each token.
+
+    Raises:
+        LayerSelectError: hidden states are not [examples, tokens, ...]: the model has them in another order, or puts tokens of its own
+            to them or takes some away.
     """
     for state, mask in zip(states, masks, strict=True):
         if state.ndim < 2 or len(state) != examples or (mask is not None and state.shape[:2] != mask.shape):

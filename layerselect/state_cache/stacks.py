@@ -63,8 +63,10 @@ def _reads_else(model: nn.Module, name: str, lowest: nn.Module) -> bool:
 
 
 def check_model(model: nn.Module) -> None:
-    """Raises:
-    LayerSelectError: the model's engine does not stand layers that are skipped.
+    """Checks that layers of the model can be skipped.
+
+    Raises:
+        LayerSelectError: the model's engine does not stand layers that are skipped.
     """
     if any(map(is_sharded, model.parameters())):
         raise LayerSelectError(
@@ -75,8 +77,10 @@ def check_model(model: nn.Module) -> None:
 
 
 def refuse_compiled(module: nn.Module, *, compiling: bool = False) -> None:
-    """Raises:
-    LayerSelectError: the module is compiled, or it is being compiled.
+    """Checks that the module is not compiled.
+
+    Raises:
+        LayerSelectError: the module is compiled, or it is being compiled.
     """
     if (
         compiling

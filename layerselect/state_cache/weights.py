@@ -69,8 +69,10 @@ class WatchedWeights:
         return asking[0] if asking else None
 
     def refuse(self, tensor: Tensor) -> None:
-        """Raises:
-        LayerSelectError: always; it names a tensor that trains.
+        """Says that a tensor below the cut trains.
+
+        Raises:
+            LayerSelectError: always; it names a tensor that trains.
         """
         switched = self.is_switched(tensor)
         raise LayerSelectError(

@@ -77,7 +77,7 @@ def output_path(out: str | Path, option: str = "--out") -> Path:
 
 
 def output_file(out: str | Path, option: str = "--out") -> Path:
-    """The same for a file, which may stand there already and is then replaced.
+    """The path of a file that is to be written; a file that stands there already will be replaced.
 
     Raises:
         LayerSelectError: nothing can be written under that name, or a folder stands there.

@@ -169,8 +169,10 @@ class TrainingSettings:
         return default_folder() if self.state_cache_store is None else Path(self.state_cache_store).expanduser()
 
     def check_cut(self, layers: int) -> None:
-        """Raises:
-        LayerSelectError: a model with so many layers has no such cut.
+        """Checks that a model with so many layers has the cut that was asked for.
+
+        Raises:
+            LayerSelectError: a model with so many layers has no such cut.
         """
         if self.state_cache != "none" and _is_number(self.cut):
             check(int(self.cut) < layers, "cut", self.cut, f"leaves no layer above it: the model has {layers} layers")

@@ -197,8 +197,10 @@ def _no_room(needed: int, folder: Path) -> str | None:
 
 
 def check_above(selector: FastSelector) -> None:
-    """Raises:
-    LayerSelectError: all layers that the rule will ever select are below the cut, and nothing outside the layers trains.
+    """Checks that something above the cut can train.
+
+    Raises:
+        LayerSelectError: all layers that the rule will ever select are below the cut, and nothing outside the layers trains.
     """
     cut, layers = selector.cut or 0, selector.num_layers
     has_outer = sum(p.numel() for p in selector.trainable_parameters()) > sum(selector.layer_sizes)
@@ -237,7 +239,9 @@ def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[i
 
 
 def _check_kept(state_cache: StateCache, call: Callable[[int], object]) -> None:
-    """Args:
+    """Checks that the model can read its cached hidden states when it is called again.
+
+    Args:
         call: was made with 0 already.
 
     Raises:
