@@ -105,7 +105,8 @@ def thread_flags() -> list[str]:
 
 def find_toolkit() -> None:
     """Sets CUDA_HOME, unless it is set, to the toolkit of the nvcc on the PATH: that may be a link or a script, beside
-    which torch would look for the libraries in vain."""
+    which torch would look for the libraries in vain.
+    """
     nvcc = shutil.which("nvcc")
     if nvcc is None or not KERNELS or "CUDA_HOME" in os.environ or "CUDA_PATH" in os.environ:
         return
@@ -187,6 +188,7 @@ def describe(without_cuda: str | None) -> None:
 
 
 def native_options() -> dict:
+    """The arguments of ``setup()`` that build the compiled core, where it can be built."""
     reason = missing_for_native()
     if reason is not None:
         if os.environ.get("LAYERSELECT_NATIVE") == "1":

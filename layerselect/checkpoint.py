@@ -122,7 +122,8 @@ def read_seal(folder: str | Path) -> dict[str, Any]:
         DamagedFile: there is no seal, or it is damaged.
     """
     path = Path(folder) / VALUES_FILE
-    return read_json(path, _SEAL, advice=_ADVICE, constants=True).get("files", {})
+    files: dict[str, Any] = read_json(path, _SEAL, advice=_ADVICE, constants=True).get("files", {})
+    return files
 
 
 def seal(folder: str | Path) -> str | None:

@@ -60,14 +60,16 @@ def segment_sqnorm(
     """
     if torch.compiler.is_compiling():  # what is wrong is found where it runs
         segments = torch.as_tensor(segments, dtype=torch.int64, device="cpu")
-        return torch.ops.layerselect.segment_sqnorm(list(tensors), segments, num_segments, inv_scale).cpu()
+        traced: Tensor = torch.ops.layerselect.segment_sqnorm(list(tensors), segments, num_segments, inv_scale)
+        return traced.cpu()
     tensors, segments = tensors_of("tensors", tensors), segments_of(segments)
     check_whole("num_segments", num_segments, -MOST_SEGMENTS, MOST_SEGMENTS)
     if inv_scale is not None:
         check_number("inv_scale", inv_scale)
     device = next((t.device for t in tensors if t is not None), torch.device("cpu"))
     try:
-        return load(backend, device).segment_sqnorm(tensors, segments, num_segments, inv_scale).cpu()
+        sums: Tensor = load(backend, device).segment_sqnorm(tensors, segments, num_segments, inv_scale)
+        return sums.cpu()
     except ValueError as error:
         raise LayerSelectError(str(error)) from None
 
@@ -114,13 +116,17 @@ def variance_split(
     scores = scores.detach().to(torch.float32)
     if torch.compiler.is_compiling():  # what the scores are is not known yet; the operator looks
         status = torch.ones(scores.shape, dtype=torch.uint8, device=scores.device)
-        return torch.ops.layerselect.variance_split(scores, status, *window, inclusive, splits)
+        traced: tuple[Tensor, Tensor] = torch.ops.layerselect.variance_split(scores, status, *window, inclusive, splits)
+        return traced
     finite = torch.isfinite(scores)
     if not bool(finite.all()):
         index = int((~finite).nonzero()[0])
         raise LayerSelectError(f"scores[{index}] is {scores[index].item()}; every score must be finite")
     status = torch.ones(scores.numel(), dtype=torch.uint8, device=scores.device)
     try:
-        return load(backend, scores.device).variance_split(scores, status, *window, inclusive, splits)
+        split: tuple[Tensor, Tensor] = load(backend, scores.device).variance_split(
+            scores, status, *window, inclusive, splits
+        )
+        return split
     except ValueError as error:
         raise LayerSelectError(str(error)) from None

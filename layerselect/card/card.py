@@ -74,7 +74,7 @@ class CostFigures:
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """One layer.
+    """The figures of one layer of a card.
 
     Attributes:
         resnorm: square root of the sum of its maps' resnorm^2, on the batches that the changes were fitted to.
@@ -107,7 +107,7 @@ class LayerFigures:
 
 @dataclass(frozen=True)
 class LayerCard:
-    """A card.
+    """A Layer Card: what was measured of each layer of a model on a sample of a task.
 
     Attributes:
         model, data: what was measured, with fingerprints.
@@ -175,7 +175,7 @@ class LayerCard:
         return self.propose(k, budget=budget, objective=objective).layers
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """The card as JSON values."""
         return {"schema": SCHEMA, "version": VERSION, **asdict(self)}
 
     def save(self, path: str | Path) -> Path:

@@ -17,7 +17,8 @@ _SAMPLES = 256  # values of each parameter, evenly spread
 
 def model_facts(model: nn.Module) -> dict[str, Any]:
     """The class, the number of parameters, and a fingerprint over names, shapes, types and a sample of the values of all
-    parameters. Where a model was read from and what wraps it does not matter."""
+    parameters. Where a model was read from and what wraps it does not matter.
+    """
     digest = hashlib.sha256()
     count = 0
     for name, parameter in model.named_parameters():
@@ -30,7 +31,7 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
 
 
 def data_fingerprint(batches: Sequence[Any]) -> str:
-    """Of all tensors of all batches, in order."""
+    """A fingerprint of all tensors of all batches, in order."""
     digest = hashlib.sha256()
     for batch in batches:
         for tensor in tensors(batch):

@@ -20,7 +20,8 @@ def all_trainable(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def all_frozen(model: nn.Module, *, training: bool = False) -> Iterator[None]:
     """No parameter takes a gradient inside the block and every module is in evaluation mode, or in that of training; behind
-    it all is as before."""
+    it all is as before.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.train(training)
     try:

@@ -25,7 +25,7 @@ class Contributions:
     units: np.ndarray
 
     def fresh_resnorm(self) -> np.ndarray:
-        """a / sqrt(q) of the means over all losses, float64 [L]; negative where the change makes the loss larger.
+        """The ratio a / sqrt(q) of the means over all losses, float64 [L]; negative where the change makes the loss larger.
 
         On the batches that the change was fitted to, without a ridge, a = q = resnorm^2, and so this is resnorm.
         """
@@ -47,7 +47,8 @@ class Contributions:
 
     def stability(self, seed: int = 0) -> float | None:
         """The mean rank correlation of the layers' figures with those on batches drawn anew, with replacement; ``None`` below
-        two batches or two layers."""
+        two batches or two layers.
+        """
         batches, layers = self.removed.shape
         if batches < 2 or layers < 2:
             return None
@@ -83,8 +84,9 @@ def spearman_interval(correlation: float, count: int, level: float = 0.95) -> tu
 
 
 def student_quantile(p: float, freedom: int) -> float:
-    """Of Student's distribution, by Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5), exact for 1 and 2 degrees
-    of freedom; off by less than 1 % from 3 on for p up to 0.975."""
+    """A quantile of Student's distribution, by Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5), exact for 1 and 2 degrees
+    of freedom; off by less than 1 % from 3 on for p up to 0.975.
+    """
     if freedom == 1:
         return float(np.tan(np.pi * (p - 0.5)))
     if freedom == 2:

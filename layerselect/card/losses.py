@@ -140,7 +140,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 def counted_positions(model: nn.Module, batch: Any) -> Tensor | None:
-    """bool [examples, positions]: at which outputs a label is asked for; None where there is one label for an example.
+    """``bool`` [examples, positions]: at which outputs a label is asked for; None where there is one label for an example.
 
     A causal model's output at a position is asked for the label behind it.
     """
@@ -167,7 +167,8 @@ def positions_that_matter(model: nn.Module, batch: Any) -> Tensor | None:
 
 def likelihood_of(model: nn.Module, batch: Any) -> str:
     """What the loss takes the outputs for: ``categorical`` (softmax and cross-entropy), ``binary`` (sigmoids) or ``gaussian``
-    (squared errors)."""
+    (squared errors).
+    """
     known = {
         "regression": "gaussian", "single_label_classification": "categorical", "multi_label_classification": "binary",
     }.get(getattr(getattr(model, "config", None), "problem_type", None) or "")  # fmt: skip

@@ -46,14 +46,14 @@ class WatchedLayers:
 
 
 def find_maps(model: nn.Module, layers: LayerSpec = None, targets: str | None = None) -> WatchedLayers:
-    """The layers of ``model`` and the linear maps in them that an adapter could be put on.
+    r"""The layers of ``model`` and the linear maps in them that an adapter could be put on.
 
     Nothing needs to be trainable. In a model that ``peft`` has wrapped, the maps under its adapters count, the adapters do
     not.
 
     Args:
         layers: as for :class:`~layerselect.FastSelector`.
-        targets: a regular expression for the names of the maps inside their layer (``"self_attn\\.(q|v)_proj"``); ``None`` takes
+        targets: a regular expression for the names of the maps inside their layer (``"self_attn\.(q|v)_proj"``); ``None`` takes
             all of them.
 
     Raises:

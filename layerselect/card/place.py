@@ -32,7 +32,7 @@ _NOTHING = 1e-6
 
 @dataclass(frozen=True)
 class Placement:
-    """A set of layers.
+    """A set of layers that get adapters.
 
     Attributes:
         layers: ascending.
@@ -46,7 +46,7 @@ class Placement:
 
 
 class Placer:
-    """Finds placements.
+    """Finds the layers that should get adapters.
 
     What a step costs is set by its lowest trained layer, so that layer is decided first: for every lowest layer d the layers from d
     up are added one by one, each time the one that adds most. All placements come from this family.

@@ -138,7 +138,8 @@ class BatchShape:
 
     def unfolded(self, inputs: Tensor) -> Tensor:
         """``inputs`` as [examples, ..., d]: as they are, or where they are a list of all rows of the inputs before, in that
-        order."""
+        order.
+        """
         if inputs.dim() > 2:
             self._leading = inputs.shape[:-1]
         elif self._leading is not None and len(inputs) == self._leading.numel():

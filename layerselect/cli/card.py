@@ -29,6 +29,7 @@ _OWN = ("run", "command", "action", "verbose", "threads", "overwrite", "task", "
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``card`` and its options to the parser."""
     parser = commands.add_parser(
         "card",
         help="measure which layers are worth an adapter",
@@ -93,6 +94,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect card`` and returns its exit code."""
     for name in ("data", "model", "out"):
         if getattr(args, name) is None:
             raise LayerSelectError(f"layerselect card: --{name} is missing (see layerselect card --help)")
@@ -126,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_diff(args: argparse.Namespace) -> int:
+    """Runs ``layerselect card diff`` and returns its exit code."""
     from ..card import LayerCard, diff
     from .card_display import print_diff
 

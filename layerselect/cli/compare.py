@@ -36,6 +36,7 @@ _OWN = (
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``compare`` and its options to the parser."""
     parser = commands.add_parser(
         "compare",
         help="compare selection methods on a corpus",
@@ -95,6 +96,7 @@ def _rate_of(text: str) -> tuple[str, float]:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect compare`` and returns its exit code."""
     from ..report.compare import write_compare_report
     from ..tasks.compare import CompareConfig, compare_report, comparison_rows, csv_table, markdown_table, run_compare
     from ..tasks.compare.methods import split_list

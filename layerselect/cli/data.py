@@ -17,6 +17,7 @@ examples:
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``data`` and its options to the parser."""
     parser = commands.add_parser(
         "data", help="describe a corpus", description="Looks at corpora without training.",
     )  # fmt: skip
@@ -45,6 +46,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect data`` and returns its exit code."""
     from ..data import describe, load_corpus
 
     own = ("source", "model", "max_length", "json", "verbose", "run", "command", "action", "split_seed")

@@ -9,6 +9,7 @@ from .options import MOST_THREADS, add_common_options, add_setting, up_to
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``demo`` and its options to the parser."""
     parser = commands.add_parser(
         "demo",
         help="train a small model on a small corpus, in about a minute",
@@ -35,6 +36,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect demo`` and returns its exit code."""
     from ..tasks.intent.config import DEMO_DEFAULTS
     from .intent import train
 

@@ -47,6 +47,7 @@ class Finding:
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``doctor`` and its options to the parser."""
     parser = commands.add_parser(
         "doctor",
         help="say what is installed and what would run; unpack a GGUF model",
@@ -64,6 +65,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect doctor`` and returns its exit code."""
     from rich.console import Console
     from rich.markup import escape
 

@@ -38,6 +38,7 @@ _OWN = ("run", "command", "verbose", "threads", "resume", "overwrite", "interrup
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``intent`` and its options to the parser."""
     parser = commands.add_parser(
         "intent",
         help="fine-tune a model to predict what a revision is for",
@@ -79,6 +80,7 @@ def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ())
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect intent`` and returns its exit code."""
     from ..tasks.intent.config import DEMO_DEFAULTS
 
     settings = {name: value for name, value in vars(args).items() if name not in _OWN}

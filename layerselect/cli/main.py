@@ -57,7 +57,8 @@ class _Ended(KeyboardInterrupt):
 
 class _Parser(argparse.ArgumentParser):
     """Reports a bad option in one line instead of the whole usage text. An option is written out: another command may have
-    one that begins as it does and means something else."""
+    one that begins as it does and means something else.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)

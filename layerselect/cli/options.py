@@ -69,6 +69,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_threads_option(group: argparse._ActionsContainer) -> None:
+    """Adds the option ``--threads``."""
     group.add_argument(
         "--threads",
         type=up_to(MOST_THREADS),

@@ -23,6 +23,7 @@ A revision that cannot be labelled has no labels and an "error" instead; a line 
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``predict`` and its options to the parser."""
     parser = commands.add_parser(
         "predict",
         help="label new revisions with a trained adapter",
@@ -56,6 +57,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect predict`` and returns its exit code."""
     from ..data import read_revisions
     from ..models.load import quiet_transformers
     from ..tasks.intent import Predictor

@@ -27,6 +27,7 @@ _OWN = ("run", "command", "verbose", "threads", "resume", "overwrite", "interrup
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``revise`` and its options to the parser."""
     parser = commands.add_parser(
         "revise",
         help="fine-tune a model to write revisions",
@@ -91,6 +92,7 @@ def add_generation_options(group: argparse._ArgumentGroup) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect revise`` and returns its exit code."""
     from ..models.load import quiet_transformers
     from ..tasks.revise import ReviseConfig, run_revise
     from ..tasks.revise.config import DEMO_DEFAULTS

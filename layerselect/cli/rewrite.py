@@ -31,6 +31,7 @@ _LINE_ENDS = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``rewrite`` and its options to the parser."""
     parser = commands.add_parser(
         "rewrite",
         help="revise new text with a trained generator",
@@ -64,6 +65,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect rewrite`` and returns its exit code."""
     from ..models.load import quiet_transformers
     from ..tasks.revise import GenerationConfig, Rewriter
     from ..tasks.run.settings import resolve_device

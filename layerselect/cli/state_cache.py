@@ -26,6 +26,7 @@ A shard holds what a model's frozen layers make of each example. Nothing is lost
 
 
 def add_command(commands: Any) -> None:
+    """Adds the command ``state-cache`` and its options to the parser."""
     parser = commands.add_parser(
         "state-cache",
         help="show or clear the stored hidden states of frozen layers",
@@ -55,6 +56,7 @@ def add_command(commands: Any) -> None:
 
 
 def run_ls(args: argparse.Namespace) -> int:
+    """Runs ``layerselect state-cache ls`` and returns its exit code."""
     from ..state_cache.inventory import list_shards
 
     folder = _store(args)
@@ -67,6 +69,7 @@ def run_ls(args: argparse.Namespace) -> int:
 
 
 def run_rm(args: argparse.Namespace) -> int:
+    """Runs ``layerselect state-cache rm`` and returns its exit code."""
     from ..state_cache.inventory import remove_shards
     from ..utils.sizes import show_bytes
 

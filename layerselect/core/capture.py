@@ -31,7 +31,8 @@ class Capture(Protocol):
         """Closes the step; returns the groups that were measured: in which some parameter has a gradient now. A gradient that
         no backward pass has touched and that is all zero, as ``zero_grad(set_to_none=False)`` leaves it, is none. After it,
         ``sqnorms`` holds the sum of squares of the ``.grad`` of every parameter of these groups. ``written``: gradients were
-        written to since the backward pass, perhaps without a trace."""
+        written to since the backward pass, perhaps without a trace.
+        """
         ...
 
     def written(self) -> bool:

@@ -59,7 +59,8 @@ class HistoryFile:
         _open(self.path)
 
     def check_is_ours(self) -> None:
-        """
+        """Checks that the rows of the file are those of this model's layers.
+
         Raises:
             LayerSelectError: the rows are those of other layers.
         """

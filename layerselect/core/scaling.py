@@ -64,12 +64,12 @@ class Scaling:
         return None
 
     def skips(self, total_norm: Tensor) -> Tensor:
-        """bool []: whether the optimizer skips the step with this norm of all gradients (float64 [])."""
+        """``bool`` []: whether the optimizer skips the step with this norm of all gradients (float64 [])."""
         skipped = total_norm.isfinite().logical_not()
         return skipped if self.found_inf is None else skipped | (self.found_inf != 0)
 
     def on(self, device: torch.device) -> Scaling:
-        """The same on another device; the host does not wait."""
+        """The same scaling on another device; the host does not wait."""
         found = (None if t is None else t.to(device, non_blocking=True) for t in (self.inv_scale, self.found_inf))
         inv_scale, found_inf = found
         return replace(self, inv_scale=inv_scale, found_inf=found_inf)

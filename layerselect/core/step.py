@@ -99,7 +99,8 @@ class CoreSettings:
 
 def make_core(settings: CoreSettings, rule: Rule) -> Core:
     """The core for the parameters' devices. PyTorch does the work, with more launches and waiting for the device, where the
-    kernels cannot: for rules of one's own that read scores, and for a layer that is spread over devices."""
+    kernels cannot: for rules of one's own that read scores, and for a layer that is spread over devices.
+    """
     if _has_kernels(settings):
         if _sharded_layers(settings):
             logger.info("a layer is spread over devices: PyTorch measures it, and the host waits")
@@ -298,7 +299,8 @@ class DeviceCore:
 
     def _standing(self, preselected: Tensor | None) -> Tensor:
         """The preselected selection on the device. It is handed over in every step: whether this one selects is for the device to
-        say, since steps that are skipped are not counted there. Without a draw its own selection stands."""
+        say, since steps that are skipped are not counted there. Without a draw its own selection stands.
+        """
         if preselected is None:
             return self.state["decided"]
         if preselected is not self._preselected:
@@ -307,7 +309,8 @@ class DeviceCore:
         return self._preselected_here
 
 
-def check_mask(rule: Rule, mask: Any, length: int) -> None:
-    """Raises LayerSelectError unless ``mask`` is bool [length]."""
+def check_mask(rule: Rule, mask: Any, length: int) -> Tensor:
+    """Returns ``mask``; raises LayerSelectError unless it is bool [length]."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (length,):
         raise LayerSelectError(f"rule {rule.name!r} returned no bool mask of {length} layers: {mask!r}")
+    return mask

@@ -97,7 +97,8 @@ class LayerCosts:
 
     def depth_cost(self, depth: int) -> float:
         """A step whose lowest trained layer is ``depth`` (L: no layer trains), the gradients of the layers' own parameters
-        left out, as a fraction of the step that trains all layers."""
+        left out, as a fraction of the step that trains all layers.
+        """
         lowest = depth if self.crossed_from is None else min(depth, self.crossed_from)
         return math.fsum((*self.forward, *self.input_gradient[lowest:], self.rest)) / self.whole
 
@@ -121,7 +122,7 @@ class LayerCosts:
         return torch.tensor(depths + trains, dtype=torch.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; :meth:`from_dict` gives the same costs to the last bit."""
+        """The costs as JSON values; :meth:`from_dict` gives the same costs to the last bit."""
         return {
             f.name: list(value) if isinstance(value := getattr(self, f.name), tuple) else value for f in fields(self)
         }

@@ -105,7 +105,7 @@ class CostMeter:
         if _counts(module):
             self._start = self._mark()
 
-    def _on_block(self, layer: int, module: Any, args: tuple, kwargs: dict) -> None:
+    def _on_block(self, layer: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not _counts(module):
             if self._pass is not None and _in_backward():
                 # Recomputed: with reentrant checkpointing before the gradient of the output is seen.
@@ -171,7 +171,8 @@ class CostMeter:
 
     def _send(self) -> tuple[Tensor, torch.cuda.Event | None]:
         """This rank's numbers, added up over the ranks, on their way to the host: float64 [2 L + 2], the last one says how many
-        ranks have some."""
+        ranks have some.
+        """
         rows = [row for row in map(self._row, self._passes) if all(seconds >= 0.0 for seconds in row)]
         rows = rows or [[0.0] * (2 * self._layers + 1)]
         own = [statistics.median(column) for column in zip(*rows, strict=True)]
@@ -248,14 +249,15 @@ class CostMeter:
         if earlier is None or later is None:
             return math.nan
         if not self._cuda:
-            return later - earlier
+            return float(later - earlier)
         later.synchronize()  # recorded passes ago
-        return earlier.elapsed_time(later) / 1e3
+        return float(earlier.elapsed_time(later)) / 1e3
 
 
 def _counts(module: nn.Module) -> bool:
     """Whether this forward pass is one of training: neither evaluation, nor a recomputation, which belongs to the backward
-    pass, nor the trace of a compiler."""
+    pass, nor the trace of a compiler.
+    """
     return not torch.compiler.is_compiling() and module.training and not _in_backward()
 
 

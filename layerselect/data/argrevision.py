@@ -54,6 +54,7 @@ class _Counts:
 
 
 def is_table(columns: Sequence[str]) -> bool:
+    """Whether these are the columns of an ArgRevision table."""
     return {OLD, NEW, PURPOSE} <= set(columns)
 
 

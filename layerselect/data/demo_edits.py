@@ -147,7 +147,8 @@ def coherence(text: str, draw: random.Random, relation: str) -> list[Edit]:
 
 def connective_swap(text: str, draw: random.Random, relation: str) -> tuple[str, str, str] | None:
     """(before, after, intention) with a connective on both sides: an unfitting one mended (coherence) or a
-    casual one made neutral (style). None where the sentence follows from nothing."""
+    casual one made neutral (style). None where the sentence follows from nothing.
+    """
     if relation not in words.CONNECTIVES:
         return None
     rest = _small_initial(text) + text[1:]

@@ -24,10 +24,12 @@ Context = Callable[[str, Record, str], tuple[str, str]]
 
 
 def is_sentence_table(columns: Sequence[str]) -> bool:
+    """Whether these are the columns of IteraTeR's table of sentences."""
     return {"before_sent", "after_sent", "labels"} <= set(columns)
 
 
 def is_document_table(columns: Sequence[str]) -> bool:
+    """Whether these are the columns of IteraTeR's table of documents."""
     return {"before_revision", "after_revision", "edit_actions"} <= set(columns)
 
 

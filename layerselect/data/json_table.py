@@ -15,7 +15,7 @@ LONGEST_NUMBER = 300
 
 
 def read_json(content: bytes, name: str, sides: Sides = (None, None)) -> list[Table]:
-    """JSON lines, one JSON list of objects, or an object whose field "data" is such a list.
+    """Reads JSON lines, one JSON list of objects, or an object whose field "data" is such a list.
 
     A list is told from lines by its first character, so that `.json` files with lines in them work too.
     """
@@ -56,7 +56,7 @@ def _whole(digits: str) -> int:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines, which "\\n" ends; where there is none of it but "\\r" outside of strings, old writers used that."""
+    r"""Lines, which "\n" ends; where there is none of it but "\r" outside of strings, old writers used that."""
     if "\n" not in text and "\r" in text:
         return text.split("\r")
     return text.split("\n")

@@ -141,7 +141,7 @@ def first_header(content: bytes, name: str) -> list[str]:
 
 
 def read_sheets(content: bytes, limits: Limits) -> list[Sheet]:
-    """Every worksheet.
+    """Reads every worksheet.
 
     Raises:
         CorpusError: not a workbook, a broken one, one without a sheet, or one beyond the limits.

@@ -80,7 +80,8 @@ def check_freezing(model: nn.Module) -> None:
 
 def put_shards_back(model: nn.Module) -> None:
     """Lets ``fully_shard`` put its shards back in place: after a forward pass without a backward pass, some modules still
-    hold the gathered parameters, which no optimizer must be given."""
+    hold the gathered parameters, which no optimizer must be given.
+    """
     kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
     for module in model.modules():
         if kind is not None and isinstance(module, kind):

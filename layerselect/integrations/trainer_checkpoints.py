@@ -128,7 +128,9 @@ def _trainer_state(folder: Path) -> dict[str, Any]:
     Raises:
         DamagedFile: it says nothing.
     """
-    return read_json(folder / TRAINER_STATE, _STATE, advice="resume from an older checkpoint", constants=True)
+    path, advice = folder / TRAINER_STATE, "resume from an older checkpoint"
+    state: dict[str, Any] = read_json(path, _STATE, advice=advice, constants=True)
+    return state
 
 
 def _checkpoints(folder: Path) -> list[Path]:

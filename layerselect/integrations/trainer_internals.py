@@ -35,9 +35,11 @@ SCORES = PREFIX + "score/"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Attributes:
-    trainer: whose event is being handled; ``None`` if it is not to be seen.
-    resumed_from: the checkpoint that the training resumes from; ``None`` if it begins afresh.
+    """The Trainer that calls a callback, and the checkpoint it resumes from.
+
+    Attributes:
+        trainer: whose event is being handled; ``None`` if it is not to be seen.
+        resumed_from: the checkpoint that the training resumes from; ``None`` if it begins afresh.
     """
 
     trainer: Trainer | None
@@ -45,16 +47,23 @@ class Surroundings:
 
     def checkpoint_folder(self, args: TrainingArguments, state: TrainerState) -> Path:
         """Where a checkpoint of this step belongs."""
-        run = Path(args.output_dir)
+        run = output_folder(args)
         if self.trainer is not None:  # a search over hyperparameters has a folder for each trial
             run = Path(self.trainer._get_output_dir(trial=getattr(self.trainer, "_trial", None)))
         return run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
+def output_folder(args: TrainingArguments) -> Path:
+    """The folder that a Trainer writes to."""
+    assert args.output_dir is not None  # TrainingArguments has chosen one where none was given
+    return Path(args.output_dir)
+
+
 def look_around(args: TrainingArguments, state: TrainerState) -> Surroundings:
     """To be called in ``on_train_begin``: the frames below hold the Trainer as ``self``, and the one of its loop has the
     checkpoint as an argument (``True`` has become a path by then). Without them the checkpoint is guessed from what the
-    Trainer publishes: ``args.resume_from_checkpoint``, or the step and ``args.output_dir``."""
+    Trainer publishes: ``args.resume_from_checkpoint``, or the step and ``args.output_dir``.
+    """
     trainer = None
     frame = currentframe()
     try:
@@ -181,7 +190,8 @@ class LayerSelection(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """The Trainer asks for this when the weights, the optimizer and the random states of a checkpoint are on the disk,
-        its own state is not yet, and no older checkpoint has been deleted."""
+        its own state is not yet, and no older checkpoint has been deleted.
+        """
         seal, step = self._save()
         return {"args": {}, "attributes": {"seal": seal, "step": step}}
 
@@ -193,7 +203,8 @@ class LayerSelection(TrainerCallback, ExportableState):
     @classmethod
     def saved_with(cls, state: dict[str, Any]) -> bool:
         """Whether a selector was saved with this content of a ``trainer_state.json``. A run that goes on without one carries along
-        what the last one with it had noted."""
+        what the last one with it had noted.
+        """
         return cls.__name__ in state.get("stateful_callbacks", {}) and (
             cls._noted(state).get("step", state.get("global_step")) == state.get("global_step")
         )
@@ -240,7 +251,9 @@ def link(trainer: Trainer, state: TrainerState, first: LayerSelection) -> None:
     # A new list: the Trainer is just walking through the old one.
     trainer.callback_handler.callbacks = callbacks
     # Without an entry for it here, the Trainer cannot save the state of a callback.
-    state.stateful_callbacks[LayerSelection.__name__] = {"args": {}, "attributes": {}}
+    entry: dict[str, Any] = {"args": {}, "attributes": {}}
+    # TrainerState makes a dict of the list that its annotation speaks of.
+    state.stateful_callbacks[LayerSelection.__name__] = entry  # type: ignore[index,call-overload]
 
 
 def unlink(trainer: Trainer) -> None:

@@ -35,6 +35,7 @@ from .trainer_internals import (
     is_of_training,
     link,
     look_around,
+    output_folder,
     trained_module,
     unlink,
 )
@@ -45,7 +46,9 @@ logger = logging.getLogger(__name__)
 
 
 class SelectorCallback(TrainerCallback):
-    """Selects layers in a ``Trainer``::
+    """Selects layers in a ``Trainer``.
+
+    ::
 
         trainer = Trainer(model, args, train_dataset=data, callbacks=[SelectorCallback(rule="variance")])
 
@@ -116,7 +119,7 @@ class SelectorCallback(TrainerCallback):
         self._seal: str | None = None
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        found = newest_defect(args.output_dir, self._resume) if args.should_save else None
+        found = newest_defect(output_folder(args), self._resume) if args.should_save else None
         if found is not None:
             # The Trainer would stumble over it before it asks us, with a message about a file.
             logger.warning("%s is not a complete checkpoint: %s; to resume, %s", *found, instead(found[0]))
@@ -218,7 +221,8 @@ class SelectorCallback(TrainerCallback):
 
     def _save(self, args: TrainingArguments, state: TrainerState, also: tuple[str, ...] | list[str] = ()) -> str | None:
         """Saves the selector into the checkpoint of this step, if there is one and the selector is at that step: between its
-        own and the Trainer's next count it is ahead."""
+        own and the Trainer's next count it is ahead.
+        """
         folder = self._surroundings.checkpoint_folder(args, state)
         if folder.is_dir() and self._stepping != state.global_step:
             self._seal = save_selector(self._running(), folder, also=also)

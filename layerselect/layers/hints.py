@@ -55,7 +55,8 @@ def trained_elsewhere(model: nn.Module, clean: Callable[[str], str]) -> str:
 
 def likely_layers(model: nn.Module) -> list[Named]:
     """Trainable modules of one class side by side, in the place where these hold most parameters: likely the layers of a model that has
-    no container of them."""
+    no container of them.
+    """
     best: list[Named] = []
     most = 0
     for composite in (True, False):

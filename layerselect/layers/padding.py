@@ -45,7 +45,7 @@ class PaddingMasks:
             self._handles.append(modules[name].register_forward_pre_hook(hook, with_kwargs=True))
 
     def mask_for(self, layer: nn.Module, shape: torch.Size) -> Tensor | None:
-        """bool of ``shape``, true where there is a token; None if nothing is known of padding."""
+        """``bool`` of ``shape``, true where there is a token; None if nothing is known of padding."""
         return self.around(layer).mask(shape)
 
     def around(self, layer: nn.Module) -> MasksAround:
@@ -81,7 +81,7 @@ class MasksAround:
         self._names, self._masks = tuple(names), masks
 
     def mask(self, shape: torch.Size) -> Tensor | None:
-        """bool of ``shape``, true where there is a token; None if nothing is known of padding."""
+        """``bool`` of ``shape``, true where there is a token; None if nothing is known of padding."""
         for name in self._names:
             if name not in self._masks:
                 continue

@@ -112,6 +112,7 @@ def blocks_in(name: str, container: nn.Module) -> list[Named]:
 
 
 def children_of(name: str, module: nn.Module) -> Iterator[Named]:
+    """The direct children of a module, each with its qualified name."""
     for key, child in module.named_children():
         yield (f"{name}.{key}" if name else key), child
 
@@ -129,6 +130,7 @@ def called_modules(block: nn.Module) -> list[nn.Module]:
 
 
 def is_composite(module: nn.Module) -> bool:
+    """Whether the module has children."""
     return any(True for _ in module.children())
 
 
@@ -140,10 +142,12 @@ def _ancestors(name: str) -> Iterator[str]:
 
 
 def is_inside(name: str, ancestor: str) -> bool:
+    """Whether the qualified name ``name`` lies below ``ancestor``."""
     return name.startswith(ancestor + ".")
 
 
 def trains(module: nn.Module) -> bool:
+    """Whether a parameter of the module requires a gradient."""
     return any(p.requires_grad for p in module.parameters())
 
 
@@ -166,7 +170,8 @@ def _repeated_classes(module: nn.Module) -> set[type[nn.Module]]:
 
 def _serves_stages(stack: Stack, stacks: list[Stack], model: nn.Module) -> bool:
     """A flat list beside a list of stages, with one entry for each: what stands between the stages (the embeddings of
-    patches of hierarchical encoders). It does not run before the first stage, nor after the last one."""
+    patches of hierarchical encoders). It does not run before the first stage, nor after the last one.
+    """
     return not stack.stages and any(
         other.stages
         and _parent(other.name) == _parent(stack.name)
@@ -181,7 +186,8 @@ def _parent(name: str) -> str:
 
 def _repeated_blocks(name: str, container: nn.Module, kind: Kind, trainable: bool) -> list[Named]:
     """The (trainable) blocks of ``container`` of its most frequent class and those of its stages; or of any class in a
-    ``ModuleList`` of composite blocks: hybrid models mix attention and state-space blocks in one list."""
+    ``ModuleList`` of composite blocks: hybrid models mix attention and state-space blocks in one list.
+    """
     blocks = [
         (child_name, child)
         for child_name, child in blocks_in(name, container)

@@ -74,7 +74,8 @@ def sari_counts(sources: Sequence[str], predictions: Sequence[str], references: 
 
 def sari_parts(counts: np.ndarray) -> np.ndarray:
     """add, keep and delete in [0, 100], float64 ``[..., 3]``, of summed counts ``[..., 4, 3, 3]`` (:func:`sari_counts`); SARI
-    is their mean. Where nothing is right, the F1 is 0."""
+    is their mean. Where nothing is right, the F1 is 0.
+    """
     right, done, wanted = counts[..., 0], counts[..., 1], counts[..., 2]
     f1 = np.where(right > 0, 2 * right / np.maximum(done + wanted, 1e-300), 0.0)
     return 100.0 * f1.mean(axis=-2)

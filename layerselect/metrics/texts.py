@@ -92,7 +92,8 @@ _UNSPACED = re.compile(
 
 def spaced(text: str) -> str:
     """``text`` with a space around each character of a script that puts none between words: there a character counts as a word.
-    Other texts are returned as they are."""
+    Other texts are returned as they are.
+    """
     return _UNSPACED.sub(r" \g<0> ", text)
 
 

@@ -162,7 +162,8 @@ def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collect
 
 def _to_save(loaded: LoadedModel) -> list[str] | None:
     """The fresh modules by names that ``peft`` takes for nothing else, where there are such: it trains whatever ends with a name
-    ("lm_head" for "head"), so that a module is named by what is in it if its own name is also another's end."""
+    ("lm_head" for "head"), so that a module is named by what is in it if its own name is also another's end.
+    """
     names = [name for name, _ in loaded.model.named_modules()]
 
     def told_apart(name: str) -> list[str] | None:
@@ -206,7 +207,8 @@ def linear_maps(model: nn.Module, layer_names: Sequence[str], *, left_out: Colle
 
 def _pattern(names: Sequence[str], layer_names: Sequence[str]) -> str:
     """A regular expression for modules inside the layers. It names containers, not every layer, so that the saved
-    configuration stays readable."""
+    configuration stays readable.
+    """
     by_container: dict[str, set[str]] = {}
     for layer in layer_names:
         inside = {name.removeprefix(layer + ".") for name in names if name.startswith(layer + ".")}

@@ -234,7 +234,7 @@ def separates_pairs(tokenizer: Any) -> bool:
 
 
 def quiet_transformers() -> None:
-    """For programs with a display of their own: no loading bars and reports of ``transformers``."""
+    """Switches off the loading bars and reports of ``transformers``, for programs with a display of their own."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
@@ -291,7 +291,8 @@ def _override_dropout(config: Any, dropout: float | None) -> None:
 
 def _without_rescaling(config: Any) -> None:
     """Some models (RWKV) halve their weights in place from some layer on whenever they go over to evaluation, so that half precision
-    does not overflow: here they run in float32, and adapters beside the weights would not be halved."""
+    does not overflow: here they run in float32, and adapters beside the weights would not be halved.
+    """
     if isinstance(getattr(config, "rescale_every", None), int):
         config.rescale_every = 0
 

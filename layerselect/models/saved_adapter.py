@@ -146,7 +146,8 @@ def load_adapted(
 @torch.no_grad()
 def put_back(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Sees to it that an adapter's tensors are what the file holds. For some families ``peft`` renames the weights of a file as it
-    would those of an older release, finds no place for them, and leaves the random start there."""
+    would those of an older release, finds no place for them, and leaves the random start there.
+    """
     with open_tensors(path / WEIGHTS, advice="train again") as content:
         for key, value in tensors.items():
             saved = content.get_tensor(key)
@@ -184,7 +185,8 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def base_reference(model: str) -> str:
     """How an adapter names its base model, given the run's setting: the whole path of a folder, a hub id, or "" for the demo's
-    model, which lies in the adapter's own folder."""
+    model, which lies in the adapter's own folder.
+    """
     if model == DEMO:
         return ""
     path = Path(model).expanduser()

@@ -31,7 +31,8 @@ def embedding_rows(model: nn.Module) -> int | None:
 
 
 def check_words(tokenizer: Any, source: str) -> None:
-    """
+    """Checks that the tokenizer knows words.
+
     Raises:
         LayerSelectError: the tokenizer knows no words: what was loaded is a tokenizer without its vocabulary.
     """
@@ -71,7 +72,8 @@ def settle_padding(tokenizer: Any, rows: int | None, source: str) -> None:
 
 def settle_end(tokenizer: Any, config: Any, rows: int | None, source: str) -> None:
     """Gives the tokenizer of a writer an end token where it names none that the model has an embedding for: the one that the model's
-    configuration names, or else what closes its texts (``[SEP]``). Where there is none, who needs one says so."""
+    configuration names, or else what closes its texts (``[SEP]``). Where there is none, who needs one says so.
+    """
     number = tokenizer.eos_token_id
     if number is not None and (rows is None or number < rows):
         return

@@ -117,7 +117,8 @@ class CheckpointBoundary:
 
     def _ask(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
         """Before each block: the lowest one that trains asks for the gradient that was taken away below it. Something
-        that is checkpointed reentrantly inside it may depend on it."""
+        that is checkpointed reentrantly inside it may depend on it.
+        """
         if not self._inputs.in_pass or self._inputs.in_own_checkpoint:
             return None
         cut, asked = self._inputs.cut, any_requires_grad((*args, *kwargs.values()))
@@ -190,7 +191,8 @@ def _embeddings(model: nn.Module) -> list[nn.Module]:
 
 def _with_asking(args: tuple, kwargs: dict[str, Any], shape: torch.Size) -> tuple[tuple, dict[str, Any]] | None:
     """The arguments with the hidden state requiring a gradient: the first floating-point tensor given by position, or the
-    first given by name that has ``shape``; ``None`` if there is neither."""
+    first given by name that has ``shape``; ``None`` if there is neither.
+    """
     for index, value in enumerate(args):
         if is_floating(value):
             return (*args[:index], asking_gradient(value), *args[index + 1 :]), kwargs

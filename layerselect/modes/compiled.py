@@ -23,7 +23,8 @@ _PATIENCE = 2  #: steps in a row in which no layer's hook runs
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether some module of ``model`` shows that it is compiled: ``torch.compile(module)``, ``module.compile()``, or a ``forward``
-    that was replaced by a compiled one."""
+    that was replaced by a compiled one.
+    """
     return any(map(_shows, model.modules()))
 
 

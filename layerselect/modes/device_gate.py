@@ -62,7 +62,8 @@ def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every group of ``optimizer`` runs a fused kernel that leaves all alone where ``found_inf`` is 1.
 
     ``SGD`` with momentum and dampening does not: its first step differs from the others, and the host would have to know
-    which one is the first."""
+    which one is the first.
+    """
     if type(optimizer) not in _FUSED:
         return False
     return all(
@@ -125,7 +126,7 @@ class _Room:
 
 
 class KeepingGate(Gate):
-    """For any other optimizer: keeps weights and state of gated layers on the device, and restores them after the step.
+    """The gate of any other optimizer: keeps weights and state of gated layers on the device, and restores them after the step.
 
     Costs the memory of a copy of all that the optimizer holds, and twice the traffic of the gated part. The optimizer sees the
     gradients of all layers, so it must treat each parameter on its own. There is one room for everything, whatever gradients are

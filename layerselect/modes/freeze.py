@@ -191,8 +191,9 @@ class LayerFreezer(Plan):
                     parameter.grad = None
 
     def switched(self) -> list[bool]:
-        """For each layer whether, since the last call, a pass found all its parameters switched off by somebody else, as they
-        are while ``peft`` has disabled an adapter or uses another one."""
+        """Says for each layer whether, since the last call, a pass found all its parameters switched off by somebody else, as they
+        are while ``peft`` has disabled an adapter or uses another one.
+        """
         dipped, self._dipped = self._dipped, [False] * len(self._layers)
         return dipped
 

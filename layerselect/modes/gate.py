@@ -92,7 +92,8 @@ class Gate:
 
     def withhold(self, layers: Iterable[int]) -> None:
         """Sets the gradients of these layers aside until the next step is over, so that nothing before it meets them. Zeros stand in
-        for them: whoever reads gradients meanwhile finds one wherever there was one."""
+        for them: whoever reads gradients meanwhile finds one wherever there was one.
+        """
         self._owned.look()
         for layer in layers:
             for parameter in self._owned.layers[layer]:
@@ -193,7 +194,8 @@ class Gate:
 
     def _start_fused_momentum(self) -> None:
         """Steps those parameters by themselves that ``SGD(fused=True)`` steps for the first time: its kernel knows a first
-        step of all parameters, not of some."""
+        step of all parameters, not of some.
+        """
         optimizer = self._optimizer
         if type(optimizer) is not torch.optim.SGD:
             return
@@ -229,7 +231,8 @@ def step_only(optimizer: torch.optim.Optimizer, wanted: set[int]) -> None:
 
 def step_parts(optimizer: torch.optim.Optimizer, parts: Iterable[tuple[int, list[nn.Parameter]]]) -> None:
     """A step of ``optimizer`` over these parameters of its groups alone, each group given by its place. Of the optimizers of torch
-    only: their ``step`` changes no group. Hooks and schedulers, which belong to the user's one call, hear nothing of it."""
+    only: their ``step`` changes no group. Hooks and schedulers, which belong to the user's one call, hear nothing of it.
+    """
     groups = optimizer.param_groups
     try:
         optimizer.param_groups = [{**groups[place], "params": parameters} for place, parameters in parts]

@@ -41,10 +41,12 @@ def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def is_floating(value: Any) -> bool:
+    """Whether the value is a tensor of floating-point numbers."""
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def any_requires_grad(values: Iterable[Any]) -> bool:
+    """Whether a tensor among the values, or inside them, requires a gradient."""
     return any(tensor.requires_grad for tensor in tensors_in(values))
 
 

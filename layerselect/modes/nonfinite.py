@@ -47,7 +47,8 @@ class GradientMarks:
 
     def moved(self) -> bool:
         """Whether anything was written to since :meth:`mark`; True before the first one. Gradients that were taken away do not
-        count: what is not there is not stepped."""
+        count: what is not there is not stepped.
+        """
         if self._native is not None:
             return self._native.moved()
         if self._marks is None:

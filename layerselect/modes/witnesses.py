@@ -69,7 +69,8 @@ class Witnesses:
 
     def moved(self, holder: int | None = None) -> int | None:
         """The first layer whose weights, all or those of one holder, are no longer what :meth:`note` saw. What was noted is
-        forgotten by it."""
+        forgotten by it.
+        """
         noted = self._noted if holder is None else self._noted & {holder}
         self._noted = self._noted - noted
         if not noted or not self._watches():

@@ -40,8 +40,8 @@ def sqnorms(tensors: Sequence[Tensor | None], names: Sequence[str]) -> Tensor:
     sums = [None if t is None else _sqnorm(t, name) for t, name in zip(tensors, names, strict=True)]
     result = torch.zeros(len(sums), dtype=torch.float64)
     for device in {s.device for s in sums if s is not None}:  # one copy for each device, not for each tensor
-        here = [i for i, s in enumerate(sums) if s is not None and s.device == device]
-        result[here] = torch.stack([sums[i] for i in here]).to("cpu", torch.float64)
+        here = {i: s for i, s in enumerate(sums) if s is not None and s.device == device}
+        result[list(here)] = torch.stack(list(here.values())).to("cpu", torch.float64)
     return result
 
 

@@ -121,7 +121,8 @@ def within_budget(
     if min(worth.values(), default=0.0) < 0.0:
         raise ValueError(f"a measured score is {min(worth.values())}; within a budget scores must not be negative")
     worth.update(dict.fromkeys(ranked[num_measured:], max(worth.values(), default=1.0)))
-    depths, trains = costs[: length + 1].tolist(), costs[length + 1 :].tolist()
+    depths: list[float] = costs[: length + 1].tolist()
+    trains: list[float] = costs[length + 1 :].tolist()
     chosen = [i for i, flag in enumerate(base.tolist()) if flag and i in worth]
 
     def cost_of(layers: Sequence[int]) -> float:

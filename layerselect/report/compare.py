@@ -83,7 +83,7 @@ def write_compare_report(path: Path, report: CompareReport) -> None:
 
 
 def render(report: CompareReport) -> str:
-    """The page as text."""
+    """The page of a comparison as text."""
     environment = page_environment()
     from .compare_figures import learning_curves, quality_against_time
 

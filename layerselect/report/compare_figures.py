@@ -96,7 +96,8 @@ def quality_against_time(
 
 def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     """Writes the points' names in a column on the right, in the order of their height, each joined to its point: methods are
-    so alike that names beside their points would cover one another."""
+    so alike that names beside their points would cover one another.
+    """
     bottom, top = axes.get_ylim()
     order = sorted(points, key=lambda name: points[name][1])
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(points)}
@@ -110,7 +111,8 @@ def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
 
 def spread_out(heights: Sequence[float], bottom: float, top: float) -> list[float]:
     """Moves ascending heights as little as need be, so that neighbours are 6 % of the whole range apart, or as far as n of them
-    can be, and all lie inside of it."""
+    can be, and all lie inside of it.
+    """
     if not heights:
         return []
     gap = (top - bottom) * min(0.06, 1 / len(heights))

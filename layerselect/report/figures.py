@@ -229,6 +229,7 @@ def _mappable(norm: Normalize) -> Any:
 
 
 def svg_text(figure: Figure) -> str:
+    """The figure as SVG markup that takes the width of the page it stands on."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

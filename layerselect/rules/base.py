@@ -53,7 +53,7 @@ class Rule(ABC):
     example: ClassVar[str] = ""
     #: Whether :meth:`select` reads the scores. Where it does not, the selection is made before the backward pass, on the
     #: host, and frozen layers need no probing.
-    uses_scores: ClassVar[bool] = True
+    uses_scores: bool = True
     #: Whether it draws a number of layers, whichever they are: where the lowest layers take no part, it is asked about the others
     #: alone, and numbers them from 0.
     draws: ClassVar[bool] = False
@@ -83,11 +83,13 @@ class Rule(ABC):
 
     def close(self) -> None:  # noqa: B027, likewise
         """Removes whatever :meth:`prepare` put into the model. Called when the selector is closed or another rule takes
-        this one's place; may be called twice, and ``prepare`` may follow."""
+        this one's place; may be called twice, and ``prepare`` may follow.
+        """
 
     def against_capture(self) -> str | None:
         """Why a CUDA graph must not repeat a step with this rule; ``None`` if it may. It may where the device decides by scores,
-        and where the choice never changes."""
+        and where the choice never changes.
+        """
         if self.uses_scores or type(self).state_dict is Rule.state_dict:
             return None
         return (
@@ -111,7 +113,7 @@ class Rule(ABC):
 
     @abstractmethod
     def select(self, scores: Tensor, status: Tensor) -> Selection:
-        """Decides.
+        """Decides which layers to train.
 
         Args:
             scores: float32 [L]; meaningful where ``status`` is ``MEASURED``.
@@ -170,11 +172,13 @@ def no_threshold(like: Tensor) -> Tensor:
 
 
 def check_fraction(rule: str, name: str, value: float) -> None:
+    """Raises LayerSelectError unless ``value`` is above 0 and at most 1."""
     if not 0.0 < value <= 1.0:
         raise LayerSelectError(f"rule {rule!r}: {name}={value!r} is not in (0, 1]")
 
 
 def check_count(rule: str, name: str, value: int) -> None:
+    """Raises LayerSelectError unless ``value`` is a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise LayerSelectError(f"rule {rule!r}: {name}={value!r} is not a whole number of at least 1")
 

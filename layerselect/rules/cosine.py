@@ -21,7 +21,7 @@ from ..status import EXCLUDED
 from ..utils.mirror import Mirror
 from ..utils.saved_schema import Mapped, Numbers
 from .base import MirrorState, Rule, Selection, check_saved, no_threshold
-from .wrapping import base_rule, choose_by
+from .wrapping import Wrapping, base_rule, choose_by
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _PATIENCE = 3  #: selections without anything measured, before it says so
 
 
 @dataclass(eq=False)
-class Cosine(Rule):
+class Cosine(Wrapping):
     """``base`` decides by 1 - s_l, where s_l is the cosine similarity of a layer's input and output hidden states, in the
     mean over all tokens of the forward passes since the last selection: a layer that changes little trains little.
 
@@ -53,18 +53,18 @@ class Cosine(Rule):
     uses_scores = False  # not those of the gradients
 
     def __post_init__(self) -> None:
-        self.base: Rule = base_rule(self.name, self.base)
+        self.base = base_rule(self.name, self.base)
         self._handles: list[Any] = []
         self._padding: PaddingMasks | None = None
         self._unseen = 0  #: selections before which nothing was measured
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
-        self.base.bind(layer_names, backend)
+        self.decider.bind(layer_names, backend)
 
     def prepare(self, view: ModelView) -> None:
         self.close()
-        self.base.prepare(view)
+        self.decider.prepare(view)
         count, device = len(view.modules), view.device
         self._unseen = 0
         # For each layer the sum of the similarities, and how many tokens are in it.
@@ -86,13 +86,13 @@ class Cosine(Rule):
         if self._padding is not None:
             self._padding.close()
             self._padding = None
-        self.base.close()
+        self.decider.close()
 
     def without_model(self) -> dict[str, Any]:
         return {"_handles": [], "_padding": None, "_mirror": None}
 
     def after_step(self, scores: Tensor, status: Tensor) -> None:
-        self.base.after_step(scores, status)
+        self.decider.after_step(scores, status)
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         sums = torch.stack(self._sums)
@@ -106,7 +106,7 @@ class Cosine(Rule):
         if values is None or all(math.isnan(value) for value in values):
             self._note_unseen()
             return Selection(status != EXCLUDED, no_threshold(status))
-        return choose_by(self.base, values, status)
+        return choose_by(self.decider, values, status)
 
     def _note_unseen(self) -> None:
         self._unseen += 1
@@ -123,17 +123,17 @@ class Cosine(Rule):
             "sums": torch.stack(self._sums).cpu(),
             "known": self._known.cpu().clone(),
             "mirror": self._mirror.state_dict(),
-            "base": self.base.state_dict(),
+            "base": self.decider.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         layers = len(self._sums)
         sums, known = Numbers("float", (layers, 2)), Numbers("float", (layers,))
         check_saved(self, state, {"sums": sums, "known": known, "mirror": MirrorState(self._mirror), "base": Mapped()})
-        self.base.load_state_dict(state["base"])
+        self.decider.load_state_dict(state["base"])
         self._mirror.load_state_dict(state["mirror"])
-        for sums, saved in zip(self._sums, state["sums"], strict=True):
-            sums.copy_(saved)
+        for own, saved in zip(self._sums, state["sums"], strict=True):
+            own.copy_(saved)
         self._known.copy_(state["known"])
 
 
@@ -152,7 +152,7 @@ class _Turning:
     def __init__(self, name: str, sums: Tensor, masks: MasksAround) -> None:
         self._name, self._sums, self._masks = name, sums, masks
 
-    def __call__(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if not (module.training or torch.is_grad_enabled()):
             return
         before = _hidden([*args, kwargs.get("hidden_states"), *kwargs.values()])

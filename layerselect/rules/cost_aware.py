@@ -21,12 +21,13 @@ from ..utils.saved_schema import Mapped
 from .base import Rule, Selection, check_fraction, check_saved
 from .registry import make_rule
 from .variance_split import VarianceSplit
+from .wrapping import Wrapping
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class CostAware(Rule):
+class CostAware(Wrapping):
     """Keeps of another rule's selection the layers that fit a budget, and of what fits the most score per cost.
 
     What a step costs is set by the lowest layer that trains (:mod:`layerselect.costs.counted`), so the question is how deep to go. With
@@ -66,9 +67,8 @@ class CostAware(Rule):
     example = "cost-aware:budget=0.7"
 
     def __post_init__(self) -> None:
-
         check_fraction(self.name, "budget", self.budget)
-        self.base: Rule = make_rule(self.base)
+        self.base = make_rule(self.base)
         if isinstance(self.base, CostAware):
             raise LayerSelectError("rule 'cost-aware': base is cost-aware itself: one budget is enough")
         if isinstance(self.costs, str):
@@ -103,13 +103,12 @@ class CostAware(Rule):
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
-        self.base.bind(layer_names, backend)
+        self.decider.bind(layer_names, backend)
 
     def prepare(self, view: ModelView) -> None:
         self._close_meter()
         length = len(view.layer_names)
-        given = isinstance(self.costs, LayerCosts)
-        costs = self.costs if given else count_costs(view)
+        costs = self.costs if isinstance(self.costs, LayerCosts) else count_costs(view)
         if costs.num_layers != length:
             raise LayerSelectError(
                 f"rule 'cost-aware': costs are given for {costs.num_layers} layers, the model has {length}"
@@ -117,14 +116,14 @@ class CostAware(Rule):
         self._measured = None
         if self.costs != "measured":
             self._check(costs)
-        self.base.prepare(view)
+        self.decider.prepare(view)
         self._use(costs)
         if self.costs == "measured":
             self._meter = CostMeter(view, costs, self._take_measured)
 
     def close(self) -> None:
         self._close_meter()
-        self.base.close()
+        self.decider.close()
 
     def against_capture(self) -> str | None:
         if self._meter is not None:
@@ -132,29 +131,29 @@ class CostAware(Rule):
                 "rule 'cost-aware' still measures what the layers cost, and a replay would go on with the counted costs for good, "
                 "so make steps that train all layers (warmup=8) before the graph, or use costs='counted'"
             )
-        return super().against_capture() or self.base.against_capture()
+        return super().against_capture() or self.decider.against_capture()
 
     def without_model(self) -> dict[str, Any]:
         return {"_meter": None}
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
-        chosen = self.base.select(scores, status)
+        chosen = self.decider.select(scores, status)
         mask, share, cost = self._backend.within_budget(scores, status, chosen.mask, self.cost_table, self.limit)
         return Selection(mask, chosen.threshold, kept_share=share, step_cost=cost)
 
     def kernel_options(self, num_layers: int, device: torch.device) -> dict[str, Any] | None:
-        """Those of ``base``, or its choice where that never changes, with the costs."""
-        base = self.base.kernel_options(num_layers, device)
-        if base is None and not self.base.uses_scores and not self.base.state_dict():
+        """What the kernels are told: the options of ``base``, or its choice where that never changes, with the costs."""
+        base = self.decider.kernel_options(num_layers, device)
+        if base is None and not self.decider.uses_scores and not self.decider.state_dict():
             status = torch.full((num_layers,), MEASURED, dtype=torch.uint8)
-            mask = self.base.select(torch.full((num_layers,), math.nan), status).mask
+            mask = self.decider.select(torch.full((num_layers,), math.nan), status).mask
             base = {"kind": "fixed", "fixed": to_device(mask, device)}
         if base is None:
             return None
         return {**base, "costs": to_device(self.cost_table, device), "budget": self.limit}
 
     def after_step(self, scores: Tensor, status: Tensor) -> None:
-        self.base.after_step(scores, status)
+        self.decider.after_step(scores, status)
 
     def config(self) -> dict[str, Any]:
         costs = self.costs.to_dict() if isinstance(self.costs, LayerCosts) else self.costs
@@ -163,7 +162,7 @@ class CostAware(Rule):
     def state_dict(self) -> dict[str, Any]:
         """The base's state, and the measured costs once they stand."""
         measured = {} if self._measured is None else {"measured": self._measured.to_dict()}
-        return {"base": self.base.state_dict(), **measured}
+        return {"base": self.decider.state_dict(), **measured}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         check_saved(self, state, {"base": Mapped(), **({"measured": Mapped()} if "measured" in state else {})})
@@ -173,7 +172,7 @@ class CostAware(Rule):
                 f"the saved state of rule 'cost-aware' is damaged: it has costs of {costs.num_layers} layers, not of "
                 f"{self._num_layers}; resume from an older checkpoint"
             )
-        self.base.load_state_dict(state["base"])
+        self.decider.load_state_dict(state["base"])
         if costs is not None:
             self._take_measured(costs)
 

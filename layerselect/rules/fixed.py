@@ -55,7 +55,7 @@ class Fixed(Rule):
         return {"kind": "fixed", "fixed": to_device(self._mask, device)}
 
     def config(self) -> dict[str, Any]:
-        """As of any rule; without ``probe`` where it is off, as in runs that were saved before there was one."""
+        """The configuration, as JSON values; without ``probe`` where it is off, as in runs that were saved before there was one."""
         values = super().config()
         if not self.probe:
             del values["probe"]

@@ -13,11 +13,11 @@ from ..status import EXCLUDED, MEASURED
 from ..utils.mirror import Mirror
 from ..utils.saved_schema import Mapped, Maybe, Numbers
 from .base import MirrorState, Rule, Selection, check_count, check_saved, drawn, layer_list, no_threshold
-from .wrapping import base_rule, choose_by
+from .wrapping import Wrapping, base_rule, choose_by
 
 
 @dataclass(eq=False)
-class ProbeOnce(Rule):
+class ProbeOnce(Wrapping):
     """All layers train and are scored for ``steps`` steps; ``base`` then chooses by their mean scores, for good.
 
     Source: Saket, Aletheia, arXiv 2604.15351: gradient norms summed over five batches, the upper half of the layers
@@ -42,11 +42,11 @@ class ProbeOnce(Rule):
 
     def __post_init__(self) -> None:
         check_count(self.name, "steps", self.steps)
-        self.base: Rule = base_rule(self.name, self.base)
+        self.base = base_rule(self.name, self.base)
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
-        self.base.bind(layer_names, backend)
+        self.decider.bind(layer_names, backend)
         self._chosen: list[int] | None = None
         self._seen = torch.zeros((), dtype=torch.int64)  # on the device, since it knows which steps are skipped
         self._sums = torch.zeros(len(layer_names), dtype=torch.float64)
@@ -58,13 +58,13 @@ class ProbeOnce(Rule):
         return Mirror(self._num_layers + 1, lag, device, torch.float64)
 
     def prepare(self, view: ModelView) -> None:
-        self.base.prepare(view)
+        self.decider.prepare(view)
         self._sums, self._counts = self._sums.to(view.device), self._counts.to(view.device)
         self._seen = self._seen.to(view.device)
         self._mirror = self._new_mirror(0 if view.device.type == "cpu" else 1, view.device)
 
     def close(self) -> None:
-        self.base.close()
+        self.decider.close()
 
     def without_model(self) -> dict[str, Any]:
         return {"_mirror": None}
@@ -72,7 +72,7 @@ class ProbeOnce(Rule):
     def after_step(self, scores: Tensor, status: Tensor) -> None:
         if self._chosen is not None:
             return
-        self.base.after_step(scores, status)
+        self.decider.after_step(scores, status)
         fresh = (status == MEASURED) & (self._seen < self.steps)
         self._sums += scores.double().where(fresh, 0.0)
         self._counts += fresh
@@ -85,7 +85,7 @@ class ProbeOnce(Rule):
             if seen < self.steps:
                 return Selection(status != EXCLUDED, no_threshold(status))
             everywhere = torch.full((len(means),), MEASURED, dtype=torch.uint8)
-            self._chosen = [i for i, chosen in enumerate(choose_by(self.base, means, everywhere).mask) if chosen]
+            self._chosen = [i for i, chosen in enumerate(choose_by(self.decider, means, everywhere).mask) if chosen]
         return drawn(self._chosen, status)
 
     def state_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class ProbeOnce(Rule):
             "sums": self._sums.cpu().clone(),
             "counts": self._counts.cpu().clone(),
             "mirror": self._mirror.state_dict(),
-            "base": self.base.state_dict(),
+            "base": self.decider.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ class ProbeOnce(Rule):
             "base": Mapped(),
         }
         check_saved(self, state, kinds)
-        self.base.load_state_dict(state["base"])
+        self.decider.load_state_dict(state["base"])
         self._mirror.load_state_dict(state["mirror"])
         self._seen.copy_(state["seen"])
         self._chosen = None if state["chosen"] is None else list(state["chosen"])

@@ -142,10 +142,10 @@ def _outermost_adapters(module: nn.Module) -> list[nn.Module]:
     return [adapted for child in module.children() for adapted in _outermost_adapters(child)]
 
 
-def _scale_adapter(scale: float, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+def _scale_adapter(scale: float, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     """The forward hook of an adapted module: its output without the adapter, and ``scale`` times what the adapter adds."""
     # Not through enable_adapters(), which would change what requires a gradient.
-    inside = [m for m in module.modules() if hasattr(m, "_disable_adapters")]
+    inside: list[Any] = [m for m in module.modules() if hasattr(m, "_disable_adapters")]
     flags = [m._disable_adapters for m in inside]
     if any(getattr(m, "merged", False) for m in inside):
         raise LayerSelectError(

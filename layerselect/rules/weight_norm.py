@@ -16,11 +16,11 @@ from ..status import EXCLUDED
 from ..utils.mirror import Mirror
 from ..utils.saved_schema import Mapped
 from .base import MirrorState, Rule, Selection, check_saved, no_threshold
-from .wrapping import base_rule, choose_by
+from .wrapping import Wrapping, base_rule, choose_by
 
 
 @dataclass(eq=False)
-class WeightNorm(Rule):
+class WeightNorm(Wrapping):
     """``base`` decides by the norm of each layer's weights: sqrt of the sum of squares of all its parameters, the frozen
     ones too.
 
@@ -42,7 +42,7 @@ class WeightNorm(Rule):
     uses_scores = False  # not those of the gradients
 
     def __post_init__(self) -> None:
-        self.base: Rule = base_rule(self.name, self.base)
+        self.base = base_rule(self.name, self.base)
         try:
             self._pattern = re.compile(self.match or "")
         except re.error as error:
@@ -52,10 +52,10 @@ class WeightNorm(Rule):
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
-        self.base.bind(layer_names, backend)
+        self.decider.bind(layer_names, backend)
 
     def prepare(self, view: ModelView) -> None:
-        self.base.prepare(view)
+        self.decider.prepare(view)
         own = {id(p) for layer in view.parameters for _, p in layer}
         frozen: list[tuple[int, Tensor]] = []
         moving: list[tuple[int, Tensor]] = []
@@ -77,13 +77,13 @@ class WeightNorm(Rule):
 
     def close(self) -> None:
         self._squares = None
-        self.base.close()
+        self.decider.close()
 
     def without_model(self) -> dict[str, Any]:
         return {"_squares": None, "_mirror": None}
 
     def after_step(self, scores: Tensor, status: Tensor) -> None:
-        self.base.after_step(scores, status)
+        self.decider.after_step(scores, status)
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         assert self._squares is not None
@@ -91,14 +91,14 @@ class WeightNorm(Rule):
         norms = self._mirror.read()
         if norms is None:
             return Selection(status != EXCLUDED, no_threshold(status))
-        return choose_by(self.base, norms, status)
+        return choose_by(self.decider, norms, status)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mirror": self._mirror.state_dict(), "base": self.base.state_dict()}
+        return {"mirror": self._mirror.state_dict(), "base": self.decider.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         check_saved(self, state, {"mirror": MirrorState(self._mirror), "base": Mapped()})
-        self.base.load_state_dict(state["base"])
+        self.decider.load_state_dict(state["base"])
         self._mirror.load_state_dict(state["mirror"])
 
 

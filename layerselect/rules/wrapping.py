@@ -13,6 +13,21 @@ from .base import Rule, Selection
 from .registry import make_rule
 
 
+class Wrapping(Rule):
+    """A rule that lets another rule, its ``base``, decide.
+
+    The field ``base`` is declared by each class, with a default of its own; ``__post_init__`` makes a rule of it.
+    """
+
+    base: str | Rule
+
+    @property
+    def decider(self) -> Rule:
+        """``base``, which is a rule and no longer its name once this one is built."""
+        assert isinstance(self.base, Rule)
+        return self.base
+
+
 def base_rule(owner: str, base: str | Rule) -> Rule:
     """The rule that decides for rule ``owner`` from numbers that are not its own scores.
 

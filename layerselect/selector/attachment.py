@@ -94,7 +94,8 @@ class Attachment:
 
     def clipping(self) -> list[Gate]:
         """To be asked before the selector writes to the gradients that it has measured, which spreads nothing; the answer is for
-        :meth:`clipped`."""
+        :meth:`clipped`.
+        """
         return [gate for gate in self._gates if self._nonfinite.matters and not gate.moved()]
 
     def clipped(self, as_measured: list[Gate]) -> None:
@@ -127,5 +128,6 @@ def outer_parameters(
 
 def needs_gates(mode: str, core: Core) -> bool:
     """Whether a selection has no effect without an optimizer to gate. In mode ``freeze`` too where the device decides: the host
-    learns too late which of the computed gradients are not to be used."""
+    learns too late which of the computed gradients are not to be used.
+    """
     return mode == "gate" or (mode == "freeze" and core.decides_on_device)

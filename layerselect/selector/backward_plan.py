@@ -55,7 +55,7 @@ class BackwardPlan:
         self._may_skip = False
 
     def preselected(self, rule: Rule, step: int) -> Tensor | None:
-        """bool [L] on the host: the selection that stands in ``step``, where the rule makes it without looking at scores.
+        """``bool`` [L] on the host: the selection that stands in ``step``, where the rule makes it without looking at scores.
 
         There is one draw for each step that is due to select, however often that step is tried. None before the first one,
         and after a change of rules until the next one.
@@ -68,8 +68,7 @@ class BackwardPlan:
             out = self.freezer.floor if rule.draws else 0
             count = self._num_layers - out
             scores, status = torch.full((count,), float("nan")), torch.full((count,), MEASURED, dtype=torch.uint8)
-            mask = getattr(rule.select(scores, status), "mask", None)
-            check_mask(rule, mask, count)
+            mask = check_mask(rule, getattr(rule.select(scores, status), "mask", None), count)
             mask = mask if not out else torch.cat([torch.zeros(out, dtype=torch.bool), mask])
             # The same tensor as long as it is the same choice: a device is not told again.
             if self._preselected is None or not mask.equal(self._preselected):

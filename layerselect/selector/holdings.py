@@ -59,6 +59,7 @@ def register(holder: Holder) -> None:
 
 
 def unregister(holder: Holder) -> None:
+    """Takes a closed selector off the list of the open ones."""
     _open.discard(holder)
 
 

@@ -13,7 +13,7 @@ from ..layers.find import LayeredParameters
 
 
 class ParameterPlaces:
-    """For each parameter of some layers one place in the model where it stands.
+    """One place in the model for each parameter of some layers, where it stands.
 
     Args:
         model: the model.
@@ -24,12 +24,12 @@ class ParameterPlaces:
         self._model = model
         self._found = found
         wanted = {id(p) for layer in (*found.layers, found.outer) for _, p in layer}
-        places = {}
+        places: dict[int, tuple[dict[str, nn.Parameter | None], str, nn.Parameter]] = {}
         for module in model.modules():
             for name, parameter in module._parameters.items():
-                if id(parameter) in wanted:
+                if parameter is not None and id(parameter) in wanted:
                     places[id(parameter)] = (module._parameters, name, parameter)
-        self._places: list[tuple[dict, str, nn.Parameter]] = list(places.values())
+        self._places = list(places.values())
         self._owners, self._names, self._parameters = (
             map(list, zip(*self._places, strict=True)) if places else ([], [], [])
         )
@@ -45,9 +45,14 @@ class ParameterPlaces:
         if all(owner.get(name) is p or is_gathered(owner.get(name), p) for owner, name, p in self._places):
             return None
         put_shards_back(self._model)
-        now = {id(old): owner.get(name) for owner, name, old in self._places}
-        if any(new is None for new in now.values()):
-            raise LayerSelectError("parameters were removed from the model: build a new selector for the changed model")
+        now: dict[int, nn.Parameter] = {}
+        for owner, name, old in self._places:
+            new = owner.get(name)
+            if new is None:
+                raise LayerSelectError(
+                    "parameters were removed from the model: build a new selector for the changed model"
+                )
+            now[id(old)] = new
         return LayeredParameters(
             names=self._found.names,
             modules=self._found.modules,

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from ..core.history import History
 from ..core.step import Core
 from ..errors import LayerSelectError
 from ..modes.freeze import LayerFreezer
@@ -33,7 +32,6 @@ class Saved:
     score: str
     lag: int
     layer_names: list[str]
-    history: History
     _core: Core
     _rule: Rule
     _plan: BackwardPlan
@@ -61,7 +59,7 @@ class Saved:
             "core": {name: self._core.state[name].cpu().clone() for name in _SAVED},
             **self._plan.state_dict(),
             **self._cache.state_dict(),
-            "history": self.history.state_dict(),
+            "history": self._core.history.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -86,7 +84,7 @@ class Saved:
             # States of before these were counted have none (_NEWER).
             self._core.state[name].copy_(state["core"].get(name, torch.zeros(())))
         self._plan.load_state_dict(state)
-        self.history.load_state_dict(state["history"])
+        self._core.history.load_state_dict(state["history"])
         if self.mode == "freeze":
             self._cache.activate(self._freezer)
             self._freezer.apply(state["active"])
@@ -99,7 +97,7 @@ class Saved:
         check(Fields({"core": Fields(needed, optional=kinds)}), state)
         self._cache.check_state(state)
         self._plan.check_state(state)
-        self.history.check_state(state["history"], "history", before=state["step"])
+        self._core.history.check_state(state["history"], "history", before=state["step"])
 
     def _load_rule(self, saved: dict[str, Any]) -> None:
         """A rule of one's own may do anything with what it cannot take; it is put back then."""

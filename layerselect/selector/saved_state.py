@@ -33,7 +33,8 @@ _OF_SCHEDULE = ("interval", "warmup", "probe_every")
 def settings_of(selector: Any) -> dict[str, Any]:
     """What a selector was built with, as JSON values, as far as a resumed run may differ in it."""
     found = {name: getattr(selector, name) for name in _OF_SELECTOR if hasattr(selector, name)}
-    return _plain({**found, **{name: getattr(selector.schedule, name) for name in _OF_SCHEDULE}})
+    found.update({name: getattr(selector.schedule, name) for name in _OF_SCHEDULE})
+    return {name: _plain(value) for name, value in found.items()}
 
 
 def say_what_changed(state: dict[str, Any], *, settings: dict[str, Any], rule: dict[str, Any]) -> None:

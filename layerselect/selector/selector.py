@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from .. import _backend
 from ..core.history import DEFAULT_ROWS, History, check_history
-from ..core.scaling import GradScaler, Scaling, read_scaling
+from ..core.scaling import Scaling, read_scaling
 from ..core.schedule import Schedule
 from ..core.scores import SCORE_FORMS
 from ..core.step import CoreSettings, Outcome, make_core
@@ -294,7 +295,7 @@ class FastSelector(Readings, Saved, Upkeep):
         return self.held_parameters()
 
     def held_parameters(self) -> list[nn.Parameter]:
-        """The same as they were when the selector last looked."""
+        """Every parameter that may train in any step, as the selector last found them."""
         return [p for _, p in self._all_parameters()]
 
     def selected(self) -> list[int]:
@@ -430,7 +431,7 @@ class FastSelector(Readings, Saved, Upkeep):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[type, tuple]:
+    def __reduce__(self) -> tuple[type[CopiedSelector], tuple[()]]:
         """A copy belongs to no model, as the copy of a model is free of its selector."""
         return CopiedSelector, ()
 

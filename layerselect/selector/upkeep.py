@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from ..core.step import Core
 from ..errors import LayerSelectError
 from ..layers.find import LayeredParameters
 from ..layers.registrations import Registrations
+from ..layers.view import ModelView
 from ..modes.checkpointing import CheckpointBoundary
 from ..modes.compiled import CompileWatch, compiled_autograd_on
 from ..modes.freeze import LayerFreezer
@@ -19,6 +22,7 @@ from ..modes.gate import parameters_of
 from ..modes.optimizer_watch import SeenGradients
 from ..modes.optimizers import check_parameters
 from ..modes.resolve import resolve_capture
+from ..rules import Rule
 from .attachment import Attachment
 from .holdings import Holdings
 from .parameter_places import ParameterPlaces
@@ -31,7 +35,7 @@ _LOOK_EVERY = (
 )
 
 
-class Upkeep:
+class Upkeep(ABC):
     """Part of :class:`~layerselect.FastSelector`: parameters that were replaced, frozen, unfrozen or added, optimizers, compilers."""
 
     mode: str
@@ -44,6 +48,7 @@ class Upkeep:
     _found: LayeredParameters
     _places: ParameterPlaces
     _core: Core
+    _rule: Rule
     _flags: UserFlags
     _registrations: Registrations
     _freezer: LayerFreezer
@@ -59,6 +64,20 @@ class Upkeep:
     _frozen_layers: list[bool]
     _step: int
 
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue bit for bit."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken."""
+
+    @abstractmethod
+    def _view(self) -> ModelView: ...
+
+    @abstractmethod
+    def _build_core(self) -> None: ...
+
     def _all_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [pair for layer in self._found.layers for pair in layer] + self._found.outer
 
@@ -69,9 +88,17 @@ class Upkeep:
     def _tie(self, optimizers: list[torch.optim.Optimizer]) -> None:
         self._detach()
         layers = parameters_by_layer(self._found)
-        where = {"names": self.layer_names, "modules": self._found.modules, "seen": self._seen}
-        how = {"mode": self.mode, "on_freeze": self.on_freeze, "core": self._core, "freezer": self._freezer}
-        self._attachment = Attachment(optimizers, layers, **where, **how)
+        self._attachment = Attachment(
+            optimizers,
+            layers,
+            names=self.layer_names,
+            modules=self._found.modules,
+            seen=self._seen,
+            mode=self.mode,
+            on_freeze=self.on_freeze,
+            core=self._core,
+            freezer=self._freezer,
+        )
         self._holdings.hold("optimizers", self._attachment.close)
 
     def _follow_replaced_parameters(self) -> None:
@@ -177,6 +204,7 @@ class Upkeep:
 
 
 def parameters_by_layer(found: LayeredParameters) -> list[list[nn.Parameter]]:
+    """The parameters of each layer, without their names."""
     return [[p for _, p in layer] for layer in found.layers]
 
 

@@ -37,6 +37,7 @@ class UserFlags:
     def __init__(self, model: nn.Module, found: LayeredParameters, spec: LayerSpec) -> None:
         self._model, self._found, self._spec = model, found, spec
         self._frozen: set[int] = set()
+        self._expected: list[bool]
         self._told = False
         self._take_stock()
 

@@ -118,7 +118,7 @@ class Below:
         return any(self._hooks)
 
     def setting(self) -> Setting | None:
-        """As it is set now; ``None`` if an attribute has gone."""
+        """The setting of the model as it is now; ``None`` if an attribute has gone."""
         try:
             return self._setting()
         except KeyError:
@@ -146,7 +146,7 @@ class Below:
         return [tuple(own.get("merged_adapters", ())) for own in self._merged]
 
     def name_of(self, module: nn.Module) -> str:
-        """As the model calls it."""
+        """The name by which the model calls it."""
         return next((name for name, other in self.model.named_modules() if other is module), type(module).__name__)
 
     def difference(self, before: Setting, now: Setting) -> str:

@@ -139,7 +139,8 @@ class StateCache:
 
     def keys(self, batch: Mapping[str, Any]) -> BatchKeys:
         """The keys of a batch that is on the host. A batch that carries them to the model's call, as ``batch["cache_keys"]``, spares
-        a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts them in."""
+        a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts them in.
+        """
         return keys_of(batch, len(self._stacks), **self._of_keys)
 
     def ahead(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -230,7 +231,8 @@ class StateCache:
         self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], trains: bool
     ) -> list[Tensor] | None:
         """The hidden states of a batch at the cut, on their devices, for each stack with layers below it; ``None`` if the pass has to
-        compute them."""
+        compute them.
+        """
         kept = self._places.find(inputs, lambda: self._model(*args, **kwargs), batch, trains=trains)
         if kept is None:
             return None

@@ -84,6 +84,7 @@ def speaking_adapters(module: nn.Module) -> list[str]:
 
 
 def own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that a module itself holds, each with its name: parameters, buffers and plain attributes."""
     # By name: what is taken out in a pass and put back (experts that peft parametrises) is the last one then.
     for own in (module._parameters, module._buffers):
         for name in sorted(own):

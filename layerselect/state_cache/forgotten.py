@@ -15,7 +15,8 @@ class Forgotten:
     """Stands where a model's output would hold the keys and values of all layers. Whoever uses it is told what to do."""
 
     def refuse(self) -> NoReturn:
-        """
+        """Says what to do instead of using this.
+
         Raises:
             LayerSelectError: always.
         """

@@ -50,7 +50,8 @@ class ShardInfo:
 
 def list_shards(folder: str | Path) -> list[ShardInfo]:
     """The shards in ``folder``, in order of their fingerprints. A folder that is not there holds none, and what is not a
-    shard of ours is left out: links, other names, folders with other things in them and no label."""
+    shard of ours is left out: links, other names, folders with other things in them and no label.
+    """
     return [
         _look(Path(found.path))
         for found in scan(user_path(folder, "the folder of the store"))

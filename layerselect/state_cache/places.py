@@ -290,7 +290,8 @@ class Places:
 
 
 def check_shapes(states: Sequence[Tensor], examples: int, masks: Sequence[Tensor | None]) -> None:
-    """
+    """Checks that hidden states have one row for each example and one column for each token.
+
     Raises:
         LayerSelectError: hidden states are not [examples, tokens, ...]: the model has them in another order, or puts tokens of its own
             to them or takes some away.

@@ -183,7 +183,7 @@ class _Held:
         self.size = sum(part.nbytes for part in parts)
 
     def is_untouched(self) -> bool:
-        """torch counts how often a tensor's memory was written to, whatever view of it was used."""
+        """Whether nobody wrote to the memory of the tensors: torch counts that, whatever view of it was used."""
         return tuple(part._version for part in self._parts) == self._versions
 
     def hand_out(self) -> tuple[Tensor, ...]:

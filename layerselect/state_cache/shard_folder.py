@@ -150,7 +150,8 @@ def read_label(shard: Path) -> dict[str, Any] | None:
 
 def files_of(shard: Path) -> Iterator[os.DirEntry[str]]:
     """The regular files of a shard that are ours: label, entries and what is being written. Links are not followed, and a
-    folder that is not there has none."""
+    folder that is not there has none.
+    """
     for found in scan(shard):
         if found.is_dir(follow_symlinks=False) and GROUP_NAME.fullmatch(found.name):
             for inner in scan(found.path):

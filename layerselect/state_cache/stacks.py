@@ -33,7 +33,8 @@ class CutStack:
 def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[CutStack]:
     """Divides every stack: what stands before layer ``cut``, in its stack or in an earlier one, is below; blocks without trainable
     parameters, which are no layers of a selector, included. What reads images or sound beside the text, and has no layer, is
-    no part of it: it need not run."""
+    no part of it: it need not run.
+    """
     lowest = layers[cut]
     stacks = [
         [block for _, block in stack.blocks]
@@ -62,7 +63,8 @@ def _reads_else(model: nn.Module, name: str, lowest: nn.Module) -> bool:
 
 
 def check_model(model: nn.Module) -> None:
-    """
+    """Checks that layers of the model can be skipped.
+
     Raises:
         LayerSelectError: the model's engine does not stand layers that are skipped.
     """
@@ -75,7 +77,8 @@ def check_model(model: nn.Module) -> None:
 
 
 def refuse_compiled(module: nn.Module, *, compiling: bool = False) -> None:
-    """
+    """Checks that the module is not compiled.
+
     Raises:
         LayerSelectError: the module is compiled, or it is being compiled.
     """

@@ -101,7 +101,7 @@ class StateStore:
 
     @property
     def shards(self) -> list[CacheShard]:
-        """Those that were asked for and are not closed."""
+        """The shards that were asked for and are not closed."""
         with self._lock:
             return [shard for shard in self._shards.values() if not shard.closed]
 

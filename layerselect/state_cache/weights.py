@@ -69,7 +69,8 @@ class WatchedWeights:
         return asking[0] if asking else None
 
     def refuse(self, tensor: Tensor) -> None:
-        """
+        """Says that a tensor below the cut trains.
+
         Raises:
             LayerSelectError: always; it names a tensor that trains.
         """

@@ -160,7 +160,7 @@ def own_frequency(history: Mapping[str, np.ndarray], rule: str | Rule = "varianc
 
 
 def alignment_ratio(chosen: Sequence[int], own: Sequence[int]) -> float:
-    """r = |S_pre and S_gen| / |S_gen| (arXiv 2602.00477): the share of the layers that matter to the generator which it
+    """The ratio r = |S_pre and S_gen| / |S_gen| (arXiv 2602.00477): the share of the layers that matter to the generator which it
     was given.
 
     Args:
@@ -194,7 +194,7 @@ def _decider(rule: str | Rule, num_layers: int, seed: int) -> Rule:
 
 
 def _choice(rule: Rule, scores: np.ndarray) -> np.ndarray:
-    """bool [L]: what the rule selects by these numbers, [L]."""
+    """``bool`` [L]: what the rule selects by these numbers, [L]."""
     status = torch.full((len(scores),), MEASURED, dtype=torch.uint8)
     return rule.select(torch.from_numpy(scores.astype(np.float32)), status).mask.numpy()
 

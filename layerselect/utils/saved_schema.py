@@ -37,7 +37,7 @@ class Mismatch(Exception):
 
 
 class Kind:
-    """A description."""
+    """A description of what a saved value must be."""
 
     def check(self, value: Any, where: str) -> None:
         """Raises :class:`Mismatch` where the value is another one."""
@@ -145,7 +145,7 @@ class Maybe(Kind):
 
 @dataclass(frozen=True)
 class Items(Kind):
-    """A list.
+    """A list whose items are of one kind.
 
     Args:
         kind: of every item.

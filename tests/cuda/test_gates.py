@@ -249,7 +249,7 @@ def test_missing_gradients_are_not_waited_for(native, name: str, begin_all: bool
     made = []
 
     class Module:
-        def Keeper(*args) -> object:
+        def Keeper(*args) -> object:  # noqa: N802, a class in the compiled core
             made.append(1)
             return native.Keeper(*args[1:])
 

@@ -76,7 +76,8 @@ class CardJob:
 @dataclass(frozen=True)
 class _Sample:
     """What is measured on: the model, batches, how a batch's loss is computed and which outputs it asks for; and the batches
-    that fresh modules are trained on before."""
+    that fresh modules are trained on before.
+    """
 
     loaded: LoadedModel
     batches: list[Any]

@@ -26,6 +26,7 @@ def _pass_on(kind: str, record: dict[str, Any]) -> None:
 
 
 def main() -> int:
+    """Runs the job that is described on the standard input and returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     quiet_transformers()
     try:

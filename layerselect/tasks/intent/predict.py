@@ -103,7 +103,9 @@ _META = Fields(
 
 
 class Predictor:
-    """A trained model, ready to label revisions::
+    """A trained model, ready to label revisions.
+
+    ::
 
     predictor = Predictor.load("runs/first")
     for prediction in predictor.predict([{"id": "1", "before": "He go.", "after": "He goes."}]):

@@ -124,7 +124,8 @@ def _finished(folder: RunFolder) -> RunResult:
 
 def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, Verbalizer | None, Encoder]:
     """The base model, what it is to write if it writes, and how it reads; whatever is random afterwards starts from the run's
-    seed."""
+    seed.
+    """
     set_seed(config.seed)
     loaded = _model(config, corpus)
     words = _words(corpus, loaded)

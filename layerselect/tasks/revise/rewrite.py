@@ -33,7 +33,9 @@ class _Piece:
 
 
 class Rewriter:
-    """A trained generator, ready to revise texts::
+    """A trained generator, ready to revise texts.
+
+    ::
 
     rewriter = Rewriter.load("runs/revise")
     rewriter.rewrite(["He go home."], intentions=["fluency"])

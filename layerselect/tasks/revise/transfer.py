@@ -111,7 +111,8 @@ def hand_over(
 
 def generator_rule(config: ReviseConfig, transfer: Transfer | None) -> Rule:
     """How the generator's layers are selected: the shared ones in every step, with a look at all of them now and then; or, in
-    every step anew, by the run's rule."""
+    every step anew, by the run's rule.
+    """
     if transfer is not None and config.transfer == "shared":
         return Fixed(list(transfer.layers), probe=True)
     return make_rule(config.rule, seed=config.seed)
@@ -119,7 +120,8 @@ def generator_rule(config: ReviseConfig, transfer: Transfer | None) -> Rule:
 
 def measure_alignment(transfer: Transfer, selector: FastSelector, config: ReviseConfig) -> None:
     """Fills in what the generator's own gradients say of the choice; warns where they say another one. Layers below a cut have
-    no say: they take no gradients."""
+    no say: they take no gradients.
+    """
     cut, rows = selector.cut or 0, selector.history.arrays()
     frequency, steps = own_frequency({name: rows[name][:, cut:] for name in ("scores", "trained")})
     transfer.own_frequency, transfer.own_steps = [0] * cut + frequency.tolist(), steps

@@ -26,6 +26,7 @@ def kept_step(trainer: MeasuredTrainer) -> int:
 
 
 def steps_per_epoch(trainer: MeasuredTrainer) -> int:
+    """How many steps of the optimizer one epoch takes."""
     return max(1, -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps))
 
 

@@ -177,7 +177,8 @@ class RunFolder:
 
     def finish(self) -> Path:
         """Moves the complete run to its place and returns that. The checkpoints go last: until the run stands in its place,
-        a killed process continues from them."""
+        a killed process continues from them.
+        """
         move_into_place(self.path, self._target)
         discard(self._target / CHECKPOINTS)
         self._claim.release()
@@ -242,7 +243,8 @@ def importance(selector: Any) -> dict[str, Any]:
 
 def trained_frequency(selector: Any, rows: Mapping[str, np.ndarray]) -> list[int]:
     """[L] In how many selections each layer was chosen and took gradients: the selector's own count, if it keeps one; by the rows
-    of its history otherwise."""
+    of its history otherwise.
+    """
     counted = getattr(selector, "trained_frequency", None)
     if counted is not None:
         return counted.cpu().tolist()

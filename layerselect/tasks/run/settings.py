@@ -186,7 +186,8 @@ class TrainingSettings:
         )
 
     def check_cut(self, layers: int) -> None:
-        """
+        """Checks that a model with so many layers has the cut that was asked for.
+
         Raises:
             LayerSelectError: a model with so many layers has no such cut.
         """

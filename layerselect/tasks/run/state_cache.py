@@ -197,7 +197,8 @@ def _no_room(needed: int, folder: Path) -> str | None:
 
 
 def check_above(selector: FastSelector) -> None:
-    """
+    """Checks that something above the cut can train.
+
     Raises:
         LayerSelectError: all layers that the rule will ever select are below the cut, and nothing outside the layers trains.
     """
@@ -238,7 +239,8 @@ def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[i
 
 
 def _check_kept(state_cache: StateCache, call: Callable[[int], object]) -> None:
-    """
+    """Checks that the model can read its cached hidden states when it is called again.
+
     Args:
         call: was made with 0 already.
 

@@ -92,7 +92,8 @@ class CompletionSplit(Dataset):
 
 class CompletionCollator:
     """Pads a batch of a :class:`CompletionSplit`: ``input_ids`` and ``attention_mask`` int64 ``[B, P]`` of the prompts, padded
-    on the left, ``answer_ids`` and ``answer_mask`` int64 ``[B, T]`` of the completions, padded on the right."""
+    on the left, ``answer_ids`` and ``answer_mask`` int64 ``[B, T]`` of the completions, padded on the right.
+    """
 
     def __init__(self, pad_token_id: int) -> None:
         self._pad = pad_token_id

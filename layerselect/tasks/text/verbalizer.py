@@ -80,7 +80,7 @@ class Verbalizer:
         return self._known[answer]
 
     def membership(self) -> Tensor:
-        """bool ``[K, C]``: which labels each answer holds."""
+        """``bool [K, C]``: which labels each answer holds."""
         found = torch.zeros(len(self.answers), len(self._labels), dtype=torch.bool)
         for number, answer in enumerate(self.answers):
             found[number, list(answer)] = True
