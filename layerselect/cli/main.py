@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from ..errors import LayerSelectError
 from . import card, compare, data, demo, doctor, intent, predict, revise, rewrite, state_cache
+from .interrupts import EXIT_INTERRUPTED, Ended, stops
 from .old_names import with_new_names
 from .streams import leave_pipe, prepare_streams, say
 from .wording import in_options, one_line
@@ -26,11 +24,6 @@ logger = logging.getLogger(__name__)
 COMMANDS = (demo, intent, predict, revise, rewrite, compare, card, state_cache, data, doctor)
 
 EXIT_INPUT = 2  # something in the input, the options or the machine that the user can change
-# 128 and the number of the signal, as shells expect.
-EXIT_INTERRUPTED = 130
-
-#: What asks a process to end. A terminal that is closed sends the second.
-_ENDS = ("SIGTERM", "SIGHUP")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What libraries say of a full disk without its number.
@@ -45,14 +38,6 @@ _OPTIONAL_PACKAGES = {
     "scipy": "data", "pandas": "data", "openpyxl": "data", "safetensors": "data", "tokenizers": "data",
     "jinja2": "report", "markupsafe": "report", "matplotlib": "report", "gguf": "gguf", "rouge_score": "revise",
 }  # fmt: skip
-
-
-class _Ended(KeyboardInterrupt):
-    """A signal that asks the process to end: what is open is closed as after an interruption by hand."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.status = 128 + number
 
 
 class _Parser(argparse.ArgumentParser):
@@ -125,8 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prepare_streams()
     args = argparse.Namespace()
+    asked = None
     try:
-        with _ended_by_signals():
+        with stops() as asked:
             parser = build_parser()
             args = parser.parse_args(with_new_names(sys.argv[1:] if argv is None else argv))
             _set_up_messages(getattr(args, "verbose", 0))
@@ -142,15 +128,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return leave_pipe()
         raise
     except KeyboardInterrupt as error:
-        hint = getattr(args, "interrupted_hint", "")
-        what = "interrupted" if not isinstance(error, _Ended) else "ended by a signal"
-        say(f"\nlayerselect: {what}{hint}")
-        return error.status if isinstance(error, _Ended) else EXIT_INTERRUPTED
+        return _stopped(error, args)
     except Exception as error:
+        if asked is not None and asked.request is not None:  # an import of others has made this of it
+            return _stopped(asked.request, args)
         message = _of_the_machine(error, getattr(args, "interrupted_hint", ""))
         if message is None:
             raise
         return _fail(message)
+
+
+def _stopped(request: KeyboardInterrupt, args: argparse.Namespace) -> int:
+    what = "ended by a signal" if isinstance(request, Ended) else "interrupted"
+    say(f"\nlayerselect: {what}{getattr(args, 'interrupted_hint', '')}")
+    return request.status if isinstance(request, Ended) else EXIT_INTERRUPTED
 
 
 def _of_the_machine(error: Exception, hint: str) -> str | None:
@@ -170,26 +161,6 @@ def _of_the_machine(error: Exception, hint: str) -> str | None:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in text for w in _MEMORY_TEXTS)):
         return f"there is not enough memory: make what was asked for smaller (batches, lengths, ranks, threads){hint}"
     return None
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Lets a signal to end close what is open, unless somebody (``nohup``) has decided what it does."""
-
-    def end(number: int, frame: object) -> NoReturn:
-        raise _Ended(number)
-
-    numbers = [getattr(signal, name) for name in _ENDS if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []  # only there can it be decided
-    ours = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _in_its_options(message: str, args: argparse.Namespace) -> str:

@@ -11,6 +11,7 @@ import sys
 import layerselect.tasks.intent as task
 import pytest
 from layerselect.cli import main
+from layerselect.cli.interrupts import held_back
 from layerselect.cli.streams import json_line, prepare_streams, write_data
 
 ODD = "größe 文 \U0001f600"
@@ -161,6 +162,32 @@ def test_a_defect_keeps_its_traceback(fails, error):
     fails(error)
     with pytest.raises(type(error)):
         main(COMMAND)
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_request_to_stop_that_an_import_makes_another_error_of(monkeypatch, capsys, tmp_path, name, status):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args, **kwargs):
+        try:
+            signal.raise_signal(getattr(signal, name))
+        except BaseException:
+            raise ModuleNotFoundError("Could not import module 'BloomPreTrainedModel'") from None
+
+    monkeypatch.setattr(task, "run_intent", run)
+    assert main(COMMAND) == status
+    assert capsys.readouterr().err.count("layerselect: ") == 1
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_an_interruption_that_is_held_back_comes_afterwards(capsys):
+    done = []
+    with pytest.raises(SystemExit) as caught, held_back():
+        signal.raise_signal(signal.SIGINT)
+        done.append("loaded")
+    assert (caught.value.code, done) == (130, ["loaded"])
+    assert capsys.readouterr().err == "\nlayerselect: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
