@@ -26,7 +26,7 @@ PURPOSES = (
     "Organization",
     "Precision",
     "Rebuttal/Reservation",
-    "Warrant/Reasoning/CacheStorage",
+    "Warrant/Reasoning/Backing",
     "Word-Usage/Clarity",
 )
 SURFACE = ("Conventions/Grammar/Spelling", "Organization", "Word-Usage/Clarity")

@@ -268,7 +268,6 @@ def test_a_layer_without_a_gradient(set_to_none, capture, on_device, monkeypatch
             assert core.unmeasured == [False, False, True, False, False]
         assert selector.frequency.tolist() == [4, 4, 2, 4, 4]
         assert selector.trained_frequency.tolist() == [4, 4, 1, 4, 4]
-        assert core.fired
 
 
 @pytest.mark.parametrize("on_device", [False, True])
@@ -311,7 +310,7 @@ def test_step_capture_under_compiled_autograd():
                 each.zero_grad()
             torch.testing.assert_close(selector.scores, expected.scores, rtol=1e-5, atol=0)
             assert torch.equal(selector.mask, expected.mask)
-            assert selector._core.fired
+            assert not selector._core.taken  # the gradients were where the step looked for them
 
 
 def test_hooks_go_with_the_selector_and_not_with_copies_of_the_model():

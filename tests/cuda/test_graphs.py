@@ -67,7 +67,7 @@ def train(model, selector, optimizer, steps: range) -> None:
 def replay(model, selector, optimizer, steps: range) -> None:
     core = selector._core
     selector._attachment.watch.captured()
-    options = core._options or {"kind": "fixed", "fixed": core._drawn_here}
+    options = core._options or {"kind": "fixed", "fixed": core._preselected_here}
     for step in steps:
         plain_loss(model, step).backward()
         core._core.step(options, [True] * selector.num_layers)
@@ -152,9 +152,9 @@ def test_a_replay_finds_everything_where_it_was():
 def test_a_choice_that_stays_is_sent_to_the_device_once():
     _, selector, _ = run = selected_model("layer-card")
     train(*run, range(1))
-    here = selector._core._drawn_here
+    here = selector._core._preselected_here
     train(*run, range(1, 4))
-    assert selector._core._drawn_here is here
+    assert selector._core._preselected_here is here
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""CachedStates hidden states on a GPU: the same numbers, and a step that waits for nothing."""
+"""Cached hidden states on a GPU: the same numbers, and a step that waits for nothing."""
 
 from __future__ import annotations
 

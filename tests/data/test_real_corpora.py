@@ -131,7 +131,7 @@ def test_argrewrite_conditions_a_to_c(argrewrite_v2):
     assert counts == {
         "Word-Usage/Clarity": 774,
         "General Content Development": 574,
-        "Warrant/Reasoning/CacheStorage": 482,
+        "Warrant/Reasoning/Backing": 482,
         "Claims/Ideas": 192,
         "Conventions/Grammar/Spelling": 177,
         "Evidence": 163,

@@ -16,7 +16,7 @@ from tests.helpers.models import plain
 
 PROCESSES = 2
 STEPS = 4
-#: CachedStates copies begin when every layer has been selected once: before that, part of the optimizer's state is not there.
+#: Kept copies begin when every layer has been selected once: before that, part of the optimizer's state is not there.
 LONGER = 8
 
 

@@ -1,4 +1,4 @@
-"""CachedStates hidden states inside transformers.Trainer: one more argument of the callback."""
+"""Cached hidden states inside transformers.Trainer: one more argument of the callback."""
 
 from __future__ import annotations
 
