@@ -40,8 +40,10 @@ def add_command(commands: Any) -> None:
     )
     job = parser.add_argument_group("the job")
     job.add_argument("--data", metavar="CORPUS", help="as for 'layerselect intent'")
-    job.add_argument("--model", metavar="MODEL", help="a model folder, a hub id, or 'demo'")
-    job.add_argument("--out", metavar="DIR", help="the folder that the card becomes")
+    job.add_argument(
+        "--model-name-or-path", "--model", dest="model", metavar="MODEL", help="a model folder, a hub id, or 'demo'"
+    )
+    job.add_argument("--output-dir", "--out", dest="out", metavar="DIR", help="the folder that the card becomes")
     job.add_argument(
         "--task", choices=("intent", "revise"), default="intent", help="what the sample is of (default: intent)"
     )

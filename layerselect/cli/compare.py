@@ -49,9 +49,21 @@ def add_command(commands: Any) -> None:
     job.add_argument("--task", choices=("intent", "revise"), default="intent", help="what is trained: predictors of intentions, or "
                      "writers of revisions (default: intent)")  # fmt: skip
     job.add_argument("--data", required=True, metavar="CORPUS", help="as for 'layerselect intent'")
-    job.add_argument("--model", required=True, metavar="MODEL", help="a model folder, a hub id, or 'demo'")
     job.add_argument(
-        "--out", required=True, metavar="DIR", help="the folder of the comparison; what is finished in it is kept"
+        "--model-name-or-path",
+        "--model",
+        dest="model",
+        required=True,
+        metavar="MODEL",
+        help="a model folder, a hub id, or 'demo'",
+    )
+    job.add_argument(
+        "--output-dir",
+        "--out",
+        dest="out",
+        required=True,
+        metavar="DIR",
+        help="the folder of the comparison; what is finished in it is kept",
     )
     job.add_argument(
         "--methods", metavar="LIST",

@@ -25,18 +25,24 @@ def add_setting(
     choices: Sequence[str] | None = None,
     metavar: str | None = None,
     dest: str | None = None,
+    known_as: str | None = None,
 ) -> None:
-    """Adds an option that leaves no trace in the namespace unless it is given, so that presets can tell."""
+    """Adds an option that leaves no trace in the namespace unless it is given, so that presets can tell.
+
+    Args:
+        known_as: what ``transformers`` and ``peft`` call it, where they do; shown first, and ``flag`` is its short form.
+    """
     kind = {int: whole, float: number}.get(kind, kind)
     of_default = "" if default is None else f" (default: {default})"
     group.add_argument(
+        *([] if known_as is None else [known_as]),
         flag,
         type=kind,
         choices=choices,
         metavar=metavar,
         default=argparse.SUPPRESS,
         help=text.replace("%", "%%") + of_default,
-        **({} if dest is None else {"dest": dest}),
+        dest=dest or flag.removeprefix("--").replace("-", "_"),
     )
 
 

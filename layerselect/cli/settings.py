@@ -19,9 +19,16 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         help="demo, iterater-sent, iterater-doc, a file or folder, a hub id, or NAME:PATH with one of the names iterater-sent, "
         "iterater-doc, argrewrite, argrevision, arxivedits, generic",
     )
-    job.add_argument("--model", required=True, metavar="MODEL", help="a model folder, a hub id, or 'demo' (a small model made "
+    job.add_argument("--model-name-or-path", "--model", dest="model", required=True, metavar="MODEL", help="a model folder, a hub id, or 'demo' (a small model made "
                      "on the spot, with its own defaults)")  # fmt: skip
-    job.add_argument("--out", required=True, metavar="DIR", help="the folder that the finished run becomes")
+    job.add_argument(
+        "--output-dir",
+        "--out",
+        dest="out",
+        required=True,
+        metavar="DIR",
+        help="the folder that the finished run becomes",
+    )
     job.add_argument(
         "--resume",
         action="store_true",
@@ -80,7 +87,7 @@ class SettingGroups:
             default="lora",
             metavar="NAME",
         )
-        self.add(group, "--lora-rank", "rank of LoRA and DoRA", default=16, kind=int, metavar="N")
+        self.add(group, "--lora-rank", "rank of LoRA and DoRA", default=16, kind=int, metavar="N", known_as="--lora-r")
         self.add(group, "--lora-alpha", "its update is scaled by alpha / rank", default=32, kind=int, metavar="N")
         self.add(group, "--lora-dropout", "dropout in front of the adapter", default=0.05, kind=float, metavar="P")
         self.add(group, "--bottleneck-size", "hidden units of a bottleneck", default=64, kind=int, metavar="N")
@@ -123,17 +130,64 @@ class SettingGroups:
             best: which checkpoint is the best one.
         """
         group = self.group("training")
-        self.add(group, "--epochs", "passes over the training split", default=3, kind=float, metavar="N")
-        self.add(group, "--max-steps", "stop after so many steps, whatever --epochs says", kind=int, metavar="N")
-        self.add(group, "--batch-size", "examples at a time", default=batch_size, kind=int, metavar="N")
-        self.add(group, "--accumulate", "batches in one step", default=1, kind=int, metavar="N")
-        self.add(group, "--lr", "learning rate of AdamW", default=lr, kind=float, metavar="X")
         self.add(
-            group, "--schedule", "of the learning rate", default="linear", choices=("linear", "cosine", "constant")
+            group,
+            "--epochs",
+            "passes over the training split",
+            default=3,
+            kind=float,
+            metavar="N",
+            known_as="--num-train-epochs",
         )
-        self.add(group, "--lr-warmup", "fraction of the steps in which it rises", default=0.06, kind=float, metavar="F")
+        self.add(group, "--max-steps", "stop after so many steps, whatever --epochs says", kind=int, metavar="N")
+        self.add(
+            group,
+            "--batch-size",
+            "examples at a time",
+            default=batch_size,
+            kind=int,
+            metavar="N",
+            known_as="--per-device-train-batch-size",
+        )
+        self.add(
+            group,
+            "--accumulate",
+            "batches in one step",
+            default=1,
+            kind=int,
+            metavar="N",
+            known_as="--gradient-accumulation-steps",
+        )
+        self.add(
+            group, "--lr", "learning rate of AdamW", default=lr, kind=float, metavar="X", known_as="--learning-rate"
+        )
+        self.add(
+            group,
+            "--schedule",
+            "of the learning rate",
+            default="linear",
+            choices=("linear", "cosine", "constant"),
+            known_as="--lr-scheduler-type",
+        )
+        self.add(
+            group,
+            "--lr-warmup",
+            "fraction of the steps in which it rises",
+            default=0.06,
+            kind=float,
+            metavar="F",
+            known_as="--warmup-ratio",
+        )
         self.add(group, "--weight-decay", "of AdamW", default=0.01, kind=float, metavar="X")
-        self.add(group, "--clip", "largest norm of the gradient", default=1.0, kind=float, metavar="X")
+        self.add(
+            group,
+            "--clip",
+            "largest norm of the gradient",
+            default=1.0,
+            kind=float,
+            metavar="X",
+            known_as="--max-grad-norm",
+        )
         self.add(group, "--keep", f"the checkpoint {best}, or the last one", default="best", choices=("best", "last"))
         self.add(group, "--eval-steps", "evaluate every N steps instead of after every epoch", kind=int, metavar="N")
         self.add(group, "--patience", "stop after N evaluations that are no better", kind=int, metavar="N")
