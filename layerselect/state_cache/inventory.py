@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import LayerSelectError
 from ..utils.saved_schema import Mismatch, Number, check
 from ..utils.user_paths import user_path
-from .shard_folder import ENTRY_NAME, GROUP_NAME, LABEL_FILE, SHELF_NAME, files_of, read_label, remove_file, scan
+from .shard_folder import ENTRY_NAME, GROUP_NAME, LABEL_FILE, SHARD_NAME, files_of, read_label, remove_file, scan
 
 _SHOWN_DIGITS = 12
 _LAST_YEAR = 253_402_300_799  # seconds from 1970 to the end of the year 9999, the last that dates know
@@ -55,7 +55,7 @@ def list_shards(folder: str | Path) -> list[ShardInfo]:
     return [
         _look(Path(found.path))
         for found in scan(user_path(folder, "the folder of the store"))
-        if found.is_dir(follow_symlinks=False) and SHELF_NAME.fullmatch(found.name) and _is_shard(found.path)
+        if found.is_dir(follow_symlinks=False) and SHARD_NAME.fullmatch(found.name) and _is_shard(found.path)
     ]
 
 
@@ -115,7 +115,7 @@ def _look(folder: Path) -> ShardInfo:
         last_used = os.stat(folder / LABEL_FILE, follow_symlinks=False).st_mtime
     except OSError:
         last_used = None
-    fingerprint, half = SHELF_NAME.fullmatch(folder.name).groups()
+    fingerprint, half = SHARD_NAME.fullmatch(folder.name).groups()
     return ShardInfo(
         folder, fingerprint, "half" if half else "exact", label.get("facts", {}), entries, size,
         created if _is_time(created) else None, last_used,

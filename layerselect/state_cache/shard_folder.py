@@ -32,7 +32,7 @@ from ..utils.saved_schema import Fields, Mapped, Text
 from .entry import DamagedEntry, decode
 
 LABEL_FILE = "shard.json"
-SHELF_NAME = re.compile(r"([0-9a-f]{8,128})(-half)?")
+SHARD_NAME = re.compile(r"([0-9a-f]{8,128})(-half)?")
 GROUP_NAME = re.compile(r"[0-9a-f]{2}")
 ENTRY_NAME = re.compile(r"[0-9a-f]{32}\.entry")
 #: Of an entry or a label.

@@ -12,7 +12,7 @@ from ..errors import LayerSelectError
 from ..utils.sizes import parse_bytes
 from ..utils.user_paths import user_path
 from .shard import CacheShard
-from .shard_folder import SHELF_NAME, open_shard
+from .shard_folder import SHARD_NAME, open_shard
 from .storage import CacheStorage
 
 __all__ = ["PRECISIONS", "CacheShard", "StateStore", "default_folder"]
@@ -70,7 +70,7 @@ class StateStore:
         """
         half = self.precision == "half"
         name = fingerprint + "-half" * half
-        if "-" in fingerprint or not SHELF_NAME.fullmatch(name):
+        if "-" in fingerprint or not SHARD_NAME.fullmatch(name):
             raise ValueError(f"a fingerprint is 8 to 128 lower-case hexadecimal digits, not {fingerprint!r}")
         with self._lock:
             shard = self._shards.get(name)
