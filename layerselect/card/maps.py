@@ -118,8 +118,10 @@ def _pattern(targets: str | None) -> re.Pattern[str] | None:
 
 
 @contextmanager
-def hooked(maps: Sequence[LinearMap], hook: Callable[..., None]) -> Iterator[None]:
-    """Inside the block, ``hook(index, module, args, output)`` is called after each forward pass of a map."""
+def hooked(maps: Sequence[LinearMap], hook: Callable[..., Any]) -> Iterator[None]:
+    """Inside the block, ``hook(index, module, args, output)`` is called after each forward pass of a map; what it returns, unless
+    that is ``None``, takes the output's place.
+    """
     hooks = [ModelHook(partial(hook, index)) for index in range(len(maps))]
     handles = [linear.module.register_forward_hook(own) for linear, own in zip(maps, hooks, strict=True)]
     try:
@@ -136,15 +138,11 @@ def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
     What needs no gradient yet becomes a copy of a leaf that does: some architectures work in place on it, which a leaf does not
     allow. So the graph begins at the lowest watched map, and no weight gradient is computed anywhere.
     """
-    handles = [linear.module.register_forward_hook(ModelHook(_begin_here)) for linear in maps]
-    try:
+    with hooked(maps, _begin_here):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _begin_here(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+def _begin_here(index: int, module: nn.Module, args: Any, output: Tensor) -> Tensor:
     if output.requires_grad:
         return output
     leaf = asking_gradient(output)

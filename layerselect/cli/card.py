@@ -6,7 +6,15 @@ import argparse
 from typing import Any
 
 from ..errors import LayerSelectError
-from .options import add_common_options, add_setting, add_threads_option, apply_threads, positive
+from .options import (
+    add_common_options,
+    add_model_option,
+    add_output_option,
+    add_setting,
+    add_threads_option,
+    apply_threads,
+    positive,
+)
 from .settings import SettingGroups
 
 _EXAMPLE = """\
@@ -40,10 +48,8 @@ def add_command(commands: Any) -> None:
     )
     job = parser.add_argument_group("the job")
     job.add_argument("--data", metavar="CORPUS", help="as for 'layerselect intent'")
-    job.add_argument(
-        "--model-name-or-path", "--model", dest="model", metavar="MODEL", help="a model folder, a hub id, or 'demo'"
-    )
-    job.add_argument("--output-dir", "--out", dest="out", metavar="DIR", help="the folder that the card becomes")
+    add_model_option(job, "a model folder, a hub id, or 'demo'", required=False)
+    add_output_option(job, "the folder that the card becomes", required=False)
     job.add_argument(
         "--task", choices=("intent", "revise"), default="intent", help="what the sample is of (default: intent)"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .intent import add_settings
-from .options import MOST_THREADS, add_common_options, up_to
+from .options import MOST_THREADS, add_common_options, add_model_option, add_output_option, up_to
 from .revise import add_own_settings as add_revise_settings
 from .settings import SettingGroups
 
@@ -49,22 +49,8 @@ def add_command(commands: Any) -> None:
     job.add_argument("--task", choices=("intent", "revise"), default="intent", help="what is trained: predictors of intentions, or "
                      "writers of revisions (default: intent)")  # fmt: skip
     job.add_argument("--data", required=True, metavar="CORPUS", help="as for 'layerselect intent'")
-    job.add_argument(
-        "--model-name-or-path",
-        "--model",
-        dest="model",
-        required=True,
-        metavar="MODEL",
-        help="a model folder, a hub id, or 'demo'",
-    )
-    job.add_argument(
-        "--output-dir",
-        "--out",
-        dest="out",
-        required=True,
-        metavar="DIR",
-        help="the folder of the comparison; what is finished in it is kept",
-    )
+    add_model_option(job, "a model folder, a hub id, or 'demo'")
+    add_output_option(job, "the folder of the comparison; what is finished in it is kept")
     job.add_argument(
         "--methods", metavar="LIST",
         help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head (intent), "

@@ -51,6 +51,16 @@ def add_flag(group: argparse._ArgumentGroup, flag: str, text: str) -> None:
     group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
 
 
+def add_model_option(group: argparse._ActionsContainer, text: str, *, required: bool = True) -> None:
+    """Adds the option that names a model; absent it is ``None``."""
+    group.add_argument("--model-name-or-path", "--model", dest="model", required=required, metavar="MODEL", help=text)
+
+
+def add_output_option(group: argparse._ActionsContainer, text: str, *, required: bool = True) -> None:
+    """Adds the option that names the folder of the results; absent it is ``None``."""
+    group.add_argument("--output-dir", "--out", dest="out", required=required, metavar="DIR", help=text)
+
+
 def add_corpus_options(group: argparse._ArgumentGroup) -> None:
     """How a corpus is read; the destinations are those of ``load_corpus`` (``split_seed`` is its ``seed``)."""
     add_setting(group, "--splits", "'document': split again so that no document stands in two splits; 'official': the "

@@ -6,7 +6,15 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from .options import add_common_options, add_corpus_options, add_flag, add_setting, add_threads_option
+from .options import (
+    add_common_options,
+    add_corpus_options,
+    add_flag,
+    add_model_option,
+    add_output_option,
+    add_setting,
+    add_threads_option,
+)
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
@@ -19,16 +27,8 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         help="demo, iterater-sent, iterater-doc, a file or folder, a hub id, or NAME:PATH with one of the names iterater-sent, "
         "iterater-doc, argrewrite, argrevision, arxivedits, generic",
     )
-    job.add_argument("--model-name-or-path", "--model", dest="model", required=True, metavar="MODEL", help="a model folder, a hub id, or 'demo' (a small model made "
-                     "on the spot, with its own defaults)")  # fmt: skip
-    job.add_argument(
-        "--output-dir",
-        "--out",
-        dest="out",
-        required=True,
-        metavar="DIR",
-        help="the folder that the finished run becomes",
-    )
+    add_model_option(job, "a model folder, a hub id, or 'demo' (a small model made on the spot, with its own defaults)")
+    add_output_option(job, "the folder that the finished run becomes")
     job.add_argument(
         "--resume",
         action="store_true",

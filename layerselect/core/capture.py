@@ -21,10 +21,8 @@ class Capture(Protocol):
     """Measures gradients, one sum of squares per parameter."""
 
     sqnorms: Tensor  #: float64 [P], live
-    late: list[
-        int
-    ]  #: the parameters whose sums are of the gradients as finish() saw them, not as the backward pass left them
-    fired: bool  #: whether a backward pass gave any of the parameters a gradient in the step that finish() closed
+    #: The parameters whose sums are of the gradients as finish() saw them, not as the backward pass left them.
+    late: list[int]
     taken: bool  #: whether a gradient was gone when its backward pass ended: somebody takes it in there
 
     def finish(self, written: bool = False) -> list[int]:

@@ -90,20 +90,12 @@ def render(report: CompareReport) -> str:
     curves, points = report.curves, report.points
     name = report.reference if report.reference in curves else None
     return environment.get_template("compare.html.j2").render(
-        settings=report.settings,
-        split=report.split,
-        seeds=report.seeds,
-        reference=report.reference,
-        columns=report.columns,
-        digits=report.digits,
-        curve=report.curve,
-        about_baselines=report.about_baselines,
-        rows=report.rows,
-        best=report.best,
-        notes=report.notes,
-        curves=svg(learning_curves(curves, name, report.curve)) if curves else "",
-        quality=svg(quality_against_time(points, report.baselines, report.quality)) if points else "",
-        maps=[_map(run) for run in report.maps],
+        **{
+            **vars(report),
+            "curves": svg(learning_curves(curves, name, report.curve)) if curves else "",
+            "quality": svg(quality_against_time(points, report.baselines, report.quality)) if points else "",
+            "maps": [_map(run) for run in report.maps],
+        }
     )
 
 

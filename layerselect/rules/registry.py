@@ -20,33 +20,35 @@ logger = logging.getLogger(__name__)
 #: The group under which an installed package names its rules: ``name = "package.module:Class"``.
 ENTRY_POINTS = "layerselect.rules"
 
-#: Rules that stand elsewhere, because they are made of more than rules may be.
-_ELSEWHERE = ("layerselect.card.rule",)
+#: Rules that stand elsewhere, because they are made of more than rules may be: the modules are imported when they are asked for.
+_ELSEWHERE = {"layer-card": "layerselect.card.rule"}
 
 
 def available() -> list[str]:
     """The names that :func:`make_rule` knows: the built-in rules, then those of installed packages."""
-    return [*built_in(), *sorted(_from_packages())]
+    return [*sorted({*_of_the_folder(), *_ELSEWHERE}), *sorted(_from_packages())]
 
 
 def built_in() -> dict[str, type[Rule]]:
-    """The rules of this package by name: what the files of its folder ``rules`` define, and one that stands elsewhere."""
-    found = {}
-    here = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(_folders())]
-    for module in (*here, *_ELSEWHERE):
-        for value in vars(importlib.import_module(module)).values():
-            if (
-                isinstance(value, type)
-                and issubclass(value, Rule)
-                and value.__module__ == module
-                and "name" in vars(value)
-            ):
-                found[value.name] = value
-    return dict(sorted(found.items()))
+    """The rules of this package by name: what the files of its folder ``rules`` define, and those that stand elsewhere."""
+    elsewhere = {name: _rules_in(module)[name] for name, module in _ELSEWHERE.items()}
+    return dict(sorted({**_of_the_folder(), **elsewhere}.items()))
 
 
-def _folders() -> list[str]:
-    return list(sys.modules[__package__].__path__)
+def _of_the_folder() -> dict[str, type[Rule]]:
+    found: dict[str, type[Rule]] = {}
+    for module in pkgutil.iter_modules(sys.modules[__package__].__path__):
+        found.update(_rules_in(f"{__package__}.{module.name}"))
+    return found
+
+
+def _rules_in(module: str) -> dict[str, type[Rule]]:
+    """The rules that a module defines, by name."""
+    return {
+        value.name: value
+        for value in vars(importlib.import_module(module)).values()
+        if isinstance(value, type) and issubclass(value, Rule) and value.__module__ == module and "name" in vars(value)
+    }
 
 
 def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> Rule:
@@ -94,7 +96,7 @@ def _find(name: str) -> type[Rule]:
     Raises:
         LayerSelectError: there is none, or its package cannot be used.
     """
-    ours = built_in()
+    ours = _rules_in(_ELSEWHERE[name]) if name in _ELSEWHERE else _of_the_folder()
     if name in ours:
         return ours[name]
     found = _from_packages().get(name, [])
@@ -120,7 +122,7 @@ def _find(name: str) -> type[Rule]:
 def _from_packages() -> dict[str, list[EntryPoint]]:
     """The rules that installed packages register, none of them imported. A built-in name stays ours."""
     found: dict[str, list[EntryPoint]] = {}
-    ours = built_in()
+    ours = {*_of_the_folder(), *_ELSEWHERE}
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name in ours:
             logger.warning(

@@ -38,6 +38,14 @@ class Broken(io.TextIOWrapper):
         raise OSError(self.number, os.strerror(self.number))
 
 
+@pytest.fixture(autouse=True)
+def usual_interrupts():
+    """A shell that runs the tests in the background has Ctrl-C ignored, and commands leave that as it is."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def fails(monkeypatch, tmp_path):
     """Lets ``layerselect intent`` fail with an error."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from families.small import save
 from layerselect.models.adapters import AdapterConfig, add_adapter
-from layerselect.models.load import load_causal_lm, load_classifier, quiet_transformers
+from layerselect.models.load import LoadedModel, load_causal_lm, load_classifier, quiet_transformers
 from layerselect.models.reading import read_tokens
 
 from .mutate import ODD_TEXTS, break_text
@@ -61,7 +61,7 @@ def cases(rng: random.Random) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 def load_and_run(folder: Path, writes: bool) -> Any:
     """Loads the model with an adapter and runs it on a text, as far as a run does before it trains."""
-    loaded = load_causal_lm(folder) if writes else load_classifier(folder, LABELS, multi_label=False)
+    loaded = _load(folder, writes)
     tokens = read_tokens(loaded.tokenizer, "The plan is old.", return_tensors="pt")
     model = add_adapter(loaded, AdapterConfig())
     with torch.no_grad():
@@ -70,8 +70,12 @@ def load_and_run(folder: Path, writes: bool) -> Any:
 
 def read_text(folder: Path, text: str, second: str | None, writes: bool) -> Any:
     """Reads a text, or a pair, with the tokenizer of a right folder."""
-    loaded = load_causal_lm(folder) if writes else load_classifier(folder, LABELS, multi_label=False)
+    loaded = _load(folder, writes)
     return len(read_tokens(loaded.tokenizer, text, second, truncation=True, max_length=64)["input_ids"])
+
+
+def _load(folder: Path, writes: bool) -> LoadedModel:
+    return load_causal_lm(folder) if writes else load_classifier(folder, LABELS, multi_label=False)
 
 
 def _other(file: Path, rng: random.Random) -> tuple[str, bytes | None]:
