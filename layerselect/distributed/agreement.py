@@ -37,6 +37,9 @@ _EARLY, _EVERY = 2, 100
 _NOTICE = 5
 #: So often a process looks for an answer in the steps that follow, before it leaves it for the next comparison.
 _LOOKS = 50
+#: What stands in the place of a token where the one that compared has gone. The key stays: one that another process has just found
+#: there must not be gone when it is read, since the store would wait for it.
+_GONE = "gone"
 
 
 class Agreement:
@@ -204,6 +207,8 @@ class _Talk:
         if not self._store.check([f"{self._place}/first"]):
             return None
         first = self._store.get(f"{self._place}/first").decode()
+        if first == _GONE:
+            return None
         if self._said[step].get("to") != first:  # nobody has listened so far, or another one
             self._said[step] |= {"token": self._token, "to": first}
             self._store.set(self._key(first, step, self._rank), json.dumps(self._said[step]))
@@ -243,7 +248,7 @@ class _Talk:
 def _leave(store: Any, slot: str, first: str | None) -> None:
     try:
         if first is not None:
-            store.delete_key(first)
+            store.set(first, _GONE)
         store.add(slot, -1)
     except torch.distributed.DistError as problem:
         logger.debug("%s", problem)

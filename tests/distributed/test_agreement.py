@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,45 @@ def groups_of_one(folder: Path) -> list[tuple[int, str]]:
     return [run(one, "random:k=2", seed=dist.get_rank(), steps=12) for one in (model, sharded)]
 
 
-CHECKS = [unsynchronised, seeds_that_differ, stages, steps_left_out, alike, after_a_bad_run, groups_of_one]
+def left_between_two_looks(folder: Path) -> tuple[int, str] | None:
+    """The process that compares closes its selector just when the other one has found its token and is about to read it."""
+    store, ended = dist.distributed_c10d._get_default_store(), None
+    if dist.get_rank() == 0:
+        talk = agreement_module._Talk(store, 0, [0, 1], ["a"])
+        dist.barrier()
+        store.wait(["found"], timedelta(seconds=30))
+        talk.close()
+        store.set("closed", "")
+    else:
+        talk, patience = agreement_module._Talk(_Interrupted(store), 1, [0, 1], ["a"]), store.timeout
+        dist.barrier()
+        talk.tell(2, {"mask": [1]})
+        ended = talk.listen(2, anew=True)
+        talk.close()
+        store.set_timeout(patience)
+    dist.barrier()
+    return ended
+
+
+class _Interrupted:
+    """A store whose user is interrupted after it has looked for a token."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def check(self, keys: list[str]) -> bool:
+        there = self._store.check(keys)
+        if keys[0].endswith("/first"):
+            self._store.set("found", "")
+            self._store.wait(["closed"], timedelta(seconds=30))
+            self._store.set_timeout(timedelta(seconds=5))  # else a key that has gone is waited for until all tests have ended
+        return there
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+CHECKS = [left_between_two_looks, unsynchronised, seeds_that_differ, stages, steps_left_out, alike, after_a_bad_run, groups_of_one]
 
 
 def check_all_raise(results: list[list[tuple[int, str]]], *patterns: str, in_step: bool = False) -> None:
@@ -190,6 +229,10 @@ def test_processes_that_agree_are_left_alone(returned):
         assert ended == [(102, ""), (12, "")]
     for ended in returned(groups_of_one):
         assert ended == [(12, ""), (12, "")]
+
+
+def test_nobody_waits_for_a_process_that_leaves_just_now(returned):
+    assert returned(left_between_two_looks) == [None, None]
 
 
 def test_what_was_said_to_others_is_not_heard(returned):
