@@ -92,8 +92,9 @@ def missing_for_threads() -> str | None:
 def thread_flags() -> list[str]:
     """What makes ``at::parallel_for`` parallel: it is a template, whose OpenMP pragma is compiled here.
 
-    The flag is the compiler's alone. The linker does not get it, so that the extension names no OpenMP runtime of its own: its calls
-    are resolved by the one that libtorch_cpu has loaded, whatever file that is, and no second pool of threads spins against torch's.
+    The flag is the compiler's alone. The linker does not get it, so that the extension names no OpenMP runtime of its
+    own: its calls are resolved by the one that libtorch_cpu has loaded, whatever file that is, and no second pool of
+    threads spins against torch's.
     """
     reason = missing_for_threads()
     if reason is None:
@@ -155,7 +156,9 @@ def missing_for_cuda() -> str | None:
 
 
 def folders_of_packages() -> list[str]:
-    """Where the Python that runs this build keeps packages, though an isolated build does not see them; first come first."""
+    """Where the Python that runs this build keeps packages, though an isolated build does not see them; first come
+    first.
+    """
     folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     if sys.prefix == sys.base_prefix:
         return [site.getusersitepackages(), *folders]
@@ -175,9 +178,9 @@ def refuse_another_torch() -> None:
     there = next(filter(None, map(BUILT_FOR["in_folder"], folders_of_packages())), None)
     if there is not None and not here.fits(there):
         sys.exit(
-            f"layerselect: this build would compile the core for {here}, but {sys.prefix} holds {there}, which could not "
-            "load it: install with 'pip install --no-build-isolation' (after 'pip install \"setuptools>=77\" wheel ninja "
-            "pybind11 numpy'), or set LAYERSELECT_NATIVE=0 for a package without the core, which is slower"
+            f"layerselect: this build would compile the core for {here}, but {sys.prefix} holds {there}, which could "
+            "not load it: install with 'pip install --no-build-isolation' (after 'pip install \"setuptools>=77\" "
+            "wheel ninja pybind11 numpy'), or set LAYERSELECT_NATIVE=0 for a package without the core, which is slower"
         )
 
 

@@ -1,11 +1,12 @@
-"""What cached hidden states save: step time after the first epoch on a 12-layer decoder with LoRA, as ratios to training all layers.
+"""What cached hidden states save: step time after the first epoch on a 12-layer decoder with LoRA, as ratios to
+training all layers.
 
     python -m pytest bench/bench_cache.py --benchmark-only --benchmark-enable -s
 
-Each selection is trained twice, by freezing alone and with cached hidden states. All of them take turns within each round, in an
-order drawn anew; each step takes the next of a few batches, which every way has seen before the clock starts: steps of a later
-epoch. A ratio is the median of the quotients within the rounds; in brackets the interval of 95 % in which that
-median lies. Seconds are those of the processor, one thread.
+Each selection is trained twice, by freezing alone and with cached hidden states. All of them take turns within each
+round, in an order drawn anew; each step takes the next of a few batches, which every way has seen before the clock
+starts: steps of a later epoch. A ratio is the median of the quotients within the rounds; in brackets the interval of 95
+% in which that median lies. Seconds are those of the processor, one thread.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
     python -m pytest bench/bench_card.py --benchmark-only --benchmark-enable -s
 
-Numerator: ``measure(..., timed=False, adapt_steps=0)``, all of it: both kinds of batches, the equations that are solved, coupling,
-intervals. Denominator: over the same batches, one forward and one backward pass each, as under adapters: everything frozen, autograd
-begins at the output of the lowest linear map and runs up to there, no weight has a gradient. Both take turns in one process; the
-ratio is the median of the quotients within the rounds, in brackets the interval of 95 % for it; seconds are those of the processor.
+Numerator: ``measure(..., timed=False, adapt_steps=0)``, all of it: both kinds of batches, the equations that are
+    solved, coupling,
+intervals. Denominator: over the same batches, one forward and one backward pass each, as under adapters: everything
+frozen, autograd begins at the output of the lowest linear map and runs up to there, no weight has a gradient. Both take
+turns in one process; the ratio is the median of the quotients within the rounds, in brackets the interval of 95 % for
+it; seconds are those of the processor.
 
 What is solved costs the same for any number of batches, so the ratio falls with more of them; 12 batches is little.
 """
@@ -88,8 +90,8 @@ def test_card(benchmark, shape):
     low, high = bootstrap_interval([quotients])
     print(
         f"\n{shape}, {BATCHES} batches of {EXAMPLES} x {LENGTH}: passes {turns.median('passes'):.2f} s, card "
-        f"{turns.median('card'):.2f} s; ratio {ratio:.2f} ({low:.2f} to {high:.2f}), {statistics.fmean(quotients):.2f} in the mean; "
-        f"limit {LIMIT}"
+        f"{turns.median('card'):.2f} s; ratio {ratio:.2f} ({low:.2f} to {high:.2f}), "
+        f"{statistics.fmean(quotients):.2f} in the mean; limit {LIMIT}"
     )
     benchmark.extra_info |= {"ratio": ratio, "low": low, "high": high}
     assert ratio <= LIMIT

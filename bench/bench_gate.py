@@ -2,9 +2,10 @@
 
 python -m pytest bench/bench_gate.py --benchmark-only --benchmark-enable -s
 
-The tensors have four elements each, so the arithmetic is next to nothing and a step is what the host does for it. The gates of a device run over
-the host's twins of its kernels. Gated and ungated steps take turns in one process; the ratio is the median of those of the rounds. With FSDP2 the
-tensors are ``DTensor`` of a mesh of one process, for whose operations the host does the same as for those of many.
+The tensors have four elements each, so the arithmetic is next to nothing and a step is what the host does for it. The
+gates of a device run over the host's twins of its kernels. Gated and ungated steps take turns in one process; the ratio
+is the median of those of the rounds. With FSDP2 the tensors are ``DTensor`` of a mesh of one process, for whose
+operations the host does the same as for those of many.
 """
 
 from __future__ import annotations

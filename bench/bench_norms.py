@@ -1,4 +1,5 @@
-"""The norm pass beside a plain read of the same bytes, beside what torch offers, and between other work on the same threads.
+"""The norm pass beside a plain read of the same bytes, beside what torch offers, and between other work on the same
+threads.
 
 python -m pytest bench/bench_norms.py --benchmark-only --benchmark-enable -s
 """
@@ -57,8 +58,9 @@ def test_norm_pass(benchmark, name, dtype, threads):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_in_turn(benchmark, threads):
-    """A forward pass, a norm pass and an optimizer step in turn, and each of them apart: if each had a pool of threads of its own, the
-    ones that wait would take the cores of the ones that work."""
+    """A forward pass, a norm pass and an optimizer step in turn, and each of them apart: if each had a pool of threads
+    of its own, the ones that wait would take the cores of the ones that work.
+    """
     layout = LAYOUTS["lora"](torch.float32)
     native = _backend.load("native")
     segments = torch.tensor(layout.layer)

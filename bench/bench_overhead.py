@@ -4,14 +4,15 @@
 
 Two estimates, because one per cent of a step is less than two steps on a busy machine differ by.
 
-*Paired*: the same step with and without the selector, in turns, in seconds of the processor; the added share is the median of
-the differences within the rounds, over the median step without. Four copies of the model share the frozen weights and have adapters of their own: two
-without anything (their difference is what this estimate takes for nothing), one with the selector, one with Python hooks
-that call ``.item()``.
+*Paired*: the same step with and without the selector, in turns, in seconds of the processor; the added share is the
+median of the differences within the rounds, over the median step without. Four copies of the model share the frozen
+weights and have adapters of their own: two without anything (their difference is what this estimate takes for nothing),
+one with the selector, one with Python hooks that call ``.item()``.
 
-*Direct*: the two places where the selector works, each alone. ``selector.step()`` is timed inside the steps of the first
-estimate; the hooks by a backward pass that does nothing but hand gradients of the adapters' sizes to the parameters, with and
-without the selector. Their sum over the median step without is the share, and this one resolves a hundredth of a per cent.
+*Direct*: the two places where the selector works, each alone. ``selector.step()`` is timed inside the steps of the
+first estimate; the hooks by a backward pass that does nothing but hand gradients of the adapters' sizes to the
+parameters, with and without the selector. Their sum over the median step without is the share, and this one resolves a
+hundredth of a per cent.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ def test_overhead(benchmark, shape):
     alone.measure(None, HOOK_ROUNDS, threads=1)
 
     print(
-        f"\n{shape} tokens, one thread: a step takes {base * 1e3:.0f} ms; {rounds} rounds; in brackets intervals of 95 %"
+        f"\n{shape} tokens, one thread: a step takes {base * 1e3:.0f} ms; {rounds} rounds; in brackets intervals of "
+        "95 %"
     )
     print(f"{'':24s}{'paired':>28s}{'direct':>28s}{'hooks, ms':>12s}{'step(), ms':>12s}")
     for name in list(WAYS)[1:]:
@@ -136,8 +138,11 @@ def test_overhead(benchmark, shape):
         parts = [statistics.median(hooks) * 1e3, statistics.median(closing) * 1e3]
         print(f"{name:24s}{paired!s:>28s}{direct!s:>28s}{parts[0]:12.2f}{parts[1]:12.2f}")
         benchmark.extra_info[name] = {
-            "paired": vars(paired), "direct": vars(direct), "hooks_ms": parts[0], "step_ms": parts[1]
-        }  # fmt: skip
+            "paired": vars(paired),
+            "direct": vars(direct),
+            "hooks_ms": parts[0],
+            "step_ms": parts[1],
+        }
     print(f"target: below {TARGET:.0%}")
 
 

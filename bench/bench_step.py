@@ -1,9 +1,11 @@
-"""What ``selector.step()`` costs on the host, and what building, attaching and closing cost, by the number of layers and tensors.
+"""What ``selector.step()`` costs on the host, and what building, attaching and closing cost, by the number of layers
+and tensors.
 
 python -m pytest bench/bench_step.py --benchmark-only --benchmark-enable -s
 
-The tensors have four elements each: what is measured is the host's work, not the reading of gradients. Gradients are handed to the
-parameters, so the backward pass is next to nothing, too. `bench_overhead.py` puts a step of the selector beside a whole training step.
+The tensors have four elements each: what is measured is the host's work, not the reading of gradients. Gradients are
+handed to the parameters, so the backward pass is next to nothing, too. `bench_overhead.py` puts a step of the selector
+beside a whole training step.
 """
 
 from __future__ import annotations
@@ -81,7 +83,8 @@ def test_step(benchmark, monkeypatch, name, mode, decides, capture, rule):
     closed = time.perf_counter() - start
     low, high = bootstrap_interval([seconds])
     print(
-        f"\n{name}, {mode}, decided by the {decides}, capture {capture!r}: step() {statistics.median(seconds) * 1e3:.2f} ms "
-        f"({low * 1e3:.2f} to {high * 1e3:.2f}), building {built * 1e3:.0f}, attaching {attached * 1e3:.0f}, closing {closed * 1e3:.0f}"
+        f"\n{name}, {mode}, decided by the {decides}, capture {capture!r}: step() "
+        f"{statistics.median(seconds) * 1e3:.2f} ms ({low * 1e3:.2f} to {high * 1e3:.2f}), building "
+        f"{built * 1e3:.0f}, attaching {attached * 1e3:.0f}, closing {closed * 1e3:.0f}"
     )
     benchmark.extra_info["step_ms"] = statistics.median(seconds) * 1e3

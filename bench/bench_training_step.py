@@ -1,11 +1,12 @@
-"""What freezing saves: step time and saved-activation bytes on a 12-layer decoder with LoRA, as ratios, without gradient
-checkpointing and with both kinds of it.
+"""What freezing saves: step time and saved-activation bytes on a 12-layer decoder with LoRA, as ratios, without
+gradient checkpointing and with both kinds of it.
 
     python -m pytest bench/bench_training_step.py --benchmark-only --benchmark-enable -s
 
-All selections under all kinds of checkpointing take turns within each round, in an order drawn anew, so that whatever else the
-machine does weighs on all of them alike. A ratio is the median of the quotients within the rounds, to all layers under
-the same kind of checkpointing; in brackets the interval of 95 % in which that median lies. Seconds are those of the processor.
+All selections under all kinds of checkpointing take turns within each round, in an order drawn anew, so that whatever
+else the machine does weighs on all of them alike. A ratio is the median of the quotients within the rounds, to all
+layers under the same kind of checkpointing; in brackets the interval of 95 % in which that median lies. Seconds are
+those of the processor.
 """
 
 from __future__ import annotations
@@ -106,8 +107,12 @@ def test_training_step(benchmark):
                 + target_of(SAVED_TARGETS, kind, selection, saved, "saved")
             )
             benchmark.extra_info[name] = {
-                "step_ratio": ratio, "low": low, "high": high, "saved_ratio": saved, "trained": trained,
-            }  # fmt: skip
+                "step_ratio": ratio,
+                "low": low,
+                "high": high,
+                "saved_ratio": saved,
+                "trained": trained,
+            }
     for (kind, selection), most in SAVED_TARGETS.items():
         assert steps[f"{kind}, {selection}"].saved <= most * steps[f"{kind}, all layers"].saved
 

@@ -1,13 +1,14 @@
 """Does a Layer Card know which layers are worth training? Its figures beside what training each layer alone gave.
 
-    layerselect card --adapt-steps 60 --seed 0 ... --out cards/a; layerselect card --adapt-steps 60 --seed 1 ... --out cards/b
-    layerselect compare --methods "fixed:layers=[0],fixed:layers=[1],..." ... --out runs/alone
-    python bench/card_truth.py cards/a cards/b [--trained runs/alone]
+    layerselect card --adapt-steps 60 --seed 0 ... --out cards/a; layerselect card --adapt-steps 60 --seed 1 ... --out
+    cards/b layerselect compare --methods "fixed:layers=[0],fixed:layers=[1],..." ... --out runs/alone python
+    bench/card_truth.py cards/a cards/b [--trained runs/alone]
 
-Prints rank correlations over the layers: of each figure with the fall of the held-out loss when a layer alone was adapted
-(``performance``), within a card and from the sample of one card to that of the other; with what the runs of ``--trained`` reached;
-of the gains with themselves, which no figure can be expected to beat; and the agreement of the two cards. An interval is one over
-layers (see ``layerselect.card.intervals.spearman_interval``), p the share of the permutations of the layers that do as well, one-sided.
+Prints rank correlations over the layers: of each figure with the fall of the held-out loss when a layer alone was
+adapted (``performance``), within a card and from the sample of one card to that of the other; with what the runs of
+``--trained`` reached; of the gains with themselves, which no figure can be expected to beat; and the agreement of the
+two cards. An interval is one over layers (see ``layerselect.card.intervals.spearman_interval``), p the share of the
+permutations of the layers that do as well, one-sided.
 """
 
 from __future__ import annotations

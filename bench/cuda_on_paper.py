@@ -2,8 +2,8 @@
 
     python bench/cuda_on_paper.py        # prints the table of bench/README.md
 
-Assumes an H100: 3.0 TB/s of copy bandwidth, 4 microseconds for a launch that waits for the one before it. No measurement.
-`bench/measure_cuda.py` measures the same where there is a GPU.
+Assumes an H100: 3.0 TB/s of copy bandwidth, 4 microseconds for a launch that waits for the one before it. No
+measurement. `bench/measure_cuda.py` measures the same where there is a GPU.
 """
 
 from __future__ import annotations
@@ -73,16 +73,18 @@ def rows(case: Case) -> list[tuple[str, int, int, str]]:
     ours = case.bytes + 24 * items(case) + 40 * count
     per_layer = 5  # stack, square, sum by layer, root, and the copy of a host index
     return [
-        ("ours, `capture=\"step\"`", ours, 1 if count <= 4000 else divide_up(count, 4000), "CUDA 13; selection included"),
+        ('ours, `capture="step"`', ours, 1 if count <= 4000 else divide_up(count, 4000), "CUDA 13; selection included"),
         ("the same, CUDA 12", ours, divide_up(count, 432), "4 KiB of arguments; selection included"),
         (
-            "ours, `capture=\"backward\"`", ours, 1,
+            'ours, `capture="backward"`',
+            ours,
+            1,
             f"{LAYERS} more launches inside the backward pass, beside its own kernels",
         ),
         ("apex `multi_tensor_l2norm`", case.bytes, chunked(case, 110, 320) + 1 + per_layer, "then layers and rule"),
         ("`_foreach_norm`, CUDA 13", case.bytes, chunked(case, 770, 2240) + 1 + per_layer, "then layers and rule"),
         ("`.norm().item()` per parameter", case.bytes, 2 * count, "the host waits as often as there are parameters"),
-    ]  # fmt: skip
+    ]
 
 
 def table() -> str:
@@ -94,8 +96,8 @@ def table() -> str:
         for method, moved, launches, remark in rows(case):
             reading, launching = moved / BANDWIDTH * 1e6, launches * LAUNCH * 1e6
             lines.append(
-                f"| {case.name} | {method} | {moved / 1e6:,.1f} MB | {launches:,} | {reading:,.0f} us | {launching:,.0f} us "
-                f"| {reading + launching:,.0f} us | {remark} |"
+                f"| {case.name} | {method} | {moved / 1e6:,.1f} MB | {launches:,} | {reading:,.0f} us | "
+                f"{launching:,.0f} us | {reading + launching:,.0f} us | {remark} |"
             )
     return "\n".join(lines)
 

@@ -18,7 +18,9 @@ def lora_decoder(**shape: object) -> nn.Module:
 
 
 def with_own_adapters(model: nn.Module) -> nn.Module:
-    """A copy that shares what is frozen: several ways to train the same model can then take turns, each with its own hooks."""
+    """A copy that shares what is frozen: several ways to train the same model can then take turns, each with its own
+    hooks.
+    """
     return copy.deepcopy(model, memo={id(p): p for p in model.parameters() if not p.requires_grad})
 
 

@@ -135,7 +135,9 @@ class Turns:
 def bootstrap_interval(
     samples: Sequence[Sequence[float]], level: float = 0.95, resamples: int = 4000
 ) -> tuple[float, float]:
-    """Where the sum of the samples' medians lies, each drawn anew ``resamples`` times (percentile bootstrap, Efron 1979)."""
+    """Where the sum of the samples' medians lies, each drawn anew ``resamples`` times (percentile bootstrap, Efron
+    1979).
+    """
     draw = random.Random(0)
     sums = sorted(
         sum(statistics.median(draw.choices(sample, k=len(sample))) for sample in samples) for _ in range(resamples)

@@ -2,8 +2,8 @@
 
     python bench/measure_cuda.py [--case lora-fp32 lora-bf16 full-bf16] [--repeats 50]
 
-Prints the median and the quartiles of the device time between two events and of the time the host is busy. The device is
-kept busy while the host queues the work, so that a slow host does not count as device time.
+Prints the median and the quartiles of the device time between two events and of the time the host is busy. The device
+is kept busy while the host queues the work, so that a slow host does not count as device time.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def main() -> int:
             device, host = measure(work, options.repeats)
             low, middle, high = statistics.quantiles(device, n=4)
             print(
-                f"  {method:18} device {middle:10,.1f} us ({low:,.1f} to {high:,.1f}), {moved / middle / 1e6:6.2f} TB/s, "
-                f"host {statistics.median(host):10,.1f} us"
+                f"  {method:18} device {middle:10,.1f} us ({low:,.1f} to {high:,.1f}), {moved / middle / 1e6:6.2f} "
+                f"TB/s, host {statistics.median(host):10,.1f} us"
             )
         del core, parameters, gradients, methods, target, source
         torch.cuda.empty_cache()

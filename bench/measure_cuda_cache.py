@@ -1,11 +1,12 @@
-"""What cached hidden states save on a GPU: a step after the first epoch of a bfloat16 decoder with LoRA on all linear maps.
+"""What cached hidden states save on a GPU: a step after the first epoch of a bfloat16 decoder with LoRA on all linear
+maps.
 
     python bench/measure_cuda_cache.py [--shape 1b] [--batch 8] [--length 512] [--rounds 21]
 
-Training all layers, and the upper half, quarter and eighth by freezing alone and with cached states, which are copied ahead
-(``StateCache.ahead``). All take turns in one process. *Step* is the time on the host's clock from one step's end to the next over a
-few steps in a row, as a training sees it, device included. Ratios are medians of the quotients within the rounds. Also
-the arithmetic by which ``state_cache="auto"`` decides.
+Training all layers, and the upper half, quarter and eighth by freezing alone and with cached states, which are copied
+ahead (``StateCache.ahead``). All take turns in one process. *Step* is the time on the host's clock from one step's end
+to the next over a few steps in a row, as a training sees it, device included. Ratios are medians of the quotients
+within the rounds. Also the arithmetic by which ``state_cache="auto"`` decides.
 """
 
 from __future__ import annotations
@@ -96,10 +97,12 @@ def main() -> int:
     device = torch.device("cuda")
     link, rate = link_bandwidth(device), matrix_rate(device, torch.bfloat16)
     print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {options.shape}, {options.batch} x {options.length}"
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {options.shape}, {options.batch} x "
+        f"{options.length}"
     )
     print(
-        f"link {link / 1e9:.1f} GB/s, product {rate / 1e12:.0f} TFLOP/s; all layers: {statistics.median(times['all layers']):.2f} ms"
+        f"link {link / 1e9:.1f} GB/s, product {rate / 1e12:.0f} TFLOP/s; all layers: "
+        f"{statistics.median(times['all layers']):.2f} ms"
     )
     width = 2 * shape["hidden_size"]
     for name, cut in cuts.items():

@@ -2,9 +2,10 @@
 
     python bench/measure_cuda_step.py [--shape 1b] [--batch 8] [--length 512] [--rounds 31]
 
-All ways take turns in one process and share the frozen weights; each has adapters and an optimizer of its own. *device* is
-the time between two events around a step, *host* the time until the step's last call returns: where it is the shorter one, the
-host is free to queue the next step. Medians; the ratio is the median of the quotients within the rounds.
+All ways take turns in one process and share the frozen weights; each has adapters and an optimizer of its own. *device*
+is the time between two events around a step, *host* the time until the step's last call returns: where it is the
+shorter one, the host is free to queue the next step. Medians; the ratio is the median of the quotients within the
+rounds.
 """
 
 from __future__ import annotations
@@ -23,9 +24,21 @@ from bench_overhead import python_hooks
 from decoders import adapters_of, lora_decoder, with_own_adapters
 
 SHAPES = {
-    "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8},
-    "135m": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3},
-}  # fmt: skip
+    "1b": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+}
 VOCABULARY = 32_000
 
 
@@ -109,7 +122,8 @@ def main() -> int:
             if turn >= 3:
                 times[name].append(pair)
     print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {options.shape}, {options.batch} x {options.length}"
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {options.shape}, {options.batch} x "
+        f"{options.length}"
     )
     print(f"{'':24}{'device, ms':>12}{'ratio':>8}{'host, ms':>12}")
     for name, pairs in times.items():

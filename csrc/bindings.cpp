@@ -41,7 +41,8 @@ std::shared_ptr<GradientMonitor> make_monitor(const std::vector<at::Tensor>& par
   return monitor;
 }
 
-// All of StepOptions by keyword. Tensors it refers to must stay alive until the device has read them: the caller keeps them.
+// All of StepOptions by keyword. Tensors it refers to must stay alive until the device has read them: the caller keeps
+// them.
 void close_step(DeviceCore& core, std::vector<std::int64_t> measured, std::vector<bool> active,
                 std::int64_t first_layer, const std::string& kind, std::pair<double, double> window, bool inclusive,
                 std::int64_t splits, std::int64_t k, double gamma,
@@ -52,7 +53,8 @@ void close_step(DeviceCore& core, std::vector<std::int64_t> measured, std::vecto
   core.close_step({std::move(measured), std::move(active), first_layer,
                    {kind, window.first, window.second, inclusive, splits, k, gamma, std::move(fixed),
                     std::move(costs), budget},
-                   warmup, interval, std::move(inv_scale), std::move(late), std::move(late_inv_scale), std::move(skip), skip_nonfinite});
+                   warmup, interval, std::move(inv_scale), std::move(late), std::move(late_inv_scale),
+                    std::move(skip), skip_nonfinite});
 }
 
 }  // namespace
@@ -115,10 +117,13 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("sum_held", &DeviceCore::sum_held, NoGil())
       .def("close_step", &close_step, py::kw_only(), py::arg("measured"), py::arg("active"),
            py::arg("first_layer") = 0, py::arg("kind"),
-           py::arg("window") = std::pair(0.0, 1.0), py::arg("inclusive") = true, py::arg("splits") = 1, py::arg("k") = 0,
-           py::arg("gamma") = 0.0, py::arg("fixed") = py::none(), py::arg("costs") = py::none(), py::arg("budget") = 1.0,
+           py::arg("window") = std::pair(0.0, 1.0), py::arg("inclusive") = true,
+            py::arg("splits") = 1, py::arg("k") = 0,
+           py::arg("gamma") = 0.0, py::arg("fixed") = py::none(), py::arg("costs") = py::none(),
+            py::arg("budget") = 1.0,
            py::arg("warmup") = 0, py::arg("interval") = 1, py::arg("inv_scale") = py::none(),
-           py::arg("late") = std::vector<std::int64_t>(), py::arg("late_inv_scale") = py::none(), py::arg("skip") = py::none(), py::arg("skip_nonfinite") = false, NoGil())
+           py::arg("late") = std::vector<std::int64_t>(), py::arg("late_inv_scale") = py::none(),
+            py::arg("skip") = py::none(), py::arg("skip_nonfinite") = false, NoGil())
       .def_property_readonly("state", &DeviceCore::state)
       .def_property_readonly("launches", &DeviceCore::launches);
   py::class_<Keeper>(m, "Keeper")

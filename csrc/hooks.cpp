@@ -35,8 +35,8 @@ class GradientHook final : public torch::autograd::FunctionPostHook {
   void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& /*args*/) const override {
     TORCH_CHECK_NOT_IMPLEMENTED(
         false,
-        "a FastSelector measures this backward pass with hooks that compiled autograd cannot run: build the selector with "
-        "capture='step', or switch compiled autograd off");
+        "a FastSelector measures this backward pass with hooks that compiled autograd cannot run: build the selector "
+        "with capture='step', or switch compiled autograd off");
   }
 
  private:
@@ -201,8 +201,8 @@ void GradientMonitor::compute_in_backward(Group& group) noexcept {
     compute(group);
     ++computed_now_;
   } catch (const std::exception&) {
-    // A gradient that cannot be summed (sparse, say) must not break the user's backward pass. Its sum stays out of date,
-    // so finish() meets the same error and raises it there.
+    // A gradient that cannot be summed (sparse, say) must not break the user's backward pass. Its sum stays out of
+    // date, so finish() meets the same error and raises it there.
   }
 }
 

@@ -1,28 +1,28 @@
 // GradientMonitor: sums of squares of gradients, taken while the backward pass runs.
 //
 // A FunctionPostHook on each parameter's AccumulateGrad node sees the finished gradient, without the GIL and beside any
-// hooks of the user's. When the last gradient of a group (a layer) is in, that group's sums are computed; of a large group,
-// parts are computed before, while their gradients are still in the cache. Groups that stay incomplete (a parameter
-// without a gradient) are computed when the backward pass ends.
+// hooks of the user's. When the last gradient of a group (a layer) is in, that group's sums are computed; of a large
+// group, parts are computed before, while their gradients are still in the cache. Groups that stay incomplete (a
+// parameter without a gradient) are computed when the backward pass ends.
 //
 // Hooks are an opportunity, not the truth: for each parameter the monitor remembers which gradient (tensor, memory,
 // version) its sum belongs to, and finish() computes what the hooks missed: one that died, gradients assigned by hand,
 // a backward pass that broke off.
 //
 // A sum is that of the gradient as the backward pass left it. What happens to gradients in place afterwards (clipping,
-// unscaling) is not followed. What finish() computes is of the gradients as they are then: late() says which sums these are.
-// It is only what the hooks missed; the other sums stay.
+// unscaling) is not followed. What finish() computes is of the gradients as they are then: late() says which sums these
+// are. It is only what the hooks missed; the other sums stay.
 //
-// A group without a gradient is not measured. Nor is one that no hook reported and whose gradients are all zero: that is how
-// zero_grad(set_to_none=False) leaves a layer that then takes no part in the backward pass.
+// A group without a gradient is not measured. Nor is one that no hook reported and whose gradients are all zero: that
+// is how zero_grad(set_to_none=False) leaves a layer that then takes no part in the backward pass.
 //
 // On a device other than the CPU a DeviceCore stands behind the monitor: a group's sums are launched on the stream that
-// produced its last gradient. What hooks missed is launched in finish(), by whole groups; where that is everything, the sums are
-// part of the closing launch. Whether gradients are all zero is then for the device to see.
+// produced its last gradient. What hooks missed is launched in finish(), by whole groups; where that is everything, the
+// sums are part of the closing launch. Whether gradients are all zero is then for the device to see.
 //
-// Lifetime: an AccumulateGrad node dies with its last graph, and its hooks with it, unless somebody holds it, and a node
-// holds its parameter. So a monitor keeps its parameters alive until close(). The binding closes it when
-// the `owner` it was given (the model) goes away.
+// Lifetime: an AccumulateGrad node dies with its last graph, and its hooks with it, unless somebody holds it, and a
+// node holds its parameter. So a monitor keeps its parameters alive until close(). The binding closes it when the
+// `owner` it was given (the model) goes away.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -56,17 +56,17 @@ class GradientMonitor : public std::enable_shared_from_this<GradientMonitor> {
 
   // Closes a step. Afterwards sqnorms holds the sum of every gradient that is there; a parameter without one counts 0,
   // except in a group that is frozen as a whole (nothing in it requires or has a gradient), which keeps its sums.
-  // Puts back hooks that have died. `written`: gradients were written to since the backward pass, perhaps without a trace (the
-  // versions of tensors that a GradScaler unscales stay as they are). Returns the groups that were measured; with a device core
-  // those in which at least one parameter has a gradient.
+  // Puts back hooks that have died. `written`: gradients were written to since the backward pass, perhaps without a
+  // trace (the versions of tensors that a GradScaler unscales stay as they are). Returns the groups that were measured;
+  // with a device core those in which at least one parameter has a gradient.
   std::vector<std::int64_t> finish(bool written = false);
 
   // Removes every hook and lets go of the parameters; sqnorms keeps its values. Not to be called while a backward
   // pass runs.
   void close();
 
-  // The parameters whose sums finish() computed in the last step, of the gradients as they were then, and not as the backward
-  // pass left them; with a device core all those of their groups.
+  // The parameters whose sums finish() computed in the last step, of the gradients as they were then, and not as the
+  // backward pass left them; with a device core all those of their groups.
   std::vector<std::int64_t> late() const;
   // Whether a backward pass gave any parameter a gradient in the last step.
   bool fired() const;

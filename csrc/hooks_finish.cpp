@@ -1,5 +1,5 @@
-// How GradientMonitor closes a step: what the hooks did is compared with the gradients that are there, and what they missed is
-// computed.
+// How GradientMonitor closes a step: what the hooks did is compared with the gradients that are there, and what they
+// missed is computed.
 #include "hooks.h"
 
 #include <torch/csrc/autograd/function.h>
@@ -40,8 +40,8 @@ GradientMonitor::Look GradientMonitor::look_at(const Group& group, bool written)
       continue;
     }
     look.has_gradient = true;
-    // What was written to a gradient counts where no hook fired, so that nobody knows who did it, and where the backward pass
-    // broke off. Else it came after the backward pass.
+    // What was written to a gradient counts where no hook fired, so that nobody knows who did it, and where the
+    // backward pass broke off. Else it came after the backward pass.
     const bool counts = fired ? group.fired > 0 && found == Match::kWritten : written || found == Match::kWritten;
     if (found == Match::kOther || counts) {
       look.late.push_back(i);

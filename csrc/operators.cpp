@@ -1,6 +1,7 @@
-// segment_sqnorm and variance_split as operators of torch (namespace `layerselect`), so that they compose with torch.compile, fake
-// tensors and whatever else goes through the dispatcher. What they are over fake and meta tensors stands in
-// layerselect/reference/operators.py, which also declares them where this core is not built: the two must agree on the schemas.
+// segment_sqnorm and variance_split as operators of torch (namespace `layerselect`), so that they compose with
+// torch.compile, fake tensors and whatever else goes through the dispatcher. What they are over fake and meta tensors
+// stands in layerselect/reference/operators.py, which also declares them where this core is not built: the two must
+// agree on the schemas.
 //
 // Neither is differentiable: their results never require gradients, whatever their inputs do.
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -34,7 +35,8 @@ at::Tensor sqnorm(const Tensors& tensors, const at::Tensor& segments, std::int64
                    : segment_sqnorm(all, segments, num_segments, inv_scale);
 }
 
-// The rule runs on the host: the scores are some kilobytes, and whoever must not wait has FastSelector, whose kernel decides.
+// The rule runs on the host: the scores are some kilobytes, and whoever must not wait has FastSelector, whose kernel
+// decides.
 MaskAndThreshold split(const at::Tensor& scores, const at::Tensor& status, double window_lo, double window_hi,
                                  bool inclusive, std::int64_t splits) {
   const auto [mask, threshold] = variance_split(scores.cpu(), status.cpu(), window_lo, window_hi, inclusive, splits);

@@ -127,7 +127,8 @@ at::Tensor segment_sqnorm_on_device(const std::vector<std::optional<at::Tensor>>
   core.hold_all({present.begin(), present.end()});
   core.sum_held();
 
-  // Tensor order inside a segment, whatever the order of the plan; one thread adds up a segment, so its order is fixed too.
+  // Tensor order inside a segment, whatever the order of the plan; one thread adds up a segment, so its order is fixed
+  // too.
   std::vector<std::int64_t> by_segment(present.size());
   std::iota(by_segment.begin(), by_segment.end(), 0);
   std::stable_sort(by_segment.begin(), by_segment.end(),

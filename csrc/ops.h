@@ -14,8 +14,9 @@ namespace layerselect {
 at::Tensor segment_sqnorm(const std::vector<std::optional<at::Tensor>>& tensors, const at::Tensor& segments,
                           std::int64_t num_segments, std::optional<double> inv_scale);
 
-// The same of tensors on one device, by the kernels of the norm pass (on the CPU: by their twins); the sums stay there. It builds its
-// plan anew in each call, which copies some tables to the device: DeviceCore is for those who measure in each step.
+// The same of tensors on one device, by the kernels of the norm pass (on the CPU: by their twins); the sums stay there.
+// It builds its plan anew in each call, which copies some tables to the device: DeviceCore is for those who measure in
+// each step.
 at::Tensor segment_sqnorm_on_device(const std::vector<std::optional<at::Tensor>>& tensors, const at::Tensor& segments,
                                     std::int64_t num_segments, std::optional<double> inv_scale);
 
@@ -26,8 +27,8 @@ MaskAndThreshold variance_split(const at::Tensor& scores, const at::Tensor& stat
 MaskAndThreshold top_ranked(const at::Tensor& scores, const at::Tensor& status, std::int64_t k);
 MaskAndThreshold above(const at::Tensor& scores, const at::Tensor& status, double gamma);
 
-// (mask bool[L], kept share float32[], cost of the step float32[]) from the selection base bool[L] and costs float64[2 L + 1]: by
-// lowest trained layer, then of each layer's own gradients.
+// (mask bool[L], kept share float32[], cost of the step float32[]) from the selection base bool[L] and costs float64[2
+// L + 1]: by lowest trained layer, then of each layer's own gradients.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> within_budget(const at::Tensor& scores, const at::Tensor& status,
                                                              const at::Tensor& base, const at::Tensor& costs,
                                                              double budget);

@@ -98,8 +98,8 @@ struct CutRange {
   int last;
 };
 
-// The cuts k of m >= 2 values with k - 1 in [int(lo * m), int(hi * m)]. Where none of those is a cut (k in 1 .. m - 1), the
-// window is widened by one on both sides until one is. Needs 0 <= lo <= hi <= 1.
+// The cuts k of m >= 2 values with k - 1 in [int(lo * m), int(hi * m)]. Where none of those is a cut (k in 1 .. m - 1),
+// the window is widened by one on both sides until one is. Needs 0 <= lo <= hi <= 1.
 LS_HOST_DEVICE inline CutRange cut_window(int m, double lo, double hi) {
   CutRange cuts = {static_cast<int>(rounded_mul(lo, m)) + 1, static_cast<int>(rounded_mul(hi, m)) + 1};
   while (cuts.first > m - 1) {
@@ -117,8 +117,8 @@ LS_HOST_DEVICE inline bool is_least(double cost, double least) {
   return cost <= rounded_mul(least, 1.0 + kTieTolerance);
 }
 
-// The selected layers from some depth up, added from the top layer down: the sum of what they are worth, and of what the
-// gradients of their own parameters cost. A layer that is not selected adds 0 to both, which changes no bit.
+// The selected layers from some depth up, added from the top layer down: the sum of what they are worth, and of what
+// the gradients of their own parameters cost. A layer that is not selected adds 0 to both, which changes no bit.
 struct Kept {
   double worth;
   double train_cost;
@@ -129,7 +129,9 @@ LS_HOST_DEVICE inline Kept with_layer(const Kept& kept, float worth, double trai
 }
 
 // What a step costs (layerselect/costs/counted.py), with depth_cost that of its lowest trained layer.
-LS_HOST_DEVICE inline double step_cost(double depth_cost, double train_cost) { return rounded_add(depth_cost, train_cost); }
+LS_HOST_DEVICE inline double step_cost(double depth_cost, double train_cost) {
+  return rounded_add(depth_cost, train_cost);
+}
 
 // A cost that exceeds the budget by rounding alone fits.
 LS_HOST_DEVICE inline bool fits(double cost, double budget) { return is_least(cost, budget); }

@@ -17,8 +17,8 @@ namespace layerselect {
 TensorView view_of(const at::Tensor& tensor, const std::function<std::string()>& name, at::Tensor& keep_alive,
                    const c10::Device& device = c10::kCPU);
 
-// Throws std::invalid_argument for a sparse or nested layout, a tensor subclass without memory of its own (DTensor), and a
-// device other than `device`.
+// Throws std::invalid_argument for a sparse or nested layout, a tensor subclass without memory of its own (DTensor),
+// and a device other than `device`.
 void check_dense(const at::Tensor& tensor, const std::function<std::string()>& name, const c10::Device& device);
 
 // The dtype as kernels know it. Throws std::invalid_argument for the others.

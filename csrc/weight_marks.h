@@ -1,4 +1,5 @@
-// A few numbers of each of some parameters on the CPU, compared with what they were: whether anybody moved weights meanwhile.
+// A few numbers of each of some parameters on the CPU, compared with what they were: whether anybody moved weights
+// meanwhile.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +10,8 @@
 
 namespace layerselect {
 
-// Reads kElements elements from the middle of each parameter's memory, so two calls in a step cost a cache line for each.
+// Reads kElements elements from the middle of each parameter's memory, so two calls in a step cost a cache line for
+// each.
 class WeightMarks {
  public:
   static constexpr std::int64_t kElements = 4;
@@ -19,8 +21,8 @@ class WeightMarks {
 
   // Remembers the parameters begin .. end - 1 as they are.
   void note(std::int64_t begin, std::int64_t end);
-  // The first of them whose numbers differ from those noted, by value: a NaN that stays one has not moved, nor has -0 that became 0.
-  // -1 if there is none. A parameter that is of another kind or on another device by now does not count.
+  // The first of them whose numbers differ from those noted, by value: a NaN that stays one has not moved, nor has -0
+  // that became 0. -1 if there is none. A parameter that is of another kind or on another device by now does not count.
   std::int64_t moved(std::int64_t begin, std::int64_t end) const;
 
  private:

@@ -1,9 +1,10 @@
 """Layer selection in a hand-written ``accelerate`` loop, with gradient accumulation, clipping and a checkpoint.
 
-A small classifier learns to tell the intentions of the demo corpus. The selector's step belongs where the gradients of a whole
-optimizer step are there: after the backward pass of the last micro-batch, before clipping and ``optimizer.step()``. Inside of
-``accelerator.accumulate`` the lines of the loop run for every micro-batch: ``optimizer.step()`` does nothing before the last one, and
-the selector's step is kept from it by ``if accelerator.sync_gradients``.
+A small classifier learns to tell the intentions of the demo corpus. The selector's step belongs where the gradients of
+a whole optimizer step are there: after the backward pass of the last micro-batch, before clipping and
+``optimizer.step()``. Inside of ``accelerator.accumulate`` the lines of the loop run for every micro-batch:
+``optimizer.step()`` does nothing before the last one, and the selector's step is kept from it by ``if
+accelerator.sync_gradients``.
 
     python examples/accelerate_loop.py
     accelerate launch examples/accelerate_loop.py                  # on whatever `accelerate config` was told

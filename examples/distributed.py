@@ -23,8 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 CONFIG = LlamaConfig(
-    hidden_size=64, intermediate_size=128, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=4, vocab_size=32
-)  # fmt: skip
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=8,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    vocab_size=32,
+)
 
 
 def make_batch(
@@ -39,7 +44,8 @@ def make_batch(
 
 def distribute(model: torch.nn.Module, engine: str, mode: str) -> torch.nn.Module:
     if engine == "ddp":
-        # Freezing changes which gradients come: without this, the processes would drift apart, and the selector refuses.
+        # Freezing changes which gradients come: without this, the processes would drift apart, and the selector
+        # refuses.
         return DistributedDataParallel(model, find_unused_parameters=mode == "freeze")
     for layer in model.model.layers:
         fully_shard(layer)

@@ -1,7 +1,7 @@
 """Hidden states of frozen layers, computed once: a fine-tuning whose later epochs skip half of the model.
 
-A small Llama with LoRA learns to name the token that stands first. The lower half of its layers never trains, so what they make
-of an example is the same in every epoch: it is kept, and read.
+A small Llama with LoRA learns to name the token that stands first. The lower half of its layers never trains, so what
+they make of an example is the same in every epoch: it is kept, and read.
 
     python examples/kept_states.py --epochs 4
 """

@@ -1,7 +1,7 @@
 """Where should adapters go? A Layer Card says so before they are trained, and peft puts them there.
 
-A small Llama has learned to repeat the first half of a sequence. Its new task is to repeat it with every token's successor
-instead. A card is measured on a few batches of the new task; LoRA then trains in the layers that it proposes.
+A small Llama has learned to repeat the first half of a sequence. Its new task is to repeat it with every token's
+successor instead. A card is measured on a few batches of the new task; LoRA then trains in the layers that it proposes.
 
     python examples/layer_card.py --layers 2 --steps 100
 """

@@ -1,7 +1,8 @@
 """Intention-Tuning step by step: a generator of revisions starts from what a predictor of intentions has learned.
 
-    python examples/revision_generation.py                                          # demo corpus, tiny model from random weights
-    python examples/revision_generation.py --data iterater-sent:PATH --model MODEL-FOLDER --predictor runs/intent --steps 200
+    python examples/revision_generation.py                                          # demo corpus, tiny model from
+    random weights python examples/revision_generation.py --data iterater-sent:PATH --model MODEL-FOLDER --predictor
+    runs/intent --steps 200
 
 `layerselect revise` does all of this and more (scores, resuming, reports, baselines); here every part is in sight.
 """

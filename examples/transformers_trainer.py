@@ -5,8 +5,8 @@ the callback. TensorBoard then shows the score of every layer, how many layers t
 selector is saved in every checkpoint; and a run that was killed, whenever it was, goes on where it was:
 
     python examples/transformers_trainer.py --out run
-    python examples/transformers_trainer.py --out run          # continues from the last complete checkpoint, if there is one
-    tensorboard --logdir run                                   # where tensorboard is installed
+    python examples/transformers_trainer.py --out run          # continues from the last complete checkpoint, if there
+    is one tensorboard --logdir run                                   # where tensorboard is installed
 """
 
 from __future__ import annotations

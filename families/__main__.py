@@ -61,7 +61,9 @@ def _is_due(family: str, keep_others: bool, wrong: bool) -> bool:
 
 
 def _try_all(todo: list[str], jobs: int) -> None:
-    """Each family in a process of its own. They are forked from one that has loaded the packages: loading takes longer than trying."""
+    """Each family in a process of its own. They are forked from one that has loaded the packages: loading takes longer
+    than trying.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["families.trial"])
     running: dict[str, tuple[multiprocessing.process.BaseProcess, float]] = {}

@@ -1,7 +1,7 @@
 """Small configurations of a family, and the model and the tokenizer that a folder of it would hold.
 
-A default configuration is made and its sizes are replaced by small ones under the names that configurations use for them. Where a
-family asks for more, :data:`OPTIONS` says it.
+A default configuration is made and its sizes are replaced by small ones under the names that configurations use for
+them. Where a family asks for more, :data:`OPTIONS` says it.
 """
 
 from __future__ import annotations
@@ -236,7 +236,9 @@ def save(family: str, folder: Path) -> Any:
 
 
 def _settle_biases(model: torch.nn.Module) -> None:
-    """No bias is exactly zero throughout: a pretrained model has none such, and what has one is taken for never trained."""
+    """No bias is exactly zero throughout: a pretrained model has none such, and what has one is taken for never
+    trained.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias") and not bool(parameter.any()):

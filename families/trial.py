@@ -1,7 +1,8 @@
 """One family in a process of its own: its folder is made, and every task is tried with it as a user would.
 
-*works*: the loss is finite and falls over twenty steps at one of two learning rates, the reloaded adapter predicts the same, a batch equals single rows, cached equals
-direct to 1e-5. *refused*: ``LayerSelectError``, with its sentence. *wrong*: anything else.
+*works*: the loss is finite and falls over twenty steps at one of two learning rates, the reloaded adapter predicts the
+same, a batch equals single rows, cached equals direct to 1e-5. *refused*: ``LayerSelectError``, with its sentence.
+*wrong*: anything else.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Wrong(Exception):
 
 
 def try_family(family: str) -> dict[str, Any]:
-    """What came of each task: ``{"builds": sentence or "", "tasks": {task: {"result", "sentence", "said", "seconds"}}}``."""
+    """What came of each task: ``{"builds": sentence or "", "tasks": {task: {"result", "sentence", "said",
+    "seconds"}}}``.
+    """
     warnings.simplefilter("ignore")
     quiet_transformers()
     _without_drawings()
@@ -128,8 +131,15 @@ def _generate(folder: Path, corpus: Path) -> None:
 
 def _revise(folder: Path, corpus: Path) -> None:
     settings = ReviseConfig(
-        data=str(corpus), model=str(folder), out="out-revise", transfer="none", eval_limit=4, max_new_tokens=6, max_length=40, **_TRAINING
-    )  # fmt: skip
+        data=str(corpus),
+        model=str(folder),
+        out="out-revise",
+        transfer="none",
+        eval_limit=4,
+        max_new_tokens=6,
+        max_length=40,
+        **_TRAINING,
+    )
     _train(run_revise, settings)
     from layerselect.tasks.revise.generate import generate
     from layerselect.tasks.revise.prompts import read_completion, write_prompt
@@ -139,8 +149,15 @@ def _revise(folder: Path, corpus: Path) -> None:
     rewriter = Rewriter.load("out-revise")
     prompts = [prompt_tokens(rewriter.tokenizer, write_prompt(line["source"], line["intentions"])) for line in lines]
     for size in (4, 1):
-        written = generate(rewriter.model, rewriter.tokenizer, prompts, settings.generation(), batch_size=size,
-                           budgets=[6] * len(prompts), device="cpu")  # fmt: skip
+        written = generate(
+            rewriter.model,
+            rewriter.tokenizer,
+            prompts,
+            settings.generation(),
+            batch_size=size,
+            budgets=[6] * len(prompts),
+            device="cpu",
+        )
         if [read_completion(text) for text in written] != [line["prediction"] for line in lines]:
             raise Wrong(f"the reloaded generator writes other texts in batches of {size}")
 
@@ -168,14 +185,27 @@ def _card(folder: Path, corpus: Path) -> None:
     head = "classifier" if _classifies(folder) else "generate"
     settings = IntentConfig(data=str(corpus), model=str(folder), out="out-card", head=head, batch_size=8)
     card, _ = run_card(CardJob(settings, examples=16, head_steps=5))
-    columns = [getattr(layer, name) for layer in card.layers for name in vars(layer) if isinstance(getattr(layer, name), float)] if hasattr(card, "layers") else []  # fmt: skip
+    columns = (
+        [
+            getattr(layer, name)
+            for layer in card.layers
+            for name in vars(layer)
+            if isinstance(getattr(layer, name), float)
+        ]
+        if hasattr(card, "layers")
+        else []
+    )
     if any(not math.isfinite(value) for value in columns):
         raise Wrong("the card holds numbers that are not finite")
 
 
 CHECKS: dict[str, Callable[[Path, Path], None]] = {
-    "classifier": _classifier, "generate": _generate, "revise": _revise, "cache": _cache, "card": _card,
-}  # fmt: skip
+    "classifier": _classifier,
+    "generate": _generate,
+    "revise": _revise,
+    "cache": _cache,
+    "card": _card,
+}
 
 _TRAINING: dict[str, Any] = {
     "max_steps": STEPS,
@@ -241,7 +271,9 @@ def _close(what: str, one: Any, other: Any, *, scale: float = 1.0) -> None:
 
 
 def _corpus(path: Path) -> Path:
-    """Revisions that are easy to tell apart, of unlike lengths; a few are longer than any position of the small models."""
+    """Revisions that are easy to tell apart, of unlike lengths; a few are longer than any position of the small
+    models.
+    """
     draw = random.Random(7)
     subjects = ["The committee", "A student", "The old bridge", "My neighbour"]
     verbs, objects = (

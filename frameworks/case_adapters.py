@@ -7,12 +7,39 @@ import re
 from .cases import BOTH, SAID, WORKS, Case
 
 _PEFT = (
-    "LoRA", "DoRA", "rsLoRA", "PiSSA", "LoRA on embeddings", "LoRA, modules_to_save", "LoRA, modules_to_save in layers",
-    "LoRA, trainable tokens", "LoRA, two adapters", "LoRA of some layers", "LoRA, shared between layers", "AdaLoRA", "IA3", "LoHa",
-    "LoKr", "OFT", "BOFT", "HRA", "VeRA", "FourierFT", "LN tuning", "Bone", "RandLoRA", "X-LoRA", "prefix tuning", "prompt tuning",
-    "p-tuning", "Llama-Adapter", "QLoRA, 4 bits", "QLoRA, 8 bits",
-)  # fmt: skip
-#: Nothing that trains stands in the layers, so that there is nothing to select: an encoder of prompts, or a classifier, is no stack.
+    "LoRA",
+    "DoRA",
+    "rsLoRA",
+    "PiSSA",
+    "LoRA on embeddings",
+    "LoRA, modules_to_save",
+    "LoRA, modules_to_save in layers",
+    "LoRA, trainable tokens",
+    "LoRA, two adapters",
+    "LoRA of some layers",
+    "LoRA, shared between layers",
+    "AdaLoRA",
+    "IA3",
+    "LoHa",
+    "LoKr",
+    "OFT",
+    "BOFT",
+    "HRA",
+    "VeRA",
+    "FourierFT",
+    "LN tuning",
+    "Bone",
+    "RandLoRA",
+    "X-LoRA",
+    "prefix tuning",
+    "prompt tuning",
+    "p-tuning",
+    "Llama-Adapter",
+    "QLoRA, 4 bits",
+    "QLoRA, 8 bits",
+)
+#: Nothing that trains stands in the layers, so that there is nothing to select: an encoder of prompts, or a classifier,
+#: is no stack.
 _WITHOUT_LAYERS = ("prefix tuning", "prompt tuning", "p-tuning", "X-LoRA")
 
 

@@ -9,20 +9,21 @@ _TORCH = (
     "Adadelta Adamax NAdam RAdam RMSprop Rprop ASGD Adafactor Muon LBFGS"
 )
 _BITSANDBYTES = (
-    "AdamW8bit AdamW32bit PagedAdamW8bit PagedAdamW Adam8bit Lion8bit PagedLion8bit SGD8bit RMSprop8bit Adagrad8bit LAMB8bit "
-    "LARS8bit AdEMAMix8bit"
+    "AdamW8bit AdamW32bit PagedAdamW8bit PagedAdamW Adam8bit Lion8bit PagedLion8bit SGD8bit RMSprop8bit Adagrad8bit "
+    "LAMB8bit LARS8bit AdEMAMix8bit"
 )
 _TORCHAO = "AdamW8bit AdamW4bit AdamWFp8"
 _PYTORCH_OPTIMIZER = (
-    "a2grad accsgd adabelief adabound adafactor adagc adago adahessian adai adalite adalomo adam adamax adamc adamg adammini "
-    "adamod adamp adams adamuon adamw adamwsn adan adanorm adapnm adashift adasmooth adatam ademamix adopt aggmo aida alice alig amos ano "
-    "apollo apollodqn asgd avagrad bcos bsam came conda dadaptadagrad dadaptadam dadaptadan dadaptlion dadaptsgd dash "
-    "diffgrad dualadam emofact emolynx emonavi exadam fadam fira flashadamw focus fromage ftrl galore "
-    "grams gravity grokfastadamw kate kron lamb laprop lars lion lomo lorarite madgrad magma mars msvag muon muonclip nadam nero "
-    "normuon novograd padam pid pnm prodigy qhadam qhm racs radam ranger ranger21 rmsprop rose sara scalableshampoo schedulefreeadamw "
-    "schedulefreeradam schedulefreesgd scion scionlight sgd sgdp sgdsai sgdw shampoo signsgd simplifiedademamix sm3 soap "
-    "sophiah spam spectralsphere splus srmm stableadamw stablespam swats tam tiger vsgd yogi "
-    "Lookahead OrthoGrad ScheduleFreeWrapper TRAC SAM SAM-closure FriendlySAM LookSAM WSAM"
+    "a2grad accsgd adabelief adabound adafactor adagc adago adahessian adai adalite adalomo adam adamax adamc adamg "
+    "adammini adamod adamp adams adamuon adamw adamwsn adan adanorm adapnm adashift adasmooth adatam ademamix adopt "
+    "aggmo aida alice alig amos ano apollo apollodqn asgd avagrad bcos bsam came conda dadaptadagrad dadaptadam "
+    "dadaptadan dadaptlion dadaptsgd dash diffgrad dualadam emofact emolynx emonavi exadam fadam fira flashadamw "
+    "focus fromage ftrl galore grams gravity grokfastadamw kate kron lamb laprop lars lion lomo lorarite madgrad "
+    "magma mars msvag muon muonclip nadam nero normuon novograd padam pid pnm prodigy qhadam qhm racs radam ranger "
+    "ranger21 rmsprop rose sara scalableshampoo schedulefreeadamw schedulefreeradam schedulefreesgd scion scionlight "
+    "sgd sgdp sgdsai sgdw shampoo signsgd simplifiedademamix sm3 soap sophiah spam spectralsphere splus srmm "
+    "stableadamw stablespam swats tam tiger vsgd yogi Lookahead OrthoGrad ScheduleFreeWrapper TRAC SAM SAM-closure "
+    "FriendlySAM LookSAM WSAM"
 )
 _OTHERS = (
     ("schedulefree", "AdamWScheduleFree SGDScheduleFree RAdamScheduleFree"),

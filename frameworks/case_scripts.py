@@ -6,8 +6,8 @@ from .case_frameworks import DDP, FSDP2
 from .cases import SAID, WORKS, Case
 
 _TRL = (
-    "--output_dir out --max_steps 5 --per_device_train_batch_size 4 --learning_rate 1e-3 --report_to none --use_cpu --bf16 false "
-    "--save_strategy no --logging_steps 1 --dataloader_pin_memory false --gradient_checkpointing false"
+    "--output_dir out --max_steps 5 --per_device_train_batch_size 4 --learning_rate 1e-3 --report_to none --use_cpu "
+    "--bf16 false --save_strategy no --logging_steps 1 --dataloader_pin_memory false --gradient_checkpointing false"
 )
 _LORA = "--use_peft --lora_r 4 --lora_target_modules q_proj v_proj up_proj down_proj"
 _BERT = FSDP2.replace("LlamaDecoderLayer", "BertLayer")
@@ -29,7 +29,8 @@ def _trl() -> list[Case]:
     more = dict.fromkeys(("dpo", "kto", "grpo", "rloo"), "--beta 0.1")
     for name in ("grpo", "rloo"):
         more[name] += (
-            " --num_generations 2 --max_completion_length 8 --reward_funcs frameworks.programs.trl_trainers.short_answers"
+            " --num_generations 2 --max_completion_length 8 --reward_funcs "
+            "frameworks.programs.trl_trainers.short_answers"
         )
     made = []
     for name, kind in data.items():
@@ -126,8 +127,12 @@ def _accelerate() -> list[Case]:
     peak = "examples/by_feature/fsdp_with_peak_mem_tracking.py"
     made.append(
         Case(
-            name="script-accelerate-fsdp-with-peak-mem-tracking", section="Public scripts", program="public_script",
-            framework=f"accelerate: {peak}", engine="FSDP2", untried="it asks the GPU for its memory",
+            name="script-accelerate-fsdp-with-peak-mem-tracking",
+            section="Public scripts",
+            program="public_script",
+            framework=f"accelerate: {peak}",
+            engine="FSDP2",
+            untried="it asks the GPU for its memory",
         )
-    )  # fmt: skip
+    )
     return made

@@ -1,5 +1,6 @@
-"""The control: a program that raised is run once more, in processes of its own, with a selector that does nothing, which tells whose
-fault it was."""
+"""The control: a program that raised is run once more, in processes of its own, with a selector that does nothing,
+which tells whose fault it was.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The environments in which the cases run: the project's own, and others that share its packages as far as their pins allow."""
+"""The environments in which the cases run: the project's own, and others that share its packages as far as their pins
+allow.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,15 @@ ENVIRONMENTS = {
     "project": Environment(),
     "optimizers": Environment(
         (
-            "pytorch-optimizer==4.1.0", "bitsandbytes==0.50.2", "torchao==0.18.0", "schedulefree==1.4.1",
-            "prodigyopt==1.1.2", "lion-pytorch==0.2.5", "galore-torch==1.0", "apollo-torch==1.0.3", "lomo-optim==0.1.1",
+            "pytorch-optimizer==4.1.0",
+            "bitsandbytes==0.50.2",
+            "torchao==0.18.0",
+            "schedulefree==1.4.1",
+            "prodigyopt==1.1.2",
+            "lion-pytorch==0.2.5",
+            "galore-torch==1.0",
+            "apollo-torch==1.0.3",
+            "lomo-optim==0.1.1",
             "adam-mini==1.1.1",
         )
     ),
@@ -68,7 +77,7 @@ ENVIRONMENTS = {
     ),
     "torchtune": Environment(("torchtune==0.6.1", "torchao==0.14.1")),
     "llamafactory": Environment(("llamafactory==0.9.5",), without=("torchvision",)),
-}  # fmt: skip
+}
 
 
 class CannotInstall(Exception):

@@ -1,8 +1,9 @@
 """Public scripts: where they are got from, and the exact replacements that make their data local and add the selector.
 
-Nothing of their code is kept in this project. A script comes from its package's source distribution (``pip download``), or from its
-repository at the tag of the version that is installed (``git clone``; ``FRAMEWORKS_GIT_NAME`` names another place to clone from, such as
-a copy on this machine). Every replacement must be found as often as it says: a script that has changed is said to have changed, not run.
+Nothing of their code is kept in this project. A script comes from its package's source distribution (``pip download``),
+or from its repository at the tag of the version that is installed (``git clone``; ``FRAMEWORKS_GIT_NAME`` names another
+place to clone from, such as a copy on this machine). Every replacement must be found as often as it says: a script that
+has changed is said to have changed, not run.
 """
 
 from __future__ import annotations
@@ -124,7 +125,10 @@ def _clone(source: str, place: Path) -> None:
     raise NotToBeHad(f"{url} cannot be cloned: {got.stderr.strip()[-200:]}")
 
 
-_CALLBACK = "        callbacks=[__import__('layerselect.integrations.transformers', fromlist=['*']).SelectorCallback(rule='variance')],\n"
+_CALLBACK = (
+    "        callbacks=[__import__('layerselect.integrations.transformers', "
+    "fromlist=['*']).SelectorCallback(rule='variance')],\n"
+)
 _PREPARED = (
     "    model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(\n"
     "        model, optimizer, train_dataloader, eval_dataloader, lr_scheduler\n"
@@ -141,8 +145,14 @@ def replacements(source: str, path: str) -> list[Replace]:
         return _callback("SFTTrainer")
     if source == "peft":
         local = Replace('load_dataset("glue", task)', f"load_dataset({data_folder('pairs')!r})")
-        return [local, _metric("task"), *_loop(_inner(_PREPARED).replace("optimizer, ", "").replace(
-            "eval_dataloader,", "eval_dataloader, optimizer,"), 12)]  # fmt: skip
+        return [
+            local,
+            _metric("task"),
+            *_loop(
+                _inner(_PREPARED).replace("optimizer, ", "").replace("eval_dataloader,", "eval_dataloader, optimizer,"),
+                12,
+            ),
+        ]
     if name == "gradient_accumulation_for_autoregressive_models":
         return [
             Replace('"Salesforce/wikitext", "wikitext-2-v1"', repr(data_folder("text"))),
@@ -162,8 +172,12 @@ def replacements(source: str, path: str) -> list[Replace]:
 
 #: Where the line of the optimizer's step begins, if not at 16.
 STEP_AT = {
-    "gradient_accumulation": 16, "automatic_gradient_accumulation": 20, "cross_validation": 20, "local_sgd": 20, "profiler": 20,
-}  # fmt: skip
+    "gradient_accumulation": 16,
+    "automatic_gradient_accumulation": 20,
+    "cross_validation": 20,
+    "local_sgd": 20,
+    "profiler": 20,
+}
 
 
 def _callback(trainer: str) -> list[Replace]:
@@ -185,7 +199,8 @@ def _mrpc(data: str) -> list[Replace]:
 
 
 def _loop(prepared: str, step_at: int, before: str = "") -> list[Replace]:
-    """The README's lines: a selector over what ``accelerate`` prepared, attached to the optimizer; its step before the optimizer's.
+    """The README's lines: a selector over what ``accelerate`` prepared, attached to the optimizer; its step before the
+    optimizer's.
 
     Args:
         prepared: the last lines of ``prepare``, after which the selector is built.

@@ -119,9 +119,14 @@ class Runner:
             out.write(shlex.join(command) + "\n")
             out.flush()
             process = subprocess.Popen(
-                command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                command,
+                cwd=work,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
-            )  # fmt: skip
+            )
             self._running.add(process)
             try:
                 process.wait(case.timeout)

@@ -67,9 +67,17 @@ def llama_config() -> Any:
     from transformers import LlamaConfig
 
     return LlamaConfig(
-        hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=VOCABULARY, bos_token_id=1, eos_token_id=2, pad_token_id=0, max_position_embeddings=512,
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=96,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=VOCABULARY,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        max_position_embeddings=512,
+    )
 
 
 def llama() -> Any:
@@ -85,10 +93,15 @@ def bert(labels: int = 2) -> Any:
 
     return BertForSequenceClassification(
         BertConfig(
-            hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=4,
-            vocab_size=VOCABULARY, max_position_embeddings=512, num_labels=labels,
+            hidden_size=WIDTH,
+            intermediate_size=96,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=4,
+            vocab_size=VOCABULARY,
+            max_position_embeddings=512,
+            num_labels=labels,
         )
-    )  # fmt: skip
+    )
 
 
 @cache
@@ -162,7 +175,9 @@ def _sentence(row: int) -> str:
 
 
 def rows(kind: str, count: int = 48) -> list[dict[str, Any]]:
-    """Rows of a data set: ``text``, ``chat``, ``prompt``, ``preference``, ``unpaired`` or ``pairs`` (MRPC's columns)."""
+    """Rows of a data set: ``text``, ``chat``, ``prompt``, ``preference``, ``unpaired`` or ``pairs`` (MRPC's
+    columns).
+    """
     made: list[dict[str, Any]] = []
     for row in range(count):
         one, other = _sentence(row), _sentence(row + 1)
@@ -188,8 +203,9 @@ def dataset(kind: str, count: int = 48) -> Any:
 
 
 def data_folder(kind: str) -> str:
-    """A folder with ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, which ``load_dataset(FOLDER)`` reads; of 1,200
-    rows where the kind ends with ``-long``."""
+    """A folder with ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, which ``load_dataset(FOLDER)`` reads; of
+    1,200 rows where the kind ends with ``-long``.
+    """
     place = CACHE / "data" / kind
     if not place.exists():
         with _made(place) as part:

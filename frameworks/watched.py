@@ -1,4 +1,5 @@
-"""Runs one program under the witness and writes what came of it: ``python -m frameworks.watched FOLDER PROGRAM MODES ARGUMENT ...``.
+"""Runs one program under the witness and writes what came of it: ``python -m frameworks.watched FOLDER PROGRAM MODES
+ARGUMENT ...``.
 
 The program's ``main(*arguments, mode=...)`` runs once for each of MODES (with commas between them). Each process writes
 ``FOLDER/RANK.json``. The result is, from good to bad,

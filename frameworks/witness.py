@@ -1,7 +1,7 @@
 """The witness: watches every selector of a process from outside, and says whether it kept its promises.
 
-Nothing here reads what the package knows about itself. Gradients are measured anew from ``.grad``, weights and optimizer states
-are compared bit for bit with copies, and flags with those that the model had before the selector came.
+Nothing here reads what the package knows about itself. Gradients are measured anew from ``.grad``, weights and
+optimizer states are compared bit for bit with copies, and flags with those that the model had before the selector came.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Witness:
     """Watches the selectors of this process from :meth:`install` on.
 
     Args:
-        swaps: the optimizer swaps weights for evaluation and back, so that they are compared between two steps up to rounding.
+        swaps: the optimizer swaps weights for evaluation and back, so that they are compared between two steps up to
+            rounding.
 
     Attributes:
         faults: what went wrong, in the order in which it was seen, each kind once.

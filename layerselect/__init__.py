@@ -64,7 +64,9 @@ _PLACES = {"LayerSelectError": "errors", "SuppressionProbe": "rules.suppression"
 if not TYPE_CHECKING:  # to a checker of types, a module with this function has every name
 
     def __getattr__(name: str) -> Any:
-        """Imports what is asked for, and torch with it: a command has to be able to say that it was interrupted meanwhile."""
+        """Imports what is asked for, and torch with it: a command has to be able to say that it was interrupted
+        meanwhile.
+        """
         if name in __all__:
             found = getattr(importlib.import_module(f".{_PLACES.get(name, 'rules')}", __name__), name)
             globals()[name] = found

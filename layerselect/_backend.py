@@ -64,7 +64,9 @@ def _built_for_another(core: str) -> str | None:
 
 
 def say_if_built_for_another() -> None:
-    """The warning that a core is there and cannot be used, once and as soon as anything is imported that would use it."""
+    """The warning that a core is there and cannot be used, once and as soon as anything is imported that would use
+    it.
+    """
     core = None if sys.modules.get(_CORE) is not None else _core_file()
     problem = None if core is None else _built_for_another(core)
     if problem is not None:
@@ -117,7 +119,8 @@ def _log_fallback(problem: str) -> None:
 
 
 def load(backend: str = "auto", device: torch.device | str = "cpu") -> ModuleType:
-    """The module that holds ``segment_sqnorm``, ``variance_split``, ``top_ranked``, ``above``, ``within_budget``, ``GradientMonitor``.
+    """The module that holds ``segment_sqnorm``, ``variance_split``, ``top_ranked``, ``above``, ``within_budget``,
+    ``GradientMonitor``.
 
     Both modules offer the same signatures. Arguments and errors are those of :func:`resolve`.
     """

@@ -25,7 +25,8 @@ class TorchBuild(NamedTuple):
     Attributes:
         release: the version without a local part that only names the platform.
         platform: ``"cpu"``, ``"CUDA 13.0"``, ``"ROCm 7.0"``, ``"XPU"``; ``None`` where it is not known.
-        cxx11_abi: which of the two layouts of libstdc++'s strings torch was compiled with; ``None`` where it is not known.
+        cxx11_abi: which of the two layouts of libstdc++'s strings torch was compiled with; ``None`` where it is not
+            known.
     """
 
     release: str

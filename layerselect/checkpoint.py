@@ -5,7 +5,8 @@ optimizer and random states) looked like when it was written. :func:`defect` com
 
 What survives what: a process killed at any moment (SIGKILL, out of memory, a full disk) leaves a folder with a seal
 that fits or a folder that is known to be incomplete. Nothing is lost then that had been written, since the kernel keeps
-written pages of dead processes. After a power failure a file that another library wrote may be short; the seal finds that.
+written pages of dead processes. After a power failure a file that another library wrote may be short; the seal finds
+that.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def save_selector(selector: FastSelector, folder: str | Path, *, also: Sequence[
 
 
 def load_selector(selector: FastSelector, folder: str | Path) -> None:
-    """Continues ``selector`` from the state in ``folder``. The other files there are not looked at (see :func:`defect`).
+    """Continues ``selector`` from the state in ``folder``. The other files there are not looked at (see
+    :func:`defect`).
 
     Raises:
         LayerSelectError: there is none, it is damaged, or it belongs to another model or rule.
@@ -94,9 +96,9 @@ def load_selector(selector: FastSelector, folder: str | Path) -> None:
 def defect(folder: str | Path) -> str | None:
     """What keeps ``folder`` from being a complete checkpoint, as part of a sentence; ``None`` if nothing does.
 
-    Files are told apart by their length and the checksum of up to 16 evenly spread blocks of 64 KiB, so that looking at a
-    checkpoint of any size takes milliseconds: a file cut short or left from another save is found, a single flipped bit
-    in the middle of a large one may not be.
+    Files are told apart by their length and the checksum of up to 16 evenly spread blocks of 64 KiB, so that looking at
+    a checkpoint of any size takes milliseconds: a file cut short or left from another save is found, a single flipped
+    bit in the middle of a large one may not be.
     """
     folder = Path(folder)
     try:
@@ -127,7 +129,9 @@ def read_seal(folder: str | Path) -> dict[str, Any]:
 
 
 def seal(folder: str | Path) -> str | None:
-    """The checksum of the seal in ``folder``, which tells this checkpoint from every other; ``None`` if there is none."""
+    """The checksum of the seal in ``folder``, which tells this checkpoint from every other; ``None`` if there is
+    none.
+    """
     try:
         return _checksum(read_bytes(Path(folder) / VALUES_FILE, advice=_ADVICE))
     except DamagedFile:
@@ -140,7 +144,9 @@ def _is_sealed(path: Path) -> bool:
 
 
 def _fingerprint(path: Path) -> list[Any]:
-    """Length in bytes, and the checksum of the whole file or of samples spread evenly from its first to its last byte."""
+    """Length in bytes, and the checksum of the whole file or of samples spread evenly from its first to its last
+    byte.
+    """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size <= _SAMPLES * _SAMPLE_BYTES:

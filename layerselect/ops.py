@@ -1,8 +1,8 @@
 """The two operations under everything else: sums of squares per segment, and the variance rule.
 
 Both run in the compiled core where there is one for the tensors' device, else in plain PyTorch
-(:mod:`layerselect.reference`). They are operators of torch (:mod:`layerselect.reference.operators`), so that functions that call them can be
-compiled without a break.
+(:mod:`layerselect.reference`). They are operators of torch (:mod:`layerselect.reference.operators`), so that functions
+that call them can be compiled without a break.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .utils.arguments import (
     check_window,
     segments_of,
     tensors_of,
-)  # fmt: skip
+)
 
 __all__ = ["segment_sqnorm", "variance_split"]
 

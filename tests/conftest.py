@@ -69,7 +69,9 @@ def watch(ops_of) -> Callable:
 
 @pytest.fixture(autouse=True, scope="module")
 def what_is_imported_is_not_searched_for_garbage() -> None:
-    """The Trainer collects garbage after each training, and looks through a million objects of torch and transformers for it."""
+    """The Trainer collects garbage after each training, and looks through a million objects of torch and transformers
+    for it.
+    """
     gc.collect()
     gc.freeze()
 

@@ -1,9 +1,10 @@
-"""Builds the source distribution and wheels from it, installs them into an empty environment outside the tree, and runs them.
+"""Builds the source distribution and wheels from it, installs them into an empty environment outside the tree, and runs
+them.
 
     python tools/check_install.py [--keep FOLDER]
 
-Needs an environment with what a build needs (`make setup` makes one); what is built is left in FOLDER. Each step says how
-long it took. The torch of this environment is the torch that is compiled for, and that the empty environment gets.
+Needs an environment with what a build needs (`make setup` makes one); what is built is left in FOLDER. Each step says
+how long it took. The torch of this environment is the torch that is compiled for, and that the empty environment gets.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def build_wheel(sdist: Path, out: Path, **variables: str) -> Path:
 
 
 def refuse_cuda(sdist: Path, folder: Path) -> None:
-    """Where the kernels cannot be built, LAYERSELECT_CUDA=1 must say why in one sentence, without compiling anything."""
+    """Where the kernels cannot be built, LAYERSELECT_CUDA=1 must say why in one sentence, without compiling
+    anything.
+    """
     import torch
 
     if torch.version.cuda is not None and shutil.which("nvcc"):

@@ -21,10 +21,21 @@ CSRC = Path(__file__).parents[1] / "csrc"
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # The flags that torch's extension builder passes: the kernels must not lean on what it forbids.
 FLAGS = (
-    "-std=c++20", "-O3", "-lineinfo", "-Werror", "all-warnings", "-Xptxas", "-v,-warn-spills,-warn-lmem-usage",
-    "-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__", "-D__CUDA_NO_BFLOAT16_CONVERSIONS__",
-    "-D__CUDA_NO_HALF2_OPERATORS__", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-Wall,-Wextra",
-)  # fmt: skip
+    "-std=c++20",
+    "-O3",
+    "-lineinfo",
+    "-Werror",
+    "all-warnings",
+    "-Xptxas",
+    "-v,-warn-spills,-warn-lmem-usage",
+    "-D__CUDA_NO_HALF_OPERATORS__",
+    "-D__CUDA_NO_HALF_CONVERSIONS__",
+    "-D__CUDA_NO_BFLOAT16_CONVERSIONS__",
+    "-D__CUDA_NO_HALF2_OPERATORS__",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler",
+    "-fPIC,-Wall,-Wextra",
+)
 _KERNEL = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for 'sm_(?P<arch>\d+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"

@@ -2,8 +2,8 @@
 
     python installed_program.py (native|torch)
 
-Imports everything, trains a few steps on the backend named, and calls the commands. Ends with 1 and a sentence if something
-is not as it should be.
+Imports everything, trains a few steps on the backend named, and calls the commands. Ends with 1 and a sentence if
+something is not as it should be.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Runs the tests of the compiled core with a sanitizer in it: reads and writes out of bounds, undefined behaviour, races.
+"""Runs the tests of the compiled core with a sanitizer in it: reads and writes out of bounds, undefined behaviour,
+races.
 
     python tools/sanitize.py address|thread [pytest options]
 
-Compiles the core with gcc's or clang's runtime into build/sanitize/NAME, beside a copy of the package, and leaves the core of
-the tree alone. Python and torch are not instrumented. Ends with an error if a test fails or the runtime reports something.
+Compiles the core with gcc's or clang's runtime into build/sanitize/NAME, beside a copy of the package, and leaves the
+core of the tree alone. Python and torch are not instrumented. Ends with an error if a test fails or the runtime reports
+something.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ float variance_split_cpu(const LayerScores& layers, const VarianceOptions& optio
 float top_ranked_cpu(const LayerScores& layers, std::int64_t k, bool* mask);
 float above_cpu(const LayerScores& layers, float gamma, bool* mask);
 
-// Cuts the selection in `mask` down to what fits the budget, see layerselect/rules/cost_aware.py. Scores must not be negative.
+// Cuts the selection in `mask` down to what fits the budget, see layerselect/rules/cost_aware.py. Scores must not be
+// negative.
 Budgeted within_budget_cpu(const LayerScores& layers, const CostOptions& costs, bool* mask);
 
 }  // namespace layerselect

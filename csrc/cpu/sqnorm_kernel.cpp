@@ -37,7 +37,8 @@ using WideLanes = double __attribute__((vector_size(64)));     // 8 float64
 
 constexpr std::int64_t kTurn = 64;     // elements per turn of the inner loop
 constexpr std::int64_t kBlock = 1024;  // elements per float32 accumulation
-constexpr float kSmallest = 8.0e-28F;  // 2^-90: above it, what underflow takes from the squares is below 2^-26 of the sum
+// 2^-90: above it, what underflow takes from the squares is below 2^-26 of the sum
+constexpr float kSmallest = 8.0e-28F;
 constexpr float kLargest = 3.0e38F;
 
 inline double fold(const WideLanes& v) {

@@ -99,14 +99,16 @@ DeviceCore::DeviceCore(const std::vector<at::Tensor>& parameters, const std::vec
       home_(current_stream(device_)) {
   LS_CHECK(groups.size() == parameters.size(), "groups has ", groups.size(), " entries for ", parameters.size(),
            " parameters; give one group for each");
-  LS_CHECK(1 <= num_layers && num_layers <= kMaxLayers, "num_layers is ", num_layers, "; it must be in 1..", kMaxLayers);
+  LS_CHECK(1 <= num_layers && num_layers <= kMaxLayers, "num_layers is ", num_layers,
+           "; it must be in 1..", kMaxLayers);
   LS_CHECK(history_rows >= 0, "history_rows is ", history_rows, "; it must not be negative");
   const bool counts = !layer_numels.has_value();
   std::vector<double> own_numels(static_cast<std::size_t>(num_layers), 0.0);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     LS_CHECK(parameters[i].device() == device_, "parameters[", i, "] is on ", parameters[i].device(), ", the first on ",
              device_, "; give each device a core of its own");
-    LS_CHECK(0 <= groups[i] && groups[i] <= num_layers, "groups[", i, "] is ", groups[i], "; it must be in 0..", num_layers);
+    LS_CHECK(0 <= groups[i] && groups[i] <= num_layers, "groups[", i, "] is ", groups[i],
+             "; it must be in 0..", num_layers);
     members_[groups[i]].push_back(i);
     types_.push_back(parameters[i].scalar_type());
     if (groups[i] < num_layers) {
@@ -176,7 +178,8 @@ void DeviceCore::set_pointer(std::size_t parameter, const at::Tensor& gradient) 
   }
   const auto name = [parameter] { return c10::str("the gradient of parameter ", parameter); };
   LS_CHECK(gradient.scalar_type() == types_[parameter] && gradient.numel() == numels_[parameter], name(), " has ",
-           gradient.numel(), " elements of ", gradient.scalar_type(), ", the parameter had ", numels_[parameter], " of ",
+           gradient.numel(), " elements of ", gradient.scalar_type(), ", the parameter had ", numels_[parameter],
+           " of ",
            types_[parameter], " when the selector was built; build a new selector");
   at::Tensor copy;
   pointer = view_of(gradient, name, copy, device_).data;

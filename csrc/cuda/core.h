@@ -1,12 +1,12 @@
 // DeviceCore: everything a selector keeps on a device, and the launches that fill it. The torch side of the kernels.
 //
-// Written against torch's device-generic streams, events and guards, so it compiles with every build of torch. On a CUDA
-// device it calls the launchers of the .cu files; on the CPU it calls their twins in launch_host.cpp, so that plan,
-// hooks, order of launches and state are tested where there is no GPU.
+// Written against torch's device-generic streams, events and guards, so it compiles with every build of torch. On a
+// CUDA device it calls the launchers of the .cu files; on the CPU it calls their twins in launch_host.cpp, so that
+// plan, hooks, order of launches and state are tested where there is no GPU.
 //
-// Nothing here waits for the device, and after construction nothing is allocated, except a copy of a gradient that is not
-// dense in memory. Work is launched on the current stream of the device; what was launched on others is ordered by events.
-// Not thread-safe: GradientMonitor calls it under its lock.
+// Nothing here waits for the device, and after construction nothing is allocated, except a copy of a gradient that is
+// not dense in memory. Work is launched on the current stream of the device; what was launched on others is ordered by
+// events. Not thread-safe: GradientMonitor calls it under its lock.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -77,13 +77,15 @@ class DeviceCore {
 
   // Launches the sums of one group; its gradients in the order of its parameters.
   void launch_group(std::int64_t group, const std::vector<at::Tensor>& gradients);
-  // Launches the sums of several groups, ascending: one launch for each run of groups that are neighbours. `gradients` are those
-  // of all parameters, in their order.
+  // Launches the sums of several groups, ascending: one launch for each run of groups that are neighbours. `gradients`
+  // are those of all parameters, in their order.
   void launch_groups(const std::vector<std::int64_t>& groups, const Gradients& gradients);
-  // What close_step() or sum_held() launches: the gradients of all parameters, in their order. They must stay alive until then.
+  // What close_step() or sum_held() launches: the gradients of all parameters, in their order. They must stay alive
+  // until then.
   void hold_all(const Gradients& gradients);
-  // Makes of what is held, or of what was launched before, the sums by tensor in state "sqnorms", and no more: they may then be
-  // replaced by sums over several processes, from which close_step() selects. There -1 says that no process has the gradient.
+  // Makes of what is held, or of what was launched before, the sums by tensor in state "sqnorms", and no more: they may
+  // then be replaced by sums over several processes, from which close_step() selects. There -1 says that no process has
+  // the gradient.
   void sum_held();
   // The same for a caller that writes "sqnorms" itself, on the current stream.
   void take_sums() { summed_ = true; }
@@ -93,9 +95,9 @@ class DeviceCore {
   std::int64_t launches() const { return launches_; }  // of the last step, the closing ones included
   std::int64_t outer_group() const { return num_layers_; }
   const c10::Device& device() const { return device_; }
-  // Live views on the device, by name: scores, status, nonfinite, decided, mask, wanted, gate, frequency, trained_frequency, step, threshold,
-  // kept_share, step_cost, total_norm, group_sums, sqnorms (by tensor of the plan), order (the parameter of each tensor),
-  // history_*.
+  // Live views on the device, by name: scores, status, nonfinite, decided, mask, wanted, gate, frequency,
+  // trained_frequency, step, threshold, kept_share, step_cost, total_norm, group_sums, sqnorms (by tensor of the plan),
+  // order (the parameter of each tensor), history_*.
   const std::map<std::string, at::Tensor>& state() const { return state_; }
 
  private:

@@ -69,7 +69,8 @@ SelectArgs DeviceCore::select_args(const StepOptions& options) const {
            rule.window_lo, ", ", rule.window_hi, "); it must hold 0 <= low <= high <= 1");
   LS_CHECK(rule.k >= 0 && rule.splits >= 1 && !std::isnan(rule.gamma), "k is ", rule.k, ", splits ", rule.splits,
            ", gamma ", rule.gamma, "; they must be at least 0, at least 1, and a number");
-  LS_CHECK(options.interval >= 1 && options.warmup >= 0, "interval is ", options.interval, " and warmup ", options.warmup,
+  LS_CHECK(options.interval >= 1 && options.warmup >= 0,
+           "interval is ", options.interval, " and warmup ", options.warmup,
            "; they must be at least 1 and 0");
   args.rule = {kind->second,
                rule.inclusive ? 1 : 0,
@@ -91,7 +92,8 @@ SelectArgs DeviceCore::select_args(const StepOptions& options) const {
     LS_CHECK(rule.costs->device() == device_ && rule.costs->scalar_type() == at::kDouble &&
                  rule.costs->numel() == 2 * num_layers_ + 1 && rule.costs->is_contiguous(),
              "costs must be ", 2 * num_layers_ + 1, " float64 numbers on ", device_, " for ", num_layers_, " layers");
-    LS_CHECK(0.0 < rule.budget && std::isfinite(rule.budget), "budget is ", rule.budget, "; it must be a positive number");
+    LS_CHECK(0.0 < rule.budget && std::isfinite(rule.budget),
+             "budget is ", rule.budget, "; it must be a positive number");
     args.rule.costs = rule.costs->const_data_ptr<double>();
   }
   args.warmup = static_cast<std::uint32_t>(options.warmup);

@@ -21,7 +21,8 @@ Keeper::Keeper(std::vector<at::Tensor> tensors, const std::vector<std::int64_t>&
     : tensors_(std::move(tensors)), gate_(std::move(gate)), launchers_(&launchers_for(gate_.device())) {
   LS_CHECK(gate_.scalar_type() == at::kFloat && gate_.is_contiguous(), "gate has dtype ", gate_.scalar_type(),
            "; it must be a dense float32 vector");
-  LS_CHECK(groups.size() == tensors_.size(), "groups has ", groups.size(), " entries for ", tensors_.size(), " tensors");
+  LS_CHECK(groups.size() == tensors_.size(),
+           "groups has ", groups.size(), " entries for ", tensors_.size(), " tensors");
   // A room starts at the same address modulo 16 as its tensor, so that whole vectors can be copied.
   const auto past = [](const at::Tensor& t) {
     return static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(t.const_data_ptr()) % 16);

@@ -4,7 +4,8 @@
 // step and copied back after it, on the device, without the host knowing which layers these are.
 //
 // Bytes moved: twice the bytes of the gated pieces, 32 for each item. Launches: one to keep, one to restore.
-// Blocks take items in turn. A piece whose ends share their address modulo 16 moves 16 bytes at a time, others byte by byte.
+// Blocks take items in turn. A piece whose ends share their address modulo 16 moves 16 bytes at a time, others byte by
+// byte.
 #include <cuda_runtime.h>
 
 #include <algorithm>

@@ -1,12 +1,13 @@
 // The sum of squares of one item by `threads` threads (a warp's or a block's), of which the caller is number `thread`.
 //
-// Memory moved: each element is read once, 16 bytes at a time; up to 7 elements before the first address that is a multiple
-// of 16 and up to 7 after the last are read one by one.
+// Memory moved: each element is read once, 16 bytes at a time; up to 7 elements before the first address that is a
+// multiple of 16 and up to 7 after the last are read one by one.
 //
-// Order of summation: a thread takes every `threads`-th vector, four vectors (a chunk) at a time, adds their squares in four
-// float32 lanes (at most 8 addends each), folds the lanes and adds the chunk to a float64. Threads are added by the caller, as
-// a tree. So the bits depend on the length, the type, and the address modulo 16 (torch's allocator gives multiples of 512), not on
-// the grid or on who runs first. Every operation is written as an intrinsic: nothing is left to contraction.
+// Order of summation: a thread takes every `threads`-th vector, four vectors (a chunk) at a time, adds their squares in
+// four float32 lanes (at most 8 addends each), folds the lanes and adds the chunk to a float64. Threads are added by
+// the caller, as a tree. So the bits depend on the length, the type, and the address modulo 16 (torch's allocator gives
+// multiples of 512), not on the grid or on who runs first. Every operation is written as an intrinsic: nothing is left
+// to contraction.
 //
 // Range: a chunk whose float32 sum may have lost digits or overflowed is read again (from the cache) and added in
 // float64, as on the CPU. What the denormal range takes from a chunk is below 2^-144, so a sum of

@@ -1,13 +1,14 @@
 // Sums of squares of gradients, item by item, and the selection behind them.
 //
-// Bytes moved: every element of the range once (numel x element size), 16 for each item, 8 for each unit, 8 for each partial.
-// Launches: one for each kSmallTable tensors (kLargeTable with CUDA 13); the selection, if one is asked for, is made by the
-// last block of the last launch and costs no launch of its own.
-// Order of summation: inside an item that of norm_item.cuh, then a tree over the lanes of a warp, then the warps of
-// the block in order; one float64 for each item, and from there on that of select_block.cuh. No floating-point atomics.
+// Bytes moved: every element of the range once (numel x element size), 16 for each item, 8 for each unit, 8 for each
+// partial.
+// Launches: one for each kSmallTable tensors (kLargeTable with CUDA 13); the selection, if one is asked for, is made by
+// the last block of the last launch and costs no launch of its own.
+// Order of summation: inside an item that of norm_item.cuh, then a tree over the lanes of a warp, then the warps of the
+// block in order; one float64 for each item, and from there on that of select_block.cuh. No floating-point atomics.
 //
-// The grid is persistent: as many blocks as the device holds at once (fewer for little work), and block b takes the units
-// b, b + grid, b + 2 grid, ... Whoever takes an item, its partial is the same.
+// The grid is persistent: as many blocks as the device holds at once (fewer for little work), and block b takes the
+// units b, b + grid, b + 2 grid, ... Whoever takes an item, its partial is the same.
 #include "norms.cuh"
 
 #include <cuda_runtime.h>

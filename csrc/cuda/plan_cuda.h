@@ -1,4 +1,5 @@
-// The plan of a norm pass on a device: work items for warps and blocks, built once from sizes alone. Torch-free, CUDA-free.
+// The plan of a norm pass on a device: work items for warps and blocks, built once from sizes alone. Torch-free,
+// CUDA-free.
 //
 // Tensors are numbered anew: by group, inside a group the large ones before the small ones, else in the order of the
 // parameters. So the items of a tensor, the units of a group and the tensors of a range of units are contiguous, and
@@ -15,8 +16,8 @@ namespace layerselect::cuda {
 
 // Tensors of at most this many elements are one item for one warp; longer ones are cut into items for blocks.
 constexpr std::int64_t kWarpElements = 4096;
-// The shortest item that a tensor is cut into, and how many items there should be at most: items grow (by powers of two)
-// with the model, so that the last block never has more than a few microseconds of partials to add.
+// The shortest item that a tensor is cut into, and how many items there should be at most: items grow (by powers of
+// two) with the model, so that the last block never has more than a few microseconds of partials to add.
 constexpr std::int64_t kBlockElements = 16384;
 constexpr std::int64_t kMostItems = 16384;
 

@@ -1,7 +1,7 @@
 // The selection alone: closes a step whose norms were launched layer by layer from the backward pass.
 //
-// Bytes moved, order of summation: see select_block.cuh. Launches: one, of one block. It must be ordered after every launch that
-// wrote partial sums (by the stream or by events).
+// Bytes moved, order of summation: see select_block.cuh. Launches: one, of one block. It must be ordered after every
+// launch that wrote partial sums (by the stream or by events).
 #include <cuda_runtime.h>
 
 #include "select_block.cuh"

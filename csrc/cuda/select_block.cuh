@@ -1,12 +1,13 @@
 // A selection, made by one block: from partial sums to the mask and everything else in SelectArgs.
 //
-// Order of summation: 2 lanes take every second partial of a tensor in turn (8 lanes every 8th, if the tensors have more
-// than 8 items on average), in float64, and are added as a tree; a layer's tensors are added in the order of its parameters. Scores are computed in float64 and rounded once. The rule is the mathematics
-// of ../select.h, in which each thread owns a layer or a cut; minima do not depend on order. So the bits do not
-// depend on the grid, and the mask is the CPU's.
+// Order of summation: 2 lanes take every second partial of a tensor in turn (8 lanes every 8th, if the tensors have
+// more than 8 items on average), in float64, and are added as a tree; a layer's tensors are added in the order of its
+// parameters. Scores are computed in float64 and rounded once. The rule is the mathematics of ../select.h, in which
+// each thread owns a layer or a cut; minima do not depend on order. So the bits do not depend on the grid, and the mask
+// is the CPU's.
 //
-// Memory moved, for P tensors of I items and L layers: 8 I + 24 P bytes of sums and indices, about 56 L of state, and with a
-// budget up to 40 L of costs.
+// Memory moved, for P tensors of I items and L layers: 8 I + 24 P bytes of sums and indices, about 56 L of state, and
+// with a budget up to 40 L of costs.
 #pragma once
 
 #include <math_constants.h>
@@ -101,9 +102,9 @@ __device__ __forceinline__ void sum_groups(const SelectArgs& args, const Scratch
   }
 }
 
-// Takes in the raw scores: status, held scores, counters of what is not finite. An active layer without a gradient keeps its
-// score; where it has none it is excluded, since it cannot train in this step. Returns which of the thread's layers took
-// gradients, a bit for each in turn.
+// Takes in the raw scores: status, held scores, counters of what is not finite. An active layer without a gradient
+// keeps its score; where it has none it is excluded, since it cannot train in this step. Returns which of the thread's
+// layers took gradients, a bit for each in turn.
 __device__ __forceinline__ std::uint32_t update_scores(const SelectArgs& args, const Scratch& scratch) {
   std::uint32_t took_bits = 0;
   std::uint32_t turn = 1;

@@ -1,8 +1,9 @@
-// A rule's selection cut down to what fits a budget, by one block: within_budget_cpu of ../cpu/select_cpu.cpp, bit for bit.
+// A rule's selection cut down to what fits a budget, by one block: within_budget_cpu of ../cpu/select_cpu.cpp, bit for
+// bit.
 //
-// Each thread owns the layers that it would be the lowest trained of. Order of summation: from the top layer down to the owned
-// one, over shared memory, which all threads read at the same place at the same time. Memory moved: 16 L bytes of costs by
-// depth and 8 L of each layer's own, and 16 L more where none of the rule's layers fits.
+// Each thread owns the layers that it would be the lowest trained of. Order of summation: from the top layer down to
+// the owned one, over shared memory, which all threads read at the same place at the same time. Memory moved: 16 L
+// bytes of costs by depth and 8 L of each layer's own, and 16 L more where none of the rule's layers fits.
 #pragma once
 
 #include <math_constants.h>

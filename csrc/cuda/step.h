@@ -14,7 +14,8 @@ struct CUstream_st;  // what cudaStream_t points to
 namespace layerselect::cuda {
 
 constexpr int kThreads = 256;        // of every block
-constexpr int kBlocksPerProcessor = 4;  // at least, which bounds the registers: 1,024 threads with 64 bytes each in flight
+// at least, which bounds the registers: 1,024 threads with 64 bytes each in flight
+constexpr int kBlocksPerProcessor = 4;
 constexpr int kWarps = kThreads / 32;
 
 // Data pointers travel by value in the arguments of the launch, 8 bytes for each tensor: no copy to wait for, no buffer
@@ -54,8 +55,8 @@ struct NormArgs {
   std::uint32_t first_tensor;  // whose pointer is the table's first
 };
 
-// Form of a layer's score, see layerselect/core/scores.py. kNone: no scores and no selection, only tensor_sums; for shards, which
-// processes add up before anything is selected.
+// Form of a layer's score, see layerselect/core/scores.py. kNone: no scores and no selection, only tensor_sums; for
+// shards, which processes add up before anything is selected.
 enum class Form : std::int32_t { kL2, kRms, kSqrtSum, kNone };
 
 enum class RuleKind : std::int32_t {
@@ -74,8 +75,8 @@ struct Rule {
   double window_lo;
   double window_hi;
   const std::uint8_t* fixed;  // [L]
-  // What a step costs, float64 [2 L + 1]: by its lowest trained layer (the last one: none trains), then for each layer the
-  // gradients of its own parameters. The selection is cut down to what fits the budget. Null: it is not.
+  // What a step costs, float64 [2 L + 1]: by its lowest trained layer (the last one: none trains), then for each layer
+  // the gradients of its own parameters. The selection is cut down to what fits the budget. Null: it is not.
   const double* costs;
   double budget;
   float gamma;
@@ -109,7 +110,8 @@ struct SelectArgs {
   const float* inv_scale;             // the gradients are multiplied by it; null: by 1
   const float* late_inv_scale;        // those of late groups by this
   double* group_sums;                 // [L + 1]: out, each group's sum of squares, so multiplied
-  // A step that the optimizer will skip writes the norms (tensor_sums, group_sums, total_norm) and leaves all else as it is.
+  // A step that the optimizer will skip writes the norms (tensor_sums, group_sums, total_norm) and leaves all else as
+  // it is.
   const float* skip;                  // not 0: such a step; null: never
   // What is known of the layers.
   float* scores;            // [L] last finite score, NaN where there is none
@@ -120,7 +122,8 @@ struct SelectArgs {
   std::uint8_t* mask;       // [L] that, less what is not finite now
   std::uint8_t* wanted;     // [L] the layers that need gradients next: decided, or not measured, or active without any
   float* gate;              // [L + 1] 1: the optimizer leaves the layer alone, 0: it updates; in the style of found_inf
-  std::int64_t* frequency;  // [2 L] selections in which the layer was chosen; then those in which it took gradients, too
+  // [2 L] selections in which the layer was chosen; then those in which it took gradients, too
+  std::int64_t* frequency;
   Counters* counters;
   // The history: a ring of rows, row = step modulo history_rows. None is kept where history_rows is 0.
   std::int64_t* history_step;       // [rows]
@@ -139,8 +142,10 @@ struct SelectArgs {
   Form form;
   std::int32_t skip_nonfinite;  // not 0: a step with a total norm that is not finite is such a step, too
   GroupBits present;  // groups that may have a gradient; the others' sums count as 0
-  GroupBits active;   // layers that were to take gradients; the others' scores are held, and those of layers that took none
-  GroupBits late;     // groups whose sums are of a later moment, or that no hook reported: if all zero, they took no gradient
+  // layers that were to take gradients; the others' scores are held, and those of layers that took none
+  GroupBits active; 
+  // groups whose sums are of a later moment, or that no hook reported: if all zero, they took no gradient
+  GroupBits late;   
 };
 
 // Bytes of dynamic shared memory that a selection over L layers needs.
@@ -175,8 +180,8 @@ struct alignas(16) CopyItem {
 extern "C" {
 
 // Sums of squares of the items of a range of units, one partial each; if `select` is not null, the last block of the
-// last launch makes the selection. As many launches as the table of pointers asks for (1 for up to kSmallTable tensors, with
-// CUDA 13 kLargeTable); *launches counts them, if not null.
+// last launch makes the selection. As many launches as the table of pointers asks for (1 for up to kSmallTable tensors,
+// with CUDA 13 kLargeTable); *launches counts them, if not null.
 int layerselect_cuda_norms(const layerselect::cuda::NormLaunch* norms, const layerselect::cuda::SelectArgs* select,
                            CUstream_st* stream, std::int32_t* launches);
 

@@ -1,4 +1,6 @@
-"""A metric in the form that ``evaluate.load(PATH)`` reads: the share of predictions that agree with their references."""
+"""A metric in the form that ``evaluate.load(PATH)`` reads: the share of predictions that agree with their
+references.
+"""
 
 import datasets
 import evaluate

@@ -1,1 +1,3 @@
-"""The programs: each is what a user would write. Their ``main(*arguments, mode)`` is run by :mod:`frameworks.watched`."""
+"""The programs: each is what a user would write. Their ``main(*arguments, mode)`` is run by
+:mod:`frameworks.watched`.
+"""

@@ -1,4 +1,6 @@
-"""DeepSpeed's engine: ``deepspeed_engine STAGE inner|engine|accelerate``: the selector over the model, over the engine, or with accelerate."""
+"""DeepSpeed's engine: ``deepspeed_engine STAGE inner|engine|accelerate``: the selector over the model, over the engine,
+or with accelerate.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""fastai: a callback that closes the selector's step, with fastai's own optimizer or torch's: ``fastai_learner own|torch``."""
+"""fastai: a callback that closes the selector's step, with fastai's own optimizer or torch's: ``fastai_learner
+own|torch``.
+"""
 
 from __future__ import annotations
 

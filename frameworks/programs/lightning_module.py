@@ -42,9 +42,14 @@ class Learner(lightning.LightningModule):
 
 def main(how: str, *, mode: str) -> None:
     trainer = lightning.Trainer(
-        max_steps=8, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, gradient_clip_val=0.05 if how.endswith("clip") else None,
+        max_steps=8,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        gradient_clip_val=0.05 if how.endswith("clip") else None,
         accumulate_grad_batches=2 if how == "automatic-accumulate" else 1,
-    )  # fmt: skip
+    )
     batches = torch.cat([tokens_of(step) for step in range(16)])
     trainer.fit(Learner(how, mode), DataLoader(batches, batch_size=8))

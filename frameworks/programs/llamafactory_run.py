@@ -17,8 +17,9 @@ SOUND = "torchaudio"
 
 
 def _import_run() -> Any:
-    """LLaMA-Factory imports ``torchaudio`` for recorded speech, of which there is none here, and whose library loads with its own
-    build of torch only."""
+    """LLaMA-Factory imports ``torchaudio`` for recorded speech, of which there is none here, and whose library loads
+    with its own build of torch only.
+    """
     nothing = ModuleType(SOUND)
     nothing.__spec__ = importlib.machinery.ModuleSpec(SOUND, None)
     sys.modules[SOUND] = nothing
@@ -68,11 +69,32 @@ def main(stage: str, finetuning: str, *words: str, mode: str) -> None:
         }[word]
     run_exp(
         {
-            "stage": stage, "do_train": True, "model_name_or_path": folder("llama"), "finetuning_type": finetuning,
-            "dataset": "made", "dataset_dir": str(_data(stage)), "template": "default", "cutoff_len": 64, "output_dir": "out",
-            "max_steps": 6, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-3,
-            "report_to": "none", "use_cpu": True, "overwrite_output_dir": True, "logging_steps": 1, "save_strategy": "no",
-            "bf16": False, "fp16": False, "dataloader_num_workers": 0, "preprocessing_num_workers": 1, "plot_loss": False, **more,
+            "stage": stage,
+            "do_train": True,
+            "model_name_or_path": folder("llama"),
+            "finetuning_type": finetuning,
+            "dataset": "made",
+            "dataset_dir": str(_data(stage)),
+            "template": "default",
+            "cutoff_len": 64,
+            "output_dir": "out",
+            "max_steps": 6,
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 1,
+            "learning_rate": 1e-3,
+            "report_to": "none",
+            "use_cpu": True,
+            "overwrite_output_dir": True,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "bf16": False,
+            "fp16": False,
+            "dataloader_num_workers": 0,
+            "preprocessing_num_workers": 1,
+            "plot_loss": False,
+            **more,
         },
-        callbacks=[SelectorCallback(rule="topk:k=1" if finetuning == "freeze" else "topk:k=2", mode=mode, probe_every=3)],
-    )  # fmt: skip
+        callbacks=[
+            SelectorCallback(rule="topk:k=1" if finetuning == "freeze" else "topk:k=2", mode=mode, probe_every=3)
+        ],
+    )

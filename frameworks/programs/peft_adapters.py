@@ -82,8 +82,11 @@ def _mixed() -> torch.nn.Module:
     model = llama()
     model.config.use_cache = False
     config = peft.XLoraConfig(
-        task_type="CAUSAL_LM", hidden_size=64, xlora_depth=2, adapters={"0": "expert0", "1": "expert1"},
-    )  # fmt: skip
+        task_type="CAUSAL_LM",
+        hidden_size=64,
+        xlora_depth=2,
+        adapters={"0": "expert0", "1": "expert1"},
+    )
     return peft.get_peft_model(model, config)
 
 

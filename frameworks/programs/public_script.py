@@ -1,7 +1,8 @@
-"""A public script, with its models and data made local and the selector's lines put in: ``public_script SOURCE PATH ARGUMENT ...``.
+"""A public script, with its models and data made local and the selector's lines put in: ``public_script SOURCE PATH
+ARGUMENT ...``.
 
-``MODEL KIND``, ``DATA KIND`` and ``FOLDER KIND`` stand for the options with a small model and a small data set of that kind, and for
-the data set's folder.
+``MODEL KIND``, ``DATA KIND`` and ``FOLDER KIND`` stand for the options with a small model and a small data set of that
+kind, and for the data set's folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""``SentenceTransformerTrainer``, or SetFit's trainer, with the callback: ``sentence_encoder sentence-transformers|setfit``."""
+"""``SentenceTransformerTrainer``, or SetFit's trainer, with the callback: ``sentence_encoder
+sentence-transformers|setfit``.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,16 @@ def main(name: str, *, mode: str) -> None:
     model = encoder()
     pairs = Dataset.from_list([{"anchor": row["sentence1"], "positive": row["sentence2"]} for row in rows("pairs")])
     args = SentenceTransformerTrainingArguments(
-        output_dir="out", max_steps=6, per_device_train_batch_size=4, learning_rate=1e-3, report_to="none", use_cpu=True,
-        disable_tqdm=True, save_strategy="no", dataloader_pin_memory=False,
-    )  # fmt: skip
+        output_dir="out",
+        max_steps=6,
+        per_device_train_batch_size=4,
+        learning_rate=1e-3,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+        dataloader_pin_memory=False,
+    )
     loss = MultipleNegativesRankingLoss(model)
     SentenceTransformerTrainer(model=model, args=args, train_dataset=pairs, loss=loss, callbacks=[callback]).train()
 
@@ -43,7 +52,12 @@ def _setfit(callback: SelectorCallback) -> None:
     model = SetFitModel(model_body=encoder(), model_head=LogisticRegression(), labels=[0, 1])
     data = Dataset.from_list([{"text": row["sentence1"], "label": row["label"]} for row in rows("pairs", 16)])
     args = TrainingArguments(
-        output_dir="out", batch_size=4, max_steps=6, body_learning_rate=1e-3, report_to="none", show_progress_bar=False,
+        output_dir="out",
+        batch_size=4,
+        max_steps=6,
+        body_learning_rate=1e-3,
+        report_to="none",
+        show_progress_bar=False,
         save_strategy="no",
-    )  # fmt: skip
+    )
     Trainer(model=model, args=args, train_dataset=data, callbacks=[callback]).train()

@@ -11,9 +11,14 @@ from torchtune.training import create_optim_in_bwd_wrapper, register_optim_in_bw
 from ..tiny import LAYERS, VOCABULARY, WIDTH, loss_of, tokens_of
 
 SHAPE = {
-    "vocab_size": VOCABULARY, "num_layers": LAYERS, "num_heads": 4, "num_kv_heads": 2, "embed_dim": WIDTH, "max_seq_len": 64,
+    "vocab_size": VOCABULARY,
+    "num_layers": LAYERS,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "embed_dim": WIDTH,
+    "max_seq_len": 64,
     "intermediate_dim": 96,
-}  # fmt: skip
+}
 
 
 def main(how: str, *, mode: str) -> None:

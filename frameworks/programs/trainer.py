@@ -18,22 +18,29 @@ FEATURES: dict[str, dict[str, Any]] = {
     "bf16": {"bf16": True},
     "compile": {"torch_compile": True, "torch_compile_backend": "aot_eager"},
     "neftune": {"neftune_noise_alpha": 5.0},
-    "fsdp2": {"fsdp": "full_shard", "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}},
+    "fsdp2": {
+        "fsdp": "full_shard",
+        "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]},
+    },
     "deepspeed": {"deepspeed": {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"}},
     "adafactor": {"optim": "adafactor"},
     "lomo": {"optim": "lomo"},
     "galore": {"optim": "galore_adamw", "optim_target_modules": ["q_proj", "up_proj"], "optim_args": "rank=4"},
     "galore-layerwise": {
-        "optim": "galore_adamw_layerwise", "optim_target_modules": ["q_proj", "up_proj"], "optim_args": "rank=4",
+        "optim": "galore_adamw_layerwise",
+        "optim_target_modules": ["q_proj", "up_proj"],
+        "optim_args": "rank=4",
     },
     "apollo-layerwise": {
-        "optim": "apollo_adamw_layerwise", "optim_target_modules": ["q_proj", "up_proj"], "optim_args": "rank=4",
+        "optim": "apollo_adamw_layerwise",
+        "optim_target_modules": ["q_proj", "up_proj"],
+        "optim_args": "rank=4",
     },
     "paged8bit": {"optim": "paged_adamw_8bit"},
     "schedulefree": {"optim": "schedule_free_adamw"},
     "torchao": {"optim": "adamw_torch_8bit"},
     "stable": {"optim": "stable_adamw"},
-}  # fmt: skip
+}
 
 
 def main(*words: str, mode: str) -> None:
@@ -46,9 +53,18 @@ def main(*words: str, mode: str) -> None:
     for word in words:
         features.update(FEATURES.get(word, {}))
     args = TrainingArguments(
-        output_dir="out", max_steps=6, per_device_train_batch_size=4, learning_rate=1e-3, logging_steps=2, save_strategy="no",
-        report_to="none", use_cpu="deepspeed" not in words, disable_tqdm=True, dataloader_pin_memory=False, **features,
-    )  # fmt: skip
+        output_dir="out",
+        max_steps=6,
+        per_device_train_batch_size=4,
+        learning_rate=1e-3,
+        logging_steps=2,
+        save_strategy="no",
+        report_to="none",
+        use_cpu="deepspeed" not in words,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **features,
+    )
     rows = [{"input_ids": row, "labels": row} for row in torch.cat([tokens_of(step) for step in range(6)])]
     callback = SelectorCallback(rule="topk:k=2", mode=mode, probe_every=3)
     Trainer(model, args, train_dataset=rows, callbacks=[callback]).train()

@@ -37,9 +37,19 @@ def main(name: str, *words: str, mode: str) -> None:
     if "reentrant" in words:
         features.update(gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True})
     args = getattr(trl, f"{NAMES[name]}Config")(
-        output_dir="out", max_steps=5, per_device_train_batch_size=4, learning_rate=1e-3, logging_steps=1, save_strategy="no",
-        report_to="none", use_cpu=True, bf16=False, disable_tqdm=True, dataloader_pin_memory=False, **features,
-    )  # fmt: skip
+        output_dir="out",
+        max_steps=5,
+        per_device_train_batch_size=4,
+        learning_rate=1e-3,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **features,
+    )
     task = "SEQ_CLS" if name == "reward" else "CAUSAL_LM"
     trainer = getattr(trl, f"{NAMES[name]}Trainer")(
         model=folder("llama-reward" if name == "reward" else "llama"),

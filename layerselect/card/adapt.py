@@ -30,8 +30,8 @@ def performance(
 ) -> list[float]:
     """The mean loss on ``check`` before, less that after, for each layer.
 
-    Each layer gets a LoRA of its own on all its maps (scale 1, its second factor zero at first), trained by AdamW on the batches of
-    ``fit`` in turn while everything else stays as it is, and taken off again.
+    Each layer gets a LoRA of its own on all its maps (scale 1, its second factor zero at first), trained by AdamW on
+    the batches of ``fit`` in turn while everything else stays as it is, and taken off again.
 
     Args:
         maps: of each layer. The model is frozen and in evaluation mode.

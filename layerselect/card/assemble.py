@@ -47,8 +47,7 @@ def assemble(
     fresh, interval = contributions.fresh_resnorm(), contributions.interval()
     layers = []
     for layer in range(count):
-        maps = [_map(m, one, rows) for m, (one, rows) in zip(
-            found.layers.maps[layer], solved[layer], strict=True)]  # fmt: skip
+        maps = [_map(m, one, rows) for m, (one, rows) in zip(found.layers.maps[layer], solved[layer], strict=True)]
         conditions = [m.condition for m in maps if m.condition is not None]
         layers.append(
             LayerFigures(

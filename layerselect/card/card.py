@@ -78,8 +78,9 @@ class LayerFigures:
 
     Attributes:
         resnorm: square root of the sum of its maps' resnorm^2, on the batches that the changes were fitted to.
-        fresh: the same on batches that were not fitted to, where there were any (``LayerCard.held_out``): the norm of the loss's
-            gradient along the fitted change. Negative where the change does not carry over. Layers are ranked by it.
+        fresh: the same on batches that were not fitted to, where there were any (``LayerCard.held_out``): the norm of
+            the loss's gradient along the fitted change. Negative where the change does not carry over. Layers are
+            ranked by it.
         low, high: its 95 % interval over batches; ``None`` where there were too few.
         gradient_norm: of the mean loss in the weights of all its maps.
         energy: mean over its maps, each weighted by its inputs.
@@ -101,7 +102,9 @@ class LayerFigures:
 
     @property
     def gain(self) -> float:
-        """The loss that adapting this layer alone is predicted to remove: half the square of ``fresh``, 0 if that is negative."""
+        """The loss that adapting this layer alone is predicted to remove: half the square of ``fresh``, 0 if that is
+        negative.
+        """
         return max(0.0, self.fresh) ** 2 / 2
 
 
@@ -115,8 +118,10 @@ class LayerCard:
         layers: the figures, in forward order.
         coupling: [L][L], see :mod:`layerselect.card.coupling`; ``None`` where it was not measured.
         held_out: whether ``fresh`` and the coupling come from batches that no change was fitted to.
-        stability: rank correlation of the layers' order with that on batches drawn anew; ``None`` where there were too few.
-        step_costs: the parts of a training step's cost with adapters (:class:`~layerselect.costs.counted.LayerCosts` as a dict).
+        stability: rank correlation of the layers' order with that on batches drawn anew; ``None`` where there were too
+            few.
+        step_costs: the parts of a training step's cost with adapters (:class:`~layerselect.costs.counted.LayerCosts` as
+            a dict).
         versions: of the packages.
     """
 
@@ -156,7 +161,9 @@ class LayerCard:
     def propose(
         self, k: int | None = None, *, budget: float | None = None, objective: str = "performance"
     ) -> Placement:
-        """Where to put adapters, with the gain and the cost of that (see :meth:`layerselect.card.place.Placer.place`)."""
+        """Where to put adapters, with the gain and the cost of that (see
+        :meth:`layerselect.card.place.Placer.place`).
+        """
         return self.placer().place(k, budget=budget, objective=objective)
 
     def place(self, k: int | None = None, *, budget: float | None = None, objective: str = "performance") -> list[int]:
@@ -221,8 +228,8 @@ class LayerCard:
             raise LayerSelectError(f"{where!r} is not a Layer Card: make one with 'layerselect card'")
         if values.get("version") != VERSION:
             raise LayerSelectError(
-                f"{where!r} is a Layer Card of version {shown(values.get('version'))}, and this package reads {VERSION}: measure it again "
-                "or install the version that wrote it"
+                f"{where!r} is a Layer Card of version {shown(values.get('version'))}, and this package reads "
+                f"{VERSION}: measure it again or install the version that wrote it"
             )
         own = {name: value for name, value in values.items() if name not in ("schema", "version")}
         try:

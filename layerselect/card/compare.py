@@ -17,10 +17,11 @@ class CardDifference:
 
     Attributes:
         rank_correlation: of the layers by fresh resnorm; NaN where one card does not tell them apart.
-        rank_interval: of 95 % for it, over layers (:func:`~layerselect.card.intervals.spearman_interval`): it says what the number of
-            layers can tell, not how much other batches would change.
+        rank_interval: of 95 % for it, over layers (:func:`~layerselect.card.intervals.spearman_interval`): it says what
+            the number of layers can tell, not how much other batches would change.
         top: for each k from 1 to L - 1, the share of the k best layers of one card that are among those of the other.
-        coupling_difference: the mean absolute difference of the couplings of two different layers; ``None`` where a card has none.
+        coupling_difference: the mean absolute difference of the couplings of two different layers; ``None`` where a
+            card has none.
         same_model, same_data: whether the fingerprints agree.
         rows: for each layer its name and its fresh resnorm in both cards.
     """

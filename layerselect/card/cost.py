@@ -24,18 +24,21 @@ from .memory import Survey
 
 logger = logging.getLogger(__name__)
 
-#: Passes that a :class:`~layerselect.costs.measured.CostMeter` takes: with a backward pass, and more in which it looks at the clocks.
+#: Passes that a :class:`~layerselect.costs.measured.CostMeter` takes: with a backward pass, and more in which it looks
+#: at the clocks.
 _PASSES, _LOOKS = 4, 3
 
 
 def layer_costs(
     model: nn.Module, found: Survey, run: Callable[[], Tensor], *, rank: int, timed: bool = True
 ) -> tuple[list[CostFigures], LayerCosts]:
-    """The costs of each layer for one batch, and those of a training step with adapters of rank ``rank`` on the watched maps.
+    """The costs of each layer for one batch, and those of a training step with adapters of rank ``rank`` on the watched
+    maps.
 
-    Times are measured in a frozen model, whose backward pass computes the gradients of inputs alone, as it does under adapters. What
-    an adapter adds to a step is counted: three times its weights (its output, the gradients of its input and of its weights)
-    against the weights of the layer, at the speed of the layer. Small matrices run slower than that.
+    Times are measured in a frozen model, whose backward pass computes the gradients of inputs alone, as it does under
+    adapters. What an adapter adds to a step is counted: three times its weights (its output, the gradients of its input
+    and of its weights) against the weights of the layer, at the speed of the layer. Small matrices run slower than
+    that.
 
     Args:
         run: the loss of the batch, with gradients; its rows are those of ``found``.

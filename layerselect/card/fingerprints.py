@@ -16,8 +16,8 @@ _SAMPLES = 256  # values of each parameter, evenly spread
 
 
 def model_facts(model: nn.Module) -> dict[str, Any]:
-    """The class, the number of parameters, and a fingerprint over names, shapes, types and a sample of the values of all
-    parameters. Where a model was read from and what wraps it does not matter.
+    """The class, the number of parameters, and a fingerprint over names, shapes, types and a sample of the values of
+    all parameters. Where a model was read from and what wraps it does not matter.
     """
     digest = hashlib.sha256()
     count = 0

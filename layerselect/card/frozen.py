@@ -1,4 +1,6 @@
-"""A model as a card needs it: nothing trains, nothing is dropped out, and the maps to watch take gradients all the same."""
+"""A model as a card needs it: nothing trains, nothing is dropped out, and the maps to watch take gradients all the
+same.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ def all_trainable(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def all_frozen(model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """No parameter takes a gradient inside the block and every module is in evaluation mode, or in that of training; behind
-    it all is as before.
+    """No parameter takes a gradient inside the block and every module is in evaluation mode, or in that of training;
+    behind it all is as before.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.train(training)
@@ -34,7 +36,9 @@ def all_frozen(model: nn.Module, *, training: bool = False) -> Iterator[None]:
 
 @contextmanager
 def only_trainable(model: nn.Module, modules: Sequence[str]) -> Iterator[list[nn.Parameter]]:
-    """The parameters of ``modules`` (qualified names), which alone take gradients inside the block, in evaluation mode."""
+    """The parameters of ``modules`` (qualified names), which alone take gradients inside the block, in evaluation
+    mode.
+    """
     chosen = [
         parameter
         for name, parameter in model.named_parameters()

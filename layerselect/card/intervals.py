@@ -25,7 +25,8 @@ class Contributions:
     units: np.ndarray
 
     def fresh_resnorm(self) -> np.ndarray:
-        """The ratio a / sqrt(q) of the means over all losses, float64 [L]; negative where the change makes the loss larger.
+        """The ratio a / sqrt(q) of the means over all losses, float64 [L]; negative where the change makes the loss
+        larger.
 
         On the batches that the change was fitted to, without a ridge, a = q = resnorm^2, and so this is resnorm.
         """
@@ -46,8 +47,8 @@ class Contributions:
         return middle - reach, middle + reach
 
     def stability(self, seed: int = 0) -> float | None:
-        """The mean rank correlation of the layers' figures with those on batches drawn anew, with replacement; ``None`` below
-        two batches or two layers.
+        """The mean rank correlation of the layers' figures with those on batches drawn anew, with replacement; ``None``
+        below two batches or two layers.
         """
         batches, layers = self.removed.shape
         if batches < 2 or layers < 2:
@@ -69,9 +70,9 @@ def spearman(one: np.ndarray, other: np.ndarray) -> float:
 def spearman_interval(correlation: float, count: int, level: float = 0.95) -> tuple[float, float]:
     """An interval for the rank correlation of ``count`` pairs that are taken for a sample of pairs.
 
-    Fisher's transformation with the variance (1 + r^2 / 2) / (count - 3) (Bonett and Wright, Psychometrika 65, 2000). Equal orders
-    count as half a step from that, a step being what exchanging two neighbours makes, so that six layers in the same order are
-    no proof. All of [-1, 1] below four pairs, where it knows nothing; NaN if the correlation is.
+    Fisher's transformation with the variance (1 + r^2 / 2) / (count - 3) (Bonett and Wright, Psychometrika 65, 2000).
+    Equal orders count as half a step from that, a step being what exchanging two neighbours makes, so that six layers
+    in the same order are no proof. All of [-1, 1] below four pairs, where it knows nothing; NaN if the correlation is.
     """
     if np.isnan(correlation):
         return float("nan"), float("nan")
@@ -84,8 +85,8 @@ def spearman_interval(correlation: float, count: int, level: float = 0.95) -> tu
 
 
 def student_quantile(p: float, freedom: int) -> float:
-    """A quantile of Student's distribution, by Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5), exact for 1 and 2 degrees
-    of freedom; off by less than 1 % from 3 on for p up to 0.975.
+    """A quantile of Student's distribution, by Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5), exact
+    for 1 and 2 degrees of freedom; off by less than 1 % from 3 on for p up to 0.975.
     """
     if freedom == 1:
         return float(np.tan(np.pi * (p - 0.5)))

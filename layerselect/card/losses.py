@@ -15,8 +15,8 @@ from ..layers.padding import ARGUMENT
 IGNORED = -100  # what transformers calls a label that does not count
 LIKELIHOODS = ("categorical", "binary", "gaussian", "none")
 
-#: ``loss(model, batch)``: a number that is the mean over the batch's examples; or the losses one by one, in any shape; or their sum
-#: and how many they are.
+#: ``loss(model, batch)``: a number that is the mean over the batch's examples; or the losses one by one, in any shape;
+#: or their sum and how many they are.
 Loss = Callable[[nn.Module, Any], "Tensor | tuple[Tensor, int]"]
 #: ``counted(batch)``: bool [examples, positions], at which outputs something is asked for.
 Counted = Callable[[Any], "Tensor | None"]
@@ -64,8 +64,8 @@ class BatchLoss:
         found = _logits(self._outputs)
         if found is None:
             raise LayerSelectError(
-                f"{type(self._model).__name__} returned no logits, which the coupling of layers is measured by: return them as "
-                "a tensor or as 'logits', or pass likelihood='none' to do without"
+                f"{type(self._model).__name__} returned no logits, which the coupling of layers is measured by: "
+                "return them as a tensor or as 'logits', or pass likelihood='none' to do without"
             )
         return found
 
@@ -97,8 +97,8 @@ class BatchLoss:
         value = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
         if value is None:
             raise LayerSelectError(
-                f"{type(self._model).__name__} returned no loss for a batch with {', '.join(map(str, batch))}: put labels into "
-                "the batches, or pass loss="
+                f"{type(self._model).__name__} returned no loss for a batch with {', '.join(map(str, batch))}: put "
+                "labels into the batches, or pass loss="
             )
         counted = counted_positions(self._model, batch)
         if counted is None:
@@ -140,7 +140,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 def counted_positions(model: nn.Module, batch: Any) -> Tensor | None:
-    """``bool`` [examples, positions]: at which outputs a label is asked for; None where there is one label for an example.
+    """``bool`` [examples, positions]: at which outputs a label is asked for; None where there is one label for an
+    example.
 
     A causal model's output at a position is asked for the label behind it.
     """
@@ -166,12 +167,14 @@ def positions_that_matter(model: nn.Module, batch: Any) -> Tensor | None:
 
 
 def likelihood_of(model: nn.Module, batch: Any) -> str:
-    """What the loss takes the outputs for: ``categorical`` (softmax and cross-entropy), ``binary`` (sigmoids) or ``gaussian``
-    (squared errors).
+    """What the loss takes the outputs for: ``categorical`` (softmax and cross-entropy), ``binary`` (sigmoids) or
+    ``gaussian`` (squared errors).
     """
     known = {
-        "regression": "gaussian", "single_label_classification": "categorical", "multi_label_classification": "binary",
-    }.get(getattr(getattr(model, "config", None), "problem_type", None) or "")  # fmt: skip
+        "regression": "gaussian",
+        "single_label_classification": "categorical",
+        "multi_label_classification": "binary",
+    }.get(getattr(getattr(model, "config", None), "problem_type", None) or "")
     labels = batch.get("labels") if isinstance(batch, Mapping) else None
     if known is not None:
         return known
@@ -183,11 +186,11 @@ def directions(
 ) -> list[Tensor]:
     """Directions v in the space of the outputs with mean(v v') = H, the curvature of the loss in its outputs.
 
-    H is the identity for ``gaussian``, p (1 - p) for each output of ``binary`` and diag(p) - p p' for ``categorical``: what
-    Gauss and Newton take for the second derivative (Fisher's information). Where an output has at most ``count`` numbers,
-    they are taken one after the other and the mean is exact for each output; otherwise ``count`` directions are drawn, for
-    ``categorical`` as the gradient of the log-probability of a label drawn from p. Outputs at different positions get
-    independent signs or draws, so that they do not mix in the mean.
+    H is the identity for ``gaussian``, p (1 - p) for each output of ``binary`` and diag(p) - p p' for ``categorical``:
+    what Gauss and Newton take for the second derivative (Fisher's information). Where an output has at most ``count``
+    numbers, they are taken one after the other and the mean is exact for each output; otherwise ``count`` directions
+    are drawn, for ``categorical`` as the gradient of the log-probability of a label drawn from p. Outputs at different
+    positions get independent signs or draws, so that they do not mix in the mean.
 
     Args:
         logits: ``[examples, ..., C]``.

@@ -48,16 +48,17 @@ class WatchedLayers:
 def find_maps(model: nn.Module, layers: LayerSpec = None, targets: str | None = None) -> WatchedLayers:
     r"""The layers of ``model`` and the linear maps in them that an adapter could be put on.
 
-    Nothing needs to be trainable. In a model that ``peft`` has wrapped, the maps under its adapters count, the adapters do
-    not.
+    Nothing needs to be trainable. In a model that ``peft`` has wrapped, the maps under its adapters count, the adapters
+    do not.
 
     Args:
         layers: as for :class:`~layerselect.FastSelector`.
-        targets: a regular expression for the names of the maps inside their layer (``"self_attn\.(q|v)_proj"``); ``None`` takes
-            all of them.
+        targets: a regular expression for the names of the maps inside their layer (``"self_attn\.(q|v)_proj"``);
+            ``None`` takes all of them.
 
     Raises:
-        LayerSelectError: no layers are found, ``targets`` is no regular expression, or a layer holds no map that it names.
+        LayerSelectError: no layers are found, ``targets`` is no regular expression, or a layer holds no map that it
+            names.
     """
     with all_trainable(model):
         found = split_parameters(model, layers)
@@ -77,8 +78,8 @@ def find_maps(model: nn.Module, layers: LayerSpec = None, targets: str | None = 
             wanted = "linear map" if targets is None else f"linear map that targets={targets!r} names"
             inside = ", ".join(name for name, _ in _linear_maps(block)) or "none"
             raise LayerSelectError(
-                f"the layer {found.names[layer]!r} holds no {wanted}; its linear maps are: {inside}. Choose other layers or "
-                "targets"
+                f"the layer {found.names[layer]!r} holds no {wanted}; its linear maps are: {inside}. Choose other "
+                "layers or targets"
             )
         maps.append(own)
     return WatchedLayers(found.names, found.modules, maps)
@@ -119,8 +120,8 @@ def _pattern(targets: str | None) -> re.Pattern[str] | None:
 
 @contextmanager
 def hooked(maps: Sequence[LinearMap], hook: Callable[..., Any]) -> Iterator[None]:
-    """Inside the block, ``hook(index, module, args, output)`` is called after each forward pass of a map; what it returns, unless
-    that is ``None``, takes the output's place.
+    """Inside the block, ``hook(index, module, args, output)`` is called after each forward pass of a map; what it
+    returns, unless that is ``None``, takes the output's place.
     """
     hooks = [ModelHook(partial(hook, index)) for index in range(len(maps))]
     handles = [linear.module.register_forward_hook(own) for linear, own in zip(maps, hooks, strict=True)]
@@ -135,8 +136,8 @@ def hooked(maps: Sequence[LinearMap], hook: Callable[..., Any]) -> Iterator[None
 def gradients_from(maps: Sequence[LinearMap]) -> Iterator[None]:
     """In a frozen model, autograd begins at the outputs of ``maps``.
 
-    What needs no gradient yet becomes a copy of a leaf that does: some architectures work in place on it, which a leaf does not
-    allow. So the graph begins at the lowest watched map, and no weight gradient is computed anywhere.
+    What needs no gradient yet becomes a copy of a leaf that does: some architectures work in place on it, which a leaf
+    does not allow. So the graph begins at the lowest watched map, and no weight gradient is computed anywhere.
     """
     with hooked(maps, _begin_here):
         yield

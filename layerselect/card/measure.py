@@ -47,38 +47,40 @@ def measure(
 ) -> LayerCard:
     """Measures which layers of ``model`` are worth an adapter for the task that ``batches`` are a sample of.
 
-    The model is not changed: it is frozen and in evaluation mode while it is measured, and as before afterwards. On two thirds
-    of the batches the second moments of every linear map are added up; from them follow resnorm and the change of each map. On the
-    other third it is seen what these changes do on data they were not fitted to: that gives ``fresh``, its interval, and the
-    coupling. Definitions: ``docs/layer_card.md``.
+    The model is not changed: it is frozen and in evaluation mode while it is measured, and as before afterwards. On two
+    thirds of the batches the second moments of every linear map are added up; from them follow resnorm and the change
+    of each map. On the
+    other third it is seen what these changes do on data they were not fitted to: that gives ``fresh``, its interval,
+    and the coupling. Definitions: ``docs/layer_card.md``.
 
     Args:
-        batches: mappings of tensors that the model is called with, labels included, with the examples in the first dimension; or
-            whatever ``loss`` takes. They are kept until the end.
-        loss: ``loss(model, batch)``, a number that is the mean over the batch's examples; or the losses one by one, in any shape; or
-            their sum and how many they are. ``None`` takes the model's own, which is a mean over the labels that count.
-        counted: ``counted(batch)``, bool [examples, positions], at which outputs something is asked for, where the outputs are
-            sequences and the batch has no ``labels`` that say it.
+        batches: mappings of tensors that the model is called with, labels included, with the examples in the first
+            dimension; or whatever ``loss`` takes. They are kept until the end.
+        loss: ``loss(model, batch)``, a number that is the mean over the batch's examples; or the losses one by one, in
+            any shape; or their sum and how many they are. ``None`` takes the model's own, which is a mean over the
+            labels that count.
+        counted: ``counted(batch)``, bool [examples, positions], at which outputs something is asked for, where the
+            outputs are sequences and the batch has no ``labels`` that say it.
         layers: as for :class:`~layerselect.FastSelector`. Nothing needs to be trainable.
-        max_memory: for what is held besides the model and its passes, as bytes or ``"4GB"``. Where all layers together need more, they
-            are measured in several sweeps over the batches. What is needed is logged, and told to ``on_event``, before it starts.
+        max_memory: for what is held besides the model and its passes, as bytes or ``"4GB"``. Where all layers together
+            need more, they are measured in several sweeps over the batches. What is needed is logged, and told to
+            ``on_event``, before it starts.
         dtype: of the sums; float32 or float64.
         on_event: told of the plan and the progress.
         settings: fields of ``MeasureSettings``:
             ``targets`` (which linear maps, a regular expression for their names inside a layer);
             ``ridge`` (0.001; eps as a multiple of the activation energy);
-            ``check`` (1/3; the share of the batches that nothing is fitted to; 0, or fewer than four batches: the same are used);
-            ``probes`` (2; random directions for the coupling; outputs with no more numbers than this are followed exactly);
-            ``likelihood`` (what the loss takes the outputs for: ``categorical``, ``binary``, ``gaussian``; ``None`` looks at
-            the labels; ``none`` measures no coupling);
-            ``rank`` (16; of the adapter that costs are given for);
-            ``timed`` (whether times and saved bytes are measured);
-            ``adapt_steps`` (0; above 0, each layer alone is adapted for so many steps, see :mod:`layerselect.card.adapt`) and
-            ``adapt_lr`` (0.001);
-            ``seed`` (of directions, resamples and adapters).
+            ``check`` (1/3; the share of the batches that nothing is fitted to; 0, or fewer than four batches: the same
+            are used); ``probes`` (2; random directions for the coupling; outputs with no more numbers than this are
+            followed exactly); ``likelihood`` (what the loss takes the outputs for: ``categorical``, ``binary``,
+            ``gaussian``; ``None`` looks at the labels; ``none`` measures no coupling); ``rank`` (16; of the adapter
+            that costs are given for); ``timed`` (whether times and saved bytes are measured); ``adapt_steps`` (0; above
+            0, each layer alone is adapted for so many steps, see :mod:`layerselect.card.adapt`) and ``adapt_lr``
+            (0.001); ``seed`` (of directions, resamples and adapters).
 
     Raises:
-        LayerSelectError: no layers, no batches, no loss or one that is not finite, too little memory, an argument without meaning.
+        LayerSelectError: no layers, no batches, no loss or one that is not finite, too little memory, an argument
+            without meaning.
     """
     try:
         chosen = MeasureSettings(**settings)
@@ -106,40 +108,66 @@ def measure(
         passes = len(plan.sweeps) * (len(fit) + len(check))
         if found.left_out:
             logger.warning(
-                "%d linear maps (%s%s) are left out of the card: they run without gradients, or do not read the examples one by one",
-                len(found.left_out), found.left_out[0], ", ..." * (len(found.left_out) > 1),
-            )  # fmt: skip
+                "%d linear maps (%s%s) are left out of the card: they run without gradients, or do not read the "
+                "examples one by one",
+                len(found.left_out),
+                found.left_out[0],
+                ", ..." * (len(found.left_out) > 1),
+            )
         facts = {
-            "sweeps": len(plan.sweeps), "statistics_bytes": plan.statistics, "peak_bytes": plan.peak, "passes": passes,
-        }  # fmt: skip
+            "sweeps": len(plan.sweeps),
+            "statistics_bytes": plan.statistics,
+            "peak_bytes": plan.peak,
+            "passes": passes,
+        }
         logger.info(
             "the card holds %s at most (%s of it sums), in %d sweep%s over %d batches",
-            show_bytes(plan.peak), show_bytes(plan.statistics), len(plan.sweeps), "s" * (len(plan.sweeps) > 1), len(every),
-        )  # fmt: skip
+            show_bytes(plan.peak),
+            show_bytes(plan.statistics),
+            len(plan.sweeps),
+            "s" * (len(plan.sweeps) > 1),
+            len(every),
+        )
         tell("plan", facts)
         sweeper = Sweeper(model, batch_loss, found, chosen, dtype, _Counter(passes, tell), counted)
         measured = [sweeper.sweep(sweep, fit, check) for sweep in plan.sweeps]
         tried = None
         if chosen.adapt_steps:
             tried = performance(
-                found.layers.maps, batch_loss, fit, check,
-                steps=chosen.adapt_steps, rank=chosen.rank, lr=chosen.adapt_lr, seed=chosen.seed,
+                found.layers.maps,
+                batch_loss,
+                fit,
+                check,
+                steps=chosen.adapt_steps,
+                rank=chosen.rank,
+                lr=chosen.adapt_lr,
+                seed=chosen.seed,
                 done=lambda layer: tell("adapted", {"done": layer + 1, "total": len(found.layers.names)}),
-            )  # fmt: skip
+            )
         typical_rows = survey(found.layers, lambda: batch_loss(typical))
     costs, step_costs = layer_costs(
         model, typical_rows, lambda: batch_loss(typical)[0], rank=chosen.rank, timed=chosen.timed
     )
     card = assemble(
-        found, measured, costs, step_costs, chosen, held_out=held_out, performance=tried, model=model_facts(model),
+        found,
+        measured,
+        costs,
+        step_costs,
+        chosen,
+        held_out=held_out,
+        performance=tried,
+        model=model_facts(model),
         data={
-            "fingerprint": data_fingerprint(given), "batches": len(every), "fit_batches": len(fit),
-            "check_batches": len(check), "unit": batch_loss.unit,
+            "fingerprint": data_fingerprint(given),
+            "batches": len(every),
+            "fit_batches": len(fit),
+            "check_batches": len(check),
+            "unit": batch_loss.unit,
             "cost_batch": {"shapes": [list(tensor.shape) for tensor in tensors(typical)], "device": device.type},
         },
         memory=facts,
         dtype=str(dtype).removeprefix("torch."),
-    )  # fmt: skip
+    )
     _warn(card)
     return card
 
@@ -202,10 +230,11 @@ def _warn(card: LayerCard) -> None:
         )
     elif not card.stability >= STABLE:
         logger.warning(
-            "the ranking of the layers is not stable yet: on batches drawn anew its rank correlation is %.2f (at least %.1f "
-            "would do); give more batches",
-            card.stability, STABLE,
-        )  # fmt: skip
+            "the ranking of the layers is not stable yet: on batches drawn anew its rank correlation is %.2f (at "
+            "least %.1f would do); give more batches",
+            card.stability,
+            STABLE,
+        )
 
 
 class _Counter:

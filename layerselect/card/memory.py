@@ -29,8 +29,8 @@ class Survey:
     """What one forward pass showed.
 
     Attributes:
-        layers: the layers; the maps of each in the order in which they ran, without those that did not and those that a card
-            cannot watch.
+        layers: the layers; the maps of each in the order in which they ran, without those that did not and those that a
+            card cannot watch.
         leaders: for each map of each layer, the index within its layer of the first map that reads the same input.
         rows: for each map of each layer, the rows it read, padding included.
         left_out: names of the maps that a card cannot watch.
@@ -62,12 +62,12 @@ def survey(layers: WatchedLayers, forward: Callable[[], Any], *, examples: int |
     """Runs ``forward`` once and looks at what the maps read. The model is frozen, so that no graph is built.
 
     Args:
-        examples: how many the batch has. Maps that do not read them one by one (routers that are given tokens in one list), or
-            that run where the model allows no gradients, are left out; ``None`` leaves none out.
+        examples: how many the batch has. Maps that do not read them one by one (routers that are given tokens in one
+            list), or that run where the model allows no gradients, are left out; ``None`` leaves none out.
 
     Raises:
-        LayerSelectError: a layer has no map that runs and can be watched, or the model has the examples in another dimension
-            than the first.
+        LayerSelectError: a layer has no map that runs and can be watched, or the model has the examples in another
+            dimension than the first.
     """
     record = _Record()
     flat = [linear for maps in layers.maps for linear in maps]
@@ -83,8 +83,10 @@ def survey(layers: WatchedLayers, forward: Callable[[], Any], *, examples: int |
         ran = [index for index in record.rows if start <= index < start + len(own)]
         start += len(own)
         if not ran:
-            raise LayerSelectError(f"none of the linear maps of layer {name!r} ran in the loss of the first batch: leave it out "
-                                   "with layers=")  # fmt: skip
+            raise LayerSelectError(
+                f"none of the linear maps of layer {name!r} ran in the loss of the first batch: leave it out "
+                "with layers="
+            )
         if len(ran) < len(own):
             logger.info("%s: %d of %d linear maps do not run and are left out", name, len(own) - len(ran), len(own))
         if first is not None:
@@ -99,7 +101,8 @@ def survey(layers: WatchedLayers, forward: Callable[[], Any], *, examples: int |
 
 
 def _first_dimension(flat: Sequence[LinearMap], record: _Record, examples: int) -> int | None:
-    """How long the first dimension is of what the maps read: a batch's examples, or whatever a caller's own loss makes of them.
+    """How long the first dimension is of what the maps read: a batch's examples, or whatever a caller's own loss makes
+    of them.
 
     Raises:
         LayerSelectError: the examples are in another dimension (XLNet's come behind the tokens).
@@ -109,8 +112,9 @@ def _first_dimension(flat: Sequence[LinearMap], record: _Record, examples: int) 
     for index, shape in record.read.items():
         if examples in shape[1:]:
             raise LayerSelectError(
-                f"the model has the examples of a batch not in the first dimension of its hidden states ({flat[index].name!r} read "
-                f"{' x '.join(map(str, shape))} vectors for {examples} examples), so a card cannot tell them apart: use another model"
+                "the model has the examples of a batch not in the first dimension of its hidden states "
+                f"({flat[index].name!r} read {' x '.join(map(str, shape))} vectors for {examples} examples), so a "
+                "card cannot tell them apart: use another model"
             )
     return Counter(shape[0] for shape in record.read.values() if shape).most_common(1)[0][0]
 
@@ -124,7 +128,8 @@ def _watchable(layer: str, ran: Sequence[int], flat: Sequence[LinearMap], record
         if not fits:
             why = f"it read {' x '.join(map(str, record.read[index]))} vectors where others read {first} x ..."
         raise LayerSelectError(
-            f"no linear map of layer {layer!r} can be watched for a card ({flat[index].name!r}: {why}): choose other layers"
+            f"no linear map of layer {layer!r} can be watched for a card ({flat[index].name!r}: {why}): choose other "
+            "layers"
         )
     return kept
 
@@ -189,8 +194,10 @@ class _Need:
 
 def _need(found: Survey, layer: int, size: int, growth: float) -> _Need:
     maps, leaders = found.layers.maps[layer], found.leaders[layer]
-    sums = sum(m.inputs * m.outputs + (m.inputs**2 if leader == i else 0) for i, (m, leader) in enumerate(
-        zip(maps, leaders, strict=True)))  # fmt: skip
+    sums = sum(
+        m.inputs * m.outputs + (m.inputs**2 if leader == i else 0)
+        for i, (m, leader) in enumerate(zip(maps, leaders, strict=True))
+    )
     held = sum(rows * max(m.inputs, m.outputs) for rows, m in zip(found.rows[layer], maps, strict=True))
     # To solve for a map in float64: its features and their factor, and both sides of the system.
     solving = max(_DOUBLE * (2 * m.inputs**2 + 2 * m.inputs * m.outputs) for m in maps)

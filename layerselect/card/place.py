@@ -1,6 +1,7 @@
 """Where to put adapters: sets of layers that remove much loss for what they cost.
 
-The gain of a set S comes from one scale for each layer's change: with r the layers' fresh resnorms and rho their coupling,
+The gain of a set S comes from one scale for each layer's change: with r the layers' fresh resnorms and rho their
+coupling,
 
     gain(S) = max over scales alpha >= 0 on S of  alpha' r - alpha' rho alpha / 2,
 
@@ -48,8 +49,8 @@ class Placement:
 class Placer:
     """Finds the layers that should get adapters.
 
-    What a step costs is set by its lowest trained layer, so that layer is decided first: for every lowest layer d the layers from d
-    up are added one by one, each time the one that adds most. All placements come from this family.
+    What a step costs is set by its lowest trained layer, so that layer is decided first: for every lowest layer d the
+    layers from d up are added one by one, each time the one that adds most. All placements come from this family.
 
     Args:
         strengths: [L], fresh resnorms.
@@ -65,7 +66,9 @@ class Placer:
         self._families: dict[int, list[Placement]] = {}
 
     def gain(self, layers: Sequence[int]) -> float:
-        """The loss that adapting ``layers`` is predicted to remove, as a share of what all remove; 0 where no layer has any."""
+        """The loss that adapting ``layers`` is predicted to remove, as a share of what all remove; 0 where no layer has
+        any.
+        """
         return self._value(layers) / self._whole if self._whole > 0 else 0.0
 
     def cost(self, layers: Sequence[int]) -> float:
@@ -80,10 +83,10 @@ class Placer:
     def place(self, k: int | None = None, *, budget: float | None = None, objective: str = "performance") -> Placement:
         """The best placement of the family with at most ``k`` layers and a cost of at most ``budget``.
 
-        ``performance`` has the largest gain, and single layers of it are then exchanged as long as that helps; ``cost`` is the
-        cheapest that keeps 90 % of the family's largest gain; ``balanced`` has the largest difference of gain and added cost, which is
-        what the step costs above one that trains no layer; both are shares of what all layers give and add. Of equals the cheaper,
-        then the smaller one.
+        ``performance`` has the largest gain, and single layers of it are then exchanged as long as that helps; ``cost``
+        is the cheapest that keeps 90 % of the family's largest gain; ``balanced`` has the largest difference of gain
+        and added cost, which is what the step costs above one that trains no layer; both are shares of what all layers
+        give and add. Of equals the cheaper, then the smaller one.
 
         Raises:
             LayerSelectError: neither bound is given, no layer fits, or an argument has no meaning.
@@ -105,8 +108,8 @@ class Placer:
         ]
         if not fits:
             raise LayerSelectError(
-                f"budget={budget!r} fits no layer, since the cheapest step that trains one costs {self._costs.least():.4f} of the "
-                "step that trains all: raise it"
+                f"budget={budget!r} fits no layer, since the cheapest step that trains one costs "
+                f"{self._costs.least():.4f} of the step that trains all: raise it"
             )
         largest = max(placement.gain for placement in fits)
         if objective == "performance":

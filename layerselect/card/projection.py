@@ -1,9 +1,10 @@
 """What the changes that were solved for do on a batch: to the loss, and to the outputs of the model.
 
 A layer's change W moves the output of each of its maps by W'x. Of that movement three numbers per example are kept:
-the loss it removes to first order, -<d, W'x> with d the gradient of the loss; its square |W'x|^2; and the products of the movement of
-the model's outputs u with random directions v. The last come from backward passes that begin at the outputs with v:
-the gradient of <v, outputs> arrives at every map, and its product with W'x there is <v, u>, for all layers at once.
+the loss it removes to first order, -<d, W'x> with d the gradient of the loss; its square |W'x|^2; and the products of
+the movement of the model's outputs u with random directions v. The last come from backward passes that begin at the
+outputs with v: the gradient of <v, outputs> arrives at every map, and its product with W'x there is <v, u>, for all
+layers at once.
 """
 
 from __future__ import annotations
@@ -96,6 +97,6 @@ class Projection:
             self.square = torch.zeros(len(self._place), examples, dtype=torch.float64)
         if self.removed.shape[1] != examples:
             raise LayerSelectError(
-                f"the linear map {linear.name!r} read {examples} examples where others read {self.removed.shape[1]}: a card needs "
-                "the examples in the first dimension of every input; leave the map out with targets="
+                f"the linear map {linear.name!r} read {examples} examples where others read {self.removed.shape[1]}: "
+                "a card needs the examples in the first dimension of every input; leave the map out with targets="
             )

@@ -10,7 +10,9 @@ _BUDGET = 0.7
 
 
 def recommendations(card: LayerCard) -> list[tuple[str, str, Placement]]:
-    """The recommended placements: for each, what it is, how to ask for it, and the placement. Bounds that no layer fits are left out."""
+    """The recommended placements: for each, what it is, how to ask for it, and the placement. Bounds that no layer fits
+    are left out.
+    """
     count = len(card.layers)
     asked: list[tuple[str, dict[str, object]]] = []
     for share, words in ((4, "a quarter of the layers"), (2, "half of the layers")):

@@ -4,13 +4,12 @@ With Sigma = X'X/n, C = X'D/n over the n rows of a map, N the number of losses (
 eps = ridge * tr(Sigma)/d:
 
     resnorm^2       = n/N * tr(C' (Sigma + eps I)^-1 C)
-    W               = -(Sigma + eps I)^-1 C, the change of the map that removes most, if a change of its output costs its square
-    activation energy = tr(Sigma)/d
-    condition       = (largest eigenvalue of Sigma + eps) / (smallest + eps)
+    W               = -(Sigma + eps I)^-1 C, the change of the map that removes most, if a change of its output costs
+    its square activation energy = tr(Sigma)/d condition       = (largest eigenvalue of Sigma + eps) / (smallest + eps)
     gradient norm   = n/N * |C|, that of the mean loss in the map's weight
 
-Source: Xu et al., arXiv 2602.04019, for resnorm and energy. The factor n/N is ours (see docs/layer_card.md): it is 1 where
-each row has a loss of its own, and makes maps that read different numbers of rows comparable.
+Source: Xu et al., arXiv 2602.04019, for resnorm and energy. The factor n/N is ours (see docs/layer_card.md): it is 1
+where each row has a loss of its own, and makes maps that read different numbers of rows comparable.
 """
 
 from __future__ import annotations
@@ -72,8 +71,8 @@ class Features:
         self._factor, failed = torch.linalg.cholesky_ex(sigma)
         if int(failed):
             raise LayerSelectError(
-                f"the {rows} inputs of {name!r} do not span its {size} dimensions with ridge={ridge:g}: give more batches or a "
-                "larger ridge"
+                f"the {rows} inputs of {name!r} do not span its {size} dimensions with ridge={ridge:g}: give more "
+                "batches or a larger ridge"
             )
         largest = _largest(lambda v: sigma @ v, size, sigma)
         smallest = 1.0 / _largest(lambda v: torch.cholesky_solve(v, self._factor), size, sigma)

@@ -21,7 +21,8 @@ class LayerCardRule(Rule):
     Layers are recognised by their names, whatever wrappers (``peft``, ``torch.compile``) put in front.
 
     Args:
-        card: the path of a card, of the folder that ``layerselect card`` wrote, or a :class:`~layerselect.card.LayerCard`.
+        card: the path of a card, of the folder that ``layerselect card`` wrote, or a
+            :class:`~layerselect.card.LayerCard`.
         k: at most so many layers.
         budget: at most this fraction of the step that trains all layers.
         objective: ``performance``, ``cost`` or ``balanced``.
@@ -53,12 +54,14 @@ class LayerCardRule(Rule):
         super().bind(layer_names, backend)
         if len(layer_names) != len(self._names):
             raise LayerSelectError(
-                f"rule 'layer-card': the card has {len(self._names)} layers, the model {len(layer_names)}: use the card of this model"
+                f"rule 'layer-card': the card has {len(self._names)} layers, the model {len(layer_names)}: use the "
+                "card of this model"
             )
         for ours, theirs in zip(layer_names, self._names, strict=True):
             if not (_ends_in(ours, theirs) or _ends_in(theirs, ours)):
                 raise LayerSelectError(
-                    f"rule 'layer-card': the card has a layer {theirs!r} where the model has {ours!r}: use the card of this model"
+                    f"rule 'layer-card': the card has a layer {theirs!r} where the model has {ours!r}: use the card "
+                    "of this model"
                 )
         self._mask = torch.tensor([name in self.chosen for name in self._names])
 

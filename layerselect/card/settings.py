@@ -31,9 +31,11 @@ class MeasureSettings:
         _check(self.adapt_steps >= 0, "adapt_steps", self.adapt_steps, "must not be negative")
         _check(self.adapt_lr > 0, "adapt_lr", self.adapt_lr, "must be above 0")
         _check(
-            self.likelihood is None or self.likelihood in LIKELIHOODS, "likelihood", self.likelihood,
+            self.likelihood is None or self.likelihood in LIKELIHOODS,
+            "likelihood",
+            self.likelihood,
             f"is not one of {', '.join(LIKELIHOODS)}",
-        )  # fmt: skip
+        )
 
 
 def _check(condition: bool, name: str, value: object, reason: str) -> None:

@@ -1,7 +1,8 @@
-"""The second moments of linear maps, added up in a stream: X'X of the inputs, X'D of inputs and gradients of the outputs.
+"""The second moments of linear maps, added up in a stream: X'X of the inputs, X'D of inputs and gradients of the
+outputs.
 
-A forward hook adds to X'X, a hook on the output's gradient to X'D. Only the inputs of the pass that runs are alive, as in
-training; of earlier passes nothing is kept but the sums.
+A forward hook adds to X'X, a hook on the output's gradient to X'D. Only the inputs of the pass that runs are alive, as
+in training; of earlier passes nothing is kept but the sums.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class Statistics:
             _add_gram(sums.gram, rows)
         if not output.requires_grad:
             raise LayerSelectError(
-                f"the linear map {self._maps[index].name!r} ran without gradients: call the model of a card where gradients are on"
+                f"the linear map {self._maps[index].name!r} ran without gradients: call the model of a card where "
+                "gradients are on"
             )
         output.register_hook(partial(self._backward, index, rows, kept))
 
@@ -116,7 +118,9 @@ class Statistics:
         self.sums[index].cross.addmm_(rows.T, gradient.to(self._dtype))
 
     def _rows(self, module: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The rows that count, [n, d], and their indices; ``None`` if all do. Maps that read the same input share them."""
+        """The rows that count, [n, d], and their indices; ``None`` if all do. Maps that read the same input share
+        them.
+        """
         seen, inputs = self._seen, inputs.detach()
         if seen.source is None or not seen.source.is_at(inputs):
             mask = self._padding.mask_for(module, self._shape.unfolded(inputs).shape[:-1])
@@ -137,8 +141,8 @@ class BatchShape:
         self._leading: torch.Size | None = None
 
     def unfolded(self, inputs: Tensor) -> Tensor:
-        """``inputs`` as [examples, ..., d]: as they are, or where they are a list of all rows of the inputs before, in that
-        order.
+        """``inputs`` as [examples, ..., d]: as they are, or where they are a list of all rows of the inputs before, in
+        that order.
         """
         if inputs.dim() > 2:
             self._leading = inputs.shape[:-1]

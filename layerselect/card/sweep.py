@@ -29,7 +29,8 @@ class Swept:
         layers: which layers, ascending.
         solved: for each of them its maps' figures (their changes dropped) with the rows they were measured on.
         contributions: of the check batches.
-        moved: float64 [layers, S], see :func:`layerselect.card.coupling.coupling`; no columns where no coupling is measured.
+        moved: float64 [layers, S], see :func:`layerselect.card.coupling.coupling`; no columns where no coupling is
+            measured.
         fit_units, check_units: the number of losses.
     """
 
@@ -50,10 +51,15 @@ class Sweeper:
     """
 
     def __init__(
-        self, model: nn.Module, loss: BatchLoss, found: Survey, settings: MeasureSettings, dtype: torch.dtype,
+        self,
+        model: nn.Module,
+        loss: BatchLoss,
+        found: Survey,
+        settings: MeasureSettings,
+        dtype: torch.dtype,
         step: Callable[[], None],
         counted: Counted | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._model, self._loss, self._found, self._settings = model, loss, found, settings
         self._dtype, self._step, self._counted = dtype, step, counted
 

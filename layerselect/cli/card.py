@@ -30,8 +30,12 @@ The folder given with --out holds card.json, card.png, card.html and config.json
 
 #: Options of the job and of the measurement, which are not settings of the task.
 _MEASURED = {
-    "ridge": "ridge", "probes": "probes", "targets": "targets", "lora_rank": "rank", "adapt_steps": "adapt_steps",
-}  # fmt: skip
+    "ridge": "ridge",
+    "probes": "probes",
+    "targets": "targets",
+    "lora_rank": "rank",
+    "adapt_steps": "adapt_steps",
+}
 _JOB = ("examples", "head_steps", "max_memory")
 _OWN = ("run", "command", "action", "verbose", "threads", "overwrite", "task", "times", "interrupted_hint")
 
@@ -41,7 +45,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "card",
         help="measure which layers are worth an adapter",
-        description="Measures a model on a sample of a task and says, before any fine-tuning, how much each layer can correct, which "
+        description="Measures a model on a sample of a task and says, before any fine-tuning, how much each layer "
+        "can correct, which "
         "layers do the same, what each costs, and where adapters should go (Layer Card).",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -69,18 +74,41 @@ def add_command(commands: Any) -> None:
         text, "--max-length", "longer inputs are cut, in tokens (default: 64; revise: 256)", kind=int, metavar="N"
     )
     measured = parser.add_argument_group("how it is measured")
-    add_setting(measured, "--examples", "of the training split; a third of the batches only checks what was found on the others",
-                default=256, kind=positive, metavar="N")  # fmt: skip
+    add_setting(
+        measured,
+        "--examples",
+        "of the training split; a third of the batches only checks what was found on the others",
+        default=256,
+        kind=positive,
+        metavar="N",
+    )
     add_setting(measured, "--batch-size", "examples at a time (default: 16; revise: 8)", kind=positive, metavar="N")
-    add_setting(measured, "--head-steps", "train a fresh head for so many steps first, on other examples", default=100, kind=int,
-                metavar="N")  # fmt: skip
-    add_setting(measured, "--max-memory", "for what is held besides the model; more sweeps if it is little", default="4GB",
-                metavar="SIZE")  # fmt: skip
+    add_setting(
+        measured,
+        "--head-steps",
+        "train a fresh head for so many steps first, on other examples",
+        default=100,
+        kind=int,
+        metavar="N",
+    )
+    add_setting(
+        measured,
+        "--max-memory",
+        "for what is held besides the model; more sweeps if it is little",
+        default="4GB",
+        metavar="SIZE",
+    )
     add_setting(
         measured, "--targets", "which linear maps of a layer: a regular expression for their names in it", metavar="RE"
     )
-    add_setting(measured, "--ridge", "what inputs must carry to count, in activation energies", default=0.001, kind=float,
-                metavar="X")  # fmt: skip
+    add_setting(
+        measured,
+        "--ridge",
+        "what inputs must carry to count, in activation energies",
+        default=0.001,
+        kind=float,
+        metavar="X",
+    )
     add_setting(measured, "--probes", "random directions for the coupling", default=2, kind=positive, metavar="N")
     add_setting(
         measured, "--lora-rank", "of the adapter that costs are given for", default=16, kind=positive, metavar="N"
@@ -88,14 +116,20 @@ def add_command(commands: Any) -> None:
     add_setting(
         measured, "--adapt-steps", "also adapt each layer alone for so many steps", default=0, kind=int, metavar="N"
     )
-    measured.add_argument("--no-times", dest="times", action="store_false", help="count costs instead of measuring them, so that "
-                          "the card is the same on every run")  # fmt: skip
+    measured.add_argument(
+        "--no-times",
+        dest="times",
+        action="store_false",
+        help="count costs instead of measuring them, so that the card is the same on every run",
+    )
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(dest="action", metavar="[diff]", required=False, parser_class=type(parser))
     diff = actions.add_parser(
-        "diff", help="compare two cards", description="Compares two cards of the same layers: the order of the layers, which "
+        "diff",
+        help="compare two cards",
+        description="Compares two cards of the same layers: the order of the layers, which "
         "of them are best, the coupling.",
-    )  # fmt: skip
+    )
     diff.add_argument("cards", nargs=2, metavar="CARD", help="a folder of 'layerselect card', or its card.json")
     add_common_options(diff)
     diff.set_defaults(run=run_diff)

@@ -1,4 +1,6 @@
-"""What the card command shows: what it needs before it starts, a progress bar, the table, and two cards side by side."""
+"""What the card command shows: what it needs before it starts, a progress bar, the table, and two cards side by
+side.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,13 @@ class CardDisplay:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
-            console=self._console, disable=not self._console.is_terminal,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> CardDisplay:
@@ -87,8 +93,8 @@ def print_card(card: LayerCard, folder: Path) -> None:
         proposed.add_row(what, f"{placement.gain:.0%}", f"{placement.cost:.0%}", layers)
     console.print(proposed)
     console.print(
-        "fresh: resnorm on batches that nothing was fitted to, ± half its 95 % interval; like: the layer that does most of the "
-        "same, and its coupling"
+        "fresh: resnorm on batches that nothing was fitted to, ± half its 95 % interval; like: the layer that does "
+        "most of the same, and its coupling"
         if card.held_out
         else "like: the layer that does most of the same, and its coupling; all batches were fitted to",
         highlight=False,

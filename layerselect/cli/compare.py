@@ -23,16 +23,30 @@ Each run is one of 'layerselect intent', in a process of its own. What is finish
 repeated, also with more methods or seeds; what failed is tried again. The folder then holds table.md, table.csv,
 report.html and runs/.
 
-With --task revise each run is one of 'layerselect revise', whose --help tells its defaults; rows that start from a predictor
-share one for each adapter and seed.
+With --task revise each run is one of 'layerselect revise', whose --help tells its defaults; rows that start from a
+predictor share one for each adapter and seed.
 """
 
 _METHODS = {"intent": "all,ir,random,top-half,head", "revise": "all,ir,transfer-all,intention-tuning"}
 
 _OWN = (
-    "run", "command", "verbose", "threads", "overwrite", "interrupted_hint", "task", "methods", "adapters", "adapter_lr", "seeds", "jobs",
-    "reference", "split", "bootstrap", "out",
-)  # fmt: skip
+    "run",
+    "command",
+    "verbose",
+    "threads",
+    "overwrite",
+    "interrupted_hint",
+    "task",
+    "methods",
+    "adapters",
+    "adapter_lr",
+    "seeds",
+    "jobs",
+    "reference",
+    "split",
+    "bootstrap",
+    "out",
+)
 
 
 def add_command(commands: Any) -> None:
@@ -40,30 +54,43 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "compare",
         help="compare selection methods on a corpus",
-        description="Trains every method with every seed on one corpus and prints one table: quality, time and memory with their "
+        description="Trains every method with every seed on one corpus and prints one table: quality, time and "
+        "memory with their "
         "spreads, and whether a difference to plain fine-tuning is shown.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     job = parser.add_argument_group("the comparison")
-    job.add_argument("--task", choices=("intent", "revise"), default="intent", help="what is trained: predictors of intentions, or "
-                     "writers of revisions (default: intent)")  # fmt: skip
+    job.add_argument(
+        "--task",
+        choices=("intent", "revise"),
+        default="intent",
+        help="what is trained: predictors of intentions, or writers of revisions (default: intent)",
+    )
     job.add_argument("--data", required=True, metavar="CORPUS", help="as for 'layerselect intent'")
     add_model_option(job, "a model folder, a hub id, or 'demo'")
     add_output_option(job, "the folder of the comparison; what is finished in it is kept")
     job.add_argument(
-        "--methods", metavar="LIST",
-        help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head (intent), "
-        "intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; METHOD/ADAPTER for one with another "
-        f"adapter (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
-    )  # fmt: skip
+        "--methods",
+        metavar="LIST",
+        help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head "
+        "(intent), "
+        "intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; METHOD/ADAPTER for "
+        f"one with another adapter (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
+    )
     job.add_argument(
         "--adapters",
         metavar="LIST",
         help="every method is run with each of these (default: lora; of the demo model: none)",
     )
-    job.add_argument("--adapter-lr", type=_rate_of, action="append", default=[], metavar="NAME=X",
-                     help="learning rate of the rows with this adapter, instead of --lr; may be repeated")  # fmt: skip
+    job.add_argument(
+        "--adapter-lr",
+        type=_rate_of,
+        action="append",
+        default=[],
+        metavar="NAME=X",
+        help="learning rate of the rows with this adapter, instead of --lr; may be repeated",
+    )
     job.add_argument("--seeds", type=up_to(1000), default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
     job.add_argument("--reference", metavar="METHOD", help="what the others are tested against (default: all)")
     job.add_argument("--split", metavar="NAME", help="the split in the table (default: test, or validation)")

@@ -22,10 +22,14 @@ class RunDisplay:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("runs"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+            TextColumn("runs"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[now]}"),
-            console=self._console, disable=not self._console.is_terminal,
-        )  # fmt: skip
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
         self._task = self._progress.add_task("", total=None, now="")
         self._running: list[str] = []
         self._notes: set[str] = set()

@@ -19,13 +19,16 @@ examples:
 def add_command(commands: Any) -> None:
     """Adds the command ``data`` and its options to the parser."""
     parser = commands.add_parser(
-        "data", help="describe a corpus", description="Looks at corpora without training.",
-    )  # fmt: skip
+        "data",
+        help="describe a corpus",
+        description="Looks at corpora without training.",
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
     describe = actions.add_parser(
         "describe",
         help="counts, labels, lengths and defects of a corpus",
-        description="Loads a corpus as 'layerselect intent' would and prints what was found: splits and labels, lengths, "
+        description="Loads a corpus as 'layerselect intent' would and prints what was found: splits and labels, "
+        "lengths, "
         "documents that stand in two splits, malformed rows.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -13,15 +13,19 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="train a small model on a small corpus, in about a minute",
-        description="Makes a corpus from the package's own sentences and a small model, trains it by IR-Tuning to predict "
-        "what each revision is for, and shows it beside the majority class and a logistic regression. Needs no download.",
+        description="Makes a corpus from the package's own sentences and a small model, trains it by IR-Tuning to "
+        "predict "
+        "what each revision is for, and shows it beside the majority class and a logistic regression. Needs no "
+        "download.",
         epilog="example:\n  layerselect demo --out demo-run\n\nThen open demo-run/report.html.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--out", default="layerselect-demo", metavar="DIR",
+        "--out",
+        default="layerselect-demo",
+        metavar="DIR",
         help="the folder of the run; an earlier run there is replaced (default: layerselect-demo)",
-    )  # fmt: skip
+    )
     add_setting(parser, "--rule", "how layers are selected (see layerselect intent --help)", default="variance")
     add_setting(
         parser, "--mode", "what a selection does", default="auto", choices=("auto", "freeze", "gate", "observe")

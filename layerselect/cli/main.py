@@ -28,21 +28,37 @@ EXIT_INPUT = 2  # something in the input, the options or the machine that the us
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: What libraries say of a full disk without its number.
 _FULL_TEXTS = (
-    "No space left on device", "Disk quota exceeded", "os error 28", "PytorchStreamWriter failed writing", "iostream error",
+    "No space left on device",
+    "Disk quota exceeded",
+    "os error 28",
+    "PytorchStreamWriter failed writing",
+    "iostream error",
     "inline_container.cc",
-)  # fmt: skip
+)
 _MEMORY_TEXTS = ("can't allocate memory", "out of memory", "not enough memory", "Unable to allocate", "bad allocation")
 
 _OPTIONAL_PACKAGES = {
-    "transformers": "data", "peft": "data", "accelerate": "data", "datasets": "data", "sklearn": "data",
-    "scipy": "data", "pandas": "data", "openpyxl": "data", "safetensors": "data", "tokenizers": "data",
-    "jinja2": "report", "markupsafe": "report", "matplotlib": "report", "gguf": "gguf", "rouge_score": "revise",
-}  # fmt: skip
+    "transformers": "data",
+    "peft": "data",
+    "accelerate": "data",
+    "datasets": "data",
+    "sklearn": "data",
+    "scipy": "data",
+    "pandas": "data",
+    "openpyxl": "data",
+    "safetensors": "data",
+    "tokenizers": "data",
+    "jinja2": "report",
+    "markupsafe": "report",
+    "matplotlib": "report",
+    "gguf": "gguf",
+    "rouge_score": "revise",
+}
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a bad option in one line instead of the whole usage text. An option is written out: another command may have
-    one that begins as it does and means something else.
+    """Reports a bad option in one line instead of the whole usage text. An option is written out: another command may
+    have one that begins as it does and means something else.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -87,7 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog="layerselect",
-        description="Fine-tunes language models on text revisions and decides at every step, from the layers' gradients, "
+        description="Fine-tunes language models on text revisions and decides at every step, from the layers' "
+        "gradients, "
         "which layers to train.",
         epilog="'layerselect COMMAND --help' explains a command. Begin with 'layerselect demo'.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -106,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; ``None`` takes those of the process.
 
     Returns:
-        The exit status: 0, 2 for an error that the user can fix, 130 after an interruption, 143 after another signal to end.
+        The exit status: 0, 2 for an error that the user can fix, 130 after an interruption, 143 after another signal to
+        end.
     """
     prepare_streams()
     args = argparse.Namespace()

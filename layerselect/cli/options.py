@@ -30,7 +30,8 @@ def add_setting(
     """Adds an option that leaves no trace in the namespace unless it is given, so that presets can tell.
 
     Args:
-        known_as: what ``transformers`` and ``peft`` call it, where they do; shown first, and ``flag`` is its short form.
+        known_as: what ``transformers`` and ``peft`` call it, where they do; shown first, and ``flag`` is its short
+            form.
     """
     kind = {int: whole, float: number}.get(kind, kind)
     of_default = "" if default is None else f" (default: {default})"
@@ -63,10 +64,21 @@ def add_output_option(group: argparse._ActionsContainer, text: str, *, required:
 
 def add_corpus_options(group: argparse._ArgumentGroup) -> None:
     """How a corpus is read; the destinations are those of ``load_corpus`` (``split_seed`` is its ``seed``)."""
-    add_setting(group, "--splits", "'document': split again so that no document stands in two splits; 'official': the "
-                "corpus's own splits", default="document", choices=("document", "official"))  # fmt: skip
-    add_setting(group, "--labels", "label set: 'default', 'all' (with the labels that the papers drop), 'surface-content' "
-                "(ArgRewrite), 'coarse' (arXivEdits)", default="default", metavar="SET")  # fmt: skip
+    add_setting(
+        group,
+        "--splits",
+        "'document': split again so that no document stands in two splits; 'official': the corpus's own splits",
+        default="document",
+        choices=("document", "official"),
+    )
+    add_setting(
+        group,
+        "--labels",
+        "label set: 'default', 'all' (with the labels that the papers drop), 'surface-content' "
+        "(ArgRewrite), 'coarse' (arXivEdits)",
+        default="default",
+        metavar="SET",
+    )
     add_setting(
         group, "--multi", "rows with several labels: keep or drop them", default="keep", choices=("keep", "drop")
     )

@@ -27,7 +27,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="label new revisions with a trained adapter",
-        description="Reads revisions (JSON lines, CSV, TSV, Parquet or Excel with the columns before and after) and writes "
+        description="Reads revisions (JSON lines, CSV, TSV, Parquet or Excel with the columns before and after) and "
+        "writes "
         "their predicted intentions as JSON lines.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -19,8 +19,8 @@ examples:
   layerselect rewrite --adapter runs/revise --intent clarity < draft.txt > revised.txt
   echo "He go home." | layerselect rewrite --adapter runs/revise --intent fluency --intent clarity
 
-The whole input is one text, unless --lines is given. A text that is longer than the generator was trained for is revised piece by
-piece, cut at sentence borders; the white space between the pieces stays as it is.
+The whole input is one text, unless --lines is given. A text that is longer than the generator was trained for is
+revised piece by piece, cut at sentence borders; the white space between the pieces stays as it is.
 """
 
 
@@ -35,7 +35,8 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "rewrite",
         help="revise new text with a trained generator",
-        description="Reads text from the standard input (or a file), revises it for the given intentions, and writes it.",
+        description="Reads text from the standard input (or a file), revises it for the given intentions, and writes "
+        "it.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

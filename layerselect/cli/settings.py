@@ -24,7 +24,8 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="CORPUS",
-        help="demo, iterater-sent, iterater-doc, a file or folder, a hub id, or NAME:PATH with one of the names iterater-sent, "
+        help="demo, iterater-sent, iterater-doc, a file or folder, a hub id, or NAME:PATH with one of the names "
+        "iterater-sent, "
         "iterater-doc, argrewrite, argrevision, arxivedits, generic",
     )
     add_model_option(job, "a model folder, a hub id, or 'demo' (a small model made on the spot, with its own defaults)")
@@ -42,8 +43,8 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 
 class SettingGroups:
-    """Groups of options for the settings that tasks share. No option has a default here: those of the task's configuration
-    fill in.
+    """Groups of options for the settings that tasks share. No option has a default here: those of the task's
+    configuration fill in.
 
     Args:
         leave_out: options that the command itself decides.
@@ -68,8 +69,15 @@ class SettingGroups:
     def corpus(self) -> argparse._ArgumentGroup:
         group = self.group("the corpus")
         add_corpus_options(group)
-        self.add(group, "--holdout", "fraction of the training split, in whole documents, held out to choose the checkpoint "
-                 "by; 0: the validation split chooses", default=0, kind=float, metavar="F")  # fmt: skip
+        self.add(
+            group,
+            "--holdout",
+            "fraction of the training split, in whole documents, held out to choose the checkpoint "
+            "by; 0: the validation split chooses",
+            default=0,
+            kind=float,
+            metavar="F",
+        )
         return group
 
     def trained(self, *, rule: str) -> argparse._ArgumentGroup:
@@ -93,27 +101,54 @@ class SettingGroups:
         self.add(group, "--bottleneck-size", "hidden units of a bottleneck", default=64, kind=int, metavar="N")
         self.add(group, "--dropout", "replaces the model's own dropout", kind=float, metavar="P")
         self.add(group, "--rule", rule, default="variance")
-        self.add(group, "--mode", "freeze: compute the selected layers' gradients only; gate: compute all, update the "
-                 "selected; observe: select and train all", default="auto", choices=("auto", "freeze", "gate", "observe"))  # fmt: skip
+        self.add(
+            group,
+            "--mode",
+            "freeze: compute the selected layers' gradients only; gate: compute all, update the "
+            "selected; observe: select and train all",
+            default="auto",
+            choices=("auto", "freeze", "gate", "observe"),
+        )
         self.add(group, "--score", "score of a layer", default="l2", choices=("l2", "rms", "sqrt_sum"))
         self.add(group, "--interval", "a new selection every N steps", default=1, kind=int, metavar="N")
         self.add(group, "--warmup", "so many steps train all layers first", default=0, kind=int, metavar="N")
-        self.add(group, "--probe-every", "freeze: every N steps all layers are measured again; 0: never", default=20,
-                 kind=int, metavar="N")  # fmt: skip
+        self.add(
+            group,
+            "--probe-every",
+            "freeze: every N steps all layers are measured again; 0: never",
+            default=20,
+            kind=int,
+            metavar="N",
+        )
         self.add(group, "--backend", "who measures the gradients", default="auto", choices=("auto", "native", "torch"))
         return group
 
     def state_cache(self) -> argparse._ArgumentGroup:
         """Hidden states that are kept."""
         group = self.group("hidden states of frozen layers")
-        self.add(group, "--state-cache", "cached: the layers below the cut never train; what they make of each example is computed once, without "
-                 "their dropout, and read from then on; auto: where reading is faster; none: all layers run in every step",
-                 default="none", choices=("none", "cached", "auto"))  # fmt: skip
-        self.add(group, "--cut", "a number of layers below the cut, or a rule as for --rule whose lowest layer is the cut; one that "
-                 "reads gradients looks at the first steps, which then train no layer", default="cost-aware:budget=0.5",
-                 metavar="N|RULE")  # fmt: skip
-        self.add(group, "--state-cache-store", "keep them in this folder, where later runs find them ('layerselect state-cache ls' shows and clears "
-                 "it); none: for this run only; without: the user's cache folder, or $LAYERSELECT_CACHE/states", metavar="DIR")  # fmt: skip
+        self.add(
+            group,
+            "--state-cache",
+            "cached: the layers below the cut never train; what they make of each example is computed once, without "
+            "their dropout, and read from then on; auto: where reading is faster; none: all layers run in every step",
+            default="none",
+            choices=("none", "cached", "auto"),
+        )
+        self.add(
+            group,
+            "--cut",
+            "a number of layers below the cut, or a rule as for --rule whose lowest layer is the cut; one that "
+            "reads gradients looks at the first steps, which then train no layer",
+            default="cost-aware:budget=0.5",
+            metavar="N|RULE",
+        )
+        self.add(
+            group,
+            "--state-cache-store",
+            "keep them in this folder, where later runs find them ('layerselect state-cache ls' shows and clears "
+            "it); none: for this run only; without: the user's cache folder, or $LAYERSELECT_CACHE/states",
+            metavar="DIR",
+        )
         self.add(
             group, "--state-cache-memory", "hold as much of them in memory; 0: nothing", default="2GB", metavar="SIZE"
         )
@@ -191,8 +226,14 @@ class SettingGroups:
         self.add(group, "--keep", f"the checkpoint {best}, or the last one", default="best", choices=("best", "last"))
         self.add(group, "--eval-steps", "evaluate every N steps instead of after every epoch", kind=int, metavar="N")
         self.add(group, "--patience", "stop after N evaluations that are no better", kind=int, metavar="N")
-        self.add(group, "--save-steps", "a checkpoint every N steps, besides the one after each epoch; 0: only there. A run "
-                 "killed at any moment continues at its last checkpoint and ends as if it had not been", default=0, kind=int,
-                 metavar="N")  # fmt: skip
+        self.add(
+            group,
+            "--save-steps",
+            "a checkpoint every N steps, besides the one after each epoch; 0: only there. A run "
+            "killed at any moment continues at its last checkpoint and ends as if it had not been",
+            default=0,
+            kind=int,
+            metavar="N",
+        )
         self.flag(group, "--measure-memory", "also count the bytes kept for the backward pass")
         return group

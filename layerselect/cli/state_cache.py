@@ -30,13 +30,16 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "state-cache",
         help="show or clear the stored hidden states of frozen layers",
-        description="Looks at the store of hidden states that frozen layers make of each example, which later epochs and runs "
+        description="Looks at the store of hidden states that frozen layers make of each example, which later epochs "
+        "and runs "
         "reuse.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
-    ls = actions.add_parser("ls", help="list the shards: model, cut, size, last use", description="Lists the shards of a store.")  # fmt: skip
+    ls = actions.add_parser(
+        "ls", help="list the shards: model, cut, size, last use", description="Lists the shards of a store."
+    )
     rm = actions.add_parser(
         "rm",
         help="remove shards",
@@ -48,9 +51,11 @@ def add_command(commands: Any) -> None:
     rm.add_argument("--all", dest="everything", action="store_true", help="remove every shard of the store")
     for action, run in ((ls, run_ls), (rm, run_rm)):
         action.add_argument(
-            "--store", metavar="DIR", default=argparse.SUPPRESS, help="the store's folder (default: the one in the user's cache folder, or "
-            "$LAYERSELECT_CACHE/states)",
-        )  # fmt: skip
+            "--store",
+            metavar="DIR",
+            default=argparse.SUPPRESS,
+            help="the store's folder (default: the one in the user's cache folder, or $LAYERSELECT_CACHE/states)",
+        )
         add_common_options(action)
         action.set_defaults(run=run)
 

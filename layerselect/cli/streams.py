@@ -1,4 +1,6 @@
-"""The three streams of a command, whatever the shell made of them: closed, of another encoding than UTF-8, or nobody reads."""
+"""The three streams of a command, whatever the shell made of them: closed, of another encoding than UTF-8, or nobody
+reads.
+"""
 
 from __future__ import annotations
 

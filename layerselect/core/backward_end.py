@@ -1,8 +1,8 @@
 """Hooks in Python that tell when a backward pass has ended, and which parameters took gradients in it.
 
-A backward pass has ended when the engine's own callbacks have run: ``DistributedDataParallel`` copies averaged gradients back
-in one, ``fully_shard`` waits for its last reduction in one. These callbacks are queued while the pass runs, some of them by
-another callback. So ours goes to the back of the queue a few times before it acts.
+A backward pass has ended when the engine's own callbacks have run: ``DistributedDataParallel`` copies averaged
+gradients back in one, ``fully_shard`` waits for its last reduction in one. These callbacks are queued while the pass
+runs, some of them by another callback. So ours goes to the back of the queue a few times before it acts.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ _TURNS = 3
 class BackwardEnd:
     """Watches parameters, and calls when a backward pass has ended that gave gradients to some of them.
 
-    Hooks work for plain parameters, under ``DistributedDataParallel``, for the shards of ``fully_shard`` and under compiled
-    autograd. A backward pass that runs inside another one, as reentrant checkpointing makes one for each block, ends with the
-    outer one. Compiled autograd runs no callbacks: there a parameter is reported as soon as its gradient is there.
+    Hooks work for plain parameters, under ``DistributedDataParallel``, for the shards of ``fully_shard`` and under
+    compiled autograd. A backward pass that runs inside another one, as reentrant checkpointing makes one for each
+    block, ends with the outer one. Compiled autograd runs no callbacks: there a parameter is reported as soon as its
+    gradient is there.
 
     Args:
         parameters: leaves, referred to weakly, with or without ``requires_grad``.
-        on_end: a method, referred to weakly. It is called with the parameters that took gradients since the last call, on
-            whatever thread the backward pass ends on.
+        on_end: a method, referred to weakly. It is called with the parameters that took gradients since the last call,
+            on whatever thread the backward pass ends on.
 
     Attributes:
         pending: parameters that took a gradient and were not handed to ``on_end`` yet: the backward pass broke off.
@@ -54,7 +55,9 @@ class BackwardEnd:
             self._attach(index, parameter)
 
     def look(self) -> tuple[set[int], set[int]]:
-        """Begins a new step: returns the parameters that took gradients, and those whose hooks had died and are put back."""
+        """Begins a new step: returns the parameters that took gradients, and those whose hooks had died and are put
+        back.
+        """
         with self.lock:
             self._open.clear()  # a pass that ended in an exception never calls back
             fired, self.fired = self.fired, set()
@@ -132,7 +135,9 @@ class BackwardEnd:
                 self._report()
 
     def _wait_for_outer(self, node: Any) -> bool:
-        """The pass that ended was run by ``node`` of another pass. The end of that one is noticed from its next node."""
+        """The pass that ended was run by ``node`` of another pass. The end of that one is noticed from its next
+        node.
+        """
         following = next((function for function, _ in node.next_functions if function is not None), None)
         if following is None:
             return False

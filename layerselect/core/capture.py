@@ -26,26 +26,28 @@ class Capture(Protocol):
     taken: bool  #: whether a gradient was gone when its backward pass ended: somebody takes it in there
 
     def finish(self, written: bool = False) -> list[int]:
-        """Closes the step; returns the groups that were measured: in which some parameter has a gradient now. A gradient that
-        no backward pass has touched and that is all zero, as ``zero_grad(set_to_none=False)`` leaves it, is none. After it,
-        ``sqnorms`` holds the sum of squares of the ``.grad`` of every parameter of these groups. ``written``: gradients were
-        written to since the backward pass, perhaps without a trace.
+        """Closes the step; returns the groups that were measured: in which some parameter has a gradient now. A
+        gradient that no backward pass has touched and that is all zero, as ``zero_grad(set_to_none=False)`` leaves it,
+        is none. After it, ``sqnorms`` holds the sum of squares of the ``.grad`` of every parameter of these groups.
+        ``written``: gradients were written to since the backward pass, perhaps without a trace.
         """
         ...
 
     def written(self) -> bool:
-        """Whether a gradient was written to in place, or replaced, since it was measured. Nothing waits for a device."""
+        """Whether a gradient was written to in place, or replaced, since it was measured. Nothing waits for a
+        device.
+        """
         ...
 
     def close(self) -> None: ...
 
 
 class StepCapture:
-    """One multi-tensor pass over ``.grad`` when a backward pass has ended, behind the engine's own last work: for gradients
-    that are final only then, and where hooks in C++ cannot run.
+    """One multi-tensor pass over ``.grad`` when a backward pass has ended, behind the engine's own last work: for
+    gradients that are final only then, and where hooks in C++ cannot run.
 
-    Of sharded parameters (``DTensor``) each process measures what it holds then, and all processes add up in ``finish()``:
-    that is a call that every process has to make, also one without gradients.
+    Of sharded parameters (``DTensor``) each process measures what it holds then, and all processes add up in
+    ``finish()``: that is a call that every process has to make, also one without gradients.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The step of a selector on one device: norms, selection and gate, and no wait for the device anywhere.
 
-:class:`CudaCore` measures and decides, :func:`layerselect.modes.device_gate.make_gate` ties an optimizer to the decision, and
-:class:`layerselect.utils.mirror.Mirror` brings it to the host, some steps late, for mode ``freeze``.
+:class:`CudaCore` measures and decides, :func:`layerselect.modes.device_gate.make_gate` ties an optimizer to the
+decision, and :class:`layerselect.utils.mirror.Mirror` brings it to the host, some steps late, for mode ``freeze``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .scaling import Scaling
 
 
 class CudaCore:
-    """Measures L layers and decides, on the device, and nothing is waited for. With ``capture="backward"`` there are at most
-    L + 2 launches in a step: one for each layer, one for the outer parameters and the closing one. With ``"step"`` there are two:
-    the norms when the backward pass has ended, and the closing one. More than 416 tensors (4,000 with CUDA 13) in one launch
-    make it several, and each backward pass of an accumulated gradient is measured for itself.
+    """Measures L layers and decides, on the device, and nothing is waited for. With ``capture="backward"`` there are at
+    most L + 2 launches in a step: one for each layer, one for the outer parameters and the closing one. With ``"step"``
+    there are two: the norms when the backward pass has ended, and the closing one. More than 416 tensors (4,000 with
+    CUDA 13) in one launch make it several, and each backward pass of an accumulated gradient is measured for itself.
 
-    Of sharded parameters (``DTensor``, with ``capture="step"``) each process measures what it holds, and between sums and
-    selection all processes add up, on the same stream: every process has to call :meth:`step` in every step.
+    Of sharded parameters (``DTensor``, with ``capture="step"``) each process measures what it holds, and between sums
+    and selection all processes add up, on the same stream: every process has to call :meth:`step` in every step.
 
     Args:
         parameters: leaves on one device, none of them replaced later.
@@ -40,8 +40,8 @@ class CudaCore:
         owner: the model, with whose end the hooks end.
 
     Attributes:
-        state: live tensors on the device by name: ``scores`` float32 [L], ``status`` uint8 [L], ``nonfinite`` int64 [L],
-            ``decided``, ``mask`` and ``wanted`` bool [L], ``gate`` float32 [L + 1] (1 leaves a layer alone, in the
+        state: live tensors on the device by name: ``scores`` float32 [L], ``status`` uint8 [L], ``nonfinite`` int64
+            [L], ``decided``, ``mask`` and ``wanted`` bool [L], ``gate`` float32 [L + 1] (1 leaves a layer alone, in the
             style of ``found_inf``), ``frequency`` and ``trained_frequency`` int64 [L], ``step`` int64 [], ``threshold``
             float32 [], ``total_norm`` float64 [], ``group_sums`` float64 [L + 1], and the ring
             ``history_{step,threshold,scores,mask,trained}``.
@@ -134,8 +134,8 @@ class CudaCore:
             rule: from :meth:`layerselect.Rule.kernel_options`.
             active: for each layer, whether it was to take gradients; the others' scores are held.
             first_layer: the layers below it take no part in the selection.
-            scaling: how the gradients are scaled, on the device. With it, a gradient that is not finite, or a ``found_inf``
-                that is not 0, makes the kernel change nothing but ``total_norm`` and ``group_sums``.
+            scaling: how the gradients are scaled, on the device. With it, a gradient that is not finite, or a
+                ``found_inf`` that is not 0, makes the kernel change nothing but ``total_norm`` and ``group_sums``.
 
         Returns:
             False, and nothing was done, if no parameter has a gradient.

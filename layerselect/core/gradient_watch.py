@@ -1,8 +1,8 @@
 """Which gradients were measured, at which moment, and which of them still have to be.
 
 A gradient is measured when the backward pass that made it has ended. What is done to it in place afterwards (clipping,
-unscaling) is not followed. :meth:`GradientWatch.finish` measures what was missed: gradients assigned by hand, hooks that had
-died, a backward pass that broke off.
+unscaling) is not followed. :meth:`GradientWatch.finish` measures what was missed: gradients assigned by hand, hooks
+that had died, a backward pass that broke off.
 """
 
 from __future__ import annotations
@@ -51,17 +51,20 @@ class GradientWatch:
         parameters: leaves, referred to weakly.
         groups: the group of each.
         num_groups: how many groups there are.
-        measure: a method, referred to weakly: takes the numbers of parameters whose gradients (or their absence) are to be
-            measured now. A ``ValueError`` that it raises in a backward pass is raised again in :meth:`finish`.
-        by_engine: says whether an engine makes the gradients final (averages them, or puts shards in their place), perhaps in
-            memory that shows no trace of it, and perhaps also those of parameters that took none in this process. Then
-            everything is measured when a backward pass has ended, and not only the groups that took gradients in it.
+        measure: a method, referred to weakly: takes the numbers of parameters whose gradients (or their absence) are to
+            be measured now. A ``ValueError`` that it raises in a backward pass is raised again in :meth:`finish`.
+        by_engine: says whether an engine makes the gradients final (averages them, or puts shards in their place),
+            perhaps in memory that shows no trace of it, and perhaps also those of parameters that took none in this
+            process. Then everything is measured when a backward pass has ended, and not only the groups that took
+            gradients in it.
 
     Attributes:
         late: after :meth:`finish`, the parameters whose gradients were measured in it, as they were then.
         fired: after :meth:`finish`, whether a backward pass gave any of the parameters a gradient in this step.
-        taken: after :meth:`finish`, whether a gradient was gone when its backward pass ended: somebody takes it in there.
-        touched: after :meth:`finish`, the groups that took gradients in this step, or may have: some of their hooks had died.
+        taken: after :meth:`finish`, whether a gradient was gone when its backward pass ended: somebody takes it in
+            there.
+        touched: after :meth:`finish`, the groups that took gradients in this step, or may have: some of their hooks had
+            died.
         computed: groups measured when backward passes ended, in the last step.
     """
 
@@ -109,8 +112,8 @@ class GradientWatch:
         """Closes a step: every gradient that is there has been measured afterwards.
 
         Args:
-            written: gradients were written to since the backward pass, perhaps without a trace: the versions of tensors that a
-                ``GradScaler`` unscales stay as they are.
+            written: gradients were written to since the backward pass, perhaps without a trace: the versions of tensors
+                that a ``GradScaler`` unscales stay as they are.
             anew: measures everything as it is now.
 
         Returns:
@@ -136,7 +139,8 @@ class GradientWatch:
                         gone.append(index)
                     continue
                 with_gradient.add(group)
-                # No backward pass is known to have touched this group: what was measured of it may be of an earlier step.
+                # No backward pass is known to have touched this group: what was measured of it may be of an earlier
+                # step.
                 changed = group not in seen and (written or match is _Match.WRITTEN)
                 if anew or match is _Match.OTHER or changed or index in missed:
                     self.late.append(index)
@@ -146,8 +150,8 @@ class GradientWatch:
             return sorted(with_gradient)
 
     def measured(self, with_gradient: Sequence[int], sqnorms: Tensor) -> list[int]:
-        """The groups ``with_gradient``, less those that no backward pass has touched and whose gradients are all zero: they are
-        what ``zero_grad(set_to_none=False)`` leaves.
+        """The groups ``with_gradient``, less those that no backward pass has touched and whose gradients are all zero:
+        they are what ``zero_grad(set_to_none=False)`` leaves.
 
         Args:
             with_gradient: from :meth:`finish`.
@@ -159,7 +163,9 @@ class GradientWatch:
         return [group for group in with_gradient if group not in zero]
 
     def written(self) -> bool:
-        """Whether a gradient was written to in place, or replaced, since it was measured. Nothing waits for a device."""
+        """Whether a gradient was written to in place, or replaced, since it was measured. Nothing waits for a
+        device.
+        """
         with self._end.lock:
             for index in range(len(self._parameters)):
                 gradient = self.gradient(index)

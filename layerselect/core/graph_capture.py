@@ -1,6 +1,7 @@
 """Steps inside a CUDA graph: what may be captured, and why the rest may not.
 
-A graph repeats what the device was told, and nothing that the host did. ``docs/graphs.md`` says what holds under replay.
+A graph repeats what the device was told, and nothing that the host did. ``docs/graphs.md`` says what holds under
+replay.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def check_capture(rule: Rule, parameters: Sequence[Tensor], *, mode: str, decide
 
 
 def refuse_in_capture(device: torch.device, reason: str) -> None:
-    """Raises LayerSelectError where the current stream is being captured, for the host is about to do what no replay would."""
+    """Raises LayerSelectError where the current stream is being captured, for the host is about to do what no replay
+    would.
+    """
     if is_capturing(device):
         raise LayerSelectError(f"optimizer.step() cannot be captured in a CUDA graph: {reason}")
 
@@ -56,8 +59,8 @@ def _why_not(rule: Rule, parameters: Sequence[Tensor], mode: str, decides_on_dev
         return "the processes add up the sums of their shards in it, so leave the call outside the graph"
     if not decides_on_device:
         return (
-            "the host decides and would wait for the device, so use backend='native' and a rule that the kernels know (variance, "
-            "topk, fraction, threshold, cost-aware), or leave the call outside the graph"
+            "the host decides and would wait for the device, so use backend='native' and a rule that the kernels "
+            "know (variance, topk, fraction, threshold, cost-aware), or leave the call outside the graph"
         )
     if steps == 0:
         return "the first step prepares what the others use, so make some steps without the graph before"

@@ -37,23 +37,26 @@ _COLUMNS = {
 class History:
     """A ring of rows on the device, copied to the host now and then without waiting.
 
-    Row = step modulo the number of rows. Recording writes device memory that was allocated once. When half of the ring is
-    new, a copy of all of it starts towards pinned memory; it is looked at when the next one is due, hundreds of
-    steps later. One row holds, for L layers: the step (int64), the scores (float32 [L], a frozen layer's last one),
-    the mask (bool [L]), which layers took gradients in the step (bool [L]) and the threshold (float32).
+    Row = step modulo the number of rows. Recording writes device memory that was allocated once. When half of the ring
+    is new, a copy of all of it starts towards pinned memory; it is looked at when the next one is due, hundreds of
+    steps later. One row holds, for L layers: the step (int64), the scores (float32 [L], a frozen layer's last one), the
+    mask (bool [L]), which layers took gradients in the step (bool [L]) and the threshold (float32).
 
-    The host keeps the last ``keep`` steps and drops older ones (:attr:`dropped`), in memory as in saved states. Where ``keep``
-    is a path, every step is appended to that file too, and is read from there; one process of a distributed run writes it.
+    The host keeps the last ``keep`` steps and drops older ones (:attr:`dropped`), in memory as in saved states. Where
+    ``keep`` is a path, every step is appended to that file too, and is read from there; one process of a distributed
+    run writes it.
 
     Where a CUDA graph replays the step, the device writes rows that the host does not hear of. They are right, and
-    come to the host with the next copy; but after as many replays as the ring has rows it overwrites the oldest. Such steps
-    are lost: :attr:`missing` counts them, and the log says so once. Call :meth:`collect` often enough, and none is.
+    come to the host with the next copy; but after as many replays as the ring has rows it overwrites the oldest. Such
+    steps are lost: :attr:`missing` counts them, and the log says so once. Call :meth:`collect` often enough, and none
+    is.
 
     Args:
         layer_names: the L layers.
         device: of the ring.
         ring: the ring, if someone else writes its rows, by column.
-        keep: how many of the last steps are kept; or the path of a file for all of them (:func:`read_history` reads it).
+        keep: how many of the last steps are kept; or the path of a file for all of them (:func:`read_history` reads
+            it).
 
     Raises:
         LayerSelectError: ``keep`` is neither, or there is something else at the path.
@@ -94,7 +97,9 @@ class History:
 
     @property
     def missing(self) -> int:
-        """How many steps the device overwrote before they were copied: gaps in the steps, and what is before the first one."""
+        """How many steps the device overwrote before they were copied: gaps in the steps, and what is before the first
+        one.
+        """
         self.collect()
         return self._missing
 
@@ -118,7 +123,8 @@ class History:
     def collect(self) -> None:
         """Brings what the ring holds to the host, and into the file if there is one; this waits for the device.
 
-        Reading does it anyway. Around replays of a CUDA graph, call it at least once in as many steps as the ring has rows (512).
+        Reading does it anyway. Around replays of a CUDA graph, call it at least once in as many steps as the ring has
+        rows (512).
         """
         self._absorb(self._copy)
         self._absorb(_Copy(self._ring))
@@ -153,7 +159,8 @@ class History:
     def plot(self, ax: Any = None) -> Any:
         """Draws the scores as a layer-by-step heat map, the selection marked; returns the matplotlib axes.
 
-        Selected layers show in full colour. Those that took no gradient in the step, and so did not train, are tinted red.
+        Selected layers show in full colour. Those that took no gradient in the step, and so did not train, are tinted
+        red.
 
         Raises:
             ModuleNotFoundError: matplotlib is not installed (``pip install 'layerselect[report]'``).
@@ -203,9 +210,12 @@ class History:
             written = self._file.keep_until(self._last)
             if len(steps) and written + 1 < steps[0]:
                 self._say(
-                    "file", "the history at %s lacks the steps %d to %d, which the saved state does not hold either",
-                    self._file.path, written + 1, int(steps[0]) - 1,
-                )  # fmt: skip
+                    "file",
+                    "the history at %s lacks the steps %d to %d, which the saved state does not hold either",
+                    self._file.path,
+                    written + 1,
+                    int(steps[0]) - 1,
+                )
             self._write({name: column[steps > written] for name, column in columns.items()})
         for start in range(0, len(steps), self._capacity):  # in small blocks, which are let go one by one
             self._keep({name: column[start : start + self._capacity].clone() for name, column in columns.items()})
@@ -235,10 +245,13 @@ class History:
             self._missing += lost
             self._say(
                 "gaps",
-                "the history lacks %d of the steps up to %d: the device wrote more than the %d rows of its ring before the host "
-                "looked, as when a CUDA graph replays the step; call selector.history.collect() at least once in so many steps",
-                lost, last, self._capacity,
-            )  # fmt: skip
+                "the history lacks %d of the steps up to %d: the device wrote more than the %d rows of its ring "
+                "before the host looked, as when a CUDA graph replays the step; call selector.history.collect() at "
+                "least once in so many steps",
+                lost,
+                last,
+                self._capacity,
+            )
         self._last = last
         self._write(rows)
         self._keep(rows)
@@ -251,9 +264,12 @@ class History:
         except OSError as error:
             # A training of days must not end because of it.
             self._say(
-                "file", "the history cannot be written to %s (%s): from here on only the last %d steps are kept, in memory",
-                self._file.path, error, self._rows,
-            )  # fmt: skip
+                "file",
+                "the history cannot be written to %s (%s): from here on only the last %d steps are kept, in memory",
+                self._file.path,
+                error,
+                self._rows,
+            )
             self._file, self._is_whole_elsewhere = None, False
 
     def _keep(self, rows: dict[str, Tensor]) -> None:
@@ -268,9 +284,11 @@ class History:
         self._dropped = max(self._dropped, total - self._rows)
         if self._dropped and not self._is_whole_elsewhere:
             self._say(
-                "dropped", "the history keeps the last %d steps, and older ones are dropped from now on: pass history= with a larger "
-                "number, or with the path of a file for all steps", self._rows,
-            )  # fmt: skip
+                "dropped",
+                "the history keeps the last %d steps, and older ones are dropped from now on: pass history= with a "
+                "larger number, or with the path of a file for all steps",
+                self._rows,
+            )
 
     def _say(self, what: str, message: str, *values: Any) -> None:
         if what not in self._said:

@@ -1,4 +1,6 @@
-"""A history in a file: a line of JSON that says whose it is, and behind it rows of one size, appended block by block."""
+"""A history in a file: a line of JSON that says whose it is, and behind it rows of one size, appended block by
+block.
+"""
 
 from __future__ import annotations
 
@@ -117,8 +119,14 @@ class HistoryFile:
 
 def _row(layers: int) -> np.dtype:
     return np.dtype(
-        [("step", "<i8"), ("scores", "<f4", (layers,)), ("mask", "?", (layers,)), ("trained", "?", (layers,)), ("threshold", "<f4")]
-    )  # fmt: skip
+        [
+            ("step", "<i8"),
+            ("scores", "<f4", (layers,)),
+            ("mask", "?", (layers,)),
+            ("trained", "?", (layers,)),
+            ("threshold", "<f4"),
+        ]
+    )
 
 
 def _open(path: Path) -> tuple[dict[str, Any] | None, np.ndarray]:
@@ -139,7 +147,8 @@ def _open(path: Path) -> tuple[dict[str, Any] | None, np.ndarray]:
         check(Fields({_KEY: Anything()}), header)
         if header[_KEY] != _VERSION:
             raise LayerSelectError(
-                f"the history at {str(path)!r} has version {shown(header[_KEY])} and this release reads {_VERSION}: pass another path"
+                f"the history at {str(path)!r} has version {shown(header[_KEY])} and this release reads {_VERSION}: "
+                "pass another path"
             )
         check(_HEADER, header)
     except Mismatch as error:

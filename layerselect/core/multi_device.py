@@ -1,4 +1,6 @@
-"""Layers on several devices: each device measures its own, one small copy brings the scores together, one device decides."""
+"""Layers on several devices: each device measures its own, one small copy brings the scores together, one device
+decides.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,16 @@ class _Part:
 
 
 class SeveralDevicesCore:
-    """Does what :class:`~layerselect.core.cuda.CudaCore` does, for parameters on several devices. No wait for any of them.
+    """Does what :class:`~layerselect.core.cuda.CudaCore` does, for parameters on several devices. No wait for any of
+    them.
 
-    The deciding device is that of the first parameter. Its core sees one number per layer, the square of the score, as if it
-    were a sum over a gradient: its root is the score again, to the last bit. Launches: those of each device, and one more.
+    The deciding device is that of the first parameter. Its core sees one number per layer, the square of the score, as
+    if it were a sum over a gradient: its root is the score again, to the last bit. Launches: those of each device, and
+    one more.
 
     Args:
-        parameters, groups, num_layers, score, capture, warmup, interval, owner: as for ``CudaCore``; the parameters of one
-            layer are on one device.
+        parameters, groups, num_layers, score, capture, warmup, interval, owner: as for ``CudaCore``; the parameters of
+            one layer are on one device.
         device_of: says where a parameter is; tests divide a single device with it.
     """
 

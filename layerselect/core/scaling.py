@@ -28,12 +28,15 @@ from ..errors import LayerSelectError
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a step must know about scaled gradients. That there is one says: a gradient that is not finite skips the step.
+    """What a step must know about scaled gradients. That there is one says: a gradient that is not finite skips the
+    step.
 
     Attributes:
         inv_scale: float32 [], what to multiply scaled gradients by; None where they are right as they are.
-        unscaled: whether the gradients have been divided by the scale since the backward pass; None where only some have.
-        found_inf: float32 [], not 0 where the scaler has found gradients that are not finite; None where it has not looked.
+        unscaled: whether the gradients have been divided by the scale since the backward pass; None where only some
+            have.
+        found_inf: float32 [], not 0 where the scaler has found gradients that are not finite; None where it has not
+            looked.
     """
 
     inv_scale: Tensor | None = None
@@ -58,8 +61,8 @@ class Scaling:
             return self.inv_scale
         if self.unscaled is None:
             raise LayerSelectError(
-                "the gradients of some optimizers have been unscaled and those of others not: call selector.step() before "
-                "all scaler.unscale_() calls, or after all of them"
+                "the gradients of some optimizers have been unscaled and those of others not: call selector.step() "
+                "before all scaler.unscale_() calls, or after all of them"
             )
         return None
 
@@ -82,7 +85,8 @@ def read_scaling(
 
     Args:
         grad_scale: a scaler, or the factor by which the gradients are too large: now as when the backward pass ended.
-        optimizers: those whose gradients count; if there is none, all that the scaler has met since its last ``update()``.
+        optimizers: those whose gradients count; if there is none, all that the scaler has met since its last
+            ``update()``.
         device: where the numbers are needed.
 
     Returns:

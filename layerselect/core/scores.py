@@ -95,8 +95,8 @@ class LayerScores:
             active: bool [L], the layers that were to take gradients; the others keep their scores.
 
         Returns:
-            bool [L], the layers that took gradients. An active layer without any keeps its score. Where it has none it cannot
-            train in this step, and takes no part in this selection.
+            bool [L], the layers that took gradients. An active layer without any keeps its score. Where it has none it
+            cannot train in this step, and takes no part in this selection.
         """
         raw = self._raw
         took = active & self._present[:-1]

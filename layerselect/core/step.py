@@ -1,8 +1,8 @@
 """What a step of the selector computes: scores, selection, counters, history; on the host's terms or on a device's.
 
 Both cores offer the same: ``state``, live tensors by name (``scores``, ``status``, ``nonfinite``, ``total_norm``,
-``group_sums``, ``step``, ``decided``, ``mask``, ``wanted``, ``threshold``, ``kept_share``, ``step_cost``, ``frequency``,
-``trained_frequency``), ``history``, ``unmeasured``, ``step()``, ``written()``, ``close()``.
+``group_sums``, ``step``, ``decided``, ``mask``, ``wanted``, ``threshold``, ``kept_share``, ``step_cost``,
+``frequency``, ``trained_frequency``), ``history``, ``unmeasured``, ``step()``, ``written()``, ``close()``.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Core(Protocol):
     state: dict[str, Tensor]
     history: History
     decides_on_device: bool  #: whether the host would have to wait to know the selection
-    #: Which active layers had no gradient in the last step, as far as the host can know. They keep their scores, and are to take
-    #: gradients in the next step; the device says the same, later, in ``wanted``.
+    #: Which active layers had no gradient in the last step, as far as the host can know. They keep their scores, and
+    #: are to take gradients in the next step; the device says the same, later, in ``wanted``.
     unmeasured: list[bool]
     taken: bool  #: whether a gradient was gone when the backward pass before the last step ended
 
@@ -67,14 +67,17 @@ class Core(Protocol):
         Args:
             rule: the rule in force.
             preselected: bool [L] on the host: the rule's latest selection, if it makes them without looking at scores.
-            active: which layers were to take gradients; the others' scores are held, and those of layers that took none.
+            active: which layers were to take gradients; the others' scores are held, and those of layers that took
+                none.
             scaling: how the gradients are scaled; with it, one that is not finite skips the step.
             first_layer: the layers below it take no part in the selection.
         """
         ...
 
     def written(self) -> bool:
-        """Whether a gradient was written to in place (clipped, say), or replaced, since it was measured. Nothing waits."""
+        """Whether a gradient was written to in place (clipped, say), or replaced, since it was measured. Nothing
+        waits.
+        """
         ...
 
     def close(self) -> None: ...
@@ -98,8 +101,8 @@ class CoreSettings:
 
 
 def make_core(settings: CoreSettings, rule: Rule) -> Core:
-    """The core for the parameters' devices. PyTorch does the work, with more launches and waiting for the device, where the
-    kernels cannot: for rules of one's own that read scores, and for a layer that is spread over devices.
+    """The core for the parameters' devices. PyTorch does the work, with more launches and waiting for the device, where
+    the kernels cannot: for rules of one's own that read scores, and for a layer that is spread over devices.
     """
     if _has_kernels(settings):
         if _sharded_layers(settings):
@@ -298,8 +301,8 @@ class DeviceCore:
         self.history.close()
 
     def _standing(self, preselected: Tensor | None) -> Tensor:
-        """The preselected selection on the device. It is handed over in every step: whether this one selects is for the device to
-        say, since steps that are skipped are not counted there. Without a draw its own selection stands.
+        """The preselected selection on the device. It is handed over in every step: whether this one selects is for the
+        device to say, since steps that are skipped are not counted there. Without a draw its own selection stands.
         """
         if preselected is None:
             return self.state["decided"]

@@ -1,8 +1,8 @@
 """What a training step costs, layer by layer, and so what a selection saves.
 
-What a step costs is set by the lowest layer that trains, far more than by how many do: the backward pass must come down to it
-through everything above. With f_l the forward pass of layer l, i_l the gradient of its input, w_l the gradients of its own
-parameters and r everything outside the layers,
+What a step costs is set by the lowest layer that trains, far more than by how many do: the backward pass must come down
+to it through everything above. With f_l the forward pass of layer l, i_l the gradient of its input, w_l the gradients
+of its own parameters and r everything outside the layers,
 
     cost(S) = (r + sum_l f_l + sum_{l >= min(S)} i_l + sum_{l in S} w_l) / (the same with all layers in S)
 
@@ -35,12 +35,13 @@ class LayerCosts:
 
     Args:
         forward: [L], the forward pass of each layer.
-        input_gradient: [L], what the backward pass takes through each layer, its own parameters left out. What lies between
-            a layer and the one below it, blocks without trainable parameters for instance, belongs to the upper one.
+        input_gradient: [L], what the backward pass takes through each layer, its own parameters left out. What lies
+            between a layer and the one below it, blocks without trainable parameters for instance, belongs to the upper
+            one.
         weight_gradient: [L], the gradients of each layer's own parameters.
         rest: everything outside the layers, forward and backward.
-        crossed_from: the layers from here up are crossed by every backward pass, since something that always trains stands
-            before them (trainable embeddings: 0); ``None`` if there is no such thing.
+        crossed_from: the layers from here up are crossed by every backward pass, since something that always trains
+            stands before them (trainable embeddings: 0); ``None`` if there is no such thing.
 
     Raises:
         LayerSelectError: lengths that differ, a number that is negative or not finite, a step that costs nothing.
@@ -57,8 +58,8 @@ class LayerCosts:
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
             if len(getattr(self, name)) != len(self.forward):
                 raise LayerSelectError(
-                    f"costs: {name} has {len(getattr(self, name))} numbers and forward {len(self.forward)}; give one for "
-                    "each layer"
+                    f"costs: {name} has {len(getattr(self, name))} numbers and forward {len(self.forward)}; give one "
+                    "for each layer"
                 )
         object.__setattr__(self, "rest", _numbers("rest", [self.rest])[0])
         if not self.forward or not math.fsum(self.forward) + self.rest > 0.0:
@@ -96,8 +97,8 @@ class LayerCosts:
         return math.fsum((*self.forward, *self.input_gradient, *self.weight_gradient, self.rest))
 
     def depth_cost(self, depth: int) -> float:
-        """A step whose lowest trained layer is ``depth`` (L: no layer trains), the gradients of the layers' own parameters
-        left out, as a fraction of the step that trains all layers.
+        """A step whose lowest trained layer is ``depth`` (L: no layer trains), the gradients of the layers' own
+        parameters left out, as a fraction of the step that trains all layers.
         """
         lowest = depth if self.crossed_from is None else min(depth, self.crossed_from)
         return math.fsum((*self.forward, *self.input_gradient[lowest:], self.rest)) / self.whole
@@ -116,7 +117,9 @@ class LayerCosts:
         return min(self.depth_cost(layer) + self.train_cost(layer) for layer in range(self.num_layers))
 
     def table(self) -> Tensor:
-        """float64 [2 L + 1] on the CPU: ``depth_cost`` of 0 .. L, then ``train_cost`` of each layer. What the rule reads."""
+        """float64 [2 L + 1] on the CPU: ``depth_cost`` of 0 .. L, then ``train_cost`` of each layer. What the rule
+        reads.
+        """
         depths = [self.depth_cost(depth) for depth in range(self.num_layers + 1)]
         trains = [self.train_cost(layer) for layer in range(self.num_layers)]
         return torch.tensor(depths + trains, dtype=torch.float64)
@@ -140,18 +143,19 @@ def count_costs(view: ModelView) -> LayerCosts:
     """Costs counted from the shapes of the weights, in multiply-adds per token: the same on every machine and run.
 
     A weight of n elements takes n multiply-adds for the forward pass, n for the gradient of its input and n for its
-    own, if it trains. So f_l = i_l = the elements of the block's weights, frozen ones included, w_l = those of its trainable ones;
-    i_l is twice that where ``transformers`` is set to checkpoint the block by now, which then runs forward a second time.
-    Outside the layers a head behind them counts f + i, and w where it trains; what stands before them f, and w where
-    it trains; tables that are looked up (``nn.Embedding``) nothing. Blocks without trainable parameters of their own count
-    with what they stand between. Modules are taken to run in the order in which they are registered, which says what stands before
-    the layers: trainable parameters there make every backward pass cross all of them.
+    own, if it trains. So f_l = i_l = the elements of the block's weights, frozen ones included, w_l = those of its
+    trainable ones; i_l is twice that where ``transformers`` is set to checkpoint the block by now, which then runs
+    forward a second time. Outside the layers a head behind them counts f + i, and w where it trains; what stands before
+    them f, and w where it trains; tables that are looked up (``nn.Embedding``) nothing. Blocks without trainable
+    parameters of their own count with what they stand between. Modules are taken to run in the order in which they are
+    registered, which says what stands before the layers: trainable parameters there make every backward pass cross all
+    of them.
 
-    What it does not see: products without weights (attention scores) and everything element by element, which make a block
-    weigh more against the head; small matrices (adapters), which run slower than their size says; experts that a
-    token does not visit; weights packed by quantisation; the optimizer's step; checkpointing that is switched on later or
-    in code of the model's own. Most of it makes what freezing saves look smaller than it is, so that a
-    budget is kept. Where it matters, measure (:mod:`layerselect.costs.measured`).
+    What it does not see: products without weights (attention scores) and everything element by element, which make a
+    block weigh more against the head; small matrices (adapters), which run slower than their size says; experts that a
+    token does not visit; weights packed by quantisation; the optimizer's step; checkpointing that is switched on later
+    or in code of the model's own. Most of it makes what freezing saves look smaller than it is, so that a budget is
+    kept. Where it matters, measure (:mod:`layerselect.costs.measured`).
     """
     return _Counter(view).costs()
 

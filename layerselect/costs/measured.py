@@ -1,9 +1,9 @@
 """Measures what each layer's forward and backward pass takes, in the passes in which all layers train.
 
-Hooks on the blocks mark the moments: a block's forward pass begins and ends; the gradient of its output arrives, which begins
-its backward pass; the gradient of the output of the layer below arrives, which ends it. So whatever the engine does for a
-block is in, the recomputation of a checkpointed one too. On the CPU the host's clock counts, on a CUDA device events
-on the stream, which are read passes later, when nobody waits for them any more.
+Hooks on the blocks mark the moments: a block's forward pass begins and ends; the gradient of its output arrives, which
+begins its backward pass; the gradient of the output of the layer below arrives, which ends it. So whatever the engine
+does for a block is in, the recomputation of a checkpointed one too. On the CPU the host's clock counts, on a CUDA
+device events on the stream, which are read passes later, when nobody waits for them any more.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class _Pass:
 class CostMeter:
     """Times the first passes in which all layers train, and then removes its hooks.
 
-    The first such pass is left out; of the three that follow the median is taken, and the mean of that over the ranks of a
-    distributed run, by one all-reduce: all ranks get the same numbers in the same pass. A block's backward time is
-    split into the gradient of its input and those of its parameters in the ratio of the counted costs. A forward pass in
-    evaluation mode, and one whose layers do not all train, is no pass. Where the blocks do not run once each in the order of
-    the layers (shared blocks), nothing can be measured: after a few attempts the meter says so and stops. Compiled
-    blocks are not seen at all.
+    The first such pass is left out; of the three that follow the median is taken, and the mean of that over the ranks
+    of a distributed run, by one all-reduce: all ranks get the same numbers in the same pass. A block's backward time is
+    split into the gradient of its input and those of its parameters in the ratio of the counted costs. A forward pass
+    in evaluation mode, and one whose layers do not all train, is no pass. Where the blocks do not run once each in the
+    order of the layers (shared blocks), nothing can be measured: after a few attempts the meter says so and stops.
+    Compiled blocks are not seen at all.
 
     Args:
         view: the model. Its layers are on the CPU, or all on one CUDA device.
@@ -170,8 +170,8 @@ class CostMeter:
         self._start = None
 
     def _send(self) -> tuple[Tensor, torch.cuda.Event | None]:
-        """This rank's numbers, added up over the ranks, on their way to the host: float64 [2 L + 2], the last one says how many
-        ranks have some.
+        """This rank's numbers, added up over the ranks, on their way to the host: float64 [2 L + 2], the last one says
+        how many ranks have some.
         """
         rows = [row for row in map(self._row, self._passes) if all(seconds >= 0.0 for seconds in row)]
         rows = rows or [[0.0] * (2 * self._layers + 1)]
@@ -255,8 +255,8 @@ class CostMeter:
 
 
 def _counts(module: nn.Module) -> bool:
-    """Whether this forward pass is one of training: neither evaluation, nor a recomputation, which belongs to the backward
-    pass, nor the trace of a compiler.
+    """Whether this forward pass is one of training: neither evaluation, nor a recomputation, which belongs to the
+    backward pass, nor the trace of a compiler.
     """
     return not torch.compiler.is_compiling() and module.training and not _in_backward()
 

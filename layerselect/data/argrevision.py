@@ -99,8 +99,8 @@ def read_argrevision(path: Path) -> RawCorpus:
     for file, table in tables:
         if not is_table(table.columns):
             raise CorpusError(
-                f"{shown(file)} has not the columns {OLD}, {NEW}, {PURPOSE} but {short(', '.join(table.columns) or 'none')}: "
-                "check the path or name another format"
+                f"{shown(file)} has not the columns {OLD}, {NEW}, {PURPOSE} but "
+                f"{short(', '.join(table.columns) or 'none')}: check the path or name another format"
             )
         name = shown(file.relative_to(path).as_posix() if path.is_dir() and file != path else file.name)
         # A workbook among several is an essay, unless its name says that it is a split.

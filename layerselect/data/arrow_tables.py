@@ -65,7 +65,8 @@ def parquet_columns(content: bytes) -> list[str]:
 
 
 def saved_splits(folder: Path) -> dict[str, Path]:
-    """The folders of the splits that `save_to_disk` wrote in a folder; "" names a set without splits. Empty if it did not.
+    """The folders of the splits that `save_to_disk` wrote in a folder; "" names a set without splits. Empty if it did
+    not.
 
     Raises:
         CorpusError: it did, and a split is missing or lies elsewhere.

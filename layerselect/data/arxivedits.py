@@ -6,7 +6,8 @@ The release (chaojiang06/arXivEdits) holds, for each of train, dev and test:
   `arxiv-id`, `sentence-1-level` and `sentence-2-level` (the versions) and `edits-combination-0`, an object of edits
   {`type`, `intention`, `sentence-1-token-indices`, `sentence-2-token-indices`}. `edits-combination-1` and `-2` are
   other ways to cut the same change into edits; the authors' classifier reads the first only, and so does this loader.
-* `data/sentence_alignment/<split>.json`, an object of papers: for each version, "1", "2", ..., the sentences by their id.
+* `data/sentence_alignment/<split>.json`, an object of papers: for each version, "1", "2", ..., the sentences by their
+  id.
 
 A revision unit is a sentence pair; its intentions are those of its edits. The paper is the document.
 """

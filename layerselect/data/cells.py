@@ -170,7 +170,8 @@ def _look_at_lists(column: Column, cells: list[Any]) -> None:
     found = texts if column._bare_lists else quoted
     if found:
         column.guesses.append(
-            f"{len(found)} cells of '{column.name}' are lists written as text and are read as lists (the first is {found[0][:60]!a})"
+            f"{len(found)} cells of '{column.name}' are lists written as text and are read as lists (the first is "
+            f"{found[0][:60]!a})"
         )
 
 

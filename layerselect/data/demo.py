@@ -62,7 +62,9 @@ def make_demo(seed: int = 0) -> RawCorpus:
 
 
 def _parse(line: str) -> Sentence:
-    """Reads a line of the sentence file: ``<cause>The clock [on the wall] stopped`` marks what a reviser may take out."""
+    """Reads a line of the sentence file: ``<cause>The clock [on the wall] stopped`` marks what a reviser may take
+    out.
+    """
     found = re.match(r"<(\w+)>", line)
     relation = found.group(1) if found else ""
     line = line[found.end() :] if found else line

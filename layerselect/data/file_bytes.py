@@ -85,8 +85,8 @@ def read_bytes(path: Path) -> bytes:
                 raise CorpusError(f"{shown(path)} is a pipe or a device, not a file: save its content as a file first")
             if found.st_size > limits.FILE:
                 raise CorpusError(
-                    f"{shown(path)} has {found.st_size / 2**30:,.1f} GB, and at most {limits.FILE >> 30} GB of one file "
-                    "are read: split it into several files"
+                    f"{shown(path)} has {found.st_size / 2**30:,.1f} GB, and at most {limits.FILE >> 30} GB of one "
+                    "file are read: split it into several files"
                 )
             content = file.read()
     except IsADirectoryError as error:

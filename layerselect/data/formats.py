@@ -124,8 +124,8 @@ def _require_tables(tables: list[Table], test: Callable[[list[str]], bool], path
     for table in tables:
         if not test(table.columns):
             raise CorpusError(
-                f"{table.name} in {shown(path)} has not the fields {wanted} but {short(', '.join(table.columns) or 'none')}: "
-                "check the path or name another format"
+                f"{table.name} in {shown(path)} has not the fields {wanted} but "
+                f"{short(', '.join(table.columns) or 'none')}: check the path or name another format"
             )
 
 

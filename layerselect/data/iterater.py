@@ -66,7 +66,9 @@ def read_documents(tables: Sequence[Table]) -> RawCorpus:
 
 
 def document_files(place: Path) -> list[Table]:
-    """The document-level tables that lie beside sentence-level files (../human_doc_level/<same name>), of a file or a folder."""
+    """The document-level tables that lie beside sentence-level files (../human_doc_level/<same name>), of a file or a
+    folder.
+    """
     try:
         files = find_files(place) if place.is_dir() else [place]
     except CorpusError:

@@ -51,8 +51,8 @@ class Limits:
 
     def refuse_elements(self) -> NoReturn:
         raise CorpusError(
-            f"{self.name} holds more than {self.elements:,} pieces, empty cells and rows among them, the most that are read "
-            f"from a workbook of {self._size()}: delete empty rows and columns, or save it as CSV"
+            f"{self.name} holds more than {self.elements:,} pieces, empty cells and rows among them, the most that "
+            f"are read from a workbook of {self._size()}: delete empty rows and columns, or save it as CSV"
         )
 
     def check_columns(self, columns: int) -> None:
@@ -63,8 +63,8 @@ class Limits:
         """Raise if so many rows, or so many cells, are more than a file of this size may hold."""
         if rows > self.rows:
             raise CorpusError(
-                f"{self.name} holds more than {self.rows:,} rows, the most that are read from a file of {self._size()}: "
-                f"{INSTEAD}"
+                f"{self.name} holds more than {self.rows:,} rows, the most that are read from a file of "
+                f"{self._size()}: {INSTEAD}"
             )
         self.check_cells(rows * columns)
 
@@ -72,8 +72,8 @@ class Limits:
         """Raise if so many cells are more than a file of this size may hold."""
         if cells > self.cells:
             raise CorpusError(
-                f"{self.name} holds more than {self.cells:,} cells, the most that are read from a file of {self._size()}: "
-                f"{_FEWER}"
+                f"{self.name} holds more than {self.cells:,} cells, the most that are read from a file of "
+                f"{self._size()}: {_FEWER}"
             )
 
     def check_unpacked(self, size: int) -> None:

@@ -34,10 +34,9 @@ def load_corpus(
 
     Args:
         source: "demo"; "iterater-sent" or "iterater-doc" (from the hub); a path, whose format is seen from
-            the files; NAME:PATH, which forces a format (iterater-sent, iterater-doc, argrewrite, argrevision, arxivedits,
-            generic);
-            or the id of a hub set, OWNER/NAME. A local path wins over a hub id of the same spelling, a
-            name over both (write ./demo for a folder called demo).
+            the files; NAME:PATH, which forces a format (iterater-sent, iterater-doc, argrewrite, argrevision,
+            arxivedits, generic); or the id of a hub set, OWNER/NAME. A local path wins over a hub id of the same
+            spelling, a name over both (write ./demo for a folder called demo).
         splits: "document": all files together, split again so that no document stands in two splits.
             "official": the corpus's own splits, with a warning that counts the documents they share.
         strict: raise on the first malformed row instead of skipping and reporting it.

@@ -48,10 +48,9 @@ def document_splits(
 ) -> list[str]:
     """Name a split for every row so that no document stands in two splits.
 
-    `TRIES` random orders (fewer of a very large corpus) of the documents are cut where the number of rows comes nearest to the
-    fractions; the order is kept whose splits are nearest to them in rows and in every label
-    (chi-square distance). The result depends on the seed and on which documents there are, not on
-    the order of the rows.
+    `TRIES` random orders (fewer of a very large corpus) of the documents are cut where the number of rows comes nearest
+    to the fractions; the order is kept whose splits are nearest to them in rows and in every label (chi-square
+    distance). The result depends on the seed and on which documents there are, not on the order of the rows.
 
     Args:
         doc_ids: document of each row.

@@ -100,10 +100,13 @@ def find_files(folder: Path) -> list[Path]:
     except OSError as error:
         raise CorpusError(f"cannot read the folder {shown(folder)}: {error.strerror or error}") from error
     files = [
-        path for path in inside
-        if path.suffix.lower() in READERS and path.name not in _DESCRIPTIONS and not path.name.startswith(("~$", "."))
+        path
+        for path in inside
+        if path.suffix.lower() in READERS
+        and path.name not in _DESCRIPTIONS
+        and not path.name.startswith(("~$", "."))
         and path.is_file()
-    ]  # fmt: skip
+    ]
     named: dict[str, list[Path]] = {}
     for path in files:
         if split := split_of(path):
@@ -133,12 +136,15 @@ def _check_parts(folder: Path, split: str, paths: list[Path]) -> None:
 
 
 def _check_link(folder: Path, path: Path) -> None:
-    """Refuse a link that leads out of the folder, except into the store of a downloaded set that the folder is part of."""
+    """Refuse a link that leads out of the folder, except into the store of a downloaded set that the folder is part
+    of.
+    """
     if not path.is_symlink():
         return
     target, home = path.resolve(), folder.resolve()
     stores = [parent / "blobs" for parent in home.parents if parent.name == "snapshots" for parent in [parent.parent]]
     if not any(place in target.parents for place in (home, *stores)):
         raise CorpusError(
-            f"{shown(path)} is a link to {shown(target)}, which does not lie in {shown(folder)}: give that file itself, or copy it"
+            f"{shown(path)} is a link to {shown(target)}, which does not lie in {shown(folder)}: give that file "
+            "itself, or copy it"
         )

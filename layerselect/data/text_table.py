@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from .file_bytes import decode
 from .limits import Limits
 from .schema import BadRow, CorpusError
-from .table import (  # fmt: skip
+from .table import (
     HEADER_WITHIN,
     Sides,
     Table,
@@ -99,7 +99,9 @@ def header_of(head: str, usual: str) -> list[str]:
 
 
 def guess_separator(lines: Sequence[str], usual: str, sides: Sides) -> str:
-    """The separator: the one that gives a header, else the usual one unless it gives one column and another gives several."""
+    """The separator: the one that gives a header, else the usual one unless it gives one column and another gives
+    several.
+    """
     heads = {
         separator: list(_loosely(lines, separator, _LOOKED_AT)) for separator in dict.fromkeys((usual, *SEPARATORS))
     }
@@ -147,7 +149,9 @@ def _long_cells() -> Iterator[None]:
 
 
 def _rows(lines: list[str], separator: str, table: Table, sides: Sides, skipped: int) -> list[_Row]:
-    """Every record, quoted as in CSV, or line by line with the marks as text where tabs separate and nothing is quoted."""
+    """Every record, quoted as in CSV, or line by line with the marks as text where tabs separate and nothing is
+    quoted.
+    """
     plain = [
         _Row(n, n, line.split(separator))
         for n, text in enumerate(lines, start=skipped + 1)

@@ -1,4 +1,6 @@
-"""Worksheets of an Excel workbook (.xlsx), read from its XML with limits, many times faster than cell objects are made."""
+"""Worksheets of an Excel workbook (.xlsx), read from its XML with limits, many times faster than cell objects are
+made.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from xml.etree.ElementTree import Element, ParseError, fromstring, iterparse
 from .limits import COLUMNS, SHEET_ROWS, Limits
 from .schema import CorpusError
 from .splits import split_name
-from .table import (  # fmt: skip
+from .table import (
     HEADER_WITHIN,
     Sides,
     Table,
@@ -33,9 +35,20 @@ LONGEST_CELL = 32_767
 """Characters of a cell: writers cut what is longer, without a word."""
 
 BROKEN: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile, zlib.error, KeyError, IndexError, ValueError, OverflowError, OSError, EOFError, ParseError,
-    LookupError, NotImplementedError, RuntimeError, TypeError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    IndexError,
+    ValueError,
+    OverflowError,
+    OSError,
+    EOFError,
+    ParseError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+)
 _LOOKED_INTO = 8
 """Sheets whose header is looked at to tell what corpus a workbook holds."""
 
@@ -95,8 +108,8 @@ def read_workbook(content: bytes, name: str) -> Sheets:
 def read_excel(content: bytes, name: str, sides: Sides = (None, None)) -> list[Table]:
     """The worksheets with the columns that are looked for; row numbers are those of the sheet.
 
-    Where some of them are named after splits, those alone are read, as of files in a folder. What is passed over is said.
-    Without such a sheet the first one is read, whose columns are then complained of.
+    Where some of them are named after splits, those alone are read, as of files in a folder. What is passed over is
+    said. Without such a sheet the first one is read, whose columns are then complained of.
     """
     limits = Limits(name, len(content))
     sheets = read_sheets(content, limits)

@@ -1,12 +1,13 @@
 """Whether the processes that train together choose the same layers.
 
-They do where all of them measure the averaged gradient. They drift apart in silence where a step was taken under ``no_sync()``, where
-nobody averages, where each has a stage of a pipeline, or where host-drawn rules have different seeds.
+They do where all of them measure the averaged gradient. They drift apart in silence where a step was taken under
+``no_sync()``, where nobody averages, where each has a stage of a pipeline, or where host-drawn rules have different
+seeds.
 
 The processes compare what they chose through the key-value store that the process group was set up with, and not by a
-collective: nobody knows that all of them step this selector, or as often, and a collective that some of them start never ends, or
-takes the place of another one. A process writes what it has and looks later for what the others wrote; it waits for none, and a
-device is asked for nothing that it has not finished. What nobody answers is forgotten.
+collective: nobody knows that all of them step this selector, or as often, and a collective that some of them start
+never ends, or takes the place of another one. A process writes what it has and looks later for what the others wrote;
+it waits for none, and a device is asked for nothing that it has not finished. What nobody answers is forgotten.
 """
 
 from __future__ import annotations
@@ -29,21 +30,22 @@ from .engines import together
 
 logger = logging.getLogger(__name__)
 
-#: Steps whose selections are compared: this one and, before the first of every so many, its powers, since what is wrong is mostly
-#: wrong from the start. Names are compared in the first.
+#: Steps whose selections are compared: this one and, before the first of every so many, its powers, since what is wrong
+#: is mostly wrong from the start. Names are compared in the first.
 _EARLY, _EVERY = 2, 100
-#: So many steps after it was found that processes disagree, all of them raise: by then all have heard of it, and none waits in a
-#: collective for one that has gone.
+#: So many steps after it was found that processes disagree, all of them raise: by then all have heard of it, and none
+#: waits in a collective for one that has gone.
 _NOTICE = 5
 #: So often a process looks for an answer in the steps that follow, before it leaves it for the next comparison.
 _LOOKS = 50
-#: What stands in the place of a token where the one that compared has gone. The key stays: one that another process has just found
-#: there must not be gone when it is read, since the store would wait for it.
+#: What stands in the place of a token where the one that compared has gone. The key stays: one that another process has
+#: just found there must not be gone when it is read, since the store would wait for it.
 _GONE = "gone"
 
 
 class Agreement:
-    """Compares, in the 2nd, 4th, 8th to 64th step and in every 100th, the names of the layers and the selection with those of the other processes.
+    """Compares, in the 2nd, 4th, 8th to 64th step and in every 100th, the names of the layers and the selection with
+    those of the other processes.
 
     The first of the processes that train together is the one that compares, and tells the others.
 
@@ -135,8 +137,8 @@ class _Words:
 class _Talk:
     """What one process says and hears about one selector.
 
-    Each selector of a process has a slot, the lowest that is free, so that the same selectors meet. Each has a token, too: what was
-    left by others that had the slot is not listened to.
+    Each selector of a process has a slot, the lowest that is free, so that the same selectors meet. Each has a token,
+    too: what was left by others that had the slot is not listened to.
     """
 
     def __init__(self, store: Any, rank: int, ranks: Sequence[int], names: Sequence[str]) -> None:
@@ -235,8 +237,11 @@ class _Talk:
             logger.warning(
                 "process %d closed %d steps of the selector since its step %d and process %d has not come that far: "
                 "call selector.step() in every process in every step, or the selections of different steps are mixed",
-                self._rank, _LOOKS, step, late[0],
-            )  # fmt: skip
+                self._rank,
+                _LOOKS,
+                step,
+                late[0],
+            )
 
     def _take(self, slot: int) -> bool:
         if self._store.add(f"{self._slots}{slot}", 1) == 1:
@@ -260,22 +265,23 @@ def _difference(step: int, names: Sequence[str], one: _Words, other: _Words) -> 
         for index, (mine, theirs) in enumerate(zip_longest(one.said["names"], other.said["names"])):
             if mine != theirs:
                 return (
-                    f"the processes do not hold the same layers (process {other.rank} has {theirs!r} as its layer {index}, process "
-                    f"{one.rank} has {mine!r}), as with stages of a pipeline, so no selection over all layers can be made: give the "
-                    "selector a model that every process holds whole, under DistributedDataParallel or fully_shard"
+                    f"the processes do not hold the same layers (process {other.rank} has {theirs!r} as its layer "
+                    f"{index}, process {one.rank} has {mine!r}), as with stages of a pipeline, so no selection over "
+                    "all layers can be made: give the selector a model that every process holds whole, under "
+                    "DistributedDataParallel or fully_shard"
                 )
         for name, mine, theirs in zip(names, one.said["shapes"], other.said["shapes"], strict=True):
             if mine != theirs:
                 return (
-                    f"process {other.rank} trains other parameters in layer {name!r} than process {one.rank} (shapes {theirs} "
-                    f"and {mine}): build the model and its adapters alike in every process"
+                    f"process {other.rank} trains other parameters in layer {name!r} than process {one.rank} (shapes "
+                    f"{theirs} and {mine}): build the model and its adapters alike in every process"
                 )
     for name, mine, theirs in zip(names, one.said["mask"], other.said["mask"], strict=True):
         if mine != theirs:
             return (
-                f"process {other.rank} and process {one.rank} do not choose the same layers: in step {step} of the selector "
-                f"{'only process ' + str(other.rank if theirs else one.rank)} chose {name!r}, so their models drift apart; call "
-                "selector.step() in every process, when the gradients are averaged (under DistributedDataParallel or fully_shard, "
-                "not after no_sync()), with the same rule and seed"
+                f"process {other.rank} and process {one.rank} do not choose the same layers: in step {step} of the "
+                f"selector {'only process ' + str(other.rank if theirs else one.rank)} chose {name!r}, so their "
+                "models drift apart; call selector.step() in every process, when the gradients are averaged (under "
+                "DistributedDataParallel or fully_shard, not after no_sync()), with the same rule and seed"
             )
     return None

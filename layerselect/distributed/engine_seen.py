@@ -14,11 +14,12 @@ from .engines import processes
 class EngineSeen:
     """Knows who averages gradients where several processes train.
 
-    ``DistributedDataParallel`` and ``fully_shard`` have done so when the backward pass has ended. Where neither is at work,
-    gradients may be averaged by hand afterwards, and are final only when the selector's step begins.
+    ``DistributedDataParallel`` and ``fully_shard`` have done so when the backward pass has ended. Where neither is at
+    work, gradients may be averaged by hand afterwards, and are final only when the selector's step begins.
 
     Args:
-        model: whose forward passes show whether ``DistributedDataParallel`` runs it. It may have been given without its wrapper.
+        model: whose forward passes show whether ``DistributedDataParallel`` runs it. It may have been given without its
+            wrapper.
         sharded: the parameters are those of ``fully_shard`` or the like.
     """
 

@@ -1,10 +1,10 @@
 """PyTorch's distributed engines: which of them runs a model, and what it allows.
 
-* ``DistributedDataParallel`` averages a gradient after the hooks on it have run, and counts which gradients will come. It
-  learns of frozen layers only with ``find_unused_parameters=True``: otherwise the processes silently drift apart in the first
-  step and the next one raises.
-* ``fully_shard`` (FSDP2) replaces the parameters by shards. Their gradients appear behind autograd's back, so that hooks in
-  C++ never run; what takes gradients may change from step to step.
+* ``DistributedDataParallel`` averages a gradient after the hooks on it have run, and counts which gradients will come.
+  It learns of frozen layers only with ``find_unused_parameters=True``: otherwise the processes silently drift apart in
+  the first step and the next one raises.
+* ``fully_shard`` (FSDP2) replaces the parameters by shards. Their gradients appear behind autograd's back, so that
+  hooks in C++ never run; what takes gradients may change from step to step.
 * A model that neither of them has touched may still be handed to one, or be this process's own.
 """
 
@@ -59,8 +59,8 @@ def check_engine(model: nn.Module) -> None:
     flat = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
     if flat is not None and any(isinstance(module, flat) for module in model.modules()):
         raise LayerSelectError(
-            "FullyShardedDataParallel (FSDP1) flattens the parameters of many layers into one, so no layer can be measured: "
-            "use torch.distributed.fsdp.fully_shard (FSDP2; in accelerate, fsdp_version: 2)"
+            "FullyShardedDataParallel (FSDP1) flattens the parameters of many layers into one, so no layer can be "
+            "measured: use torch.distributed.fsdp.fully_shard (FSDP2; in accelerate, fsdp_version: 2)"
         )
     foreign = why_foreign(model)
     if foreign is not None:
@@ -79,8 +79,8 @@ def check_freezing(model: nn.Module) -> None:
 
 
 def put_shards_back(model: nn.Module) -> None:
-    """Lets ``fully_shard`` put its shards back in place: after a forward pass without a backward pass, some modules still
-    hold the gathered parameters, which no optimizer must be given.
+    """Lets ``fully_shard`` put its shards back in place: after a forward pass without a backward pass, some modules
+    still hold the gathered parameters, which no optimizer must be given.
     """
     kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
     for module in model.modules():
@@ -111,6 +111,6 @@ def check_ddp(ddp: DistributedDataParallel) -> None:
     else:
         return
     raise LayerSelectError(
-        f"mode='freeze' under DistributedDataParallel {problem} lets the processes drift apart as soon as a layer freezes: build "
-        "it with find_unused_parameters=True and without a static graph, or use mode='gate'"
+        f"mode='freeze' under DistributedDataParallel {problem} lets the processes drift apart as soon as a layer "
+        "freezes: build it with find_unused_parameters=True and without a static graph, or use mode='gate'"
     )

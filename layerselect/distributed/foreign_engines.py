@@ -1,7 +1,7 @@
 """Engines of others that take ``.grad`` away, or step elsewhere than in ``optimizer.step()``.
 
-A selector measures gradients where PyTorch leaves them, and governs the step that PyTorch's optimizers make. What follows is
-recognised by its structure, so that nothing has to be imported to be refused.
+A selector measures gradients where PyTorch leaves them, and governs the step that PyTorch's optimizers make. What
+follows is recognised by its structure, so that nothing has to be imported to be refused.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ _DEEPSPEED = (
     "DistributedDataParallel, or torch.distributed.fsdp.fully_shard where the model does not fit one device"
 )
 _MAIN_GRAD = (
-    "the gradients are added up in param.main_grad (gradient accumulation fusion, as in Megatron and Transformer Engine) and never "
-    "in param.grad, so no layer can be measured: switch that fusion off (gradient_accumulation_fusion=False, "
-    "fuse_wgrad_accumulation=False) and train with DistributedDataParallel or fully_shard"
+    "the gradients are added up in param.main_grad (gradient accumulation fusion, as in Megatron and Transformer "
+    "Engine) and never in param.grad, so no layer can be measured: switch that fusion off "
+    "(gradient_accumulation_fusion=False, fuse_wgrad_accumulation=False) and train with DistributedDataParallel or "
+    "fully_shard"
 )
 #: How to go on from the name of an optimizer.
 IN_BACKWARD = (
-    "steps inside the backward pass, parameter by parameter, before anybody can compare layers: build one optimizer from "
-    "selector.trainable_parameters() and step it after selector.step()"
+    "steps inside the backward pass, parameter by parameter, before anybody can compare layers: build one optimizer "
+    "from selector.trainable_parameters() and step it after selector.step()"
 )
 _MEGATRON = (
-    "Megatron keeps gradients and the weights that it steps in buffers of its own, so no layer can be measured or left out of a "
-    "step: train with DistributedDataParallel or fully_shard"
+    "Megatron keeps gradients and the weights that it steps in buffers of its own, so no layer can be measured or "
+    "left out of a step: train with DistributedDataParallel or fully_shard"
 )
 #: Parts of names that tell which adapter a parameter belongs to.
 _ADAPTER = re.compile(
@@ -40,7 +41,9 @@ _ADAPTER = re.compile(
 
 
 def why_foreign(model: nn.Module) -> str | None:
-    """Why no parameter of ``model`` keeps a gradient of its own, or none that an optimizer then uses; None if it does."""
+    """Why no parameter of ``model`` keeps a gradient of its own, or none that an optimizer then uses; None if it
+    does.
+    """
     if any(_is_of(module, "deepspeed") for module in model.modules()):
         return _DEEPSPEED
     if any(_is_of(module, "megatron.core.distributed") for module in model.modules()):
@@ -70,13 +73,13 @@ def check_optimizer(optimizer: Any) -> None:
         raise LayerSelectError(f"{name} stands for an optimizer of each parameter, which {IN_BACKWARD}")
     if hasattr(optimizer, "param_d2h_map"):
         raise LayerSelectError(
-            f"{name} copies each gradient to the host inside the backward pass and steps the copies, so no layer can be left "
-            "out of its step: use an optimizer that works with the gradients in place"
+            f"{name} copies each gradient to the host inside the backward pass and steps the copies, so no layer can "
+            "be left out of its step: use an optimizer that works with the gradients in place"
         )
     if hasattr(optimizer, "_amp_stash") and getattr(optimizer._amp_stash, "fp32_from_fp16_groups", None):
         raise LayerSelectError(
-            f"apex keeps master weights for {name} and steps these, so no layer can be measured or left out: train with "
-            "torch.autocast and, for float16, torch.amp.GradScaler"
+            f"apex keeps master weights for {name} and steps these, so no layer can be measured or left out: train "
+            "with torch.autocast and, for float16, torch.amp.GradScaler"
         )
 
 
@@ -96,8 +99,9 @@ def explain_missing(model: nn.Module, followed: Sequence[tuple[str, nn.Parameter
     now = dict(model.named_parameters())
     if not any(id(p) in ours for p in now.values()):
         return (
-            f"the {len(followed)} parameters that the selector follows, first {followed[0][0]!r}, have left the model, as "
-            "merge_and_unload() or delete_adapter() makes them: build a new selector for the model as it is now"
+            f"the {len(followed)} parameters that the selector follows, first {followed[0][0]!r}, have left the "
+            "model, as merge_and_unload() or delete_adapter() makes them: build a new selector for the model as it "
+            "is now"
         )
     others = [name for name, p in now.items() if p.requires_grad and id(p) not in ours]
     with_gradient = [name for name in others if now[name].grad is not None]
@@ -111,20 +115,23 @@ def explain_missing(model: nn.Module, followed: Sequence[tuple[str, nn.Parameter
         else:
             trains = "no other parameter has it (no adapter is active, or somebody froze them)"
         return (
-            f"the {len(followed)} parameters that the selector follows, first {followed[0][0]!r}, no longer have requires_grad, and "
-            f"{trains}: give them requires_grad back, or build a new selector for what trains now"
+            f"the {len(followed)} parameters that the selector follows, first {followed[0][0]!r}, no longer have "
+            f"requires_grad, and {trains}: give them requires_grad back, or build a new selector for what trains now"
         )
     if taken:
         return (
-            "the gradients were gone at the end of the backward pass: something takes them there, as an optimizer does that "
-            f"{IN_BACKWARD}"
+            "the gradients were gone at the end of the backward pass: something takes them there, as an optimizer "
+            f"does that {IN_BACKWARD}"
         )
     if with_gradient:
         return (
-            f"only parameters that the selector does not follow have gradients, first {with_gradient[0]!r} (another adapter, or "
-            "parameters that were given requires_grad later): build a new selector for what trains now"
+            f"only parameters that the selector does not follow have gradients, first {with_gradient[0]!r} (another "
+            "adapter, or parameters that were given requires_grad later): build a new selector for what trains now"
         )
-    return "no trainable parameter has a gradient: call selector.step() after loss.backward() and before optimizer.zero_grad()"
+    return (
+        "no trainable parameter has a gradient: call selector.step() after loss.backward() and before "
+        "optimizer.zero_grad()"
+    )
 
 
 def _why_without(parameters: Iterable[Tensor]) -> str | None:

@@ -1,7 +1,7 @@
 """Gradients that are spread over processes: ``DTensor``, as ``fully_shard`` and tensor parallelism make them.
 
-Each process adds up the squares of what it holds; one all-reduce of one number for each parameter makes of that the sums
-of the whole gradients.
+Each process adds up the squares of what it holds; one all-reduce of one number for each parameter makes of that the
+sums of the whole gradients.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def held_here(tensor: Tensor) -> Tensor:
     """What this process holds of ``tensor``: the shard of a ``DTensor``, sharing its memory, and all of any other."""
     if not is_sharded(tensor):
         return tensor
-    # What to_local() returns where autograd is off. The call takes ten times as long, and FSDP2 reads the attribute, too.
+    # What to_local() returns where autograd is off. The call takes ten times as long, and FSDP2 reads the attribute,
+    # too.
     return _arrived(tensor._local_tensor)
 
 
@@ -62,8 +63,8 @@ def _arrived(tensor: Any) -> Tensor:
 class ShardedSums:
     """Makes the sums of whole tensors from the sums of what each process holds of them.
 
-    Tensors that several processes hold whole are counted once. Afterwards all processes of the largest mesh hold the same
-    bits, for parameters that are no ``DTensor``, too. Launched on the current stream; with NCCL no host waits.
+    Tensors that several processes hold whole are counted once. Afterwards all processes of the largest mesh hold the
+    same bits, for parameters that are no ``DTensor``, too. Launched on the current stream; with NCCL no host waits.
 
     Every process has to call :meth:`add_up` in every step, whether it has gradients or not.
 
@@ -101,8 +102,8 @@ class ShardedSums:
         """Replaces, in place, the sums of what is held here by the sums of the whole tensors.
 
         Args:
-            sums: float64 [columns * P], on the device: a number for each parameter, column by column. With 1 for a gradient
-                that this process has and else 0, a column becomes 0 where no process has one whose sum counts.
+            sums: float64 [columns * P], on the device: a number for each parameter, column by column. With 1 for a
+                gradient that this process has and else 0, a column becomes 0 where no process has one whose sum counts.
         """
         if sums.device.type == self._device.type:
             self._communicate(sums)
@@ -136,7 +137,8 @@ class _MeshSums:
         coordinate = mesh.get_coordinate()
         if coordinate is None:
             raise LayerSelectError(
-                "this process holds parameters of a device mesh that it is no part of: build the selector where the model is"
+                "this process holds parameters of a device mesh that it is no part of: build the selector where the "
+                "model is"
             )
         own = [{d for d in _long(mesh) if is_sharded(p) and not p.placements[d].is_replicate()} for _, p in members]
         counts = [all(coordinate[d] == 0 for d in _long(mesh) - dims) for dims in own]

@@ -1,7 +1,7 @@
 """The arguments of a selector, checked as far as they can be while there is no model yet.
 
-Whoever builds a selector later (a callback, when training begins) refuses a wrong argument at once, and not when a model has
-been loaded and data prepared. What only the model can tell is left to :class:`~layerselect.FastSelector`.
+Whoever builds a selector later (a callback, when training begins) refuses a wrong argument at once, and not when a
+model has been loaded and data prepared. What only the model can tell is left to :class:`~layerselect.FastSelector`.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def _check_together(given: Mapping[str, Any]) -> None:
         check_on_freeze(given["on_freeze"], mode)
         if given["state_cache"] != "none" and mode != "freeze":
             raise LayerSelectError(
-                f"state_cache={given['state_cache']!r} needs mode='freeze', in which the layers below the cut take no gradients; here the mode "
-                f"is {mode!r}"
+                f"state_cache={given['state_cache']!r} needs mode='freeze', in which the layers below the cut take "
+                f"no gradients; here the mode is {mode!r}"
             )
     make_rule(given["rule"], seed=given["seed"])
 
@@ -125,8 +125,8 @@ def _layers(name: str, value: Any) -> None:
         return
     if not isinstance(value, Sequence) or not value or not all(isinstance(item, (str, nn.Module)) for item in value):
         raise LayerSelectError(
-            f"layers={value!r} is not a path, a regular expression or a list of names or modules; layers are chosen by number with "
-            "rule='fixed:layers=[...]'"
+            f"layers={value!r} is not a path, a regular expression or a list of names or modules; layers are chosen "
+            "by number with rule='fixed:layers=[...]'"
         )
 
 

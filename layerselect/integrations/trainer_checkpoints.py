@@ -48,8 +48,8 @@ def check_resume(resume: Any) -> None:
 def checkpoint_defect(folder: str | Path) -> str | None:
     """What keeps a Trainer's checkpoint from being complete, as part of a sentence; ``None`` if nothing does.
 
-    A Trainer writes its checkpoints in place: weights, optimizer, random states, selector, and its own state last, which
-    repeats the checksum of the selector's. A folder that was being written, or written over, when its process was
+    A Trainer writes its checkpoints in place: weights, optimizer, random states, selector, and its own state last,
+    which repeats the checksum of the selector's. A folder that was being written, or written over, when its process was
     killed is told from a complete one by that, and by the lengths and checksums that the selector was saved with.
     """
     folder = Path(folder)
@@ -70,8 +70,8 @@ def checkpoint_defect(folder: str | Path) -> str | None:
 def begun_without_selector(folder: str | Path) -> bool:
     """Whether ``folder`` is a finished checkpoint of a Trainer in whose run there was no selector.
 
-    A Trainer writes its own state last. Where that knows of a selector of this step, or where a file of one lies, there was one,
-    and something has been lost.
+    A Trainer writes its own state last. Where that knows of a selector of this step, or where a file of one lies, there
+    was one, and something has been lost.
     """
     folder = Path(folder)
     if any((folder / name).exists() for name in (VALUES_FILE, TENSORS_FILE, _UNFINISHED)):
@@ -86,11 +86,12 @@ def begun_without_selector(folder: str | Path) -> bool:
 def last_checkpoint(folder: str | Path, *, resume: str = "refuse") -> str | None:
     """The newest complete checkpoint in a Trainer's ``output_dir``, for ``trainer.train(resume_from_checkpoint=...)``.
 
-    ``transformers``' own ``get_last_checkpoint`` (``resume_from_checkpoint=True``) takes the newest folder, also one that was
-    being written when the process was killed.
+    ``transformers``' own ``get_last_checkpoint`` (``resume_from_checkpoint=True``) takes the newest folder, also one
+    that was being written when the process was killed.
 
     Args:
-        resume: as given to the callback: with ``"fresh"``, a checkpoint that a run without a selector saved counts, too.
+        resume: as given to the callback: with ``"fresh"``, a checkpoint that a run without a selector saved counts,
+            too.
 
     Returns:
         Its path; ``None`` if there is none, or no such folder.

@@ -1,15 +1,16 @@
 """What ``SelectorCallback`` needs of the ``Trainer`` that callbacks are not given; nothing else reaches into it.
 
-A callback is told neither which Trainer calls it, nor which checkpoint that resumes from, nor is it asked for anything at
-the two moments that matter here: before the loggers read a line of the log (they come before every callback of a
+A callback is told neither which Trainer calls it, nor which checkpoint that resumes from, nor is it asked for anything
+at the two moments that matter here: before the loggers read a line of the log (they come before every callback of a
 user's), and while a checkpoint is written (``on_save`` comes after the old ones were deleted). So:
 
 * :func:`look_around` reads the Trainer and the checkpoint from the frames of the functions that are just calling us;
 * :func:`link` puts small callbacks of ours into the Trainer's list, where they are asked in time;
-* :class:`Interruptions` learns of an exception that ends the training (Ctrl-C in a notebook), which no callback is told of.
+* :class:`Interruptions` learns of an exception that ends the training (Ctrl-C in a notebook), which no callback is told
+  of.
 
-If a release of ``transformers`` moves these things, :func:`look_around` finds nothing, and ``SelectorCallback`` says what it
-cannot do then and does the rest.
+If a release of ``transformers`` moves these things, :func:`look_around` finds nothing, and ``SelectorCallback`` says
+what it cannot do then and does the rest.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def output_folder(args: TrainingArguments) -> Path:
 
 
 def look_around(args: TrainingArguments, state: TrainerState) -> Surroundings:
-    """To be called in ``on_train_begin``: the frames below hold the Trainer as ``self``, and the one of its loop has the
-    checkpoint as an argument (``True`` has become a path by then). Without them the checkpoint is guessed from what the
-    Trainer publishes: ``args.resume_from_checkpoint``, or the step and ``args.output_dir``.
+    """To be called in ``on_train_begin``: the frames below hold the Trainer as ``self``, and the one of its loop has
+    the checkpoint as an argument (``True`` has become a path by then). Without them the checkpoint is guessed from what
+    the Trainer publishes: ``args.resume_from_checkpoint``, or the step and ``args.output_dir``.
     """
     trainer = None
     frame = currentframe()
@@ -99,8 +100,8 @@ def trained_module(kwargs: Mapping[str, Any]) -> nn.Module:
         if isinstance(model, nn.Module):
             return model
     raise LayerSelectError(
-        f"this Trainer shows its callbacks an object of the type {type(shown).__name__} as model, which is no torch module: build the selector over the module that "
-        "it trains, and give SelectorCallback that selector"
+        f"this Trainer shows its callbacks an object of the type {type(shown).__name__} as model, which is no torch "
+        "module: build the selector over the module that it trains, and give SelectorCallback that selector"
     )
 
 
@@ -109,8 +110,8 @@ def check_alone(trainer: Trainer | None, kind: type[TrainerCallback]) -> None:
     count = 0 if trainer is None else sum(isinstance(found, kind) for found in trainer.callback_handler.callbacks)
     if count > 1:
         raise LayerSelectError(
-            f"this Trainer has {count} callbacks of the kind {kind.__name__}, and one alone can select layers: remove the others "
-            "(trainer.remove_callback takes one away)"
+            f"this Trainer has {count} callbacks of the kind {kind.__name__}, and one alone can select layers: "
+            "remove the others (trainer.remove_callback takes one away)"
         )
 
 
@@ -145,7 +146,9 @@ class Interruptions:
                 setattr(trainer, name, self._ours[name])
 
     def close(self) -> None:
-        """Puts the methods back, those excepted that somebody else has wrapped meanwhile: there this does nothing any more."""
+        """Puts the methods back, those excepted that somebody else has wrapped meanwhile: there this does nothing any
+        more.
+        """
         self._open = False
         for name, ours in self._ours.items():
             if vars(self._trainer).get(name) is ours:
@@ -189,8 +192,8 @@ class LayerSelection(TrainerCallback, ExportableState):
         self._add(state, logs)
 
     def state(self) -> dict[str, Any]:
-        """The Trainer asks for this when the weights, the optimizer and the random states of a checkpoint are on the disk,
-        its own state is not yet, and no older checkpoint has been deleted.
+        """The Trainer asks for this when the weights, the optimizer and the random states of a checkpoint are on the
+        disk, its own state is not yet, and no older checkpoint has been deleted.
         """
         seal, step = self._save()
         return {"args": {}, "attributes": {"seal": seal, "step": step}}
@@ -202,8 +205,8 @@ class LayerSelection(TrainerCallback, ExportableState):
 
     @classmethod
     def saved_with(cls, state: dict[str, Any]) -> bool:
-        """Whether a selector was saved with this content of a ``trainer_state.json``. A run that goes on without one carries along
-        what the last one with it had noted.
+        """Whether a selector was saved with this content of a ``trainer_state.json``. A run that goes on without one
+        carries along what the last one with it had noted.
         """
         return cls.__name__ in state.get("stateful_callbacks", {}) and (
             cls._noted(state).get("step", state.get("global_step")) == state.get("global_step")

@@ -55,41 +55,44 @@ class SelectorCallback(TrainerCallback):
     The Trainer builds the optimizer while every layer still requires gradients; the callback then attaches to
     it and closes the selector's step before each optimizer step.
 
-    **Logs.** To every line with a training loss it adds, for whatever the Trainer reports to, the state of the selection in
-    that step: ``layerselect/num_trained`` and ``layerselect/lowest_trained`` (-1: none), ``layerselect/threshold`` where the
-    rule cuts scores, ``layerselect/kept_share`` and ``layerselect/step_cost`` where it has a budget (:class:`~layerselect.CostAware`),
-    and ``layerselect/score/0``, ``layerselect/score/1`` and so on, the last score of each layer measured so far. The scores of layers go to loggers only: the console and ``trainer_state.json`` do
-    without (``selector.history`` has them).
+    **Logs.** To every line with a training loss it adds, for whatever the Trainer reports to, the state of the
+    selection in that step: ``layerselect/num_trained`` and ``layerselect/lowest_trained`` (-1: none),
+    ``layerselect/threshold`` where the rule cuts scores, ``layerselect/kept_share`` and ``layerselect/step_cost`` where
+    it has a budget (:class:`~layerselect.CostAware`), and ``layerselect/score/0``, ``layerselect/score/1`` and so on,
+    the last score of each layer measured so far. The scores of layers go to loggers only: the console and
+    ``trainer_state.json`` do without (``selector.history`` has them).
 
-    **Checkpoints.** The selector is saved inside each one (``selector.safetensors``, ``selector.json``), before the Trainer
-    deletes older ones. On resuming it continues from there, and a checkpoint that is not complete is refused;
+    **Checkpoints.** The selector is saved inside each one (``selector.safetensors``, ``selector.json``), before the
+    Trainer deletes older ones. On resuming it continues from there, and a checkpoint that is not complete is refused;
     ``resume_from_checkpoint=last_checkpoint(output_dir)`` takes the newest that is.
 
-    **Gradient clipping** is the Trainer's (``max_grad_norm``), over the gradients of all layers that have one; it computes their
-    norm in any case, so ``selector.clip_grad_norm_`` has nothing to save here. With ``fp16``, a step that the scaler skips
-    leaves the selection as it is.
+    **Gradient clipping** is the Trainer's (``max_grad_norm``), over the gradients of all layers that have one; it
+    computes their norm in any case, so ``selector.clip_grad_norm_`` has nothing to save here. With ``fp16``, a step
+    that the scaler skips leaves the selection as it is.
 
     Args:
         selector: a :class:`~layerselect.FastSelector` over the Trainer's model, or the arguments to build one when
             training begins.
         log_scores: whether the loggers get a value for each layer.
-        resume: what to do where training resumes from a checkpoint of a run that had no selector: ``"refuse"``, or ``"fresh"``,
-            with which the selector begins anew at that step. A checkpoint with a selector in it is continued in any case.
+        resume: what to do where training resumes from a checkpoint of a run that had no selector: ``"refuse"``, or
+            ``"fresh"``, with which the selector begins anew at that step. A checkpoint with a selector in it is
+            continued in any case.
         options: arguments of the selector as keywords.
 
     Attributes:
         selector: the selector; ``None`` before training begins if it was to be built then. A selector that the
             callback built is closed when training ends (its scores and history stay readable).
 
-    **Interruptions.** A training that ends by an exception (Ctrl-C in a notebook) closes the selector that the callback built, so
-    that the model is as it was found. A Trainer takes one such callback.
+    **Interruptions.** A training that ends by an exception (Ctrl-C in a notebook) closes the selector that the callback
+    built, so that the model is as it was found. A Trainer takes one such callback.
 
-    **SetFit** trains the body of its model through a Trainer, and that is where layers are selected; the head comes after.
+    **SetFit** trains the body of its model through a Trainer, and that is where layers are selected; the head comes
+    after.
 
     Raises:
         LayerSelectError: an argument that no selector has, or a value that none takes.
-        LayerSelectError: from ``trainer.train``: the Trainer has two of these callbacks, the selector cannot be built, or the checkpoint to resume from is not
-            complete, holds no selector, or one of another model or rule.
+        LayerSelectError: from ``trainer.train``: the Trainer has two of these callbacks, the selector cannot be built,
+            or the checkpoint to resume from is not complete, holds no selector, or one of another model or rule.
     """
 
     def __init__(
@@ -157,15 +160,17 @@ class SelectorCallback(TrainerCallback):
             link(around.trainer, state, first)
         else:
             logger.warning(
-                "this version of transformers hides its Trainer from callbacks: loggers like TensorBoard miss the selection, "
-                "with save_total_limit a process killed while it saves may leave no checkpoint with a selector in it, and a training "
-                "that an exception ends leaves its selector open until another one is built"
+                "this version of transformers hides its Trainer from callbacks: loggers like TensorBoard miss the "
+                "selection, with save_total_limit a process killed while it saves may leave no checkpoint with a "
+                "selector in it, and a training that an exception ends leaves its selector open until another one is "
+                "built"
             )
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # With float16 the Trainer has unscaled the gradients by now, and the scaler knows whether it will skip the step.
+        # With float16 the Trainer has unscaled the gradients by now, and the scaler knows whether it will skip the
+        # step.
         self._running().step(grad_scale=getattr(kwargs["optimizer"], "scaler", None))
         self._stepping = state.global_step
 
@@ -220,8 +225,8 @@ class SelectorCallback(TrainerCallback):
         return folder
 
     def _save(self, args: TrainingArguments, state: TrainerState, also: tuple[str, ...] | list[str] = ()) -> str | None:
-        """Saves the selector into the checkpoint of this step, if there is one and the selector is at that step: between its
-        own and the Trainer's next count it is ahead.
+        """Saves the selector into the checkpoint of this step, if there is one and the selector is at that step:
+        between its own and the Trainer's next count it is ahead.
         """
         folder = self._surroundings.checkpoint_folder(args, state)
         if folder.is_dir() and self._stepping != state.global_step:
@@ -266,8 +271,8 @@ def _merged(given: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         return dict(options)
     if not isinstance(given, Mapping):
         raise LayerSelectError(
-            f"SelectorCallback was given a {type(given).__name__}, which is neither a FastSelector nor a mapping of its arguments: "
-            "write SelectorCallback(rule='variance'), for instance"
+            f"SelectorCallback was given a {type(given).__name__}, which is neither a FastSelector nor a mapping of "
+            "its arguments: write SelectorCallback(rule='variance'), for instance"
         )
     twice = sorted(set(given) & set(options), key=str)
     if twice:
@@ -280,6 +285,7 @@ def _check_same_parameters(selector: FastSelector, model: nn.Module) -> None:
     here = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     if not any(id(parameter) in here for parameter in selector.trainable_parameters()):
         raise LayerSelectError(
-            "the selector was built over parameters that this Trainer does not train (where it makes the adapters from peft_config, or the "
-            "model from model_init, that came later): give SelectorCallback the arguments of a selector, or build it over trainer.model"
+            "the selector was built over parameters that this Trainer does not train (where it makes the adapters "
+            "from peft_config, or the model from model_init, that came later): give SelectorCallback the arguments "
+            "of a selector, or build it over trainer.model"
         )

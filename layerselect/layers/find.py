@@ -53,8 +53,9 @@ def split_parameters(model: nn.Module, layers: LayerSpec = None) -> LayeredParam
         model: any module, wrapped by ``peft``, ``torch.compile`` or ``DistributedDataParallel`` or not.
         layers: ``None`` finds the stacks by structure. Otherwise the dotted path of a container
             (``"model.layers"``), a regular expression that matches the qualified name of each layer, or
-            a list of names or modules. Where a model's stages have forward passes of their own (ConvNeXt, ResNet, Swin), the
-            stages are the layers; the log (level ``INFO``) names the expression that makes their blocks the layers.
+            a list of names or modules. Where a model's stages have forward passes of their own (ConvNeXt, ResNet,
+            Swin), the stages are the layers; the log (level ``INFO``) names the expression that makes their blocks the
+            layers.
 
     Raises:
         LayerSelectError: no stack is found, ``layers`` matches nothing, or no layer has a trainable parameter.
@@ -123,8 +124,9 @@ def _why_nothing_to_train(model: nn.Module, found: list[Named]) -> str:
     shared = [clean_name(name) for name, p in model.named_parameters() if p.requires_grad and id(p) in inside]
     if shared:
         return (
-            f"The trainable parameters in {layers} are shared ({listed(shared)}), between layers or with other parts of the "
-            "model, so that none can train without the others: pass layers= with modules that have parameters of their own"
+            f"The trainable parameters in {layers} are shared ({listed(shared)}), between layers or with other parts "
+            "of the model, so that none can train without the others: pass layers= with modules that have parameters "
+            "of their own"
         )
     return (
         f"There is no trainable parameter in {layers}, and {trained_elsewhere(model, clean_name)}: add adapters or set "
@@ -174,9 +176,9 @@ def _why_none(model: nn.Module, recurrent: str | None) -> str:
     frozen = find_stacks(model, trainable=False)
     if frozen and not any(map(trains, _modules(frozen))):
         return (
-            f"The layers of {who} ({listed([clean_name(stack.name) for stack in frozen])}) hold no trainable parameter, and "
-            f"{trained_elsewhere(model, clean_name)}: add adapters to the layers or set requires_grad before building the "
-            "selector, or pass layers= with the modules to select among"
+            f"The layers of {who} ({listed([clean_name(stack.name) for stack in frozen])}) hold no trainable "
+            f"parameter, and {trained_elsewhere(model, clean_name)}: add adapters to the layers or set requires_grad "
+            "before building the selector, or pass layers= with the modules to select among"
         )
     if recurrent is not None:
         return f"{who} has no stack of repeated blocks; {recurrent}, or pass layers= with the modules to select among"
@@ -184,8 +186,9 @@ def _why_none(model: nn.Module, recurrent: str | None) -> str:
     if likely:
         kind = type(model.get_submodule(likely_layers(model)[0][0])).__name__
         return (
-            f"{who} has no stack of repeated blocks (an nn.ModuleList or nn.Sequential); seen were {len(likely)} modules of class "
-            f"{kind}: pass layers={likely!r}, or the path of a container, a regular expression or another list of layers"
+            f"{who} has no stack of repeated blocks (an nn.ModuleList or nn.Sequential); seen were {len(likely)} "
+            f"modules of class {kind}: pass layers={likely!r}, or the path of a container, a regular expression or "
+            "another list of layers"
         )
     return (
         f"{who} has no stack of repeated blocks: pass layers= with the path of the container, a "
@@ -221,7 +224,8 @@ def _resolve(model: nn.Module, layers: LayerSpec) -> list[Named]:
         if isinstance(item, nn.Module):
             if id(item) not in names:
                 raise LayerSelectError(
-                    f"layers= holds a {type(item).__name__} that is not a module of {type(model).__name__}; {_hint(model)}"
+                    f"layers= holds a {type(item).__name__} that is not a module of {type(model).__name__}; "
+                    f"{_hint(model)}"
                 )
             found.append((names[id(item)], item))
             continue

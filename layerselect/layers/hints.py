@@ -18,7 +18,9 @@ _MOST_OF_A_STAGE = 0.5
 
 
 def check_is_module(model: Any) -> None:
-    """Raises LayerSelectError unless ``model`` is an ``nn.Module``; names the modules that it holds (SetFit's ``model_body``)."""
+    """Raises LayerSelectError unless ``model`` is an ``nn.Module``; names the modules that it holds (SetFit's
+    ``model_body``).
+    """
     if isinstance(model, nn.Module):
         return
     if isinstance(model, type):
@@ -34,13 +36,15 @@ def check_is_module(model: Any) -> None:
 
 
 def recurrent_stack(model: nn.Module) -> str | None:
-    """What to say of a stack of recurrent layers that is one module, as part of a sentence; ``None`` if there is none."""
+    """What to say of a stack of recurrent layers that is one module, as part of a sentence; ``None`` if there is
+    none.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.RNNBase) and module.num_layers > 1:
             kind = type(module).__name__
             return (
-                f"its {kind} {name or '(the model)'!r} computes {module.num_layers} layers in one call, which cannot be trained "
-                f"apart: write it as an nn.ModuleList of {module.num_layers} {kind}s with num_layers=1"
+                f"its {kind} {name or '(the model)'!r} computes {module.num_layers} layers in one call, which cannot "
+                f"be trained apart: write it as an nn.ModuleList of {module.num_layers} {kind}s with num_layers=1"
             )
     return None
 
@@ -54,8 +58,8 @@ def trained_elsewhere(model: nn.Module, clean: Callable[[str], str]) -> str:
 
 
 def likely_layers(model: nn.Module) -> list[Named]:
-    """Trainable modules of one class side by side, in the place where these hold most parameters: likely the layers of a model that has
-    no container of them.
+    """Trainable modules of one class side by side, in the place where these hold most parameters: likely the layers of
+    a model that has no container of them.
     """
     best: list[Named] = []
     most = 0
@@ -81,10 +85,11 @@ def listed(names: Sequence[str]) -> str:
 
 
 def finer_layers(blocks: Sequence[Named], clean: Callable[[str], str]) -> tuple[str, int] | None:
-    """The pattern that matches the blocks inside layers that are stages, and how many it matches; ``None`` if they are none.
+    """The pattern that matches the blocks inside layers that are stages, and how many it matches; ``None`` if they are
+    none.
 
-    A stage has most of its parameters in a list of blocks of one class, and these have norms of their own, which experts
-    do not have.
+    A stage has most of its parameters in a list of blocks of one class, and these have norms of their own, which
+    experts do not have.
     """
     patterns: set[str] = set()
     count = 0

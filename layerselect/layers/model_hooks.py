@@ -10,24 +10,26 @@ from typing import Any
 import torch
 from torch import nn
 
-#: What stands in a copy in the place of a hook: it takes whatever a hook is given, does nothing and returns ``None``. It is the
-#: standard library's, so that a model that was pickled whole can be loaded where this package is not installed.
+#: What stands in a copy in the place of a hook: it takes whatever a hook is given, does nothing and returns ``None``.
+#: It is the standard library's, so that a model that was pickled whole can be loaded where this package is not
+#: installed.
 _NOTHING = contextlib.nullcontext.__exit__
 
 
 class ModelHook:
-    """What is registered on a module or an optimizer (``register_forward_hook`` and its kin) in the place of ``function``.
+    """What is registered on a module or an optimizer (``register_forward_hook`` and its kin) in the place of
+    ``function``.
 
-    ``copy.deepcopy`` and ``pickle`` copy a module's hooks with it, and so everything that a hook refers to. In the copy nothing is
-    left of this one: a function of the standard library that does nothing takes its place, so that a copy of a model has no part
-    of a selector in it.
+    ``copy.deepcopy`` and ``pickle`` copy a module's hooks with it, and so everything that a hook refers to. In the copy
+    nothing is left of this one: a function of the standard library that does nothing takes its place, so that a copy of
+    a model has no part of a selector in it.
 
     Args:
         function: what to call.
-        lent: says which parameters have been made to require no gradient for as long as something runs. Who copies the model
-            meanwhile, from a hook for example, gets them as the user set them: requiring one.
-        traced: whether a compiled model does what ``function`` does. Where that is nothing, it is not to be looked into: what it
-            looks at, the number of a layer for example, would be a reason to compile again.
+        lent: says which parameters have been made to require no gradient for as long as something runs. Who copies the
+            model meanwhile, from a hook for example, gets them as the user set them: requiring one.
+        traced: whether a compiled model does what ``function`` does. Where that is nothing, it is not to be looked
+            into: what it looks at, the number of a layer for example, would be a reason to compile again.
     """
 
     __slots__ = ("_function", "_lent", "_traced")

@@ -20,8 +20,8 @@ class PaddingMasks:
     """Listens to the modules around the layers for the masks that they are called with.
 
     A mask in front of a layer may have any form; somewhere further out it has the form [batch, tokens]. The innermost
-    module around a layer that was called with such a mask says what the layer's padding is. One that takes a mask and was
-    called without says that there is none: the decoder of an encoder-decoder is not judged by the encoder's mask.
+    module around a layer that was called with such a mask says what the layer's padding is. One that takes a mask and
+    was called without says that there is none: the decoder of an encoder-decoder is not judged by the encoder's mask.
 
     Args:
         model: the model.

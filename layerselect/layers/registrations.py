@@ -12,9 +12,9 @@ from torch.nn.modules.module import (
 
 
 class Registrations:
-    """Whether, since the last look, a parameter or a module was registered on any module of the process: a layer added, an adapter
-    injected, a weight replaced. Torch tells of these through hooks that it calls for all modules. What is written into
-    ``module._parameters`` by hand is not told.
+    """Whether, since the last look, a parameter or a module was registered on any module of the process: a layer added,
+    an adapter injected, a weight replaced. Torch tells of these through hooks that it calls for all modules. What is
+    written into ``module._parameters`` by hand is not told.
     """
 
     def __init__(self) -> None:

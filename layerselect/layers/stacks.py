@@ -1,7 +1,8 @@
 """The stacks of a model, recognised by their structure: containers of repeated blocks.
 
-Nothing here knows the name of a model class. What is a container and what is a block is told by what holds what, and by what has a
-forward pass of its own: a list of lists is a stack of stages, and its blocks are those of the inner lists, which nobody calls.
+Nothing here knows the name of a model class. What is a container and what is a block is told by what holds what, and by
+what has a forward pass of its own: a list of lists is a stack of stages, and its blocks are those of the inner lists,
+which nobody calls.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Stack:
 def find_stacks(model: nn.Module, *, trainable: bool = True) -> list[Stack]:
     """The outermost stacks of the surest kind that the model has.
 
-    Strung-together bare modules (a head, the reparametrisation of a prompt) are no layers of a model that has better stacks,
-    also where these are frozen.
+    Strung-together bare modules (a head, the reparametrisation of a prompt) are no layers of a model that has better
+    stacks, also where these are frozen.
 
     Args:
         trainable: only blocks with a trainable parameter count.
@@ -96,8 +97,9 @@ def stacks_of_kind(model: nn.Module, kind: Kind, *, trainable: bool) -> list[Sta
 def blocks_in(name: str, container: nn.Module) -> list[Named]:
     """The children of a container, those of its stages in their place.
 
-    A stage is a list that nobody calls, with blocks in it (one of bare modules only is one block, written as a list); or, in
-    a ``Sequential``, another one that repeats a class of blocks, and those beside it that hold the same class once.
+    A stage is a list that nobody calls, with blocks in it (one of bare modules only is one block, written as a list);
+    or, in a ``Sequential``, another one that repeats a class of blocks, and those beside it that hold the same class
+    once.
     """
     repeated = {kind for child in container.children() for kind in _repeated_classes(child)}
     strung = isinstance(container, nn.Sequential)
@@ -123,7 +125,9 @@ def has_forward(module: nn.Module) -> bool:
 
 
 def called_modules(block: nn.Module) -> list[nn.Module]:
-    """What is called when a block computes its forward pass: itself, or the outermost modules in it that can be called."""
+    """What is called when a block computes its forward pass: itself, or the outermost modules in it that can be
+    called.
+    """
     if has_forward(block):
         return [block]
     return [module for child in block.children() for module in called_modules(child)]

@@ -22,8 +22,8 @@ class ModelView:
         modules: the block of each layer; its forward pass is the layer's.
         parameters: for each layer, its own trainable parameters with their qualified names.
         device: where the selection is made: that of the first layer.
-        takes: whether a parameter takes a gradient in the next pass. In mode ``freeze`` those of frozen layers do not, though they
-            require one.
+        takes: whether a parameter takes a gradient in the next pass. In mode ``freeze`` those of frozen layers do not,
+            though they require one.
     """
 
     model: nn.Module

@@ -89,7 +89,8 @@ def classification_report(
     if not np.isfinite(scores).all():
         row = int(np.argwhere(~np.isfinite(scores))[0][0])
         raise LayerSelectError(
-            f"the model's score for example {row} is not a finite number: the training has diverged, lower the learning rate"
+            f"the model's score for example {row} is not a finite number: the training has diverged, lower the "
+            "learning rate"
         )
     if predicted is None:
         predicted = (scores >= 0.5).astype(int) if multi_label else scores.argmax(axis=1)

@@ -35,12 +35,13 @@ class SariScore:
 
 
 def sari(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> SariScore:
-    """How well words were added, kept and deleted (Xu et al., TACL 2016), as EASSE computes it by default: over the corpus,
-    13a tokens, lower case, F1 for each part and n-gram order, F1 for deletion too, mean over orders 1 to 4.
+    """How well words were added, kept and deleted (Xu et al., TACL 2016), as EASSE computes it by default: over the
+    corpus, 13a tokens, lower case, F1 for each part and n-gram order, F1 for deletion too, mean over orders 1 to 4.
 
-    For each order, the counts are summed over the corpus. What a prediction adds counts once, however often it occurs; what is kept
-    and deleted counts with its frequency, the source's and the prediction's multiplied by the number of references. A part in which
-    nothing can be right (nothing was added by anyone) scores 0, so copying a source that needs no change gives 33.3.
+    For each order, the counts are summed over the corpus. What a prediction adds counts once, however often it occurs;
+    what is kept and deleted counts with its frequency, the source's and the prediction's multiplied by the number of
+    references. A part in which nothing can be right (nothing was added by anyone) scores 0, so copying a source that
+    needs no change gives 33.3.
 
     Args:
         sources, predictions: ``n`` texts.
@@ -56,8 +57,8 @@ def sari(sources: Sequence[str], predictions: Sequence[str], references: Sequenc
 def sari_counts(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
     """What SARI sums over the corpus, for each example: float64 ``[n, 4, 3, 3]``.
 
-    The axes are: example; order of the n-grams; add, keep, delete; how many were right, done by the prediction, done by the
-    references.
+    The axes are: example; order of the n-grams; add, keep, delete; how many were right, done by the prediction, done by
+    the references.
 
     Raises:
         LayerSelectError: as for :func:`sari`.
@@ -73,8 +74,8 @@ def sari_counts(sources: Sequence[str], predictions: Sequence[str], references: 
 
 
 def sari_parts(counts: np.ndarray) -> np.ndarray:
-    """add, keep and delete in [0, 100], float64 ``[..., 3]``, of summed counts ``[..., 4, 3, 3]`` (:func:`sari_counts`); SARI
-    is their mean. Where nothing is right, the F1 is 0.
+    """add, keep and delete in [0, 100], float64 ``[..., 3]``, of summed counts ``[..., 4, 3, 3]``
+    (:func:`sari_counts`); SARI is their mean. Where nothing is right, the F1 is 0.
     """
     right, done, wanted = counts[..., 0], counts[..., 1], counts[..., 2]
     f1 = np.where(right > 0, 2 * right / np.maximum(done + wanted, 1e-300), 0.0)
@@ -82,11 +83,12 @@ def sari_parts(counts: np.ndarray) -> np.ndarray:
 
 
 def gleu(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """GLEU (Napoles et al., ACL 2015, with the fix of arXiv 1605.02592), over the corpus, on tokens separated by white space (where a script
-    puts none between words, on characters).
+    """GLEU (Napoles et al., ACL 2015, with the fix of arXiv 1605.02592), over the corpus, on tokens separated by white
+    space (where a script puts none between words, on characters).
 
-    BLEU's precision, from which n-grams are subtracted that the prediction shares with the source and not with the reference.
-    With several references, the mean over 500 draws of one reference for each source, with the seeds of the authors' code.
+    BLEU's precision, from which n-grams are subtracted that the prediction shares with the source and not with the
+    reference. With several references, the mean over 500 draws of one reference for each source, with the seeds of the
+    authors' code.
 
     Returns:
         In [0, 1]; 0 where some order has no n-gram that is right.
@@ -127,11 +129,13 @@ def sentence_gleu(source: str, prediction: str, references: Sequence[str]) -> fl
 def update_rouge(
     sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
-    """ROUGE of what is new, as EditEval defines it (Dwivedi-Yu et al., 2022): of the sentences that do not stand in the source.
+    """ROUGE of what is new, as EditEval defines it (Dwivedi-Yu et al., 2022): of the sentences that do not stand in the
+    source.
 
-    A sentence ends with a period (or the full stop of its script). Words are those of any script; of English ones the figures are those of
-    rouge-score's own tokenizer. Where a script puts no space between words, a character counts as one. Where neither the prediction nor the reference has anything new, the example scores 1. Of
-    several references the best counts, measure by measure (EditEval has one). The plain mean over examples.
+    A sentence ends with a period (or the full stop of its script). Words are those of any script; of English ones the
+    figures are those of rouge-score's own tokenizer. Where a script puts no space between words, a character counts as
+    one. Where neither the prediction nor the reference has anything new, the example scores 1. Of several references
+    the best counts, measure by measure (EditEval has one). The plain mean over examples.
 
     Returns:
         ``rouge1``, ``rouge2`` and ``rougeLsum``: F-measures in [0, 1].
@@ -198,7 +202,9 @@ def _edit_counts(before: Ngrams, after: Ngrams, wanted: Sequence[Ngrams]) -> np.
 
 
 def _gleu_counts(source: Sequence[str], prediction: Sequence[str], reference: Sequence[str]) -> np.ndarray:
-    """float64 [10]: lengths of prediction and reference; for each order what is right, and how many n-grams there are."""
+    """float64 [10]: lengths of prediction and reference; for each order what is right, and how many n-grams there
+    are.
+    """
     counts = [len(prediction), len(reference)]
     for order in _ORDERS:
         ours, wanted = count_ngrams(prediction, order), count_ngrams(reference, order)

@@ -51,10 +51,10 @@ def revision_scores(
 ) -> RevisionScores:
     """Scores the revisions of a split.
 
-    An order of n-grams that no text has enters SARI and its parts as 0, and makes GLEU 0: texts of fewer than four words cannot
-    score in full. So does an empty prediction: nothing is added or kept, GLEU is 0, and its source's words count as deleted. Of an
-    empty source everything is new. Where source, prediction and reference are one text, nothing is to add or to delete: keep is
-    100, SARI 33.3, GLEU and the others 1.
+    An order of n-grams that no text has enters SARI and its parts as 0, and makes GLEU 0: texts of fewer than four
+    words cannot score in full. So does an empty prediction: nothing is added or kept, GLEU is 0, and its source's words
+    count as deleted. Of an empty source everything is new. Where source, prediction and reference are one text, nothing
+    is to add or to delete: keep is 100, SARI 33.3, GLEU and the others 1.
 
     Args:
         sources, predictions: ``n`` texts.
@@ -81,10 +81,10 @@ def revision_scores(
 def example_scores(source: str, prediction: str, references: Sequence[str]) -> dict[str, float | None]:
     """Scores one revision, for sorting examples; their mean is not the score of the corpus.
 
-    ``sari``, ``add``, ``keep`` and ``delete`` as :func:`revision_scores` gives them for a corpus of this example alone, in [0, 100].
-    ``sentence_gleu`` and ``update_rouge`` (``None`` without rouge-score) are in [0, 1]; ``exact_match`` and ``copy`` are 0 or 1.
-    An empty prediction has no n-gram whose count could be smoothed: its ``sentence_gleu`` is the share of references that are
-    empty too.
+    ``sari``, ``add``, ``keep`` and ``delete`` as :func:`revision_scores` gives them for a corpus of this example alone,
+    in [0, 100]. ``sentence_gleu`` and ``update_rouge`` (``None`` without rouge-score) are in [0, 1]; ``exact_match``
+    and ``copy`` are 0 or 1. An empty prediction has no n-gram whose count could be smoothed: its ``sentence_gleu`` is
+    the share of references that are empty too.
 
     Raises:
         LayerSelectError: there is no reference.

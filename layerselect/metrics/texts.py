@@ -24,7 +24,9 @@ _13A = (
 
 
 def tokenize_13a(text: str) -> list[str]:
-    """Splits as mteval-v13a does, which is what SARI is computed on; where a script puts no space between words, by character."""
+    """Splits as mteval-v13a does, which is what SARI is computed on; where a script puts no space between words, by
+    character.
+    """
     text = spaced(text).replace("<skipped>", "").replace("-\n", "").replace("\n", " ")
     for entity, character in _ENTITIES:
         text = text.replace(entity, character)
@@ -42,7 +44,8 @@ def count_ngrams(tokens: Sequence[str], order: int) -> Ngrams:
 def checked_texts(
     predictions: Iterable[str], references: Iterable[Iterable[str]], sources: Iterable[str] | None = None
 ) -> tuple[list[str], list[list[str]], list[str]]:
-    """Predictions, references and sources as lists, whatever held them: lists, tuples, columns of a data frame, arrays, generators.
+    """Predictions, references and sources as lists, whatever held them: lists, tuples, columns of a data frame, arrays,
+    generators.
 
     Raises:
         LayerSelectError: the lengths differ, there is no example, one has no reference, or something is no text.
@@ -85,14 +88,15 @@ def _items(name: str, values: Any) -> list[Any]:
 
 # Scripts that put no space between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese characters.
 _UNSPACED = re.compile(
-    "[\u0e00-\u0e7f\u0e80-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "[\u0e00-\u0e7f\u0e80-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"
+    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9d\U00020000-\U0002fa1f]"
 )
 
 
 def spaced(text: str) -> str:
-    """``text`` with a space around each character of a script that puts none between words: there a character counts as a word.
-    Other texts are returned as they are.
+    """``text`` with a space around each character of a script that puts none between words: there a character counts as
+    a word. Other texts are returned as they are.
     """
     return _UNSPACED.sub(r" \g<0> ", text)
 

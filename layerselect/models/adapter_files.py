@@ -85,8 +85,8 @@ class SavedAdapter:
         meta = self._read_json(META, Mapped())
         if meta.get("schema") != SCHEMA:
             raise LayerSelectError(
-                f"{str(self.path / META)!r} has schema {shown(meta.get('schema'))} and this version reads {SCHEMA}: train the "
-                "predictor again"
+                f"{str(self.path / META)!r} has schema {shown(meta.get('schema'))} and this version reads {SCHEMA}: "
+                "train the predictor again"
             )
         kind = Fields({"adapter": Text(of=ADAPTERS), "identity": Mapped()}, optional={"fingerprint": Maybe(Text())})
         try:

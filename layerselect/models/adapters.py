@@ -29,9 +29,9 @@ class AdapterConfig:
     """Which adapter, and its size.
 
     Attributes:
-        kind: ``lora``; ``dora``, which learns the length of each weight vector apart from its direction (arXiv 2402.09353);
-            ``bottleneck`` behind or ``bottleneck-parallel`` beside what the layers add to the residual stream
-            (:mod:`layerselect.models.bottleneck`); or ``none``, which trains the layers' own weights.
+        kind: ``lora``; ``dora``, which learns the length of each weight vector apart from its direction (arXiv
+            2402.09353); ``bottleneck`` behind or ``bottleneck-parallel`` beside what the layers add to the residual
+            stream (:mod:`layerselect.models.bottleneck`); or ``none``, which trains the layers' own weights.
         rank, alpha: of LoRA and DoRA; their update is scaled by ``alpha / rank``.
         dropout: in front of an adapter of any kind.
         size: hidden units of a bottleneck.
@@ -57,12 +57,13 @@ class AdapterConfig:
 def add_adapter(loaded: LoadedModel, config: AdapterConfig) -> nn.Module:
     """Sets ``requires_grad`` for fine-tuning and returns the model to train.
 
-    ``lora`` and ``dora`` go to every linear map inside the layers, a bottleneck to those whose output goes to the residual
-    stream; the fresh modules outside the layers train whole and are saved with the adapter. ``none`` trains the layers' own
-    parameters and the fresh modules. Embeddings and other pretrained modules outside the layers stay as they are.
+    ``lora`` and ``dora`` go to every linear map inside the layers, a bottleneck to those whose output goes to the
+    residual stream; the fresh modules outside the layers train whole and are saved with the adapter. ``none`` trains
+    the layers' own parameters and the fresh modules. Embeddings and other pretrained modules outside the layers stay as
+    they are.
 
-    What ``peft`` refuses of that is asked for otherwise, and said: some maps of state-space models are left out, and where
-    experts are adapted as parameters there is no dropout in front of the adapters.
+    What ``peft`` refuses of that is asked for otherwise, and said: some maps of state-space models are left out, and
+    where experts are adapted as parameters there is no dropout in front of the adapters.
 
     Raises:
         LayerSelectError: the layers hold no linear map to adapt, or ``peft`` cannot adapt them.
@@ -77,7 +78,9 @@ def add_adapter(loaded: LoadedModel, config: AdapterConfig) -> nn.Module:
 
 
 def _what_peft_takes(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
-    """The nearest to what is asked for that ``peft`` does not refuse: it is asked about a copy of the model without weights."""
+    """The nearest to what is asked for that ``peft`` does not refuse: it is asked about a copy of the model without
+    weights.
+    """
     left_out: set[str] = set()
     while True:
         found = peft_config(loaded, config, left_out=left_out)
@@ -103,7 +106,8 @@ def _what_peft_takes(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
             else:
                 other = "--adapter lora or bottleneck" if config.kind == "dora" else "--adapter bottleneck or none"
                 raise LayerSelectError(
-                    f"peft cannot put {config.kind} into {loaded.source} ({type(error).__name__}: {text[:160]}): use {other}"
+                    f"peft cannot put {config.kind} into {loaded.source} ({type(error).__name__}: {text[:160]}): use "
+                    f"{other}"
                 ) from error
 
 
@@ -161,8 +165,9 @@ def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collect
 
 
 def _to_save(loaded: LoadedModel) -> list[str] | None:
-    """The fresh modules by names that ``peft`` takes for nothing else, where there are such: it trains whatever ends with a name
-    ("lm_head" for "head"), so that a module is named by what is in it if its own name is also another's end.
+    """The fresh modules by names that ``peft`` takes for nothing else, where there are such: it trains whatever ends
+    with a name ("lm_head" for "head"), so that a module is named by what is in it if its own name is also another's
+    end.
     """
     names = [name for name, _ in loaded.model.named_modules()]
 
@@ -199,8 +204,8 @@ def linear_maps(model: nn.Module, layer_names: Sequence[str], *, left_out: Colle
     ]
     if not names:
         raise LayerSelectError(
-            f"the layers of {type(model).__name__} (from {layer_names[0]!r} on) hold no linear map that LoRA could adapt; "
-            "use --adapter none"
+            f"the layers of {type(model).__name__} (from {layer_names[0]!r} on) hold no linear map that LoRA could "
+            "adapt; use --adapter none"
         )
     return _pattern(names, layer_names)
 

@@ -1,7 +1,7 @@
 """A bottleneck adapter as a method of ``peft``: saved, loaded, disabled and listed like any other.
 
-``peft`` has no such method (0.21), and the library that has one, ``adapters``, asks for an older ``transformers``. Importing
-this module makes ``peft`` know it: do so before ``PeftModel.from_pretrained`` reads a saved one.
+``peft`` has no such method (0.21), and the library that has one, ``adapters``, asks for an older ``transformers``.
+Importing this module makes ``peft`` know it: do so before ``PeftModel.from_pretrained`` reads a saved one.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ PLACEMENTS = ("serial", "parallel")
 class BottleneckConfig(PeftConfig):
     """A small network of one hidden layer beside or behind linear maps.
 
-    ``serial`` (Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2021, arXiv 2005.00247) works on the output of the map,
-    ``parallel`` (He et al. 2022, arXiv 2110.04366) on its input; what it gives is added to the map's output. Its second matrix
-    starts at zero, so training starts from the base model.
+    ``serial`` (Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2021, arXiv 2005.00247) works on the output of
+    the map, ``parallel`` (He et al. 2022, arXiv 2110.04366) on its input; what it gives is added to the map's output.
+    Its second matrix starts at zero, so training starts from the base model.
 
     Attributes:
         size: width of the hidden layer.
@@ -125,7 +125,8 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         raise LayerSelectError(
-            "a bottleneck adapter cannot be merged: its nonlinearity is not a change of the base weights; keep it as an adapter"
+            "a bottleneck adapter cannot be merged: its nonlinearity is not a change of the base weights; keep it as "
+            "an adapter"
         )
 
     def unmerge(self) -> None:
@@ -189,8 +190,8 @@ def residual_writers(model: nn.Module, layer_names: Sequence[str]) -> list[str]:
             found += [f"{layer}.{name}" for name in linear[-1:]]
     if not found:
         raise LayerSelectError(
-            f"the layers of {type(model).__name__} (from {layer_names[0]!r} on) hold no linear map as wide as their stream, where "
-            "a bottleneck adapter would go; use --adapter lora"
+            f"the layers of {type(model).__name__} (from {layer_names[0]!r} on) hold no linear map as wide as their "
+            "stream, where a bottleneck adapter would go; use --adapter lora"
         )
     return found
 

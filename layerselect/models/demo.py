@@ -1,4 +1,6 @@
-"""The demo's model: a small encoder or decoder and its tokenizer, made on the spot from the texts it will be trained on."""
+"""The demo's model: a small encoder or decoder and its tokenizer, made on the spot from the texts it will be trained
+on.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +66,13 @@ def build_demo_causal_lm(
         single="$A", pair="$A $B:1", special_tokens=[]
     )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer, unk_token="[UNK]", pad_token="[PAD]", eos_token="[SEP]",
-        model_max_length=max_length + _ANSWER, model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
+        tokenizer_object=tokenizer.backend_tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        eos_token="[SEP]",
+        model_max_length=max_length + _ANSWER,
+        model_input_names=["input_ids", "attention_mask"],
+    )
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=96,
@@ -103,7 +109,10 @@ def _train_tokenizer(texts: Sequence[str], max_length: int) -> PreTrainedTokeniz
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         model_max_length=max_length,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )  # fmt: skip
+    )

@@ -1,6 +1,8 @@
-"""Folders of models as other people leave them: what is missing, cut short or something else is found before anything is loaded.
+"""Folders of models as other people leave them: what is missing, cut short or something else is found before anything
+is loaded.
 
-Nothing outside of a folder is read for it, no pickle is opened, and a name that can only be a folder's is never asked of a hub.
+Nothing outside of a folder is read for it, no pickle is opened, and a name that can only be a folder's is never asked
+of a hub.
 """
 
 from __future__ import annotations
@@ -26,8 +28,16 @@ _LONGEST_JSON = 200_000_000
 #: Weights in formats that hold code or need another framework.
 _OTHER_WEIGHTS = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.npz")
 _TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "*.model", "*.spm", "vocab*", "merges.txt", "*.tiktoken", "tekken.json", "spiece*",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "*.model",
+    "*.spm",
+    "vocab*",
+    "merges.txt",
+    "*.tiktoken",
+    "tekken.json",
+    "spiece*",
+)
 
 
 def checked_source(source: str | Path, *, weights: bool = True) -> str:
@@ -107,8 +117,8 @@ def check_safetensors(path: Path) -> None:
         length = int.from_bytes(first[:_LENGTH], "little")
         if size < _LENGTH or first[_LENGTH : _LENGTH + 1] != b"{":
             raise LayerSelectError(
-                f"{str(path)!r} is no file in safetensors format (it begins with {first[:12]!r}): save the model again with "
-                "save_pretrained"
+                f"{str(path)!r} is no file in safetensors format (it begins with {first[:12]!r}): save the model "
+                "again with save_pretrained"
             )
         if length > min(size - _LENGTH, _LONGEST_JSON):
             raise LayerSelectError(f"{str(path)!r} is cut short at {size} bytes: download it again")
@@ -156,8 +166,8 @@ def _weight_files(folder: Path) -> list[Path]:
     others = sorted({path.name for pattern in _OTHER_WEIGHTS for path in folder.glob(pattern)})
     if others:
         raise LayerSelectError(
-            f"the folder {str(folder)!r} holds no weights in safetensors format, only {others[0]}, which is not read (such files "
-            "may run code): load it where it was made and save it with save_pretrained"
+            f"the folder {str(folder)!r} holds no weights in safetensors format, only {others[0]}, which is not read "
+            "(such files may run code): load it where it was made and save it with save_pretrained"
         )
     has = f", only {found[0]}: it must be named {WEIGHTS}" if found else ": download or save it again"
     raise LayerSelectError(f"the folder {str(folder)!r} holds no weights in safetensors format ({WEIGHTS}){has}")
@@ -174,13 +184,15 @@ def _shards(folder: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or "\\" in name or "\0" in name or name in ("", ".", ".."):
             raise LayerSelectError(
-                f"the {INDEX} of {str(folder)!r} names {name[:80]!r}, which is no file of that folder: nothing else is read"
+                f"the {INDEX} of {str(folder)!r} names {name[:80]!r}, which is no file of that folder: nothing else "
+                "is read"
             )
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise LayerSelectError(
-            f"the folder {str(folder)!r} lacks {missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''} of the "
-            f"{len(names)} files that hold its weights: download the rest"
+            f"the folder {str(folder)!r} lacks "
+            f"{missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''} of the {len(names)} files "
+            "that hold its weights: download the rest"
         )
     return [folder / name for name in names]
 
@@ -211,7 +223,8 @@ def _check_pointers(folder: Path, patterns: tuple[str, ...]) -> None:
 
 def _pointer(path: Path) -> LayerSelectError:
     return LayerSelectError(
-        f"{str(path)!r} is a git-lfs pointer and not the file itself, which was not downloaded: run 'git lfs pull' in its folder"
+        f"{str(path)!r} is a git-lfs pointer and not the file itself, which was not downloaded: run 'git lfs pull' "
+        "in its folder"
     )
 
 

@@ -39,7 +39,8 @@ class LoadedModel:
         model: float32, on the CPU, in evaluation mode.
         tokenizer: has a padding token.
         source: what the user asked for.
-        layer_names: qualified names of the layers that run on a text, in forward order; those of a tower for images do not.
+        layer_names: qualified names of the layers that run on a text, in forward order; those of a tower for images do
+            not.
         fresh: qualified names of the modules outside the layers that no pretraining has reached.
         separator: text to put between the parts of a pair, ``None`` where the tokenizer separates them.
         writes: it writes verbalizer words; otherwise it has a classification head.
@@ -101,8 +102,8 @@ def load_causal_lm(source: str | Path, *, dropout: float | None = None) -> Loade
         raise LayerSelectError(f"{str(source)!r} cannot be run on the tokens of a text: {reason(error)}") from error
     if ahead:
         raise LayerSelectError(
-            f"{str(source)!r} reads its input in both directions and so cannot write: use a decoder (to predict intentions, "
-            "--head classifier)"
+            f"{str(source)!r} reads its input in both directions and so cannot write: use a decoder (to predict "
+            "intentions, --head classifier)"
         )
     head = model.get_output_embeddings()
     lacks = [f"{path}.weight" for path, module in model.named_modules() if head is not None and module is head]
@@ -191,8 +192,11 @@ def prepare(
     if len(layer_names) < len(every):
         logger.warning(
             "%s: %d of its %d layers do not run on a text (%s, ...): they take no part",
-            source, len(every) - len(layer_names), len(every), next(name for name in every if name not in layer_names),
-        )  # fmt: skip
+            source,
+            len(every) - len(layer_names),
+            len(every),
+            next(name for name in every if name not in layer_names),
+        )
     trained_in_part = [key for key in missing_keys if _inside(key, layer_names)]
     if trained_in_part and len(trained_in_part) < sum(_inside(n, layer_names) for n, _ in model.named_parameters()):
         logger.warning(
@@ -217,7 +221,9 @@ def prepare(
 
 
 def pad_on(tokenizer: Any, *, writes: bool) -> None:
-    """Settles the side on which inputs are padded: what is written follows the prompt, so padding stands in front of it."""
+    """Settles the side on which inputs are padded: what is written follows the prompt, so padding stands in front of
+    it.
+    """
     tokenizer.padding_side = "left" if writes else "right"
 
 
@@ -265,7 +271,9 @@ def _runs(name: str, called: Collection[str] | None) -> bool:
 
 
 def _may_run(model: nn.Module, name: str, called: Collection[str] | None) -> bool:
-    """Whether what stands around a module was called: some modules are read by what holds them, and never called themselves."""
+    """Whether what stands around a module was called: some modules are read by what holds them, and never called
+    themselves.
+    """
     around = name.rpartition(".")[0]
     while around and not has_forward(model.get_submodule(around)):
         around = around.rpartition(".")[0]
@@ -290,8 +298,8 @@ def _override_dropout(config: Any, dropout: float | None) -> None:
 
 
 def _without_rescaling(config: Any) -> None:
-    """Some models (RWKV) halve their weights in place from some layer on whenever they go over to evaluation, so that half precision
-    does not overflow: here they run in float32, and adapters beside the weights would not be halved.
+    """Some models (RWKV) halve their weights in place from some layer on whenever they go over to evaluation, so that
+    half precision does not overflow: here they run in float32, and adapters beside the weights would not be halved.
     """
     if isinstance(getattr(config, "rescale_every", None), int):
         config.rescale_every = 0
@@ -310,11 +318,14 @@ def _reason(name: str, error: Exception) -> str:
     if "AutoModelForSequenceClassification" in text:
         named = found[1] if (found := _CONFIGURATION.search(text)) else "this family"
         return (
-            f"the model {name!r} cannot classify sequences: this version of transformers has no such head for {named} (a decoder can "
-            "write the labels: --head generate)"
+            f"the model {name!r} cannot classify sequences: this version of transformers has no such head for "
+            f"{named} (a decoder can write the labels: --head generate)"
         )
     if "should have a `model_type`" in text.lower():
-        return f"the config.json of {name!r} names no model_type, so nobody knows what it is: take it from where the model was made"
+        return (
+            f"the config.json of {name!r} names no model_type, so nobody knows what it is: take it from where the "
+            "model was made"
+        )
     if "model type" in text or "Unrecognized model" in text:
         return f"the model {name!r} is of a family that this version of transformers does not know: {text[:200]}"
     if "tokenizer" in text.lower() or "sentencepiece" in text or "tiktoken" in text:
@@ -322,9 +333,18 @@ def _reason(name: str, error: Exception) -> str:
     if isinstance(error, ImportError):
         return f"the model {name!r} needs a package that is not installed: {text[:200]}"
     if not is_folder and "connect" in text:
-        return f"{name!r} is no folder here, and the model hub cannot be reached to look for it; check the path or the network"
+        return (
+            f"{name!r} is no folder here, and the model hub cannot be reached to look for it; check the path or the "
+            "network"
+        )
     if not is_folder and ("safetensors" in text or "no file named" in text.lower()):
-        return f"the model {name!r} has no weights in safetensors format at the hub, and no others are read: choose another model"
+        return (
+            f"the model {name!r} has no weights in safetensors format at the hub, and no others are read: choose "
+            "another model"
+        )
     if not is_folder:
-        return f"{name!r} is neither a folder here nor a model that the hub gave ({text[:160]}); check the name or the network"
+        return (
+            f"{name!r} is neither a folder here nor a model that the hub gave ({text[:160]}); check the name or the "
+            "network"
+        )
     return f"the model in {name!r} cannot be loaded: {type(error).__name__}: {text[:300]}"

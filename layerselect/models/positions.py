@@ -14,9 +14,9 @@ _NAMES = ("max_position_embeddings", "max_encoder_position_embeddings", "n_posit
 def usable_positions(model: nn.Module) -> int | None:
     """The most tokens that the model reads at a time; ``None``: no limit is known.
 
-    Some families (XLNet) write a number below 1 where there is no limit. Others (RoBERTa, MPNet, XLM-R, Longformer, I-BERT, CamemBERT)
-    count positions from behind the padding token's number, and so read fewer tokens than they have positions: their table
-    of positions has a padding entry.
+    Some families (XLNet) write a number below 1 where there is no limit. Others (RoBERTa, MPNet, XLM-R, Longformer,
+    I-BERT, CamemBERT) count positions from behind the padding token's number, and so read fewer tokens than they have
+    positions: their table of positions has a padding entry.
     """
     said = _configured(model.config)
     tables = [

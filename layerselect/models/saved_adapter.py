@@ -34,9 +34,16 @@ _META = Fields(
 
 
 def save_adapted(
-    folder: Path, model: nn.Module, tokenizer: Any, *, task: str, base_model: str, kind: str, fingerprint: str,
+    folder: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    *,
+    task: str,
+    base_model: str,
+    kind: str,
+    fingerprint: str,
     more: Mapping[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Writes weights (safetensors), tokenizer and ``layerselect.json``.
 
     Args:
@@ -81,8 +88,8 @@ def read_meta(path: Path, task: str, kind: Fields, *, command: str) -> dict[str,
         raise LayerSelectError(f"{str(file)!r} is of another version of layerselect: train again")
     if meta.get("task") != task:
         raise LayerSelectError(
-            f"the adapter {str(path)!r} was trained for the task {shown(meta.get('task'))}, not {task!r}: pass one that "
-            f"'{command}' made"
+            f"the adapter {str(path)!r} was trained for the task {shown(meta.get('task'))}, not {task!r}: pass one "
+            f"that '{command}' made"
         )
     try:
         check(_META, meta)
@@ -145,8 +152,8 @@ def load_adapted(
 
 @torch.no_grad()
 def put_back(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Sees to it that an adapter's tensors are what the file holds. For some families ``peft`` renames the weights of a file as it
-    would those of an older release, finds no place for them, and leaves the random start there.
+    """Sees to it that an adapter's tensors are what the file holds. For some families ``peft`` renames the weights of a
+    file as it would those of an older release, finds no place for them, and leaves the random start there.
     """
     with open_tensors(path / WEIGHTS, advice="train again") as content:
         for key, value in tensors.items():
@@ -156,7 +163,8 @@ def put_back(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_whole(model: nn.Module, saved: SavedAdapter) -> None:
-    """Whether all of a model that was saved whole came from its files: ``transformers`` begins at random what they lack.
+    """Whether all of a model that was saved whole came from its files: ``transformers`` begins at random what they
+    lack.
 
     Raises:
         LayerSelectError: something did not.
@@ -178,14 +186,15 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         LayerSelectError: a file is missing or damaged.
     """
     with open_tensors(path / WEIGHTS, advice="train again") as content:
-        shapes = {key: tuple(content.get_slice(key).get_shape()) for key in content.keys()}  # noqa: SIM118, it is no dict
+        names = content.keys()  # it is no dict
+        shapes = {name: tuple(content.get_slice(name).get_shape()) for name in names}
     read_json(path / SETTINGS, peft_settings(shapes.values()), advice="train again")
     return shapes
 
 
 def base_reference(model: str) -> str:
-    """How an adapter names its base model, given the run's setting: the whole path of a folder, a hub id, or "" for the demo's
-    model, which lies in the adapter's own folder.
+    """How an adapter names its base model, given the run's setting: the whole path of a folder, a hub id, or "" for the
+    demo's model, which lies in the adapter's own folder.
     """
     if model == DEMO:
         return ""

@@ -1,9 +1,10 @@
-"""What is found out about a model by trying it: whether it may be read in padded batches, and whether its memory can be used.
+"""What is found out about a model by trying it: whether it may be read in padded batches, and whether its memory can be
+used.
 
-Most models pass over padding that is masked. Some do not (FNet has no mask, RWKV reads padding into its state): their rows are run in
-groups of equal length. Most models that keep keys and values go on from them as if they had read everything at once. Some do not (of
-state-space models and linear attention the cache is not all that is remembered, or not for several tokens at a time): they read prompt
-and answer again for each answer.
+Most models pass over padding that is masked. Some do not (FNet has no mask, RWKV reads padding into its state): their
+rows are run in groups of equal length. Most models that keep keys and values go on from them as if they had read
+everything at once. Some do not (of state-space models and linear attention the cache is not all that is remembered, or
+not for several tokens at a time): they read prompt and answer again for each answer.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def find_traits(model: nn.Module, source: str, *, pad: int, writes: bool) -> Tra
 
 @torch.no_grad()
 def called_in_a_pass(model: nn.Module, *, pad: int, writes: bool) -> set[str] | None:
-    """The qualified names of the modules that are called when the model reads a text; ``None`` where it cannot be run on one.
+    """The qualified names of the modules that are called when the model reads a text; ``None`` where it cannot be run
+    on one.
 
     Args:
         pad, writes: as for :func:`find_traits`.

@@ -1,6 +1,7 @@
 """The tokenizer's words beside the model's embeddings: what pads, what is missing, and what has no embedding.
 
-The commonest fault of saved models is a token that was added to the tokenizer (``[PAD]``, names of a field) and not to the model.
+The commonest fault of saved models is a token that was added to the tokenizer (``[PAD]``, names of a field) and not to
+the model.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ def check_words(tokenizer: Any, source: str) -> None:
     known = tokenizer("The 3 words.", add_special_tokens=False)["input_ids"]
     if not set(known) - special and len(tokenizer) - len(special) <= _FEW:
         raise LayerSelectError(
-            f"the tokenizer of {source!r} knows no words: its vocabulary (tokenizer.json, vocab.txt, tokenizer.model) is missing, so save "
-            "it there with tokenizer.save_pretrained"
+            f"the tokenizer of {source!r} knows no words: its vocabulary (tokenizer.json, vocab.txt, "
+            "tokenizer.model) is missing, so save it there with tokenizer.save_pretrained"
         )
 
 
 def settle_padding(tokenizer: Any, rows: int | None, source: str) -> None:
-    """Gives the tokenizer a padding token that the model has an embedding for: its own, or else its end token, or another mark.
+    """Gives the tokenizer a padding token that the model has an embedding for: its own, or else its end token, or
+    another mark.
 
     Raises:
         LayerSelectError: there is none.
@@ -61,18 +63,25 @@ def settle_padding(tokenizer: Any, rows: int | None, source: str) -> None:
             break
     else:
         raise LayerSelectError(
-            f"the tokenizer of {source!r} has neither a padding nor an end token that the model has an embedding for; set one of them"
+            f"the tokenizer of {source!r} has neither a padding nor an end token that the model has an embedding "
+            "for; set one of them"
         )
     if own is not None:
         logger.warning(
-            "the tokenizer of %s pads with %r, number %d, and the model has %d embeddings: it is padded with %r instead",
-            source, own, number, rows, tokenizer.pad_token,
-        )  # fmt: skip
+            "the tokenizer of %s pads with %r, number %d, and the model has %d embeddings: it is padded with %r "
+            "instead",
+            source,
+            own,
+            number,
+            rows,
+            tokenizer.pad_token,
+        )
 
 
 def settle_end(tokenizer: Any, config: Any, rows: int | None, source: str) -> None:
-    """Gives the tokenizer of a writer an end token where it names none that the model has an embedding for: the one that the model's
-    configuration names, or else what closes its texts (``[SEP]``). Where there is none, who needs one says so.
+    """Gives the tokenizer of a writer an end token where it names none that the model has an embedding for: the one
+    that the model's configuration names, or else what closes its texts (``[SEP]``). Where there is none, who needs one
+    says so.
     """
     number = tokenizer.eos_token_id
     if number is not None and (rows is None or number < rows):
@@ -112,10 +121,14 @@ def cover_tokens(model: nn.Module, tokenizer: Any, token_lists: Iterable[Sequenc
         f"{source} ({rows} embeddings, and the corpus holds {word!r}, number {highest})",
     )
     logger.warning(
-        "the tokenizer of %s has %d tokens and the model %d embeddings, and the corpus holds %r, number %d: the missing ones start as "
-        "the mean of the others",
-        source, len(tokenizer), rows, word, highest,
-    )  # fmt: skip
+        "the tokenizer of %s has %d tokens and the model %d embeddings, and the corpus holds %r, number %d: the "
+        "missing ones start as the mean of the others",
+        source,
+        len(tokenizer),
+        rows,
+        word,
+        highest,
+    )
 
 
 def grow(model: nn.Module, rows: int, what: str) -> None:
@@ -132,7 +145,8 @@ def grow(model: nn.Module, rows: int, what: str) -> None:
         tables = [model.get_input_embeddings(), model.get_output_embeddings()]
     except Exception as error:  # what other people's models raise
         raise LayerSelectError(
-            f"the embeddings of {what} cannot be resized ({type(error).__name__}): save a model and a tokenizer that belong together"
+            f"the embeddings of {what} cannot be resized ({type(error).__name__}): save a model and a tokenizer that "
+            "belong together"
         ) from error
     with torch.no_grad():
         for table in tables:

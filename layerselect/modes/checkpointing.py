@@ -1,8 +1,8 @@
 """Gradient checkpointing in mode ``freeze``: only from the lowest trained layer up.
 
-As ``transformers`` and ``peft`` set checkpointing up, the input of layer 0 requires a gradient, so the backward pass recomputes
-every block, and freezing saves nothing. Here the gradient asked for at the embedding is asked for at the input of the lowest
-layer that trains instead, and only blocks through which a gradient flows are checkpointed.
+As ``transformers`` and ``peft`` set checkpointing up, the input of layer 0 requires a gradient, so the backward pass
+recomputes every block, and freezing saves nothing. Here the gradient asked for at the embedding is asked for at the
+input of the lowest layer that trains instead, and only blocks through which a gradient flows are checkpointed.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointBoundary:
-    """Moves the start of checkpointing, and of the gradients that a model's input is made to require, up to the lowest layer
-    that trains; until :meth:`close`.
+    """Moves the start of checkpointing, and of the gradients that a model's input is made to require, up to the lowest
+    layer that trains; until :meth:`close`.
 
     It follows what requires a gradient in each forward pass, so neither a new selection nor a user who switches
-    checkpointing on or off need tell it. Both kinds of checkpointing work, and the blocks' outputs and gradients keep their bits.
+    checkpointing on or off need tell it. Both kinds of checkpointing work, and the blocks' outputs and gradients keep
+    their bits.
 
-    * A gradient that somebody wants (of a trainable embedding, a prompt, a tensor given to the model) is never taken away;
-      the blocks that it flows through are checkpointed as without us.
-    * What a hook makes of an embedding's output, a leaf that requires a gradient, cannot be told from a wish to read that
-      gradient. Who wants it says so with ``output.register_hook``.
-    * Models that call ``torch.utils.checkpoint`` in code of their own train as they did. Where that is the reentrant kind around
-      whole blocks, or the input is made to require a gradient for it, no recomputation is saved.
+    * A gradient that somebody wants (of a trainable embedding, a prompt, a tensor given to the model) is never taken
+      away; the blocks that it flows through are checkpointed as without us.
+    * What a hook makes of an embedding's output, a leaf that requires a gradient, cannot be told from a wish to read
+      that gradient. Who wants it says so with ``output.register_hook``.
+    * Models that call ``torch.utils.checkpoint`` in code of their own train as they did. Where that is the reentrant
+      kind around whole blocks, or the input is made to require a gradient for it, no recomputation is saved.
 
     Args:
         model: the module that the selector was built for.
@@ -61,8 +62,8 @@ class CheckpointBoundary:
             self._handles.append(module.register_forward_hook(ModelHook(leave, traced=False), always_call=True))
         for module in _embeddings(model):
             self._handles.append(module.register_forward_hook(ModelHook(self._note_birth, traced=False), prepend=True))
-        # In front of the hooks of fully_shard, which pass what requires a gradient through a function of their own. Of these two
-        # the second runs first.
+        # In front of the hooks of fully_shard, which pass what requires a gradient through a function of their own. Of
+        # these two the second runs first.
         for module in _unique([*(block for stack in stacks for block in stack), *blocks]):
             self._handles.append(
                 module.register_forward_pre_hook(ModelHook(self._ask, traced=False), with_kwargs=True, prepend=True)
@@ -108,8 +109,9 @@ class CheckpointBoundary:
         self._inputs.note_birth(output)
 
     def _cut(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
-        """Before the first block of a stack: takes borrowed gradients away. Who makes the input require a gradient though
-        transformers checkpoints nothing may do so for reentrant checkpoints of the model's own, so one pass is watched first.
+        """Before the first block of a stack: takes borrowed gradients away. Who makes the input require a gradient
+        though transformers checkpoints nothing may do so for reentrant checkpoints of the model's own, so one pass is
+        watched first.
         """
         if free_to_choose() and (_is_checkpointed(module) or module.training in self._watched):
             return self._inputs.without_borrowed(args, kwargs)
@@ -136,14 +138,16 @@ class CheckpointBoundary:
             self._inputs.untouched = True
             logger.log(
                 logging.WARNING if lost else logging.INFO,
-                "the model checkpoints its layers itself, reentrantly: its input goes on to require a gradient, and freezing saves "
-                "no recomputation%s",
+                "the model checkpoints its layers itself, reentrantly: its input goes on to require a gradient, and "
+                "freezing saves no recomputation%s",
                 "; the gradients of this one backward pass may be incomplete" if lost else "",
             )
 
 
 def _up_to_the_first(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
-    """The first of ``blocks`` in each container, and what stands before it there: blocks without a trainable parameter."""
+    """The first of ``blocks`` in each container, and what stands before it there: blocks without a trainable
+    parameter.
+    """
     ours = {id(block) for block in blocks}
     found: list[nn.Module] = []
     for parent in model.modules():
@@ -190,8 +194,8 @@ def _embeddings(model: nn.Module) -> list[nn.Module]:
 
 
 def _with_asking(args: tuple, kwargs: dict[str, Any], shape: torch.Size) -> tuple[tuple, dict[str, Any]] | None:
-    """The arguments with the hidden state requiring a gradient: the first floating-point tensor given by position, or the
-    first given by name that has ``shape``; ``None`` if there is neither.
+    """The arguments with the hidden state requiring a gradient: the first floating-point tensor given by position, or
+    the first given by name that has ``shape``; ``None`` if there is neither.
     """
     for index, value in enumerate(args):
         if is_floating(value):

@@ -1,7 +1,7 @@
 """Models that ``torch.compile`` runs: how it shows, also where they are compiled after a selector was built.
 
-A compiled graph has it built in which parameters require a gradient. For each new combination there is another graph, until
-Dynamo's limit is reached and the model runs uncompiled. So a compiled model is gated, not frozen.
+A compiled graph has it built in which parameters require a gradient. For each new combination there is another graph,
+until Dynamo's limit is reached and the model runs uncompiled. So a compiled model is gated, not frozen.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _PATIENCE = 2  #: steps in a row in which no layer's hook runs
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether some module of ``model`` shows that it is compiled: ``torch.compile(module)``, ``module.compile()``, or a ``forward``
-    that was replaced by a compiled one.
+    """Whether some module of ``model`` shows that it is compiled: ``torch.compile(module)``, ``module.compile()``, or a
+    ``forward`` that was replaced by a compiled one.
     """
     return any(map(_shows, model.modules()))
 
@@ -38,7 +38,9 @@ def _shows(module: nn.Module) -> bool:
 
 
 def compiled_autograd_on() -> bool:
-    """Whether compiled autograd runs the next backward pass. It cannot run hooks in C++, so gradients are measured behind it."""
+    """Whether compiled autograd runs the next backward pass. It cannot run hooks in C++, so gradients are measured
+    behind it.
+    """
     dynamo = _dynamo()
     if dynamo is None:
         return False
@@ -53,9 +55,10 @@ def _dynamo() -> Any:
 class CompileWatch:
     """Notices that the layers of a model are compiled, whoever compiled what and when.
 
-    A hook on each layer learns it from the inside: while a compiler traces the layer, the hook is traced too, and the graph then tells
-    this object, each time it runs, that it is one. A model that was compiled and called before the hooks were put there never runs
-    them; that shows, too. A pass without gradients (evaluation, generation) and an export are no reason to gate.
+    A hook on each layer learns it from the inside: while a compiler traces the layer, the hook is traced too, and the
+    graph then tells this object, each time it runs, that it is one. A model that was compiled and called before the
+    hooks were put there never runs them; that shows, too. A pass without gradients (evaluation, generation) and an
+    export are no reason to gate.
 
     Args:
         model: the selector's.
@@ -76,7 +79,8 @@ class CompileWatch:
         """To be called in each step, behind the backward pass.
 
         Returns:
-            Why what requires a gradient should not change any more in this model; ``None`` if nothing is known against it.
+            Why what requires a gradient should not change any more in this model; ``None`` if nothing is known against
+            it.
         """
         if self._reason is None:
             self._reason = self._why()
@@ -96,8 +100,8 @@ class CompileWatch:
         told.ran = False
         if self._unheard == _PATIENCE:
             return (
-                "the layers run without the hooks that were put on them, as in a model that was compiled and called before the "
-                "selector was built"
+                "the layers run without the hooks that were put on them, as in a model that was compiled and called "
+                "before the selector was built"
             )
         return None
 

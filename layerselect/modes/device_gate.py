@@ -1,4 +1,6 @@
-"""Mode ``gate`` decided by the device: the optimizer leaves unselected layers alone, and the host never learns which."""
+"""Mode ``gate`` decided by the device: the optimizer leaves unselected layers alone, and the host never learns
+which.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ from .nonfinite import NonFinite
 logger = logging.getLogger(__name__)
 
 _PREPARES = (
-    "it has to prepare what it keeps, so use an optimizer with fused=True, or make ordinary steps before (with warmup=1), in which "
-    "the same parameters have gradients"
+    "it has to prepare what it keeps, so use an optimizer with fused=True, or make ordinary steps before (with "
+    "warmup=1), in which the same parameters have gradients"
 )
 
 _PATIENCE = 100  #: steps that the host gates for want of state, before it says so
@@ -61,8 +63,8 @@ def make_gate(
 def takes_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     """Whether every group of ``optimizer`` runs a fused kernel that leaves all alone where ``found_inf`` is 1.
 
-    ``SGD`` with momentum and dampening does not: its first step differs from the others, and the host would have to know
-    which one is the first.
+    ``SGD`` with momentum and dampening does not: its first step differs from the others, and the host would have to
+    know which one is the first.
     """
     if type(optimizer) not in _FUSED:
         return False
@@ -126,14 +128,15 @@ class _Room:
 
 
 class KeepingGate(Gate):
-    """The gate of any other optimizer: keeps weights and state of gated layers on the device, and restores them after the step.
+    """The gate of any other optimizer: keeps weights and state of gated layers on the device, and restores them after
+    the step.
 
-    Costs the memory of a copy of all that the optimizer holds, and twice the traffic of the gated part. The optimizer sees the
-    gradients of all layers, so it must treat each parameter on its own. There is one room for everything, whatever gradients are
-    missing; it is made anew where the optimizer has begun more state, or replaced some. The host gates, and waits for the
-    device, in a step before which the state of a parameter that has a gradient is not there and cannot be begun
-    (:func:`~layerselect.modes.fresh_state.begin_state`), and in all steps of an optimizer that keeps state on the host, keeps some
-    in its parameter groups, or replaces its tensors.
+    Costs the memory of a copy of all that the optimizer holds, and twice the traffic of the gated part. The optimizer
+    sees the gradients of all layers, so it must treat each parameter on its own. There is one room for everything,
+    whatever gradients are missing; it is made anew where the optimizer has begun more state, or replaced some. The host
+    gates, and waits for the device, in a step before which the state of a parameter that has a gradient is not there
+    and cannot be begun (:func:`~layerselect.modes.fresh_state.begin_state`), and in all steps of an optimizer that
+    keeps state on the host, keeps some in its parameter groups, or replaces its tensors.
 
     Args:
         optimizer, layers, nonfinite: as for :class:`~layerselect.modes.gate.Gate`.
@@ -284,7 +287,9 @@ class KeepingGate(Gate):
         return room.held
 
     def _begin_states(self) -> bool:
-        """Sees to it that what has a gradient has its state, if the optimizer keeps any; False if only a step can tell."""
+        """Sees to it that what has a gradient has its state, if the optimizer keeps any; False if only a step can
+        tell.
+        """
         fresh = [(i, p) for i, p in self._parameters() if id(p) not in self._stepped and not self._state_of(p)]
         waiting = [layer for layer, p in fresh if p.grad is not None]
         if not waiting:
@@ -315,8 +320,8 @@ class KeepingGate(Gate):
         self._waits += 1
         if self._waits == _PATIENCE:
             logger.warning(
-                "layer %d and perhaps others were never selected in %d steps, so %s has no state of theirs and every gated "
-                "step waits for the device: use fused=True, or warmup=1, which gives all layers their state",
+                "layer %d and perhaps others were never selected in %d steps, so %s has no state of theirs and every "
+                "gated step waits for the device: use fused=True, or warmup=1, which gives all layers their state",
                 layer,
                 _PATIENCE,
                 type(self._optimizer).__name__,

@@ -19,8 +19,8 @@ class EngineWatch:
     """Notices what a selector could not know of its model's engine when it was built.
 
     Where several processes train and the model was given without its engine, mode ``freeze`` freezes nothing before the
-    first forward pass that training makes, since ``DistributedDataParallel`` never averages what it finds frozen when it is
-    built. That pass shows whether it runs the model.
+    first forward pass that training makes, since ``DistributedDataParallel`` never averages what it finds frozen when
+    it is built. That pass shows whether it runs the model.
 
     Args:
         model: the selector's.
@@ -47,12 +47,13 @@ class EngineWatch:
         """
         if self._processes != processes() and not self._any_will_do:
             raise LayerSelectError(
-                "the process group was set up after the selector was built: build the selector after init_process_group()"
+                "the process group was set up after the selector was built: build the selector after "
+                "init_process_group()"
             )
         if self._handle is not None and self._under_ddp is None:
             raise LayerSelectError(
-                f"mode='freeze' has to see the forward passes of the model where {self._processes} processes train together, "
-                "and there was none: give the selector the module that the training calls, or use mode='gate'"
+                f"mode='freeze' has to see the forward passes of the model where {self._processes} processes train "
+                "together, and there was none: give the selector the module that the training calls, or use mode='gate'"
             )
 
     def close(self) -> None:
@@ -65,8 +66,8 @@ class EngineWatch:
             check_ddp(ddp)
             if self._under_ddp is False:
                 raise LayerSelectError(
-                    "the model was wrapped in DistributedDataParallel after layers of it had been frozen, and these would not "
-                    "be averaged: wrap it first, then build the selector"
+                    "the model was wrapped in DistributedDataParallel after layers of it had been frozen, and these "
+                    "would not be averaged: wrap it first, then build the selector"
                 )
             self._under_ddp = True
         elif self._under_ddp is None and torch.is_grad_enabled():

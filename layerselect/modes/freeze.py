@@ -1,4 +1,6 @@
-"""Mode ``freeze``: while a frozen layer computes, its parameters require no gradient; at any other time they are the user's."""
+"""Mode ``freeze``: while a frozen layer computes, its parameters require no gradient; at any other time they are the
+user's.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from .selective_checkpoint import Plan
 
 logger = logging.getLogger(__name__)
 
-#: So many steps of one optimizer without a step of the selector are no loop with a selector. One is: that behind the step.
+#: So many steps of one optimizer without a step of the selector are no loop with a selector. One is: that behind the
+#: step.
 _UPDATES_WITHOUT_STEP = 2
 
 
@@ -30,15 +33,18 @@ class LayerFreezer(Plan):
     """Keeps autograd away from the layers that a plan leaves out.
 
     Autograd looks at ``requires_grad`` when an operation runs in the forward pass. So it is enough that a layer's flags
-    are off from the call of its module to its return, and in the backward pass, where checkpoints run the layer again, from the
-    layer on to the end: no weight gradient is computed, what that would need is not saved, and the backward pass ends at the
-    lowest layer that trains. Everybody else sees the flags as the user set them: a copy of the model, a new optimizer, ``peft`` when it switches adapters, a run that was interrupted.
+    are off from the call of its module to its return, and in the backward pass, where checkpoints run the layer again,
+    from the layer on to the end: no weight gradient is computed, what that would need is not saved, and the backward
+    pass ends at the lowest layer that trains. Everybody else sees the flags as the user set them: a copy of the model,
+    a new optimizer, ``peft`` when it switches adapters, a run that was interrupted.
 
     Parameters of the layers that nobody follows, since the user had frozen them, take no gradient either, whoever
-    switches them on. Their flags are compared in ``step()``; here it is only made sure that a pass trains nothing unknown.
+    switches them on. Their flags are compared in ``step()``; here it is only made sure that a pass trains nothing
+    unknown.
 
-    Where parameters are sharded, and where the model is compiled, flags cannot change in the middle of a pass. There they *stand*: they are
-    switched when a plan is made, and switched again at the start of a pass if somebody else has switched them back.
+    Where parameters are sharded, and where the model is compiled, flags cannot change in the middle of a pass. There
+    they *stand*: they are switched when a plan is made, and switched again at the start of a pass if somebody else has
+    switched them back.
 
     Args:
         modules: the block of each layer.
@@ -106,7 +112,9 @@ class LayerFreezer(Plan):
             self.apply(planned)
 
     def apply(self, active: Sequence[bool]) -> None:
-        """Lets exactly the layers marked in ``active`` take gradients in the next backward pass, less those below the floor."""
+        """Lets exactly the layers marked in ``active`` take gradients in the next backward pass, less those below the
+        floor.
+        """
         active = [bool(wanted) and index >= self.floor for index, wanted in enumerate(active)]
         if self._planned is not None:
             self._planned = active
@@ -191,8 +199,8 @@ class LayerFreezer(Plan):
                     parameter.grad = None
 
     def switched(self) -> list[bool]:
-        """Says for each layer whether, since the last call, a pass found all its parameters switched off by somebody else, as they
-        are while ``peft`` has disabled an adapter or uses another one.
+        """Says for each layer whether, since the last call, a pass found all its parameters switched off by somebody
+        else, as they are while ``peft`` has disabled an adapter or uses another one.
         """
         dipped, self._dipped = self._dipped, [False] * len(self._layers)
         return dipped
@@ -295,14 +303,17 @@ class LayerFreezer(Plan):
         return not any(p.requires_grad for p in self._layers[layer])
 
     def _optimizer_stepped(self, times: int) -> None:
-        """Whether the model trains on though the selector's steps have ended, as after an interruption. Then nothing is held back."""
+        """Whether the model trains on though the selector's steps have ended, as after an interruption. Then nothing is
+        held back.
+        """
         if times >= _UPDATES_WITHOUT_STEP and not self._standing_down and not all(self._active):
             self._standing_down = True
             for stood in self._stood:
                 switch_on(stood)
             logger.warning(
-                "an optimizer has stepped %d times without selector.step(), so the selector holds no layer back until it is called "
-                "again: call selector.close() where a training ends, or use the selector in a with statement",
+                "an optimizer has stepped %d times without selector.step(), so the selector holds no layer back "
+                "until it is called again: call selector.close() where a training ends, or use the selector in a "
+                "with statement",
                 times,
             )
 

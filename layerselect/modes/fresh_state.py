@@ -17,8 +17,8 @@ _BEGIN_WITH_ZEROS = tuple(
 
 
 def begin_state(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> bool:
-    """Gives these parameters the state that the first step would give them, before it. A step that is taken back on a device
-    leaves that state, which is as good as none: zeros, and step count 0.
+    """Gives these parameters the state that the first step would give them, before it. A step that is taken back on a
+    device leaves that state, which is as good as none: zeros, and step count 0.
 
     Returns:
         Whether that is so for this optimizer. If not, nothing was done.
@@ -47,7 +47,8 @@ def begin_state(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parame
 
 
 def start_momentum(optimizer: torch.optim.SGD, parameters: Iterable[nn.Parameter]) -> None:
-    """Begins the momentum of ``SGD`` without dampening with -0.0, from which its first step gives the same to the last bit.
+    """Begins the momentum of ``SGD`` without dampening with -0.0, from which its first step gives the same to the last
+    bit.
 
     Where that step is skipped (``found_inf`` is 1), the fused kernel leaves a momentum behind that nobody wrote.
     """

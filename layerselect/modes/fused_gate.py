@@ -27,11 +27,12 @@ class _Kind(Enum):
 
 
 class FusedGate(Gate):
-    """Steps layer by layer through the optimizer's own fused kernels, each with its number of ``gate`` as ``found_inf``.
+    """Steps layer by layer through the optimizer's own fused kernels, each with its number of ``gate`` as
+    ``found_inf``.
 
-    The kernel reads the number on the device and, where it is 1, writes nothing. What the layers' parameters get is what the
-    optimizer gives them, bit for bit. Pre-step hooks that are registered after this gate see only what is left: the step of the
-    outer parameters.
+    The kernel reads the number on the device and, where it is 1, writes nothing. What the layers' parameters get is
+    what the optimizer gives them, bit for bit. Pre-step hooks that are registered after this gate see only what is
+    left: the step of the outer parameters.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class FusedGate(Gate):
 
 
 class FusedParts:
-    """Calls the kernel of ``AdamW``, ``Adam`` or ``SGD`` (with ``fused=True``) once for each part, with a number of its own.
+    """Calls the kernel of ``AdamW``, ``Adam`` or ``SGD`` (with ``fused=True``) once for each part, with a number of its
+    own.
 
-    It gives each part what the optimizer's own ``step()`` gives it, bit for bit, without looking through all groups for each:
-    where a parameter's state is, is found once, and anew where the optimizer's ``state`` holds other dictionaries. What these calls
-    would not do as the optimizer does (a learning rate that is a tensor, a part of several dtypes, or spread over processes in part) is
-    left to its ``step()``. Of a ``DTensor`` the kernels are given what this process holds, which is all that its own operations do.
+    It gives each part what the optimizer's own ``step()`` gives it, bit for bit, without looking through all groups for
+    each: where a parameter's state is, is found once, and anew where the optimizer's ``state`` holds other
+    dictionaries. What these calls would not do as the optimizer does (a learning rate that is a tensor, a part of
+    several dtypes, or spread over processes in part) is left to its ``step()``. Of a ``DTensor`` the kernels are given
+    what this process holds, which is all that its own operations do.
 
     Args:
         optimizer: one that :func:`layerselect.modes.device_gate.takes_found_inf`.

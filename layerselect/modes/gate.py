@@ -82,7 +82,9 @@ class Gate:
         """The optimizer's state of these parameters was dropped between two steps."""
 
     def begin(self) -> None:
-        """New gradients were measured: those still set aside, in a step that never came or was left by an exception, are old."""
+        """New gradients were measured: those still set aside, in a step that never came or was left by an exception,
+        are old.
+        """
         self._marked = False
         self._kept.clear()
         self._withheld.clear()
@@ -91,8 +93,8 @@ class Gate:
             stand_in.grad = None  # nobody stepped, and nobody added to it
 
     def withhold(self, layers: Iterable[int]) -> None:
-        """Sets the gradients of these layers aside until the next step is over, so that nothing before it meets them. Zeros stand in
-        for them: whoever reads gradients meanwhile finds one wherever there was one.
+        """Sets the gradients of these layers aside until the next step is over, so that nothing before it meets them.
+        Zeros stand in for them: whoever reads gradients meanwhile finds one wherever there was one.
         """
         self._owned.look()
         for layer in layers:
@@ -102,7 +104,9 @@ class Gate:
                     parameter.grad = torch.zeros_like(parameter.grad)
 
     def mark(self) -> None:
-        """Gradients are as they are to be stepped, as far as we know: from now on it matters that they are written to."""
+        """Gradients are as they are to be stepped, as far as we know: from now on it matters that they are written
+        to.
+        """
         if self._owned.look() or self._marks is None:
             held = (*self._owned.layers, self._owned.outer)
             self._marks = GradientMarks([p for parameters in held for p in parameters])
@@ -114,7 +118,9 @@ class Gate:
         return not self._marked or self._marks is None or self._marks.moved()
 
     def leave_one(self) -> bool:
-        """Leaves one gradient of zeros, which no step will see, if the optimizer has none at all; returns whether it had none."""
+        """Leaves one gradient of zeros, which no step will see, if the optimizer has none at all; returns whether it
+        had none.
+        """
         self._owned.look()
         held = [*(self._owned.layers[layer] for layer in self._owned.mine), self._owned.outer]
         if any(p.grad is not None for parameters in held for p in parameters):
@@ -193,8 +199,8 @@ class Gate:
             stand_in.grad = None
 
     def _start_fused_momentum(self) -> None:
-        """Steps those parameters by themselves that ``SGD(fused=True)`` steps for the first time: its kernel knows a first
-        step of all parameters, not of some.
+        """Steps those parameters by themselves that ``SGD(fused=True)`` steps for the first time: its kernel knows a
+        first step of all parameters, not of some.
         """
         optimizer = self._optimizer
         if type(optimizer) is not torch.optim.SGD:
@@ -230,8 +236,9 @@ def step_only(optimizer: torch.optim.Optimizer, wanted: set[int]) -> None:
 
 
 def step_parts(optimizer: torch.optim.Optimizer, parts: Iterable[tuple[int, list[nn.Parameter]]]) -> None:
-    """A step of ``optimizer`` over these parameters of its groups alone, each group given by its place. Of the optimizers of torch
-    only: their ``step`` changes no group. Hooks and schedulers, which belong to the user's one call, hear nothing of it.
+    """A step of ``optimizer`` over these parameters of its groups alone, each group given by its place. Of the
+    optimizers of torch only: their ``step`` changes no group. Hooks and schedulers, which belong to the user's one
+    call, hear nothing of it.
     """
     groups = optimizer.param_groups
     try:

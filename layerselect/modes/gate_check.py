@@ -17,9 +17,9 @@ _STEPS = 20  #: that are watched at most
 class Watch:
     """Looks, in the first steps of an optimizer, at one gated parameter of each of its groups.
 
-    An optimizer that decays weights without a gradient shows at once; one that takes a missing gradient for zero may show
-    only where it has a momentum. So a group is watched until a parameter stayed put that the optimizer had stepped before,
-    with whatever state it keeps; after that this costs nothing. ``torch.optim`` is not watched: the tests of
+    An optimizer that decays weights without a gradient shows at once; one that takes a missing gradient for zero may
+    show only where it has a momentum. So a group is watched until a parameter stayed put that the optimizer had stepped
+    before, with whatever state it keeps; after that this costs nothing. ``torch.optim`` is not watched: the tests of
     this package prove each of its optimizers.
 
     Args:
@@ -71,8 +71,8 @@ class Watch:
                 self._seen.clear()
                 raise LayerSelectError(
                     f"{type(self._optimizer).__name__} changed a parameter of an unselected layer (shape "
-                    f"{list(parameter.shape)}), or its state, though it had no gradient, so no layer can be left out of its "
-                    "step: use an optimizer that skips parameters whose .grad is None"
+                    f"{list(parameter.shape)}), or its state, though it had no gradient, so no layer can be left out "
+                    "of its step: use an optimizer that skips parameters whose .grad is None"
                 )
             if id(parameter) in self._stepped:
                 self._proved.add(index)

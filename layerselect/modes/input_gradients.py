@@ -1,9 +1,9 @@
 """Gradients that a model's input is made to require though nothing below the layers learns from them.
 
 Gradient checkpointing on a model with adapters is set up so that the output of the input embedding requires a gradient
-(``output.requires_grad_(True)`` in a forward hook), though the embedding itself is frozen: the reentrant kind computes no
-gradient otherwise. Such a gradient is *borrowed*: nobody wants it for itself. It makes the backward pass run down to layer 0,
-whatever is frozen on the way.
+(``output.requires_grad_(True)`` in a forward hook), though the embedding itself is frozen: the reentrant kind computes
+no gradient otherwise. Such a gradient is *borrowed*: nobody wants it for itself. It makes the backward pass run down to
+layer 0, whatever is frozen on the way.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def free_to_choose() -> bool:
     """Whether what runs now is a forward pass whose graph may be changed.
 
     It is not where no gradients are recorded (the forward pass of a reentrant checkpoint is such a place), where a
-    backward pass recomputes, inside a non-reentrant checkpoint (the recomputation must save what the forward pass saved),
-    and under ``torch.compile``.
+    backward pass recomputes, inside a non-reentrant checkpoint (the recomputation must save what the forward pass
+    saved), and under ``torch.compile``.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._current_graph_task_id() != -1:
         return False
@@ -64,10 +64,11 @@ class _Pass:
 class InputGradients:
     """Tells borrowed gradients from real ones, within one forward pass of the model at a time.
 
-    A gradient counts as borrowed only on proof: the tensor, or every leaf of the graph that made it, is the output of an
-    embedding *in this pass* or a view of an input of the model, required no gradient then, and carries no hook. Gradients of
-    parameters, of prompts, of inputs that require one, and whatever lies behind a Python ``autograd.Function`` (which may hide
-    parameters, as a reentrant checkpoint does) are real. Outside a pass nothing is borrowed.
+    A gradient counts as borrowed only on proof: the tensor, or every leaf of the graph that made it, is the output of
+    an embedding *in this pass* or a view of an input of the model, required no gradient then, and carries no hook.
+    Gradients of parameters, of prompts, of inputs that require one, and whatever lies behind a Python
+    ``autograd.Function`` (which may hide parameters, as a reentrant checkpoint does) are real. Outside a pass nothing
+    is borrowed.
 
     Attributes:
         untouched: whether borrowed gradients are to be left alone, since something in the model depends on them.

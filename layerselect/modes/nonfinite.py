@@ -1,12 +1,14 @@
 """Not-a-number stays where it is: in a step with a gradient that is not finite, nothing finite is spoiled by it.
 
-A layer whose gradient is not finite is not selected, and the optimizer leaves it alone. That is not enough where gradients are
-clipped: one that is not finite makes the norm of all of them so, and clipping by that norm writes it into every other one.
+A layer whose gradient is not finite is not selected, and the optimizer leaves it alone. That is not enough where
+gradients are clipped: one that is not finite makes the norm of all of them so, and clipping by that norm writes it into
+every other one.
 
-Where the host knows the selection, it sets the layer's gradients aside until ``optimizer.step()`` is over: what clips meanwhile
-does not meet them. Where they have been spread already, or an outer parameter's own gradient is not finite, nothing moves
-in that step. The host looks at the gradients about to be stepped, in such steps only. For a device it decides from the sums that
-were measured and from what the host knows without asking: whether gradients were written to since. No other step differs by a bit.
+Where the host knows the selection, it sets the layer's gradients aside until ``optimizer.step()`` is over: what clips
+meanwhile does not meet them. Where they have been spread already, or an outer parameter's own gradient is not finite,
+nothing moves in that step. The host looks at the gradients about to be stepped, in such steps only. For a device it
+decides from the sums that were measured and from what the host knows without asking: whether gradients were written to
+since. No other step differs by a bit.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ class GradientMarks:
             self._marks = list(map(_mark, self._parameters))
 
     def moved(self) -> bool:
-        """Whether anything was written to since :meth:`mark`; True before the first one. Gradients that were taken away do not
-        count: what is not there is not stepped.
+        """Whether anything was written to since :meth:`mark`; True before the first one. Gradients that were taken away
+        do not count: what is not there is not stepped.
         """
         if self._native is not None:
             return self._native.moved()
@@ -92,7 +94,8 @@ class NonFinite:
 
         Args:
             may_skip: whether gradients are scaled, so that one that is not finite makes the optimizer skip the step.
-            written: whether gradients were written to between the backward pass, whose gradients were measured, and now.
+            written: whether gradients were written to between the backward pass, whose gradients were measured, and
+                now.
 
         Returns:
             The layers whose gradients are to be set aside until the optimizer has stepped; none where a device decides.
@@ -108,7 +111,9 @@ class NonFinite:
 
     @property
     def matters(self) -> bool:
-        """Whether it matters that gradients are written to before the step: some was not finite, or the host is not told."""
+        """Whether it matters that gradients are written to before the step: some was not finite, or the host is not
+        told.
+        """
         return self._on_device or self._flagged
 
     # ------------------------------------------------------------------ for gates of the host
@@ -146,7 +151,9 @@ class NonFinite:
     # ------------------------------------------------------------------ for gates of a device
 
     def poison(self, moved: bool) -> Tensor:
-        """float32 [], on the device: 1 where nothing may move in the coming step, else 0. ``moved``: as for :meth:`spoils`."""
+        """float32 [], on the device: 1 where nothing may move in the coming step, else 0. ``moved``: as for
+        :meth:`spoils`.
+        """
         spread = self._to_be_skipped or self._written or moved
         known = self._poison.get(spread)
         if known is None:
@@ -166,19 +173,21 @@ class NonFinite:
         self._warned.add(what)
         if what == "outer":
             logger.warning(
-                "the gradient of a parameter outside the layers is not finite, so nothing moves in this step, nor in others "
-                "like it"
+                "the gradient of a parameter outside the layers is not finite, so nothing moves in this step, nor in "
+                "others like it"
             )
         else:
             logger.warning(
-                "a layer's gradient is not finite, and gradients were clipped by a norm with it in it, so nothing moves in this "
-                "step, nor in others like it: clip after selector.step(), or with selector.clip_grad_norm_(), and only that "
-                "layer is left out"
+                "a layer's gradient is not finite, and gradients were clipped by a norm with it in it, so nothing "
+                "moves in this step, nor in others like it: clip after selector.step(), or with "
+                "selector.clip_grad_norm_(), and only that layer is left out"
             )
 
 
 def not_finite(state: dict[str, Tensor], *, on_device: bool) -> list[int]:
-    """The layers (L: the outer parameters) whose gradients were not finite, where the host can know; none where a device decides."""
+    """The layers (L: the outer parameters) whose gradients were not finite, where the host can know; none where a
+    device decides.
+    """
     if on_device or math.isfinite(state["total_norm"].item()):
         return []
     return (~state["group_sums"].isfinite()).nonzero().flatten().tolist()

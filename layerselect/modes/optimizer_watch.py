@@ -25,7 +25,8 @@ class SeenGradients:
     """What tells the gradients that a selector has just measured from those of a later backward pass.
 
     Attributes:
-        replayed: steps were captured in a CUDA graph, whose replays the host does not see: all gradients count as measured.
+        replayed: steps were captured in a CUDA graph, whose replays the host does not see: all gradients count as
+            measured.
     """
 
     def __init__(self) -> None:
@@ -53,15 +54,15 @@ class SeenGradients:
 class OptimizerWatch:
     """Watches the steps of attached optimizers, from their attachment to the end of it.
 
-    * An optimizer that steps with gradients of a backward pass after which ``selector.step()`` was not called would use the
-      selection of another step: that is an error, raised before anything moves. A step without gradients of layers is let
-      through, as a learning rate's scheduler wants it, and so are an optimizer that steps less often than the selector and one
-      that steps again with the same gradients.
-    * Two steps of the selector without one of any optimizer between them, and weights that move between the steps of the
-      optimizers, are said once each, in a warning: there may be a good reason.
+    * An optimizer that steps with gradients of a backward pass after which ``selector.step()`` was not called would use
+      the selection of another step: that is an error, raised before anything moves. A step without gradients of layers
+      is let through, as a learning rate's scheduler wants it, and so are an optimizer that steps less often than the
+      selector and one that steps again with the same gradients.
+    * Two steps of the selector without one of any optimizer between them, and weights that move between the steps of
+      the optimizers, are said once each, in a warning: there may be a good reason.
 
-    It looks before the gates take gradients away for the time of a step, and after they have put everything back: it has to be
-    made before the gates, and :meth:`listen` called when they are there.
+    It looks before the gates take gradients away for the time of a step, and after they have put everything back: it
+    has to be made before the gates, and :meth:`listen` called when they are there.
 
     Args:
         optimizers: the attached ones, without wrappers.
@@ -69,7 +70,8 @@ class OptimizerWatch:
         names: of the layers.
         modules: of the layers. What ``load_state_dict`` on them changes is no surprise.
         seen: the selector's, which may have stepped before the optimizers were attached.
-        governs: whether the selection decides what the optimizers may move, that is, whether the mode is not ``observe``.
+        governs: whether the selection decides what the optimizers may move, that is, whether the mode is not
+            ``observe``.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class OptimizerWatch:
 
     @property
     def groups_changed(self) -> bool:
-        """Whether parameters have entered or left an optimizer since it was attached, or since :meth:`accept_groups`."""
+        """Whether parameters have entered or left an optimizer since it was attached, or since
+        :meth:`accept_groups`.
+        """
         return any(steps.groups_changed() for steps in self._steps)
 
     def accept_groups(self) -> None:
@@ -115,8 +119,8 @@ class OptimizerWatch:
     def selector_stepped(self, grad_scale: float | Tensor | GradScaler | None = None) -> None:
         """To be called in each step of the selector, with what it was given.
 
-        Where a scaler may have skipped the optimizer's step, its absence says nothing. A ``GradScaler`` whose ``update()`` was
-        not called since the last step has skipped none: nobody asked it to.
+        Where a scaler may have skipped the optimizer's step, its absence says nothing. A ``GradScaler`` whose
+        ``update()`` was not called since the last step has skipped none: nobody asked it to.
         """
         stepped, self._some_stepped = self._some_stepped, False
         if not any(steps.runs() for steps in self._steps):  # in a closure, it is the optimizer that moves them
@@ -132,15 +136,17 @@ class OptimizerWatch:
         if not (stepped or skipped or self._warned_idle):
             self._warned_idle = True
             logger.warning(
-                "selector.step() was called twice and no attached optimizer (%s) has stepped in between, so each call measured "
-                "and selected for nothing: with gradient accumulation call it only before a real step of the optimizer (in "
-                "accelerate, `if accelerator.sync_gradients: selector.step()`), and attach the optimizer that really steps, "
-                "not one that was built anew since, or that another one replaces",
+                "selector.step() was called twice and no attached optimizer (%s) has stepped in between, so each "
+                "call measured and selected for nothing: with gradient accumulation call it only before a real step "
+                "of the optimizer (in accelerate, `if accelerator.sync_gradients: selector.step()`), and attach the "
+                "optimizer that really steps, not one that was built anew since, or that another one replaces",
                 ", ".join(dict.fromkeys(type(steps.optimizer).__name__ for steps in self._steps)),
             )
 
     def captured(self) -> None:
-        """A step of the selector was captured in a CUDA graph: of what its replays measure and move, nothing is seen here."""
+        """A step of the selector was captured in a CUDA graph: of what its replays measure and move, nothing is seen
+        here.
+        """
         self._seen.replayed = self._warned_idle = self._warned_moved = True
 
     def listen(self) -> None:
@@ -174,9 +180,10 @@ class OptimizerWatch:
             raise LayerSelectError(f"{type(steps.optimizer).__name__} {IN_BACKWARD}")
         if self._governs and not steps.fresh and not self._seen.are_there():
             raise LayerSelectError(
-                f"{type(steps.optimizer).__name__}.step() was called with gradients that selector.step() has not seen, so "
-                "the selection of another step would decide what it trains: call selector.step() once in every step, after the "
-                "last loss.backward() and before optimizer.step() (interval= makes it select more rarely)"
+                f"{type(steps.optimizer).__name__}.step() was called with gradients that selector.step() has not "
+                "seen, so the selection of another step would decide what it trains: call selector.step() once in "
+                "every step, after the last loss.backward() and before optimizer.step() (interval= makes it select "
+                "more rarely)"
             )
         steps.used = True
 
@@ -185,10 +192,10 @@ class OptimizerWatch:
         if moved is not None:
             self._warned_moved = True
             logger.warning(
-                "weights of layer %r were moved outside of the attached optimizer's step(), where a selection has no say, so "
-                "layers that are not selected may train: attach every optimizer that steps, and do without what moves weights "
-                "on its own (Lookahead, SAM in two calls, averaged weights, an optimizer that steps inside the backward pass), or use "
-                "mode='observe'",
+                "weights of layer %r were moved outside of the attached optimizer's step(), where a selection has no "
+                "say, so layers that are not selected may train: attach every optimizer that steps, and do without "
+                "what moves weights on its own (Lookahead, SAM in two calls, averaged weights, an optimizer that "
+                "steps inside the backward pass), or use mode='observe'",
                 self._names[moved],
             )
 

@@ -14,7 +14,8 @@ from ..errors import LayerSelectError
 
 #: Modules whose wrappers do no more than pass the call on, at the right time.
 _PASS_ON = re.compile(r"(accelerate|lightning|lightning_fabric|pytorch_lightning)\.")
-#: Wrappers that have hooks of their own and divide the work, but not the parameters' gradients: they are gated as they are.
+#: Wrappers that have hooks of their own and divide the work, but not the parameters' gradients: they are gated as they
+#: are.
 _WHOLE = {"ZeroRedundancyOptimizer", "OSS"}
 #: Names of optimizers that move weights beside the step of the one inside, where the class says nothing else.
 _MOVERS = re.compile(r"look_?ahead|(^|[a-z_])SAM($|[A-Z_])|sharpness|schedule_?free|swa($|[A-Z_])", re.IGNORECASE)
@@ -23,16 +24,17 @@ _MOVERS = re.compile(r"look_?ahead|(^|[a-z_])SAM($|[A-Z_])|sharpness|schedule_?f
 def unwrap_optimizer(optimizer: Any, *, governs: bool = True) -> torch.optim.Optimizer:
     """The optimizer whose ``step()`` moves the weights, without the wrappers that only pass the call on.
 
-    Those of ``accelerate``, Lightning and Fabric do, and so may an object that is no ``Optimizer`` but has one (a schedule that
-    calls ``self.optimizer.step()``). A ``torch.optim.Optimizer`` around another is there to do something of its own.
+    Those of ``accelerate``, Lightning and Fabric do, and so may an object that is no ``Optimizer`` but has one (a
+    schedule that calls ``self.optimizer.step()``). A ``torch.optim.Optimizer`` around another is there to do something
+    of its own.
 
     Args:
         optimizer: what the training loop steps.
         governs: whether a selection is to decide what it may move; otherwise no wrapper does harm.
 
     Raises:
-        LayerSelectError: it is no optimizer, one that may move weights in ways a selection has no say in, or one that steps
-            where no gate can be.
+        LayerSelectError: it is no optimizer, one that may move weights in ways a selection has no say in, or one that
+            steps where no gate can be.
     """
     outer = optimizer
     while True:
@@ -70,9 +72,10 @@ def check_parameters(optimizers: Sequence[torch.optim.Optimizer], expected: Sequ
     copies = [p for p in held if p.shape == first.shape and p.dtype == torch.float32 != first.dtype]
     if len(missing) == len(expected) and copies:
         raise LayerSelectError(
-            f"the optimizer holds float32 copies of the {len(expected)} trainable parameters (master weights, as apex's O2 and "
-            "FP16_Optimizer keep them) and none of the parameters, so no layer can be left out of its step: train with torch.autocast "
-            "and, for float16, torch.amp.GradScaler, which keep the parameters themselves in float32"
+            f"the optimizer holds float32 copies of the {len(expected)} trainable parameters (master weights, as "
+            "apex's O2 and FP16_Optimizer keep them) and none of the parameters, so no layer can be left out of its "
+            "step: train with torch.autocast and, for float16, torch.amp.GradScaler, which keep the parameters "
+            "themselves in float32"
         )
     raise LayerSelectError(
         f"the optimizer lacks {len(missing)} of the {len(expected)} trainable parameters, first {name!r}: build "
@@ -83,8 +86,8 @@ def check_parameters(optimizers: Sequence[torch.optim.Optimizer], expected: Sequ
 def _with_hooks(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
         raise LayerSelectError(
-            f"{type(optimizer).__name__} was built without Optimizer.__init__(), so its step() runs no hooks and cannot be gated: "
-            "call super().__init__(params, defaults) in it"
+            f"{type(optimizer).__name__} was built without Optimizer.__init__(), so its step() runs no hooks and "
+            "cannot be gated: call super().__init__(params, defaults) in it"
         )
     return optimizer
 
@@ -128,11 +131,11 @@ def _refusal(outer: Any, inner: Mapping[str, torch.optim.Optimizer]) -> str:
     names = ", ".join(f"optimizer.{name}" for name in list(inner)[:3])
     if callable(getattr(outer, "first_step", None)):
         return (
-            f"{type(outer).__name__} wraps {kinds} and steps in two calls, with weights of all layers moved in between, where a "
-            f"selection has no say: train with {kinds} alone, or measure only, with mode='observe'"
+            f"{type(outer).__name__} wraps {kinds} and steps in two calls, with weights of all layers moved in "
+            f"between, where a selection has no say: train with {kinds} alone, or measure only, with mode='observe'"
         )
     return (
-        f"{type(outer).__name__} wraps {kinds} and may move the weights of all layers in a step() of its own, where a selection has "
-        f"no say: if it only passes the call on, attach what is inside (selector.attach({names})), otherwise train with {kinds} "
-        "alone, or measure only, with mode='observe'"
+        f"{type(outer).__name__} wraps {kinds} and may move the weights of all layers in a step() of its own, where "
+        f"a selection has no say: if it only passes the call on, attach what is inside (selector.attach({names})), "
+        f"otherwise train with {kinds} alone, or measure only, with mode='observe'"
     )

@@ -20,7 +20,8 @@ class Ownership:
         layers: for each layer, those of its parameters that the optimizer holds.
         outer: all else that the optimizer holds.
         mine: the layers of which it holds something.
-        parts: for each of these, the groups with something of it: the group's place, and these parameters in the group's order.
+        parts: for each of these, the groups with something of it: the group's place, and these parameters in the
+            group's order.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, layers: Sequence[Sequence[nn.Parameter]]) -> None:

@@ -65,8 +65,8 @@ def resolve_capture(capture: str, model: nn.Module) -> str:
             )
         if capture == "backward" and compiled_autograd_on():
             raise LayerSelectError(
-                "capture='backward' measures with hooks in C++, which compiled autograd cannot run: use capture='step', or switch "
-                "compiled autograd off"
+                "capture='backward' measures with hooks in C++, which compiled autograd cannot run: use "
+                "capture='step', or switch compiled autograd off"
             )
         return capture
     return "step" if reason or compiled_autograd_on() else "backward"

@@ -1,8 +1,8 @@
 """A ``GradScaler`` and an optimizer that a selection leaves without a gradient.
 
-``scaler.step(optimizer)`` demands that it has looked at a gradient of that optimizer, and ``scaler.update()`` that it has looked at
-any. In mode ``freeze`` an optimizer may have none: nothing of it is selected, or what is took no gradient in this step. Such a
-step changes nothing, and the scaler is to pass over it.
+``scaler.step(optimizer)`` demands that it has looked at a gradient of that optimizer, and ``scaler.update()`` that it
+has looked at any. In mode ``freeze`` an optimizer may have none: nothing of it is selected, or what is took no gradient
+in this step. Such a step changes nothing, and the scaler is to pass over it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .gate import Gate
 
 
 def leave_something(scaler: GradScaler, gates: Iterable[Gate]) -> None:
-    """Gives the scaler something to look at in every optimizer that has no gradient left: zeros that the gate keeps from the step,
-    or, where it has looked already and found nothing to look at, what it would have found in zeros.
+    """Gives the scaler something to look at in every optimizer that has no gradient left: zeros that the gate keeps
+    from the step, or, where it has looked already and found nothing to look at, what it would have found in zeros.
 
     Args:
         scaler: in use, before its ``step()``.

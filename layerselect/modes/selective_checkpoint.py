@@ -26,7 +26,9 @@ _OPTIONS = (inspect.signature(checkpoint).parameters.keys() | {"preserve_rng_sta
 
 
 class Plan:
-    """Which parameters take gradients in a pass: here, those that require one. :class:`~layerselect.modes.freeze.LayerFreezer` is another."""
+    """Which parameters take gradients in a pass: here, those that require one.
+    :class:`~layerselect.modes.freeze.LayerFreezer` is another.
+    """
 
     def trains(self, module: nn.Module) -> bool:
         """Whether some parameter of ``module`` takes a gradient."""
@@ -84,8 +86,8 @@ class SelectiveCheckpoint:
         if not self._told:
             self._told = True
             logger.warning(
-                "a block gets no floating-point tensor by position, so reentrant checkpointing would lose its gradients: it "
-                "is not checkpointed; use_reentrant=False would do it"
+                "a block gets no floating-point tensor by position, so reentrant checkpointing would lose its "
+                "gradients: it is not checkpointed; use_reentrant=False would do it"
             )
         return _plainly(function, args, kwargs)
 
@@ -112,7 +114,9 @@ def _module_of(function: Callable[..., Any]) -> nn.Module | None:
 
 @contextmanager
 def _switched_off_inside(block: nn.Module) -> Iterator[None]:
-    """Some attention modules know of checkpointing too, and then make a constant require a gradient (T5's position bias)."""
+    """Some attention modules know of checkpointing too, and then make a constant require a gradient (T5's position
+    bias).
+    """
     inside = [module for module in block.modules() if module is not block and vars(module).get(RECOMPUTES)]
     for module in inside:
         setattr(module, RECOMPUTES, False)

@@ -18,7 +18,8 @@ ON_FREEZE = ("keep", "reset")
 class StateReset:
     """Drops the optimizer's state of the layers that stop training, once the last step that used it is over.
 
-    A layer that returns starts as a fresh parameter does: the optimizer makes its state anew, with step count 0. On a device only a
+    A layer that returns starts as a fresh parameter does: the optimizer makes its state anew, with step count 0. On a
+    device only a
     fused optimizer does that without a wait: others are gated by the host in such a step.
 
     Args:
@@ -58,6 +59,6 @@ def check_on_freeze(on_freeze: str, mode: str) -> None:
         raise LayerSelectError(f"on_freeze={on_freeze!r} is none of {', '.join(map(repr, ON_FREEZE))}")
     if on_freeze == "reset" and mode != "freeze":
         raise LayerSelectError(
-            f"on_freeze='reset' has no meaning in mode {mode!r}, which freezes nothing and keeps the optimizer's state of "
-            "unselected layers bit for bit: use mode='freeze', or leave on_freeze='keep'"
+            f"on_freeze='reset' has no meaning in mode {mode!r}, which freezes nothing and keeps the optimizer's "
+            "state of unselected layers bit for bit: use mode='freeze', or leave on_freeze='keep'"
         )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from .. import _backend
 from ..distributed.sharding import is_sharded
 
-#: Of each layer so many parameters are looked at, the largest, and of each so many elements. A layer's small parameters are
-#: left out on purpose: AdaLoRA masks those that hold its singular values, in the course of its own training.
+#: Of each layer so many parameters are looked at, the largest, and of each so many elements. A layer's small parameters
+#: are left out on purpose: AdaLoRA masks those that hold its singular values, in the course of its own training.
 _PARAMETERS, _ELEMENTS = 2, 4
 #: So many looks are taken on a device, two in a step, where each costs some launches. On the CPU all are.
 _LOOKS_ON_DEVICE = 40
@@ -25,9 +25,9 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 class Witnesses:
     """Compares weights with what they were at the last look.
 
-    It compares values. A counter of versions would miss what is written through ``.data``, and would take an average that was
-    swapped in for an evaluation, and out again, for a change. Where the weights are on a device the host does not wait for the
-    comparison, and hears of it at a later look. Sharded parameters are not looked at.
+    It compares values. A counter of versions would miss what is written through ``.data``, and would take an average
+    that was swapped in for an evaluation, and out again, for a change. Where the weights are on a device the host does
+    not wait for the comparison, and hears of it at a later look. Sharded parameters are not looked at.
 
     Weights belong to holders, which may be looked at one by one: of many optimizers each only answers for its own.
 
@@ -68,8 +68,8 @@ class Witnesses:
         self._noted.clear()
 
     def moved(self, holder: int | None = None) -> int | None:
-        """The first layer whose weights, all or those of one holder, are no longer what :meth:`note` saw. What was noted is
-        forgotten by it.
+        """The first layer whose weights, all or those of one holder, are no longer what :meth:`note` saw. What was
+        noted is forgotten by it.
         """
         noted = self._noted if holder is None else self._noted & {holder}
         self._noted = self._noted - noted

@@ -18,8 +18,8 @@ class GradientMonitor:
     Same semantics as the compiled one. A hook on each parameter notes that its group has a new gradient; when the
     backward pass ends, the groups noted are computed (the compiled one computes a group as soon as it is complete).
     Hooks are an opportunity, not the truth: :meth:`finish` computes what they missed, and no more. A sum is that of the
-    gradient as the backward pass left it; gradients written to in place afterwards (clipping) are not followed. Parameters
-    are referred to weakly; the compiled monitor holds them until it is closed.
+    gradient as the backward pass left it; gradients written to in place afterwards (clipping) are not followed.
+    Parameters are referred to weakly; the compiled monitor holds them until it is closed.
 
     Args:
         parameters: leaves of floating point dtype, with or without ``requires_grad``.
@@ -29,8 +29,8 @@ class GradientMonitor:
 
     Attributes:
         sqnorms: float64 [P] on the CPU, the sum of squares of each parameter's gradient, live.
-        late: after :meth:`finish`, the parameters that it computed: their sums are of the gradients as they were then, and
-            not as the backward pass left them.
+        late: after :meth:`finish`, the parameters that it computed: their sums are of the gradients as they were then,
+            and not as the backward pass left them.
         fired: after :meth:`finish`, whether a backward pass gave any parameter a gradient in this step.
         rearmed: how many hooks had died and were put back, since the beginning.
         computed_in_backward: group sums computed while backward passes ran in the last step.
@@ -84,12 +84,12 @@ class GradientMonitor:
         sums.
 
         Args:
-            written: gradients were written to since the backward pass, perhaps without a trace: the versions of tensors that a
-                ``GradScaler`` unscales stay as they are.
+            written: gradients were written to since the backward pass, perhaps without a trace: the versions of tensors
+                that a ``GradScaler`` unscales stay as they are.
 
         Returns:
-            The groups in which at least one parameter has a gradient. Gradients that are all zero, in a group that no backward
-            pass has touched, are none.
+            The groups in which at least one parameter has a gradient. Gradients that are all zero, in a group that no
+            backward pass has touched, are none.
 
         Raises:
             ValueError: the monitor is closed, or a gradient cannot be summed (it is sparse, say).

@@ -1,13 +1,14 @@
 """``torch.ops.layerselect.segment_sqnorm`` and ``.variance_split``: the two operations as operators of torch.
 
-The compiled core registers them for the CPU and for CUDA. Where there is no core, plain PyTorch is registered under the same names.
-Here is what they are over fake and meta tensors, so that they can be traced by ``torch.compile`` and ``torch.export``:
+The compiled core registers them for the CPU and for CUDA. Where there is no core, plain PyTorch is registered under the
+same names. Here is what they are over fake and meta tensors, so that they can be traced by ``torch.compile`` and
+``torch.export``:
 
-- ``segment_sqnorm(Tensor?[] tensors, Tensor segments, int num_segments, float? inv_scale=None) -> Tensor``: float64 [num_segments] on
-  the device of the tensors (the CPU, where all are ``None``); ``segments`` is int64 on the CPU.
-- ``variance_split(Tensor scores, Tensor status, float window_lo, float window_hi, bool inclusive, int splits) -> (Tensor, Tensor)``:
-  mask bool [L] and threshold float32 [] on the device of ``scores``, which are float32; ``status`` is uint8 [L]: 0 excluded, 1
-  measured, 2 never measured. On a GPU it waits for the scores.
+- ``segment_sqnorm(Tensor?[] tensors, Tensor segments, int num_segments, float? inv_scale=None) -> Tensor``: float64
+  [num_segments] on the device of the tensors (the CPU, where all are ``None``); ``segments`` is int64 on the CPU.
+- ``variance_split(Tensor scores, Tensor status, float window_lo, float window_hi, bool inclusive, int splits) ->
+  (Tensor, Tensor)``: mask bool [L] and threshold float32 [] on the device of ``scores``, which are float32; ``status``
+  is uint8 [L]: 0 excluded, 1 measured, 2 never measured. On a GPU it waits for the scores.
 
 :mod:`layerselect.ops` says what they compute. Neither is differentiable. Wrong arguments raise ``ValueError``.
 """
@@ -24,7 +25,8 @@ from .. import _backend, reference
 SCHEMAS = {
     "segment_sqnorm": "(Tensor?[] tensors, Tensor segments, int num_segments, float? inv_scale=None) -> Tensor",
     "variance_split": (
-        "(Tensor scores, Tensor status, float window_lo, float window_hi, bool inclusive, int splits) -> (Tensor, Tensor)"
+        "(Tensor scores, Tensor status, float window_lo, float window_hi, bool inclusive, int splits) -> (Tensor, "
+        "Tensor)"
     ),
 }
 

@@ -100,8 +100,8 @@ def within_budget(
         scores: float32 [L]; measured ones are not negative.
         status: uint8 [L].
         base: bool [L], the selection to cut down.
-        costs: float64 [2 L + 1]: what a step costs whose lowest trained layer is 0 .. L - 1, or that trains none, without
-            the gradients of the layers' own parameters; then those of each layer.
+        costs: float64 [2 L + 1]: what a step costs whose lowest trained layer is 0 .. L - 1, or that trains none,
+            without the gradients of the layers' own parameters; then those of each layer.
         budget: the most that a step may cost.
 
     Returns:

@@ -57,7 +57,9 @@ def render(card: LayerCard) -> str:
 
 
 def partners(card: LayerCard) -> list[dict[str, Any] | None]:
-    """Says for each layer the one that it is coupled with most strongly, and how much; ``None`` where that is not known."""
+    """Says for each layer the one that it is coupled with most strongly, and how much; ``None`` where that is not
+    known.
+    """
     if card.coupling is None or len(card.layers) < 2:
         return [None] * len(card.layers)
     pairs = np.array(card.coupling)

@@ -143,9 +143,13 @@ def _draw_front(panels: Sequence[Any], card: LayerCard, marked: Sequence[tuple[s
     if len(front) <= 16 and not marked:
         for placement in front:
             axes.annotate(
-                f"{len(placement.layers)}", (placement.cost, placement.gain), xytext=(3, -9),
-                textcoords="offset points", fontsize=7, color="#64748b",
-            )  # fmt: skip
+                f"{len(placement.layers)}",
+                (placement.cost, placement.gain),
+                xytext=(3, -9),
+                textcoords="offset points",
+                fontsize=7,
+                color="#64748b",
+            )
     together: dict[tuple[float, float], str] = {}
     for letter, placement in marked:
         place = (placement.cost, placement.gain)
@@ -153,9 +157,14 @@ def _draw_front(panels: Sequence[Any], card: LayerCard, marked: Sequence[tuple[s
     for (cost, gain), letters in together.items():
         axes.plot(cost, gain, "o", ms=7, mfc="none", mec=COLOURS[1])
         axes.annotate(
-            letters, (cost, gain), xytext=(-4, 7), textcoords="offset points", fontsize=9,
-            color=COLOURS[1], ha="right",
-        )  # fmt: skip
+            letters,
+            (cost, gain),
+            xytext=(-4, 7),
+            textcoords="offset points",
+            fontsize=9,
+            color=COLOURS[1],
+            ha="right",
+        )
     axes.set(xlabel="cost of a step, all layers = 1", ylabel="share of the gain of all layers", ylim=(0, 1.08))
     axes.set_title("best gain for each cost", fontsize=9, loc="left", color="#334155")
     axes.grid(color=_GRID, lw=0.6)

@@ -78,15 +78,25 @@ def quality_against_time(
             if name not in below:
                 axes.axhline(quality, color=_GREY, lw=0.8, ls="--")
                 axes.annotate(
-                    name, (0.0, quality), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
-                    fontsize=8, color="#64748b",
-                )  # fmt: skip
+                    name,
+                    (0.0, quality),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(4, 3),
+                    textcoords="offset points",
+                    fontsize=8,
+                    color="#64748b",
+                )
         if below:
             text = "below: " + ", ".join(f"{name} {quality:.3g}" for name, quality in below.items())
             axes.annotate(
-                text, (0.0, 0.0), xycoords="axes fraction", xytext=(4, 4), textcoords="offset points", fontsize=8,
+                text,
+                (0.0, 0.0),
+                xycoords="axes fraction",
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=8,
                 color="#64748b",
-            )  # fmt: skip
+            )
         axes.set(xlabel="seconds per step", ylabel=heading)
         axes.set_xlim(left=0)
         axes.grid(color="#e2e8f0", lw=0.6)
@@ -95,23 +105,36 @@ def quality_against_time(
 
 
 def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Writes the points' names in a column on the right, in the order of their height, each joined to its point: methods are
-    so alike that names beside their points would cover one another.
+    """Writes the points' names in a column on the right, in the order of their height, each joined to its point:
+    methods are so alike that names beside their points would cover one another.
     """
     bottom, top = axes.get_ylim()
     order = sorted(points, key=lambda name: points[name][1])
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(points)}
     for place, height in zip(order, spread_out([points[n][1] for n in order], bottom, top), strict=True):
         axes.annotate(
-            place, points[place], xytext=(1.02, (height - bottom) / (top - bottom)), textcoords="axes fraction", fontsize=8,
-            va="center", color=colours[place], annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": colours[place], "alpha": 0.6, "shrinkA": 0, "shrinkB": 3},
-        )  # fmt: skip
+            place,
+            points[place],
+            xytext=(1.02, (height - bottom) / (top - bottom)),
+            textcoords="axes fraction",
+            fontsize=8,
+            va="center",
+            color=colours[place],
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "lw": 0.5,
+                "color": colours[place],
+                "alpha": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 3,
+            },
+        )
 
 
 def spread_out(heights: Sequence[float], bottom: float, top: float) -> list[float]:
-    """Moves ascending heights as little as need be, so that neighbours are 6 % of the whole range apart, or as far as n of them
-    can be, and all lie inside of it.
+    """Moves ascending heights as little as need be, so that neighbours are 6 % of the whole range apart, or as far as n
+    of them can be, and all lie inside of it.
     """
     if not heights:
         return []

@@ -14,8 +14,9 @@ _TAGS = {"insert": "ins", "delete": "del"}
 def difference(source: str, other: str) -> list[tuple[Kind, str]]:
     """What was kept, inserted and deleted on the way from ``source`` to ``other``, in order.
 
-    The pieces lose nothing, white space included: ``same`` and ``delete`` joined are ``source``, ``same`` and ``insert`` joined are
-    ``other``. No piece is empty, no two neighbours are of one kind, and of an exchange the deletion comes first.
+    The pieces lose nothing, white space included: ``same`` and ``delete`` joined are ``source``, ``same`` and
+    ``insert`` joined are ``other``. No piece is empty, no two neighbours are of one kind, and of an exchange the
+    deletion comes first.
     """
     old, new = split_words(source), split_words(other)
     old_gaps, new_gaps = _gaps(source, old), _gaps(other, new)

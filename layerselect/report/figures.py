@@ -40,12 +40,12 @@ _SCORE_ROWS, _MARK_ROWS, _GAP_ROWS = 6, 3, 1
 
 
 def heat_map(history: Mapping[str, np.ndarray], layer_names: Sequence[str]) -> str:
-    """Scores by layer and step, the selected layers marked by a bar under their colours: black where they trained, red where
-    they took no gradient.
+    """Scores by layer and step, the selected layers marked by a bar under their colours: black where they trained, red
+    where they took no gradient.
 
     Args:
-        history: ``step`` int64 ``[n]``, ``scores`` float32 ``[n, L]``, ``mask`` bool ``[n, L]``, and ``trained`` bool ``[n, L]``
-            (which layers took gradients) if it is known.
+        history: ``step`` int64 ``[n]``, ``scores`` float32 ``[n, L]``, ``mask`` bool ``[n, L]``, and ``trained`` bool
+            ``[n, L]`` (which layers took gradients) if it is known.
     """
     steps, scores, mask = history["step"], history["scores"].astype(np.float64), history["mask"]
     if not len(steps):
@@ -103,7 +103,8 @@ def transfer_bars(
     own: Sequence[int],
     own_steps: int | None = None,
 ) -> str:
-    """How often each layer was chosen: by the predictor above, by the generator below; the layers of both on a light band.
+    """How often each layer was chosen: by the predictor above, by the generator below; the layers of both on a light
+    band.
 
     Args:
         frequency, shared: the predictor's counts, and the layers whose adapters were taken over.
@@ -113,8 +114,14 @@ def transfer_bars(
     counts = np.asarray(own_frequency, dtype=float)
     rows = [
         (np.asarray(frequency, dtype=float), shared, COLOURS[0], "predictor", "selections"),
-        (100 * counts / own_steps if own_steps else counts, own, COLOURS[1], "generator", "% of steps" if own_steps else "selections"),
-    ]  # fmt: skip
+        (
+            100 * counts / own_steps if own_steps else counts,
+            own,
+            COLOURS[1],
+            "generator",
+            "% of steps" if own_steps else "selections",
+        ),
+    ]
     rows = [row for row in rows if len(row[0])]
     layers = max([len(counts) for counts, *_ in rows] + [layer + 1 for layer in (*shared, *own)])
     with rc_context(STYLE):
@@ -159,16 +166,26 @@ def curves(
         )
         if evaluations:
             left.plot(
-                [row["step"] for row in evaluations], [row["loss"] for row in evaluations],
-                color=COLOURS[1], marker="o", ms=4, lw=1.2, label=evaluations[0]["split"],
-            )  # fmt: skip
+                [row["step"] for row in evaluations],
+                [row["loss"] for row in evaluations],
+                color=COLOURS[1],
+                marker="o",
+                ms=4,
+                lw=1.2,
+                label=evaluations[0]["split"],
+            )
         if measured:
             for (key, name), colour in zip(measured, [COLOURS[number] for number in (0, 2, 3, 1)], strict=False):
                 known = [row for row in evaluations if key in row]
                 right.plot(
-                    [row["step"] for row in known], [row[key] for row in known],
-                    color=colour, marker="o", ms=4, lw=1.2, label=name,
-                )  # fmt: skip
+                    [row["step"] for row in known],
+                    [row[key] for row in known],
+                    color=colour,
+                    marker="o",
+                    ms=4,
+                    lw=1.2,
+                    label=name,
+                )
             right.legend(frameon=False, fontsize=8)
             right.set_title(f"quality on {evaluations[0]['split']}", fontsize=9, loc="left", color="#334155")
         else:

@@ -38,16 +38,18 @@ class ReviseReport:
 
     Attributes:
         settings, training, versions: tables of names and values.
-        corpus: ``name``, ``fingerprint``, ``notes``, ``defects`` (the first ones), ``defect_count``, and ``splits``: for each its
-            ``examples``, ``documents``, how many texts were ``cut``, and ``intentions`` with their counts.
+        corpus: ``name``, ``fingerprint``, ``notes``, ``defects`` (the first ones), ``defect_count``, and ``splits``:
+            for each its ``examples``, ``documents``, how many texts were ``cut``, and ``intentions`` with their counts.
         splits: for each split, the scores of the baselines and, last, of the trained model.
-        predictions: the lines of ``predictions.jsonl``: ``id, split, intentions, source, references, prediction, scores``.
+        predictions: the lines of ``predictions.jsonl``: ``id, split, intentions, source, references, prediction,
+            scores``.
         metrics, losses: the lines of ``metrics.jsonl`` and ``training.jsonl``.
         frequency: how many selections each layer was in.
         history: ``step`` [n], ``scores`` [n, L], ``mask`` [n, L], ``trained`` [n, L] if it is known.
         transfer: ``kind`` (shared, all or none), ``layers`` (taken over), ``own`` (the generator's choice), ``ratio``,
-            ``frequency`` (of the predictor), ``own_frequency``, ``own_steps``, ``first_loss``, ``untrained_loss``, ``warnings``.
-            What a run did not measure may be missing or ``None``. ``None`` where the run had no predictor.
+            ``frequency`` (of the predictor), ``own_frequency``, ``own_steps``, ``first_loss``, ``untrained_loss``,
+            ``warnings``. What a run did not measure may be missing or ``None``. ``None`` where the run had no
+            predictor.
     """
 
     settings: Mapping[str, Any]
@@ -141,7 +143,8 @@ def _transfer(transfer: Mapping[str, Any]) -> dict[str, Any]:
     warnings = list(transfer.get("warnings") or ())
     if ratio is not None and ratio < 0.5 and not warnings:
         warnings.append(
-            f"The alignment ratio is {ratio:.2f}: less than half of the layers that the generator needs were taken over."
+            f"The alignment ratio is {ratio:.2f}: less than half of the layers that the generator needs were taken "
+            "over."
         )
     drawing = ""
     if len(frequency) or len(own_frequency):

@@ -15,8 +15,8 @@ class SelectionShares:
     Attributes:
         steps: how many steps the history holds.
         selected: for each layer, in how many of them it was selected.
-        trained: in how many it was selected and took gradients; without them nothing of it trains. ``None`` in histories of
-            early releases.
+        trained: in how many it was selected and took gradients; without them nothing of it trains. ``None`` in
+            histories of early releases.
     """
 
     steps: int
@@ -42,8 +42,9 @@ class SelectionShares:
         if self.trained == self.selected:
             return text
         return text + (
-            " Where it was selected and did not train (red in the picture), it took no gradient in that step: mode freeze "
-            "decides before the backward pass which layers compute theirs, and the selection of the step is made from it."
+            " Where it was selected and did not train (red in the picture), it took no gradient in that step: mode "
+            "freeze decides before the backward pass which layers compute theirs, and the selection of the step is "
+            "made from it."
         )
 
     def _mean(self, counts: list[int]) -> float:
@@ -55,4 +56,7 @@ def lacking(history: Mapping[str, np.ndarray]) -> str:
     steps = history["step"]
     if not len(steps) or int(steps[-1]) + 1 == len(steps):
         return ""
-    return f"The history holds {len(steps):,} of the run's {int(steps[-1]) + 1:,} steps, the first of them step {int(steps[0]):,}."
+    return (
+        f"The history holds {len(steps):,} of the run's {int(steps[-1]) + 1:,} steps, the first of them step "
+        f"{int(steps[0]):,}."
+    )

@@ -16,8 +16,8 @@ def cache_size_line(record: Mapping[str, Any]) -> str:
     else:
         where = f"in {record['folder']} (up to {memory} of it also in memory)"
     return (
-        f"hidden states below layer {record['cut']} of {record['layers']}: {record['bytes_per_token']:,} bytes a token, about "
-        f"{show_bytes(record['bytes'])} for {record['tokens']:,} tokens, {where}"
+        f"hidden states below layer {record['cut']} of {record['layers']}: {record['bytes_per_token']:,} bytes a "
+        f"token, about {show_bytes(record['bytes'])} for {record['tokens']:,} tokens, {where}"
     )
 
 
@@ -38,11 +38,12 @@ def cache_facts_line(facts: Mapping[str, Any]) -> str | None:
         if cut == 0:
             return "no hidden states were kept: the rule for the cut selects the lowest layer"
         return (
-            f"no hidden states were kept: below layer {cut} of {facts['num_layers']}, which never trained, computing them is faster "
-            "than reading"
+            f"no hidden states were kept: below layer {cut} of {facts['num_layers']}, which never trained, computing "
+            "them is faster than reading"
         )
     half = " in half precision" if facts["state_cache_precision"] == "half" else ""
     return (
-        f"hidden states below layer {cut} of {facts['num_layers']}{half}: {facts['states_computed']:,} examples computed, "
-        f"{facts['states_read']:,} read; {facts['states_memory_mb']:,.1f} MB in memory, {facts['states_written_mb']:,.1f} MB written"
+        f"hidden states below layer {cut} of {facts['num_layers']}{half}: {facts['states_computed']:,} examples "
+        f"computed, {facts['states_read']:,} read; {facts['states_memory_mb']:,.1f} MB in memory, "
+        f"{facts['states_written_mb']:,.1f} MB written"
     )

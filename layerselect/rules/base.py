@@ -29,8 +29,8 @@ class Selection:
         mask: bool [L], on the device of the scores.
         threshold: float32 [], the score at which the rule cut; NaN where the rule cuts no scores.
         kept_share: float32 [], for rules that cut down another one's selection: the share of its scores that is kept.
-        step_cost: float32 [], for rules that know costs: the step that trains these layers, as a fraction of the one that
-            trains all.
+        step_cost: float32 [], for rules that know costs: the step that trains these layers, as a fraction of the one
+            that trains all.
     """
 
     mask: Tensor
@@ -51,13 +51,14 @@ class Rule(ABC):
     name: ClassVar[str]
     #: How it is written there with the options that matter, for the help text; empty where there are none.
     example: ClassVar[str] = ""
-    #: Whether :meth:`select` reads the scores. Where it does not, the selection is made before the backward pass, on the
-    #: host, and frozen layers need no probing.
+    #: Whether :meth:`select` reads the scores. Where it does not, the selection is made before the backward pass, on
+    #: the host, and frozen layers need no probing.
     uses_scores: bool = True
-    #: Whether it draws a number of layers, whichever they are: where the lowest layers take no part, it is asked about the others
-    #: alone, and numbers them from 0.
+    #: Whether it draws a number of layers, whichever they are: where the lowest layers take no part, it is asked about
+    #: the others alone, and numbers them from 0.
     draws: ClassVar[bool] = False
-    #: Goes up whenever the rule decides otherwise than it did for the same scores: what was sent to a device is then old.
+    #: Goes up whenever the rule decides otherwise than it did for the same scores: what was sent to a device is then
+    #: old.
     revision = 0
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
@@ -87,22 +88,26 @@ class Rule(ABC):
         """
 
     def against_capture(self) -> str | None:
-        """Why a CUDA graph must not repeat a step with this rule; ``None`` if it may. It may where the device decides by scores,
-        and where the choice never changes.
+        """Why a CUDA graph must not repeat a step with this rule; ``None`` if it may. It may where the device decides
+        by scores, and where the choice never changes.
         """
         if self.uses_scores or type(self).state_dict is Rule.state_dict:
             return None
         return (
-            f"rule {self.name!r} chooses on the host, and a replay would repeat one choice for good, so use a rule that decides "
-            "by scores, or leave the call outside the graph"
+            f"rule {self.name!r} chooses on the host, and a replay would repeat one choice for good, so use a rule "
+            "that decides by scores, or leave the call outside the graph"
         )
 
     def without_model(self) -> dict[str, Any]:
-        """What a copy of the rule has in the place of the attributes that belong to a model: hooks on it, weights of it."""
+        """What a copy of the rule has in the place of the attributes that belong to a model: hooks on it, weights of
+        it.
+        """
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: all but what belongs to a model. A selector that is built with the copy shows it one."""
+        """For copies and pickles: all but what belongs to a model. A selector that is built with the copy shows it
+        one.
+        """
         own = {name: value for name, value in vars(self).items() if name != "_backend"}
         return {**own, **self.without_model()}
 
@@ -141,8 +146,8 @@ class Rule(ABC):
 
         Args:
             scores: float32 [L], live, on the device. Reading values of it would make the host wait.
-            status: uint8 [L], likewise; ``EXCLUDED`` for all layers in a step that a device skipped, as a ``GradScaler`` does.
-                The CPU calls this for no skipped step.
+            status: uint8 [L], likewise; ``EXCLUDED`` for all layers in a step that a device skipped, as a
+                ``GradScaler`` does. The CPU calls this for no skipped step.
         """
 
     def config(self) -> dict[str, Any]:
@@ -162,7 +167,8 @@ class Rule(ABC):
             raise LayerSelectError(f"the saved state is not one of rule {self.name!r}: it is {shown(state)}")
         if state:
             raise LayerSelectError(
-                f"the saved state is not one of rule {self.name!r}: it holds {sorted(map(str, state))}; use the rule of the saved run"
+                f"the saved state is not one of rule {self.name!r}: it holds {sorted(map(str, state))}; use the rule "
+                "of the saved run"
             )
 
 

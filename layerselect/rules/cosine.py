@@ -30,17 +30,17 @@ _PATIENCE = 3  #: selections without anything measured, before it says so
 
 @dataclass(eq=False)
 class Cosine(Wrapping):
-    """``base`` decides by 1 - s_l, where s_l is the cosine similarity of a layer's input and output hidden states, in the
-    mean over all tokens of the forward passes since the last selection: a layer that changes little trains little.
+    """``base`` decides by 1 - s_l, where s_l is the cosine similarity of a layer's input and output hidden states, in
+    the mean over all tokens of the forward passes since the last selection: a layer that changes little trains little.
 
     Source: the ablation of Liu & Litman, arXiv 2510.00268. Their code averages the hidden states of a batch before it
     compares them, padding included, and looks at the first batch only; here every token is compared with itself, and
     padding, where a mask ``attention_mask`` [batch, tokens] tells of it, does not count.
 
     Measured by hooks on the layers, on the device; evaluation (no gradients, eval mode) is not measured. Ranks add up
-    their sums. The host learns the similarities at once on the CPU, elsewhere a selection late, so that it need not wait.
-    Until something is known, all layers train. In mode ``freeze`` the selection is made before the forward pass, from the
-    passes before it.
+    their sums. The host learns the similarities at once on the CPU, elsewhere a selection late, so that it need not
+    wait. Until something is known, all layers train. In mode ``freeze`` the selection is made before the forward pass,
+    from the passes before it.
 
     Args:
         base: a rule, or its name with options, that decides by scores; it sees 1 - s_l, from 0 to 2.
@@ -112,9 +112,9 @@ class Cosine(Wrapping):
         self._unseen += 1
         if self._unseen == _PATIENCE:
             logger.warning(
-                "rule 'cosine' has measured nothing in %d selections, so all layers train: the layers ran without their hooks, as "
-                "in a model that was compiled and called before the selector was built, or no token counted; build the selector "
-                "before the first call, or call torch.compiler.reset() after building it",
+                "rule 'cosine' has measured nothing in %d selections, so all layers train: the layers ran without "
+                "their hooks, as in a model that was compiled and called before the selector was built, or no token "
+                "counted; build the selector before the first call, or call torch.compiler.reset() after building it",
                 _PATIENCE,
             )
 
@@ -140,8 +140,8 @@ class Cosine(Wrapping):
 class _Turning:
     """The hook of one layer: adds up the similarities of its tokens.
 
-    A compiler that compiles layer by layer makes one graph for all of them as long as this asks for no name, number or identity of
-    a layer.
+    A compiler that compiles layer by layer makes one graph for all of them as long as this asks for no name, number or
+    identity of a layer.
 
     Args:
         name: the layer's.

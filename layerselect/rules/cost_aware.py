@@ -30,33 +30,33 @@ logger = logging.getLogger(__name__)
 class CostAware(Wrapping):
     """Keeps of another rule's selection the layers that fit a budget, and of what fits the most score per cost.
 
-    What a step costs is set by the lowest layer that trains (:mod:`layerselect.costs.counted`), so the question is how deep to go. With
-    S_b the selection of ``base``, the candidates are S_d = {l in S_b, l >= d} for the layers d of S_b. Of those whose step costs at
-    most ``budget``, that with the greatest
+    What a step costs is set by the lowest layer that trains (:mod:`layerselect.costs.counted`), so the question is how
+    deep to go. With S_b the selection of ``base``, the candidates are S_d = {l in S_b, l >= d} for the layers d of S_b.
+    Of those whose step costs at most ``budget``, that with the greatest
 
         (sum of the scores over S_d) / cost(S_d)
 
-    is taken, the higher d on ties (values within a relative 1e-12 are ties). Where none fits, the layer with the highest
-    score that fits alone, of equal ones the higher. With ``base="all"`` the budget alone says how deep to go.
+    is taken, the higher d on ties (values within a relative 1e-12 are ties). Where none fits, the layer with the
+    highest score that fits alone, of equal ones the higher. With ``base="all"`` the budget alone says how deep to go.
 
-    A layer whose gradient is not finite is never taken; one that was never measured counts with the highest score there is
-    (1 where nothing is measured). Both get a gradient in the next pass, whatever is selected. All layers get one while the
-    selector warms up and in its probes, so a run costs a little more than the budget: with ``probe_every=20`` and 0.7,
-    0.7 + 0.3 / 20. Modes ``gate`` and ``observe`` compute all gradients: there the budget is only what the selection would cost
-    in mode ``freeze``.
+    A layer whose gradient is not finite is never taken; one that was never measured counts with the highest score there
+    is (1 where nothing is measured). Both get a gradient in the next pass, whatever is selected. All layers get one
+    while the selector warms up and in its probes, so a run costs a little more than the budget: with ``probe_every=20``
+    and 0.7, 0.7 + 0.3 / 20. Modes ``gate`` and ``observe`` compute all gradients: there the budget is only what the
+    selection would cost in mode ``freeze``.
 
     Args:
         budget: in (0, 1], the most that a step may cost, as a fraction of the step that trains all layers.
         base: the rule whose selection is cut down; a rule or its text.
-        costs: ``"counted"`` from the shapes of the weights: the same in every run. ``"measured"`` in the first passes in which
-            all layers train (one to warm up, three that count; ``warmup=4`` has them at once, otherwise probes come to it),
-            after which they stand, and are saved with the selector; until then the counted ones serve. Or your own:
-            a :class:`~layerselect.costs.counted.LayerCosts`, the same as a dict, or a list of L numbers, of which the d-th is what a step
-            costs that trains the layers from d up, in any unit.
+        costs: ``"counted"`` from the shapes of the weights: the same in every run. ``"measured"`` in the first passes
+            in which all layers train (one to warm up, three that count; ``warmup=4`` has them at once, otherwise probes
+            come to it), after which they stand, and are saved with the selector; until then the counted ones serve. Or
+            your own: a :class:`~layerselect.costs.counted.LayerCosts`, the same as a dict, or a list of L numbers, of
+            which the d-th is what a step costs that trains the layers from d up, in any unit.
 
     Raises:
-        LayerSelectError: no layer fits the budget, by counted costs or your own (measured ones that turn out so raise the
-            budget to what the cheapest layer costs, with a warning).
+        LayerSelectError: no layer fits the budget, by counted costs or your own (measured ones that turn out so raise
+            the budget to what the cheapest layer costs, with a warning).
     """
 
     budget: float = 0.7
@@ -128,8 +128,9 @@ class CostAware(Wrapping):
     def against_capture(self) -> str | None:
         if self._meter is not None:
             return (
-                "rule 'cost-aware' still measures what the layers cost, and a replay would go on with the counted costs for good, "
-                "so make steps that train all layers (warmup=8) before the graph, or use costs='counted'"
+                "rule 'cost-aware' still measures what the layers cost, and a replay would go on with the counted "
+                "costs for good, so make steps that train all layers (warmup=8) before the graph, or use "
+                "costs='counted'"
             )
         return super().against_capture() or self.decider.against_capture()
 
@@ -142,7 +143,9 @@ class CostAware(Wrapping):
         return Selection(mask, chosen.threshold, kept_share=share, step_cost=cost)
 
     def kernel_options(self, num_layers: int, device: torch.device) -> dict[str, Any] | None:
-        """What the kernels are told: the options of ``base``, or its choice where that never changes, with the costs."""
+        """What the kernels are told: the options of ``base``, or its choice where that never changes, with the
+        costs.
+        """
         base = self.decider.kernel_options(num_layers, device)
         if base is None and not self.decider.uses_scores and not self.decider.state_dict():
             status = torch.full((num_layers,), MEASURED, dtype=torch.uint8)
@@ -188,10 +191,11 @@ class CostAware(Wrapping):
         )
         if self.limit > self.budget:
             logger.warning(
-                "rule 'cost-aware': as measured, the cheapest step that trains a layer costs %.3f of the step that trains "
-                "all, more than budget=%r; that is the budget now",
-                self.limit, self.budget,
-            )  # fmt: skip
+                "rule 'cost-aware': as measured, the cheapest step that trains a layer costs %.3f of the step that "
+                "trains all, more than budget=%r; that is the budget now",
+                self.limit,
+                self.budget,
+            )
 
     def _use(self, costs: LayerCosts) -> None:
         self._in_force, self._table = costs, costs.table()
@@ -204,8 +208,8 @@ class CostAware(Wrapping):
         if self.budget < least:
             enough = math.ceil(least * 1000) / 1000
             raise LayerSelectError(
-                f"rule 'cost-aware': budget={self.budget!r} fits no layer, since the cheapest step that trains one costs "
-                f"{least:.4f} of the step that trains all: set budget to at least {enough}"
+                f"rule 'cost-aware': budget={self.budget!r} fits no layer, since the cheapest step that trains one "
+                f"costs {least:.4f} of the step that trains all: set budget to at least {enough}"
             )
 
     def _close_meter(self) -> None:

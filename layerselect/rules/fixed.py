@@ -21,8 +21,8 @@ class Fixed(Rule):
     Args:
         layers: indices into ``selector.layer_names`` (negative ones count from the end) or names in it.
         probe: the rule counts as one that reads scores. The layers are the same, but in mode ``freeze`` all layers take
-            gradients in the first step and every ``probe_every`` steps (the others' are dropped before the optimizer's step),
-            so that the history tells what another rule would have chosen.
+            gradients in the first step and every ``probe_every`` steps (the others' are dropped before the optimizer's
+            step), so that the history tells what another rule would have chosen.
     """
 
     layers: list[int | str]
@@ -55,7 +55,9 @@ class Fixed(Rule):
         return {"kind": "fixed", "fixed": to_device(self._mask, device)}
 
     def config(self) -> dict[str, Any]:
-        """The configuration, as JSON values; without ``probe`` where it is off, as in runs that were saved before there was one."""
+        """The configuration, as JSON values; without ``probe`` where it is off, as in runs that were saved before there
+        was one.
+        """
         values = super().config()
         if not self.probe:
             del values["probe"]

@@ -19,8 +19,8 @@ from .base import GeneratorState, Rule, Selection, check_count, check_fraction, 
 
 logger = logging.getLogger(__name__)
 
-#: The loss of the model if layer l's adapters count only ``scales[l]`` as much, on the batch for a given update. All probes
-#: of an update are to see the same batch; ranks of a distributed run must return the same number.
+#: The loss of the model if layer l's adapters count only ``scales[l]`` as much, on the batch for a given update. All
+#: probes of an update are to see the same batch; ranks of a distributed run must return the same number.
 Probe = Callable[[Sequence[float], int], "float | Tensor"]
 
 
@@ -29,13 +29,14 @@ class Ist(Rule):
     """Every selection draws a share of the layers, the likelier the more important they are; every ``update_every``
     selections the importance is updated by ``probes`` forward passes with half of the layers suppressed.
 
-    Source: Yao et al., Layer-wise Importance Matters (IST), Findings of EMNLP 2024, arXiv 2410.11772, as in the authors'
-    public code: each layer has a value v_l, at first 0, and p_l = sigmoid(v_l). A probe draws distinct layers with weights p_l
-    and multiplies what their adapters add by ``suppress`` (their code: the adapters' scaling; half of the layers is suppressed
-    to a quarter). From the losses of one batch, r_j = exp(-loss_j) - the mean of these; for every layer l that probe j
-    suppressed, v_l += rate r_j p_l (1 - p_l): a layer that is not missed goes up. The layers to train are drawn, distinct, with
-    weights sigmoid(-v_l). Numbers of layers are rounded down, at least one. The probes of an update differ; with so few layers
-    that there are not enough different ones, all there are.
+    Source: Yao et al., Layer-wise Importance Matters (IST), Findings of EMNLP 2024, arXiv 2410.11772, as in the
+        authors'
+    public code: each layer has a value v_l, at first 0, and p_l = sigmoid(v_l). A probe draws distinct layers with
+    weights p_l and multiplies what their adapters add by ``suppress`` (their code: the adapters' scaling; half of the
+    layers is suppressed to a quarter). From the losses of one batch, r_j = exp(-loss_j) - the mean of these; for every
+    layer l that probe j suppressed, v_l += rate r_j p_l (1 - p_l): a layer that is not missed goes up. The layers to
+    train are drawn, distinct, with weights sigmoid(-v_l). Numbers of layers are rounded down, at least one. The probes
+    of an update differ; with so few layers that there are not enough different ones, all there are.
 
     The rule needs a :data:`Probe` before a selector is built with it::
 
@@ -43,8 +44,8 @@ class Ist(Rule):
         rule.probe = SuppressionProbe(model, loss, held_out_training_batches)  # layerselect.rules.suppression
         selector = FastSelector(model, rule)
 
-    An update costs ``probes`` forward passes, and on a device the host waits for them. In mode ``freeze`` they run at the end of
-    ``selector.step()``, so with the weights from before the optimizer's step.
+    An update costs ``probes`` forward passes, and on a device the host waits for them. In mode ``freeze`` they run at
+    the end of ``selector.step()``, so with the weights from before the optimizer's step.
 
     Args:
         update_every: selections between two updates.
@@ -93,8 +94,8 @@ class Ist(Rule):
     def prepare(self, view: ModelView) -> None:
         if self.probe is None:
             raise LayerSelectError(
-                "rule 'ist' needs a probe: build Ist(), set its attribute probe to a layerselect.rules.suppression.SuppressionProbe over "
-                "held-out training batches, and pass that rule"
+                "rule 'ist' needs a probe: build Ist(), set its attribute probe to a "
+                "layerselect.rules.suppression.SuppressionProbe over held-out training batches, and pass that rule"
             )
         probed = getattr(self.probe, "layer_names", view.layer_names)
         if probed != view.layer_names:

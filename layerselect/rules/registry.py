@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 #: The group under which an installed package names its rules: ``name = "package.module:Class"``.
 ENTRY_POINTS = "layerselect.rules"
 
-#: Rules that stand elsewhere, because they are made of more than rules may be: the modules are imported when they are asked for.
+#: Rules that stand elsewhere, because they are made of more than rules may be: the modules are imported when they are
+#: asked for.
 _ELSEWHERE = {"layer-card": "layerselect.card.rule"}
 
 
@@ -30,7 +31,9 @@ def available() -> list[str]:
 
 
 def built_in() -> dict[str, type[Rule]]:
-    """The rules of this package by name: what the files of its folder ``rules`` define, and those that stand elsewhere."""
+    """The rules of this package by name: what the files of its folder ``rules`` define, and those that stand
+    elsewhere.
+    """
     elsewhere = {name: _rules_in(module)[name] for name, module in _ELSEWHERE.items()}
     return dict(sorted({**_of_the_folder(), **elsewhere}.items()))
 
@@ -57,7 +60,8 @@ def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> R
     Args:
         rule: a rule, a name (``"variance"``) or a name with options in JSON values, separated by
             semicolons (``"topk:k=3"``, ``"fixed:layers=[10,11]"``, ``"variance:window=[0,1];splits=2"``,
-            ``'cost-aware:budget=0.5;base="topk:k=3"'``). Installed packages may register more names (see CONTRIBUTING.md).
+            ``'cost-aware:budget=0.5;base="topk:k=3"'``). Installed packages may register more names (see
+            CONTRIBUTING.md).
         seed: for rules that draw at random and were given none in ``rule`` or ``options``.
         options: arguments of the rule; they win over those in ``rule``.
 
@@ -109,12 +113,13 @@ def _find(name: str) -> type[Rule]:
         cls = found[0].load()
     except Exception as error:  # whatever a package of others raises when it is imported
         raise LayerSelectError(
-            f"rule {name!r} of package {packages} cannot be loaded ({type(error).__name__}: {error}): mend or uninstall it"
+            f"rule {name!r} of package {packages} cannot be loaded ({type(error).__name__}: {error}): mend or "
+            "uninstall it"
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, Rule) and is_dataclass(cls) and cls.name == name):
         raise LayerSelectError(
-            f"rule {name!r} of package {packages} is not a dataclass derived from layerselect.Rule with name = {name!r}: "
-            f"{found[0].value} is {cls!r}"
+            f"rule {name!r} of package {packages} is not a dataclass derived from layerselect.Rule with name = "
+            f"{name!r}: {found[0].value} is {cls!r}"
         )
     return cls
 
@@ -156,8 +161,8 @@ def _parse_options(name: str, text: str) -> dict[str, Any]:
         rest = value[end:].lstrip() if end >= 0 else "?"
         if rest and not rest.startswith(";"):
             raise LayerSelectError(
-                f"rule {name!r}: the value of {shown(key.strip())} is not JSON: {shown(part.partition('=')[2])} (texts need double "
-                "quotes)"
+                f"rule {name!r}: the value of {shown(key.strip())} is not JSON: {shown(part.partition('=')[2])} "
+                "(texts need double quotes)"
             )
         rest = rest.lstrip("; ")
     return options

@@ -23,19 +23,20 @@ logger = logging.getLogger(__name__)
 class SuppressionProbe:
     """The loss on held-out training batches with each layer's fine-tuning scaled down: the probe of rule ``ist``.
 
-    With an adapter of ``peft``, of whatever kind, every adapted module of a layer gives base + scale (adapted - base), where
-    base is its output without the adapter; for LoRA that is its scaling times ``scale``. A layer that trains weights of its
-    own instead computes with initial + scale (now - initial); the probe then keeps a copy of its initial weights, so build it
-    before the training, and before weights of a checkpoint are loaded into the model.
+    With an adapter of ``peft``, of whatever kind, every adapted module of a layer gives base + scale (adapted - base),
+    where base is its output without the adapter; for LoRA that is its scaling times ``scale``. A layer that trains
+    weights of its own instead computes with initial + scale (now - initial); the probe then keeps a copy of its initial
+    weights, so build it before the training, and before weights of a checkpoint are loaded into the model.
 
-    A call changes nothing that lasts: weights, gradients, ``requires_grad``, the modules' modes and the random generators of
-    PyTorch are as before. Under ``torch.distributed`` the mean over all ranks is returned.
+    A call changes nothing that lasts: weights, gradients, ``requires_grad``, the modules' modes and the random
+    generators of PyTorch are as before. Under ``torch.distributed`` the mean over all ranks is returned.
 
     Args:
         model: the module that the selector is built for; none of its layers frozen by a selector at the moment.
         loss: called as ``loss(model, batch)`` without gradients, the model in evaluation mode; returns the mean loss.
-        batches: training batches that are left out of the training, on the device if ``loss`` does not move them there. Update
-            number n uses batch n modulo their number. Never take validation data: the selection would be fitted to it.
+        batches: training batches that are left out of the training, on the device if ``loss`` does not move them there.
+            Update number n uses batch n modulo their number. Never take validation data: the selection would be fitted
+            to it.
         layers: as for the selector.
 
     Raises:
@@ -143,7 +144,9 @@ def _outermost_adapters(module: nn.Module) -> list[nn.Module]:
 
 
 def _scale_adapter(scale: float, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    """The forward hook of an adapted module: its output without the adapter, and ``scale`` times what the adapter adds."""
+    """The forward hook of an adapted module: its output without the adapter, and ``scale`` times what the adapter
+    adds.
+    """
     # Not through enable_adapters(), which would change what requires a gradient.
     inside: list[Any] = [m for m in module.modules() if hasattr(m, "_disable_adapters")]
     flags = [m._disable_adapters for m in inside]

@@ -13,7 +13,9 @@ from .base import Rule, Selection, check_count
 
 @dataclass(eq=False)
 class TopK(Rule):
-    """The ``k`` highest-ranked layers; all of them where there are fewer. Of equal scores the later layer ranks higher."""
+    """The ``k`` highest-ranked layers; all of them where there are fewer. Of equal scores the later layer ranks
+    higher.
+    """
 
     k: int = 1
 

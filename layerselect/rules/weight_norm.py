@@ -21,8 +21,8 @@ from .wrapping import Wrapping, base_rule, choose_by
 
 @dataclass(eq=False)
 class WeightNorm(Wrapping):
-    """``base`` decides by the norm of each layer's weights: sqrt of the sum of squares of all its parameters, the frozen
-    ones too.
+    """``base`` decides by the norm of each layer's weights: sqrt of the sum of squares of all its parameters, the
+    frozen ones too.
 
     Source: the ablation of Liu & Litman, arXiv 2510.00268. Their code takes the weight of the attention's output map
     alone, which ``match="o_proj"`` repeats; it is frozen under LoRA, so that their choice never changes.
@@ -106,7 +106,8 @@ class _Squares:
     """Sums of squares of weights, added up by layer, on a device and without a wait for it.
 
     Args:
-        weights: pairs of a layer and a weight in it, on any device; of a weight in shards, each process measures its own.
+        weights: pairs of a layer and a weight in it, on any device; of a weight in shards, each process measures its
+            own.
         device: where the sums are.
     """
 

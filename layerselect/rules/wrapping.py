@@ -37,7 +37,8 @@ def base_rule(owner: str, base: str | Rule) -> Rule:
     rule = make_rule(base)
     if not rule.uses_scores:
         raise LayerSelectError(
-            f"rule {owner!r}: base={rule.name!r} looks at no scores; use one that does, such as 'variance' or 'topk:k=4'"
+            f"rule {owner!r}: base={rule.name!r} looks at no scores; use one that does, such as 'variance' or "
+            "'topk:k=4'"
         )
     return rule
 

@@ -56,8 +56,9 @@ class Attachment:
         outer = outer_parameters(optimizers, layers)
         self._nonfinite = NonFinite(core.state, len(layers), outer, on_device=core.decides_on_device)
         if mode != "observe":
-            # In mode "freeze" too. Where the host decides, unselected layers have no gradients, and the gate sees to it that this
-            # is enough. Of several optimizers a scaler may skip one alone: then nothing was dropped, and the others are gated.
+            # In mode "freeze" too. Where the host decides, unselected layers have no gradients, and the gate sees to it
+            # that this is enough. Of several optimizers a scaler may skip one alone: then nothing was dropped, and the
+            # others are gated.
             for optimizer in optimizers:
                 if core.decides_on_device:
                     gate = make_gate(optimizer, layers, core.state, self._nonfinite, begin_all=mode == "gate")
@@ -93,8 +94,8 @@ class Attachment:
             leave_something(scaler, self._gates)
 
     def clipping(self) -> list[Gate]:
-        """To be asked before the selector writes to the gradients that it has measured, which spreads nothing; the answer is for
-        :meth:`clipped`.
+        """To be asked before the selector writes to the gradients that it has measured, which spreads nothing; the
+        answer is for :meth:`clipped`.
         """
         return [gate for gate in self._gates if self._nonfinite.matters and not gate.moved()]
 
@@ -127,7 +128,7 @@ def outer_parameters(
 
 
 def needs_gates(mode: str, core: Core) -> bool:
-    """Whether a selection has no effect without an optimizer to gate. In mode ``freeze`` too where the device decides: the host
-    learns too late which of the computed gradients are not to be used.
+    """Whether a selection has no effect without an optimizer to gate. In mode ``freeze`` too where the device decides:
+    the host learns too late which of the computed gradients are not to be used.
     """
     return mode == "gate" or (mode == "freeze" and core.decides_on_device)

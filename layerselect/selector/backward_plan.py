@@ -21,9 +21,9 @@ class BackwardPlan:
     Rules that look at no score are asked for their selection ahead of the pass, in every mode. In mode ``freeze``,
     :meth:`prepare` also lets only those layers take gradients that the selection asks for; other modes never call it.
 
-    The plan is made for the number of the coming step, which is the number of steps closed so far. Where the device decides, the
-    host is not told at once that a step was skipped there (see :mod:`layerselect.core.scaling`), so this number is the
-    host's belief: :meth:`closed` says what it is.
+    The plan is made for the number of the coming step, which is the number of steps closed so far. Where the device
+    decides, the host is not told at once that a step was skipped there (see :mod:`layerselect.core.scaling`), so this
+    number is the host's belief: :meth:`closed` says what it is.
 
     Args:
         freezer: switches the layers.
@@ -55,10 +55,11 @@ class BackwardPlan:
         self._may_skip = False
 
     def preselected(self, rule: Rule, step: int) -> Tensor | None:
-        """``bool`` [L] on the host: the selection that stands in ``step``, where the rule makes it without looking at scores.
+        """``bool`` [L] on the host: the selection that stands in ``step``, where the rule makes it without looking at
+        scores.
 
-        There is one draw for each step that is due to select, however often that step is tried. None before the first one,
-        and after a change of rules until the next one.
+        There is one draw for each step that is due to select, however often that step is tried. None before the first
+        one, and after a change of rules until the next one.
         """
         if rule.uses_scores:
             return None
@@ -81,7 +82,8 @@ class BackwardPlan:
         self._preselected, self._preselected_for = None, -1
 
     def closed(self, wanted: Tensor, steps: Tensor, believed: int, *, may_skip: bool) -> int:
-        """Mode ``freeze``: takes note of a step that was closed, or that was handed to a device which may have skipped it.
+        """Mode ``freeze``: takes note of a step that was closed, or that was handed to a device which may have skipped
+        it.
 
         Args:
             wanted: bool [L], the layers that the selection just made asks for. Their copy to the host starts here.
@@ -91,8 +93,8 @@ class BackwardPlan:
 
         Returns:
             What the host is to believe from now on. With skips it takes the device's count of ``lag`` calls ago and
-            assumes that none was skipped since: right ``lag`` steps after a skipped one, and never too small. It depends
-            on nothing but the counts, so runs repeat bit for bit.
+            assumes that none was skipped since: right ``lag`` steps after a skipped one, and never too small. It
+            depends on nothing but the counts, so runs repeat bit for bit.
         """
         self._may_skip = self._may_skip or may_skip
         self._mirror.push(wanted)

@@ -18,10 +18,12 @@ _EPSILON = 1e-6
 
 
 class Clipping:
-    """Multiplies the gradients of a step by min(1, max_norm / (norm + 1e-6)), once in a step, and reads none of them before.
+    """Multiplies the gradients of a step by min(1, max_norm / (norm + 1e-6)), once in a step, and reads none of them
+    before.
 
-    A norm that is not finite does what it does in ``torch.nn.utils.clip_grad_norm_``: an infinite one makes every finite
-    gradient 0, and one that is NaN makes all of them NaN. :func:`norm_to_clip` gives such a one in mode ``observe`` only.
+    A norm that is not finite does what it does in ``torch.nn.utils.clip_grad_norm_``: an infinite one makes every
+    finite gradient 0, and one that is NaN makes all of them NaN. :func:`norm_to_clip` gives such a one in mode
+    ``observe`` only.
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,8 @@ class Clipping:
             spare: the layers (L: the outer parameters) whose gradients are left as they are.
 
         Raises:
-            LayerSelectError: ``max_norm`` is negative or no number, or these gradients were not measured, or clipped before.
+            LayerSelectError: ``max_norm`` is negative or no number, or these gradients were not measured, or clipped
+                before.
         """
         if isinstance(max_norm, bool) or not isinstance(max_norm, (int, float)) or not max_norm >= 0.0:
             raise LayerSelectError(f"max_norm={max_norm!r} is not a number of at least 0")
@@ -54,8 +57,8 @@ class Clipping:
         as_measured = self._nothing_left if first is None else self._measured is not None and self._measured() is first
         if not as_measured:
             raise LayerSelectError(
-                "clip_grad_norm_() needs the norm of these gradients: call it once in a step, after selector.step() and "
-                "before optimizer.step()"
+                "clip_grad_norm_() needs the norm of these gradients: call it once in a step, after selector.step() "
+                "and before optimizer.step()"
             )
         self._measured, self._nothing_left = None, False
         coefficient = (max_norm / (norm + _EPSILON)).clamp(max=1.0)
@@ -72,9 +75,9 @@ class Clipping:
 def norm_to_clip(core: Core, found: LayeredParameters, mode: str) -> Tensor:
     """The norm of the gradients that count for clipping, float64 [].
 
-    ``observe``: of all of them, since all are stepped. ``gate``: of all that are finite, layer by layer. ``freeze``: of those that
-    the optimizer will use. What is not finite, of a layer or of all outer parameters together, is never stepped, and counts
-    in neither.
+    ``observe``: of all of them, since all are stepped. ``gate``: of all that are finite, layer by layer. ``freeze``: of
+    those that the optimizer will use. What is not finite, of a layer or of all outer parameters together, is never
+    stepped, and counts in neither.
     """
     total, sums = core.state["total_norm"], core.state["group_sums"]
     if mode == "observe":

@@ -12,10 +12,11 @@ class _NotHere(LayerSelectError, AttributeError):
 
 
 class CopiedSelector:
-    """Stands in the place of a selector in a copy of what held it: a model that keeps its selector as an attribute, a trainer.
+    """Stands in the place of a selector in a copy of what held it: a model that keeps its selector as an attribute, a
+    trainer.
 
-    A selector measures one model and gates its optimizers, and the copy of that model is free of it. So this can be closed, as who
-    copied it may do, and says of all else what to do instead.
+    A selector measures one model and gates its optimizers, and the copy of that model is free of it. So this can be
+    closed, as who copied it may do, and says of all else what to do instead.
     """
 
     def close(self) -> None:
@@ -29,8 +30,8 @@ class CopiedSelector:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise _NotHere(
-            f"this is the copy of a selector, which belongs to no model and has no {name!r}: build a FastSelector for the copied "
-            "model, and give it selector.state_dict() of the original to go on from there"
+            f"this is the copy of a selector, which belongs to no model and has no {name!r}: build a FastSelector "
+            "for the copied model, and give it selector.state_dict() of the original to go on from there"
         )
 
     def __repr__(self) -> str:

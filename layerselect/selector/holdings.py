@@ -48,8 +48,8 @@ class Holder(Protocol):
     def close(self) -> None: ...
 
 
-# Two selectors that both decide what trains undo each other's work, and the model does not tell that it has one: what is
-# stored on a module or a parameter would be copied and saved with it.
+# Two selectors that both decide what trains undo each other's work, and the model does not tell that it has one: what
+# is stored on a module or a parameter would be copied and saved with it.
 _open: weakref.WeakSet[Holder] = weakref.WeakSet()
 
 
@@ -69,8 +69,8 @@ def take_over(parameters: Iterable[nn.Parameter]) -> None:
     for holder in list(_open):
         if holder.mode != "observe" and any(id(p) in wanted for p in holder.held_parameters()):
             logger.warning(
-                "another selector was still open on this model and is closed now (%s): call close() on a selector whose training "
-                "has ended, or use it in a with statement",
+                "another selector was still open on this model and is closed now (%s): call close() on a selector "
+                "whose training has ended, or use it in a with statement",
                 holder,
             )
             holder.close()

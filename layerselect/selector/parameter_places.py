@@ -35,7 +35,8 @@ class ParameterPlaces:
         )
 
     def look(self) -> LayeredParameters | None:
-        """What stands in their places now, if anything was replaced, as ``load_state_dict(assign=True)`` does; else None.
+        """What stands in their places now, if anything was replaced, as ``load_state_dict(assign=True)`` does; else
+        None.
 
         Raises:
             LayerSelectError: a parameter is gone.

@@ -31,15 +31,15 @@ class Readings:
 
     @property
     def kept_share(self) -> Tensor:
-        """float32 [], live, on the device: the share of the scores that a rule with a budget keeps of its base's selection;
-        NaN with other rules.
+        """float32 [], live, on the device: the share of the scores that a rule with a budget keeps of its base's
+        selection; NaN with other rules.
         """
         return self._core.state["kept_share"]
 
     @property
     def step_cost(self) -> Tensor:
-        """float32 [], live, on the device: what the last selection costs by the rule's reckoning, as a fraction of the step
-        that trains all layers; NaN with rules that know no costs.
+        """float32 [], live, on the device: what the last selection costs by the rule's reckoning, as a fraction of the
+        step that trains all layers; NaN with rules that know no costs.
         """
         return self._core.state["step_cost"]
 
@@ -50,15 +50,15 @@ class Readings:
 
     @property
     def trained_frequency(self) -> Tensor:
-        """int64 [L], live, on the device: in how many selections each layer was chosen and had a gradient in that step. In mode
-        ``freeze`` a rule may choose a layer that took none; it then trains from the next step on.
+        """int64 [L], live, on the device: in how many selections each layer was chosen and had a gradient in that step.
+        In mode ``freeze`` a rule may choose a layer that took none; it then trains from the next step on.
         """
         return self._core.state["trained_frequency"]
 
     @property
     def total_norm(self) -> Tensor:
-        """float64 [], live, on the device: the L2 norm of the gradients that the last step captured, those of outer parameters
-        included, as the backward pass left them; of a skipped step, too.
+        """float64 [], live, on the device: the L2 norm of the gradients that the last step captured, those of outer
+        parameters included, as the backward pass left them; of a skipped step, too.
         """
         return self._core.state["total_norm"]
 

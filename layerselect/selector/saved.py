@@ -18,9 +18,20 @@ from .saved_state import STATE_VERSION, check_state, say_what_changed, settings_
 
 #: Tensors of the core that a saved state holds.
 _SAVED = (
-    "scores", "status", "nonfinite", "total_norm", "step", "decided", "mask", "wanted", "threshold", "frequency",
-    "trained_frequency", "kept_share", "step_cost",
-)  # fmt: skip
+    "scores",
+    "status",
+    "nonfinite",
+    "total_norm",
+    "step",
+    "decided",
+    "mask",
+    "wanted",
+    "threshold",
+    "frequency",
+    "trained_frequency",
+    "kept_share",
+    "step_cost",
+)
 #: Those that states of earlier releases lack.
 _NEWER = ("trained_frequency", "kept_share", "step_cost")
 
@@ -110,8 +121,8 @@ class Saved:
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
             self._rule.load_state_dict(before)
             raise LayerSelectError(
-                f"the state of rule {self._rule.name!r} cannot be taken ({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
-                "resume from an older checkpoint"
+                f"the state of rule {self._rule.name!r} cannot be taken ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}): resume from an older checkpoint"
             ) from error
 
 

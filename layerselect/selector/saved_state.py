@@ -38,8 +38,8 @@ def settings_of(selector: Any) -> dict[str, Any]:
 
 
 def say_what_changed(state: dict[str, Any], *, settings: dict[str, Any], rule: dict[str, Any]) -> None:
-    """Logs one warning if a run goes on with other settings than it was saved with; a state of an earlier release knows only
-    those of its rule.
+    """Logs one warning if a run goes on with other settings than it was saved with; a state of an earlier release knows
+    only those of its rule.
 
     Args:
         settings: of the selector, from :func:`settings_of`.
@@ -101,8 +101,8 @@ def check_state(state: dict[str, Any], *, layer_names: list[str], rule: str, sco
     if state["layer_names"] != layer_names:
         theirs = state["layer_names"]
         raise LayerSelectError(
-            f"the selector state is of another model: it has {len(theirs)} layers from {shown(theirs[0])} on, this model has "
-            f"{len(layer_names)} from {layer_names[0]!r} on"
+            f"the selector state is of another model: it has {len(theirs)} layers from {shown(theirs[0])} on, this "
+            f"model has {len(layer_names)} from {layer_names[0]!r} on"
         )
     for what, theirs, ours in (
         ("rule", state["rule"]["name"], rule),

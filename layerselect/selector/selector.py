@@ -72,13 +72,14 @@ class FastSelector(Readings, Saved, Upkeep):
     accumulation the scores are those of the accumulated gradient.
 
     Where several processes train, give it the model as ``DistributedDataParallel`` or ``fully_shard`` made it, and call
-    :meth:`step` in every process, when the gradients are averaged (not under ``no_sync()``). All processes then measure the
-    averaged gradient and choose the same layers; the state is the same in all, and one of them saves it.
+    :meth:`step` in every process, when the gradients are averaged (not under ``no_sync()``). All processes then measure
+    the averaged gradient and choose the same layers; the state is the same in all, and one of them saves it.
 
     Args:
         model: any module whose trainable parameters stand, at least in part, in a stack of layers.
         rule: a :class:`~layerselect.rules.Rule`, or a name with options (see :func:`~layerselect.rules.make_rule`).
-        layers: where the layers are, if structure alone does not tell (see :func:`~layerselect.layers.find.split_parameters`).
+        layers: where the layers are, if structure alone does not tell (see
+            :func:`~layerselect.layers.find.split_parameters`).
         score: ``"l2"``, ``"rms"`` or ``"sqrt_sum"`` (see :mod:`layerselect.core.scores`).
         mode: ``"observe"`` measures and decides, no more. ``"gate"`` computes all gradients and keeps the optimizer
             away from unselected layers. ``"freeze"`` computes only the gradients of selected layers, and with gradient
@@ -99,17 +100,19 @@ class FastSelector(Readings, Saved, Upkeep):
             :meth:`step`; ``"auto"`` picks.
         backend: ``"native"`` (the compiled core), ``"torch"`` (plain PyTorch), ``"auto"``.
         seed: for rules given by name that draw at random.
-        state_cache: in ``"freeze"``, ``"cached"`` keeps the hidden states that enter the *cut* for each example, so that the layers
-            below are computed once and skipped from then on (:class:`~layerselect.state_cache.StateCache`, and ``docs/state_cache.md`` for what
-            follows). They never train; the selection goes on among the layers above. ``"auto"`` does so where it is faster
+        state_cache: in ``"freeze"``, ``"cached"`` keeps the hidden states that enter the *cut* for each example, so
+            that the layers below are computed once and skipped from then on
+            (:class:`~layerselect.state_cache.StateCache`, and ``docs/state_cache.md`` for what follows). They never
+            train; the selection goes on among the layers above. ``"auto"`` does so where it is faster
             (:func:`~layerselect.state_cache.worth_caching`). ``"none"`` never does.
-        cut: how many layers are below the cut; or a rule, by name or not, whose lowest layer is the cut. A rule that reads
-            scores is shown those of the first steps, in which no layer is updated (:class:`~layerselect.state_cache.Cut`).
-        state_cache_store: where the states are kept, a :class:`~layerselect.state_cache.StateStore`; ``None``: in memory as far as it
-            reaches, and only for this selector.
-        history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file to
-            which every step is appended (:func:`~layerselect.core.history_file.read_history`): it survives a killed process, and a
-            resumed run continues it. Where several processes train, the first one writes it.
+        cut: how many layers are below the cut; or a rule, by name or not, whose lowest layer is the cut. A rule that
+            reads scores is shown those of the first steps, in which no layer is updated
+            (:class:`~layerselect.state_cache.Cut`).
+        state_cache_store: where the states are kept, a :class:`~layerselect.state_cache.StateStore`; ``None``: in
+            memory as far as it reaches, and only for this selector.
+        history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file
+            to which every step is appended (:func:`~layerselect.core.history_file.read_history`): it survives a killed
+            process, and a resumed run continues it. Where several processes train, the first one writes it.
 
     Raises:
         LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
@@ -213,8 +216,13 @@ class FastSelector(Readings, Saved, Upkeep):
         register(self)
         logger.info(
             "%d layers, %d outer parameters, mode %s, capture %s, backend %s, rule %s",
-            self.num_layers, len(self._found.outer), self.mode, self.capture, self.backend, self._rule.name,
-        )  # fmt: skip
+            self.num_layers,
+            len(self._found.outer),
+            self.mode,
+            self.capture,
+            self.backend,
+            self._rule.name,
+        )
 
     def _start(self, model: nn.Module) -> None:
         """Puts on the model what the mode needs."""
@@ -246,15 +254,17 @@ class FastSelector(Readings, Saved, Upkeep):
         """How many steps have been closed, those that a ``GradScaler`` skips left out.
 
         On a device the host is not told of a skipped step at once: in mode ``freeze`` it counts it until ``lag`` steps
-        later, and plans probes, draws and what takes gradients accordingly; in the other modes, where none of this depends
-        on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out. Steps that a CUDA
-        graph replays are counted by the device alone: ``state_dict()["step"]`` has them.
+        later, and plans probes, draws and what takes gradients accordingly; in the other modes, where none of this
+        depends on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out.
+        Steps that a CUDA graph replays are counted by the device alone: ``state_dict()["step"]`` has them.
         """
         return self._step
 
     @property
     def cut(self) -> int | None:
-        """How many layers are below the cut of a state cache; ``None`` where there is none, or where it is still to be chosen."""
+        """How many layers are below the cut of a state cache; ``None`` where there is none, or where it is still to be
+        chosen.
+        """
         return self._cache.depth
 
     @property
@@ -332,11 +342,12 @@ class FastSelector(Readings, Saved, Upkeep):
 
         Args:
             grad_scale: the ``torch.amp.GradScaler`` in use, before ``scaler.step()`` and either before or after
-                ``scaler.unscale_()``; or a factor by which the gradients are too large (a number or a Tensor []). Scores
-                and norms are those of the gradients divided by it. With it, a step in which a gradient is not finite, or
-                for which the scaler has found one, counts as one that the optimizer skips: it leaves selection, scores,
-                frequency, counters, history, rule and what takes gradients next untouched (see :attr:`steps` for what the
-                host of a device knows of it). Whoever gives a factor has to skip such a step of the optimizer, too.
+                ``scaler.unscale_()``; or a factor by which the gradients are too large (a number or a Tensor []).
+                Scores and norms are those of the gradients divided by it. With it, a step in which a gradient is not
+                finite, or for which the scaler has found one, counts as one that the optimizer skips: it leaves
+                selection, scores, frequency, counters, history, rule and what takes gradients next untouched (see
+                :attr:`steps` for what the host of a device knows of it). Whoever gives a factor has to skip such a step
+                of the optimizer, too.
 
         Raises:
             LayerSelectError: no parameter has a gradient, which means that it was called before ``backward()``
@@ -371,7 +382,9 @@ class FastSelector(Readings, Saved, Upkeep):
         self._agreement.compare(self.mask)
 
     def _advance(self, skipping: Scaling | None) -> None:
-        """What follows from a step that was closed, or that a device may have skipped, for which there is ``skipping``."""
+        """What follows from a step that was closed, or that a device may have skipped, for which there is
+        ``skipping``.
+        """
         state = self._core.state
         status = state["status"]
         if skipping is not None:
@@ -390,14 +403,15 @@ class FastSelector(Readings, Saved, Upkeep):
             logger.warning("the selector holds no optimizer, so it changes no step: call selector.attach(optimizer)")
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """Clips the gradients by their norm, as ``torch.nn.utils.clip_grad_norm_(selector.trainable_parameters(), max_norm)``
-        does in the same place, but with the norm that :meth:`step` has measured: no gradient is read for it.
+        """Clips the gradients by their norm, as ``torch.nn.utils.clip_grad_norm_(selector.trainable_parameters(),
+        max_norm)`` does in the same place, but with the norm that :meth:`step` has measured: no gradient is read for
+        it.
 
-        In ``observe`` and ``gate`` that is the norm of all gradients, those of unselected layers included; in ``freeze`` of
-        those that are left: the selected layers' and the outer ones'. In ``gate`` and ``freeze`` a layer whose gradient is not
-        finite does not count, and spoils no other: it is not selected, and no step sees its gradients
-        (:attr:`total_norm` says that there was one). Where the gradients are still scaled (see
-        ``grad_scale`` of :meth:`step`) it is the norm they will have once they are not. Scores do not change.
+        In ``observe`` and ``gate`` that is the norm of all gradients, those of unselected layers included; in
+        ``freeze`` of those that are left: the selected layers' and the outer ones'. In ``gate`` and ``freeze`` a layer
+        whose gradient is not finite does not count, and spoils no other: it is not selected, and no step sees its
+        gradients (:attr:`total_norm` says that there was one). Where the gradients are still scaled (see ``grad_scale``
+        of :meth:`step`) it is the norm they will have once they are not. Scores do not change.
 
         Args:
             max_norm: what the norm is to be at most.
@@ -419,7 +433,9 @@ class FastSelector(Readings, Saved, Upkeep):
         return norm
 
     def close(self) -> None:
-        """Removes every hook and restores every ``requires_grad`` and checkpoint function it changed. May be called twice."""
+        """Removes every hook and restores every ``requires_grad`` and checkpoint function it changed. May be called
+        twice.
+        """
         if not self._closed:
             self._closed = True
             unregister(self)

@@ -36,7 +36,9 @@ _LOOK_EVERY = (
 
 
 class Upkeep(ABC):
-    """Part of :class:`~layerselect.FastSelector`: parameters that were replaced, frozen, unfrozen or added, optimizers, compilers."""
+    """Part of :class:`~layerselect.FastSelector`: parameters that were replaced, frozen, unfrozen or added, optimizers,
+    compilers.
+    """
 
     mode: str
     on_freeze: str
@@ -174,11 +176,13 @@ class Upkeep(ABC):
             self._attachment.watch.captured()
 
     def _look_for_a_compiler(self) -> None:
-        """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was built."""
+        """A model that turns out to be compiled, or that runs backward passes compiled, after the selector was
+        built.
+        """
         if self.capture == "backward" and compiled_autograd_on():
             raise LayerSelectError(
-                "compiled autograd was switched on after the selector was built, and it runs none of the hooks that measure "
-                "gradients: build the selector with capture='step'"
+                "compiled autograd was switched on after the selector was built, and it runs none of the hooks that "
+                "measure gradients: build the selector with capture='step'"
             )
         reason = None if self._watch is None else self._watch.look()
         if reason is None or self._watch is None:

@@ -24,8 +24,8 @@ class UserFlags:
     """Compares the flags of a model's parameters with those of the last look.
 
     * A followed parameter that was switched off is *frozen by the user*. It is followed on, without a gradient.
-    * One of these that was switched on again trains again; unless that was part of a switch of the whole layer, as ``peft`` does it
-      when it has disabled an adapter or used another one: then it is switched off again.
+    * One of these that was switched on again trains again; unless that was part of a switch of the whole layer, as
+      ``peft`` does it when it has disabled an adapter or used another one: then it is switched off again.
     * A parameter that begins to train is followed, if an attached optimizer holds it. If none does, it stays frozen.
 
     Args:
@@ -64,8 +64,8 @@ class UserFlags:
             thoroughly: whether to look for parameters that are new to the model.
 
         Raises:
-            LayerSelectError: parameters begin to train in layers that had none; or none of those that are followed trains, and others
-                do that no attached optimizer holds.
+            LayerSelectError: parameters begin to train in layers that had none; or none of those that are followed
+                trains, and others do that no attached optimizer holds.
         """
         changed = False
         # In most steps nothing has changed, which one comparison tells.
@@ -117,8 +117,9 @@ class UserFlags:
             if not self._told:
                 self._told = True
                 logger.warning(
-                    "%d parameters were switched on (first %r) that no attached optimizer holds: they are switched off again; to "
-                    "train them, hand them to the optimizer (add_param_group) before the next selector.step()",
+                    "%d parameters were switched on (first %r) that no attached optimizer holds: they are switched "
+                    "off again; to train them, hand them to the optimizer (add_param_group) before the next "
+                    "selector.step()",
                     len(loose),
                     loose[0][0],
                 )

@@ -7,5 +7,13 @@ from .store import StateStore, default_folder
 from .worth_caching import worth_caching
 
 __all__ = [
-    "CARRIED", "DEFAULT_CUT", "BatchKeys", "Cut", "StateCache", "StateStore", "default_folder", "keys_of", "worth_caching",
-]  # fmt: skip
+    "CARRIED",
+    "DEFAULT_CUT",
+    "BatchKeys",
+    "Cut",
+    "StateCache",
+    "StateStore",
+    "default_folder",
+    "keys_of",
+    "worth_caching",
+]

@@ -1,8 +1,8 @@
 """The modules that run before a cut, and what they are set to besides their weights.
 
-What a layer computes depends on more than its tensors: which adapters are active, disabled or merged, how they are scaled, the
-model's configuration, plain numbers that modules hold. All of it is looked at in front of every pass, so it has to be cheap: the
-places are looked up once, and a look reads them without a walk over the model.
+What a layer computes depends on more than its tensors: which adapters are active, disabled or merged, how they are
+scaled, the model's configuration, plain numbers that modules hold. All of it is looked at in front of every pass, so it
+has to be cheap: the places are looked up once, and a look reads them without a walk over the model.
 """
 
 from __future__ import annotations
@@ -17,11 +17,28 @@ import torch
 from torch import Tensor, nn
 
 #: Of a model's configuration, what says nothing about its layers: a classifier and a language model share theirs.
-NOT_OF_LAYERS = frozenset({
-    "architectures", "id2label", "label2id", "num_labels", "problem_type", "_name_or_path", "transformers_version", "dtype",
-    "torch_dtype", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "return_dict", "name_or_path",
-    "output_hidden_states", "output_attentions", "_output_attentions",
-})  # fmt: skip
+NOT_OF_LAYERS = frozenset(
+    {
+        "architectures",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "problem_type",
+        "_name_or_path",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "use_cache",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "return_dict",
+        "name_or_path",
+        "output_hidden_states",
+        "output_attentions",
+        "_output_attentions",
+    }
+)
 #: What every module has, and what says nothing about what a module computes.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {
     "_is_hf_initialized",
@@ -30,15 +47,27 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {
     "_gradient_checkpointing_func",
 }
 #: How an adapter was made; what it comes to is in its scaling and its tensors. And sizes, which tensors show.
-_OF_NO_USE = frozenset({
-    "r", "lora_alpha", "use_rslora", "kwargs", "_caches", "in_features", "out_features", "num_embeddings", "embedding_dim",
-})  # fmt: skip
+_OF_NO_USE = frozenset(
+    {
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "kwargs",
+        "_caches",
+        "in_features",
+        "out_features",
+        "num_embeddings",
+        "embedding_dim",
+    }
+)
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None), torch.dtype)
 _OPEN = (dict, list, set)
 
 
 def says_nothing(name: str) -> bool:
-    """Whether an attribute of a module, or of a configuration, has no part in hidden states that are computed in evaluation mode."""
+    """Whether an attribute of a module, or of a configuration, has no part in hidden states that are computed in
+    evaluation mode.
+    """
     return "dropout" in name or "checkpointing" in name
 
 
@@ -132,17 +161,20 @@ class Below:
         )
 
     def tensors(self) -> list[Tensor]:
-        """The parameters and buffers, and tensors that are neither: looked up anew, since another one may stand where one stood.
+        """The parameters and buffers, and tensors that are neither: looked up anew, since another one may stand where
+        one stood.
 
-        By their names within a module: what is taken out and put back in a pass (experts that ``peft`` parametrises) goes to the
-        end of its module's dictionary.
+        By their names within a module: what is taken out and put back in a pass (experts that ``peft`` parametrises)
+        goes to the end of its module's dictionary.
         """
         found = [t for own in self._tensor_dicts for t in _by_name(own) if t is not None]
         found += [own[name] for own, name in self._tensor_attributes if isinstance(own.get(name), Tensor)]
         return found
 
     def merged(self) -> list[tuple[str, ...]]:
-        """Which adapters are merged into the weights, for each adapted module. Merging writes to them behind torch's back."""
+        """Which adapters are merged into the weights, for each adapted module. Merging writes to them behind torch's
+        back.
+        """
         return [tuple(own.get("merged_adapters", ())) for own in self._merged]
 
     def name_of(self, module: nn.Module) -> str:

@@ -38,24 +38,26 @@ class StateCache:
             model(**batch).loss.backward()
         state_cache.close()
 
-    Nothing below the cut may train. Each forward pass of ``model`` looks every example of its batch up. Those that are not there
-    are computed first, in evaluation mode (dropout would make them random) and without gradients, by a pass that stops at the
-    cut. Then the model runs with the layers below the cut skipped. In its first pass the model is also run whole, and its output
-    compared. A pass that asks for what only all layers can give (a cache for generation, the hidden states of all layers)
-    runs all layers.
+    Nothing below the cut may train. Each forward pass of ``model`` looks every example of its batch up. Those that are
+    not there are computed first, in evaluation mode (dropout would make them random) and without gradients, by a pass
+    that stops at the cut. Then the model runs with the layers below the cut skipped. In its first pass the model is
+    also run whole, and its output compared. A pass that asks for what only all layers can give (a cache for generation,
+    the hidden states of all layers) runs all layers.
 
-    What is below the cut is watched: its weights, which adapters are active, disabled or merged, their scaling, the configuration.
-    Each setting has entries of its own. Where hidden states depend on what no entry can be found by (hooks of others, noise on
-    embeddings, arguments that are no tensors), the pass computes, and why is said once.
+    What is below the cut is watched: its weights, which adapters are active, disabled or merged, their scaling, the
+    configuration. Each setting has entries of its own. Where hidden states depend on what no entry can be found by
+    (hooks of others, noise on embeddings, arguments that are no tensors), the pass computes, and why is said once.
 
     Args:
         model: the module that the training calls.
-        cut: how many of its layers are below, counted over all stacks in forward order; at least 1, at most all but one.
-        store: where the states are kept; the caller closes it. ``None``: one of its own, in memory as far as it reaches.
-        layers: where the layers are, as for :class:`~layerselect.FastSelector`; whether they train does not matter. Or the
-            layers' modules.
-        held: parameters that the caller keeps from training below the cut, whatever their ``requires_grad``; adapters that
-            others switch on there are taken to be so, too. ``None``: nothing may require a gradient there.
+        cut: how many of its layers are below, counted over all stacks in forward order; at least 1, at most all but
+            one.
+        store: where the states are kept; the caller closes it. ``None``: one of its own, in memory as far as it
+            reaches.
+        layers: where the layers are, as for :class:`~layerselect.FastSelector`; whether they train does not matter. Or
+            the layers' modules.
+        held: parameters that the caller keeps from training below the cut, whatever their ``requires_grad``; adapters
+            that others switch on there are taken to be so, too. ``None``: nothing may require a gradient there.
 
     Attributes:
         filled: how many examples were computed.
@@ -63,8 +65,8 @@ class StateCache:
         bytes_per_token: what the store keeps of a token; ``None`` before the first pass.
 
     Raises:
-        LayerSelectError: no such cut; the model is sharded or compiled. In a forward pass: something below the cut trains; the
-            hidden states of the model cannot be kept; several examples share a row.
+        LayerSelectError: no such cut; the model is sharded or compiled. In a forward pass: something below the cut
+            trains; the hidden states of the model cannot be kept; several examples share a row.
     """
 
     def __init__(
@@ -103,7 +105,8 @@ class StateCache:
         self._modes: list[tuple[nn.Module, bool]] = []
         self._sent = Prefetcher()
         self._handles = [
-            # In front of all others: some of them take note of the pass that begins, and ours may run another one first.
+            # In front of all others: some of them take note of the pass that begins, and ours may run another one
+            # first.
             model.register_forward_pre_hook(ModelHook(self._before), with_kwargs=True, prepend=True),
             model.register_forward_hook(ModelHook(self._after), always_call=True),
         ]
@@ -138,14 +141,15 @@ class StateCache:
         self.close()
 
     def keys(self, batch: Mapping[str, Any]) -> BatchKeys:
-        """The keys of a batch that is on the host. A batch that carries them to the model's call, as ``batch["cache_keys"]``, spares
-        a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts them in.
+        """The keys of a batch that is on the host. A batch that carries them to the model's call, as
+        ``batch["cache_keys"]``, spares a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts
+        them in.
         """
         return keys_of(batch, len(self._stacks), **self._of_keys)
 
     def ahead(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The batches of a loader, which are on the host, each with its keys. While one of them is trained on, the states of the
-        next are copied to the GPU: a step waits neither for the tokens nor for the link.
+        """The batches of a loader, which are on the host, each with its keys. While one of them is trained on, the
+        states of the next are copied to the GPU: a step waits neither for the tokens nor for the link.
 
         ::
 
@@ -210,8 +214,8 @@ class StateCache:
         self._skipping.given = None
         if output is not None and not all(self._own(self._skipping.taken)):  # None: the pass has failed
             raise LayerSelectError(
-                "the model left out its layers below the cut in this pass, so it was not given their hidden states: set its layerdrop "
-                "to 0, or train with state_cache='none'"
+                "the model left out its layers below the cut in this pass, so it was not given their hidden states: "
+                "set its layerdrop to 0, or train with state_cache='none'"
             )
         return without_memory(output)
 
@@ -230,8 +234,8 @@ class StateCache:
     def _states(
         self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], trains: bool
     ) -> list[Tensor] | None:
-        """The hidden states of a batch at the cut, on their devices, for each stack with layers below it; ``None`` if the pass has to
-        compute them.
+        """The hidden states of a batch at the cut, on their devices, for each stack with layers below it; ``None`` if
+        the pass has to compute them.
         """
         kept = self._places.find(inputs, lambda: self._model(*args, **kwargs), batch, trains=trains)
         if kept is None:
@@ -306,7 +310,9 @@ def _named(names: Sequence[str], args: tuple) -> dict[str, Any]:
 
 
 def _shifts_labels(model: nn.Module) -> bool:
-    """Whether an encoder-decoder makes its decoder's inputs of the labels, as those of ``transformers`` say that they do."""
+    """Whether an encoder-decoder makes its decoder's inputs of the labels, as those of ``transformers`` say that they
+    do.
+    """
     with suppress(AttributeError):
         model = model.get_base_model()  # under peft
     return hasattr(model, "prepare_decoder_input_ids_from_labels")

@@ -36,8 +36,8 @@ class CachedStates:
 
 
 def numerics_on(device: torch.device) -> tuple[str, str | None, str]:
-    """What decides, besides weights and tokens, how hidden states are rounded: the kind of device, autocast, and the precision of
-    float32 products.
+    """What decides, besides weights and tokens, how hidden states are rounded: the kind of device, autocast, and the
+    precision of float32 products.
     """
     kind = device.type
     autocast = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else None

@@ -37,9 +37,10 @@ class Cut:
     """Chooses the lowest layer that trains, once.
 
     Args:
-        chosen_by: a number of layers below the cut; or a rule, or its text, whose lowest layer is the cut. A rule that reads scores is
-            shown the mean scores of the first five steps (``probe-once``: of its ``steps``, and its base chooses). The budget of
-            ``cost-aware`` is a fraction of the step that trains all layers, and a step costs what its layers above the cut cost.
+        chosen_by: a number of layers below the cut; or a rule, or its text, whose lowest layer is the cut. A rule that
+            reads scores is shown the mean scores of the first five steps (``probe-once``: of its ``steps``, and its
+            base chooses). The budget of ``cost-aware`` is a fraction of the step that trains all layers, and a step
+            costs what its layers above the cut cost.
         view: the model.
         backend: the selector's.
         seed: for rules that draw.
@@ -82,8 +83,8 @@ class Cut:
             self._choose(torch.full((self._layers,), float("nan")))
 
     def observe(self, scores: Tensor, status: Tensor) -> None:
-        """Takes note of a step in which all layers were measured. Behind the last one watched the cut is chosen, for which the host
-        waits, once.
+        """Takes note of a step in which all layers were measured. Behind the last one watched the cut is chosen, for
+        which the host waits, once.
 
         Args:
             scores, status: as :meth:`~layerselect.rules.Rule.after_step` is shown them.
@@ -97,8 +98,11 @@ class Cut:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "depth": self.depth, "seen": self._seen, "sums": self._sums.cpu().clone(), "counts": self._counts.cpu().clone(),
-        }  # fmt: skip
+            "depth": self.depth,
+            "seen": self._seen,
+            "sums": self._sums.cpu().clone(),
+            "counts": self._counts.cpu().clone(),
+        }
 
     def check_state(self, state: Any, where: str) -> None:
         """Raises :class:`Mismatch` unless :meth:`load_state_dict` can take it."""

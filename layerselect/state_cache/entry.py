@@ -1,7 +1,8 @@
 """One entry of a store as bytes: a header of fixed length, then the raw numbers.
 
-The header says what the numbers are and whose they are, and holds a checksum of all the rest, itself included but for the
-checksum: an entry that was cut short, altered, or put in another one's place is found out. All integers are little-endian.
+The header says what the numbers are and whose they are, and holds a checksum of all the rest, itself included but for
+the checksum: an entry that was cut short, altered, or put in another one's place is found out. All integers are
+little-endian.
 
     bytes   0   8  magic
             8   2  version
@@ -68,8 +69,8 @@ def encode(key: bytes, parts: Sequence[Tensor]) -> list[memoryview]:
         parts: 1 or 2 tensors on the CPU; float32, float16, bfloat16 or float64; of any shape of at most 8 dimensions.
 
     Returns:
-        The header, then a buffer for each part, which is a view of the tensor where that is contiguous: the tensor must not
-        be written to before the buffers are.
+        The header, then a buffer for each part, which is a view of the tensor where that is contiguous: the tensor must
+        not be written to before the buffers are.
 
     Raises:
         ValueError: a key or parts of another kind.

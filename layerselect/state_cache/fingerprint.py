@@ -1,4 +1,6 @@
-"""What tells the layers below a cut apart from all others, in this run and in later ones: a hash of all that they compute with."""
+"""What tells the layers below a cut apart from all others, in this run and in later ones: a hash of all that they
+compute with.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,10 @@ from .below import NOT_OF_LAYERS, Below, simple_attributes
 
 #: Of an adapter, the part that starts at zero, by the part in front of it: while it is zero, the adapter adds nothing.
 _ADDS_NOTHING_WHILE_ZERO = {
-    "lora_A": "lora_B", "lora_embedding_A": "lora_embedding_B", "bottleneck_down": "bottleneck_up",
-}  # fmt: skip
+    "lora_A": "lora_B",
+    "lora_embedding_A": "lora_embedding_B",
+    "bottleneck_down": "bottleneck_up",
+}
 #: How an adapter was made, and how it is switched; what it comes to is in its scaling and its tensors.
 _HOW_MADE = {
     "r",
@@ -34,8 +38,8 @@ def fingerprint(below: Below, facts: Mapping[str, Any]) -> str:
     """SHA-256, in hexadecimal digits, over every number of every tensor, the kinds and attributes of the modules, the
     configuration of the model and ``facts``.
 
-    Adapters that add nothing do not count: those that are disabled, inactive, or still as they start. With and without them the
-    layers are the base model.
+    Adapters that add nothing do not count: those that are disabled, inactive, or still as they start. With and without
+    them the layers are the base model.
     """
     digest = hashlib.sha256()
     configs = [_without_the_rest(config.to_dict()) for config in below.configs]

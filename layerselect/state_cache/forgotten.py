@@ -12,7 +12,9 @@ REMEMBERED = ("past_key_values", "cache", "cache_params", "mems")
 
 
 class Forgotten:
-    """Stands where a model's output would hold the keys and values of all layers. Whoever uses it is told what to do."""
+    """Stands where a model's output would hold the keys and values of all layers. Whoever uses it is told what to
+    do.
+    """
 
     def refuse(self) -> NoReturn:
         """Says what to do instead of using this.
@@ -21,8 +23,8 @@ class Forgotten:
             LayerSelectError: always.
         """
         raise LayerSelectError(
-            "a pass that was given cached hidden states remembers no keys and values for the next token: pass use_cache=True to the "
-            "first pass, or generate with model.generate()"
+            "a pass that was given cached hidden states remembers no keys and values for the next token: pass "
+            "use_cache=True to the first pass, or generate with model.generate()"
         )
 
     def __getattr__(self, name: str) -> Any:

@@ -49,8 +49,8 @@ class ShardInfo:
 
 
 def list_shards(folder: str | Path) -> list[ShardInfo]:
-    """The shards in ``folder``, in order of their fingerprints. A folder that is not there holds none, and what is not a
-    shard of ours is left out: links, other names, folders with other things in them and no label.
+    """The shards in ``folder``, in order of their fingerprints. A folder that is not there holds none, and what is not
+    a shard of ours is left out: links, other names, folders with other things in them and no label.
     """
     return [
         _look(Path(found.path))
@@ -70,8 +70,8 @@ def remove_shards(folder: str | Path, ids: Sequence[str], *, everything: bool = 
         The shards that were removed, with the sizes that they had.
 
     Raises:
-        LayerSelectError: an id is unknown or means several shards, or nothing says which; nothing was removed then. Or some
-            files could not be removed.
+        LayerSelectError: an id is unknown or means several shards, or nothing says which; nothing was removed then. Or
+            some files could not be removed.
     """
     if everything == bool(ids):
         raise LayerSelectError("say which shards to remove: either their ids or all of them, not both")
@@ -83,7 +83,8 @@ def remove_shards(folder: str | Path, ids: Sequence[str], *, everything: bool = 
         left = sum(1 for _ in files_of(shard.folder))
         if left:
             raise LayerSelectError(
-                f"{left} files in {str(shard.folder)!r} could not be removed: stop the runs that fill it, or see who owns it"
+                f"{left} files in {str(shard.folder)!r} could not be removed: stop the runs that fill it, or see who "
+                "owns it"
             )
     return chosen
 
@@ -117,9 +118,15 @@ def _look(folder: Path) -> ShardInfo:
         last_used = None
     fingerprint, half = SHARD_NAME.fullmatch(folder.name).groups()
     return ShardInfo(
-        folder, fingerprint, "half" if half else "exact", label.get("facts", {}), entries, size,
-        created if _is_time(created) else None, last_used,
-    )  # fmt: skip
+        folder,
+        fingerprint,
+        "half" if half else "exact",
+        label.get("facts", {}),
+        entries,
+        size,
+        created if _is_time(created) else None,
+        last_used,
+    )
 
 
 def _is_time(value: Any) -> bool:

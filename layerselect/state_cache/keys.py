@@ -1,13 +1,13 @@
 """Which examples are in a batch: a key for each, the same whatever the example is padded with.
 
-What the layers below a cut make of a token depends on the example's tokens and on where they stand. So a key is a hash of what the
-model is given of the example, padding left out: token ids, token types, whatever else has a row for each example. Positions
-belong to it. Where the model is told ``position_ids``, those of the tokens count. Where it is not, it counts
-from the left end of the batch, padding included: then it counts how far from there the example begins, which is nothing
-under padding on the right.
+What the layers below a cut make of a token depends on the example's tokens and on where they stand. So a key is a hash
+of what the model is given of the example, padding left out: token ids, token types, whatever else has a row for each
+example. Positions belong to it. Where the model is told ``position_ids``, those of the tokens count. Where it is not,
+it counts from the left end of the batch, padding included: then it counts how far from there the example begins, which
+is nothing under padding on the right.
 
-The decoder of an encoder-decoder is often given nothing but labels, of which the model makes its inputs. Behind the last label that
-counts, they are padding. Where it makes them of something else, everything counts, padding included.
+The decoder of an encoder-decoder is often given nothing but labels, of which the model makes its inputs. Behind the
+last label that counts, they are padding. Where it makes them of something else, everything counts, padding included.
 """
 
 from __future__ import annotations
@@ -30,9 +30,17 @@ _KEY_BYTES = 16
 _NO_LABEL = -100  # as torch's losses and transformers have it
 #: Says nothing about hidden states.
 _IGNORED = {
-    CARRIED, "return_dict", "use_cache", "num_items_in_batch", "output_attentions", "output_hidden_states", "logits_to_keep",
-    "cache_position", "label", "label_ids",
-}  # fmt: skip
+    CARRIED,
+    "return_dict",
+    "use_cache",
+    "num_items_in_batch",
+    "output_attentions",
+    "output_hidden_states",
+    "logits_to_keep",
+    "cache_position",
+    "label",
+    "label_ids",
+}
 #: Say where one example of a packed row ends and the next begins.
 _PACKING = ("cu_seq", "seq_idx", "sequence_ids", "max_length_q")
 
@@ -43,8 +51,10 @@ class BatchKeys:
 
     Attributes:
         keys: 16 bytes for each example.
-        masks: for each stack of the model, bool [B, T] on the host: what is not padding; ``None`` where nothing is said.
-        asks_padding: the first token behind padding has a label, and a causal language model would predict it from padding.
+        masks: for each stack of the model, bool [B, T] on the host: what is not padding; ``None`` where nothing is
+            said.
+        asks_padding: the first token behind padding has a label, and a causal language model would predict it from
+            padding.
     """
 
     keys: tuple[bytes, ...]
@@ -64,8 +74,8 @@ def keys_of(
         decoder_below: whether states of the decoder are kept, too.
 
     Raises:
-        LayerSelectError: there is no tensor in it; or several examples share a row (packing); or the attention mask is not one
-            of zeros and ones for each token.
+        LayerSelectError: there is no tensor in it; or several examples share a row (packing); or the attention mask is
+            not one of zeros and ones for each token.
     """
     tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name not in _IGNORED}
     _refuse_packing(inputs)
@@ -123,8 +133,9 @@ def _mask(value: Tensor | None, name: str, size: int) -> np.ndarray | None:
         return None
     if value.ndim != 2 or len(value) != size:
         raise LayerSelectError(
-            f"{name} is {list(value.shape)}: the store of hidden states needs one of [examples, tokens], since masks of another "
-            "form let several examples share a row (packing); turn packing off, or train with state_cache='none'"
+            f"{name} is {list(value.shape)}: the store of hidden states needs one of [examples, tokens], since masks "
+            "of another form let several examples share a row (packing); turn packing off, or train with "
+            "state_cache='none'"
         )
     mask = value.detach().cpu()
     if not ((mask == 0) | (mask == 1)).all():
@@ -155,8 +166,8 @@ def _refuse_packing(inputs: Mapping[str, Any]) -> None:
     found = next((n for n, v in inputs.items() if v is not None and n.startswith(_PACKING)), None)
     if found is not None:
         raise LayerSelectError(
-            f"the model is called with {found}: several examples share a row (packing), and the store of hidden states keeps them "
-            "one by one; turn packing off, or train with state_cache='none'"
+            f"the model is called with {found}: several examples share a row (packing), and the store of hidden "
+            "states keeps them one by one; turn packing off, or train with state_cache='none'"
         )
 
 
@@ -194,8 +205,8 @@ def _add(hashes: list[Any], name: str, value: Tensor, size: int, mask: np.ndarra
 def _check_positions(name: str, row: np.ndarray) -> None:
     if len(row) > 1 and (np.diff(row) != 1).any():
         raise LayerSelectError(
-            f"{name} start anew within a row: several examples share it (packing), and the store of hidden states keeps them one by "
-            "one; turn packing off, or train with state_cache='none'"
+            f"{name} start anew within a row: several examples share it (packing), and the store of hidden states "
+            "keeps them one by one; turn packing off, or train with state_cache='none'"
         )
 
 

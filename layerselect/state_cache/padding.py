@@ -35,8 +35,8 @@ def fits(parts: Parts, masks: Sequence[Tensor | None], row: int) -> bool:
 def batch_of(
     examples: Sequence[Parts], masks: Sequence[Tensor | None], dtypes: Sequence[torch.dtype], *, pinned: bool = False
 ) -> list[Tensor]:
-    """The hidden states of a batch, on the host, [B, T, ...] for each stack; zeros where there is padding: what comes of
-    padding is masked everywhere above, or the model would depend on it.
+    """The hidden states of a batch, on the host, [B, T, ...] for each stack; zeros where there is padding: what comes
+    of padding is masked everywhere above, or the model would depend on it.
 
     Args:
         pinned: in memory that a GPU reads by itself.

@@ -25,7 +25,8 @@ class _Reached(Exception):
 def states_at_cut(
     model: nn.Module, call: Call, lasts: Sequence[nn.Module | None], skipping: Skipping
 ) -> list[Tensor | None]:
-    """The hidden states behind the blocks ``lasts``, the highest below the cut in each stack (``None``: a stack above it).
+    """The hidden states behind the blocks ``lasts``, the highest below the cut in each stack (``None``: a stack above
+    it).
 
     Args:
         call: calls ``model``, which is left where the last of them is reached.
@@ -78,8 +79,9 @@ def survey(
         nexts: of each stack the lowest block above it; ``None`` where the whole stack is below, or none of it.
 
     Raises:
-        LayerSelectError: the model calls a block more than once; or the hidden states do not go from block to block as they are; or it comes to another output
-            when the blocks below the cut are skipped: then it uses what they compute elsewhere, too.
+        LayerSelectError: the model calls a block more than once; or the hidden states do not go from block to block as
+            they are; or it comes to another output when the blocks below the cut are skipped: then it uses what they
+            compute elsewhere, too.
     """
     found: list[Tensor | None] = [None] * len(lasts)
     order: list[nn.Module] = []
@@ -92,16 +94,16 @@ def survey(
     def take(stack: int, block: nn.Module, args: Any, output: Any) -> None:
         if found[stack] is not None:
             raise LayerSelectError(
-                f"{_called(model)} runs its layers more than once in a pass, and hidden states are kept for one run alone: "
-                "call it once for each input, or train with state_cache='none'"
+                f"{_called(model)} runs its layers more than once in a pass, and hidden states are kept for one run "
+                "alone: call it once for each input, or train with state_cache='none'"
             )
         found[stack] = skipping.form_of(block).hidden(output)
 
     def arrives(stack: int, block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         if not any(value is found[stack] for value in (*args, *kwargs.values())):
             raise LayerSelectError(
-                f"{_called(model)} does not hand the hidden states from block to block as they are, so they cannot be given "
-                "to it in the place of those that a block computes: train with state_cache='none'"
+                f"{_called(model)} does not hand the hidden states from block to block as they are, so they cannot "
+                "be given to it in the place of those that a block computes: train with state_cache='none'"
             )
 
     with ExitStack() as stack:
@@ -113,9 +115,12 @@ def survey(
         for handle in (
             nn.modules.module.register_module_forward_pre_hook(note),
             *(b.register_forward_hook(partial(take, s)) for s, b in enumerate(lasts) if b is not None),
-            *(b.register_forward_pre_hook(partial(arrives, s), with_kwargs=True, prepend=True)
-              for s, b in enumerate(nexts) if b is not None),
-        ):  # fmt: skip
+            *(
+                b.register_forward_pre_hook(partial(arrives, s), with_kwargs=True, prepend=True)
+                for s, b in enumerate(nexts)
+                if b is not None
+            ),
+        ):
             stack.callback(handle.remove)
         whole = call()
     if sum(state is not None for state in found) != open_stacks:
@@ -130,7 +135,8 @@ def survey(
         finally:
             skipping.given = None
     _compare(model, whole, skipped)
-    # What a pass makes for itself and drops (peft parametrises experts for the time of their pass) does not stand before the cut.
+    # What a pass makes for itself and drops (peft parametrises experts for the time of their pass) does not stand
+    # before the cut.
     there = {id(module) for module in model.modules()}
     return Survey(states, list({id(module): module for module in order if id(module) in there}.values()))
 
@@ -155,9 +161,9 @@ def check_padding(model: nn.Module, call: Call, given: Sequence[Tensor | None], 
             skipping.given = None
     if not all(_close(*pair) for pair in _pairs(whole, skipped) or [] if pair[0].ndim == 0):
         raise LayerSelectError(
-            "the loss depends on padding: it asks for the first token behind padding on the left, which the model predicts from "
-            "padding, and hidden states of padding are not kept; set that label to -100, pad on the right, or train with "
-            "state_cache='none'"
+            "the loss depends on padding: it asks for the first token behind padding on the left, which the model "
+            "predicts from padding, and hidden states of padding are not kept; set that label to -100, pad on the "
+            "right, or train with state_cache='none'"
         )
 
 
@@ -166,8 +172,8 @@ def _compare(model: nn.Module, whole: Any, skipped: Any) -> None:
     # On the CPU bit for bit; a GPU may choose other kernels where memory is laid out otherwise.
     if pairs is None or not all(_close(*pair) for pair in pairs):
         raise LayerSelectError(
-            f"{_called(model)} gives another output when the layers below the cut are skipped: it uses what they compute "
-            "elsewhere, too; train with state_cache='none'"
+            f"{_called(model)} gives another output when the layers below the cut are skipped: it uses what they "
+            "compute elsewhere, too; train with state_cache='none'"
         )
 
 

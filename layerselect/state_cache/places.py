@@ -127,7 +127,9 @@ class Places:
         return self._survey(of_call, call, batch, trains)
 
     def gradients_are_asked(self) -> bool:
-        """Whether the layers above are to be given hidden states that require gradients. A selector sees to that itself."""
+        """Whether the layers above are to be given hidden states that require gradients. A selector sees to that
+        itself.
+        """
         if self._held is not None or self._below is None or not self._below.has_hooks():
             return False
         return reasons.ask_gradients(module for _, module in self._below.parts)
@@ -203,9 +205,12 @@ class Places:
         """Runs the model whole, once, to learn how it is cut."""
         try:
             seen = survey(
-                self._model, call, [s.below[-1] if s.below else None for s in self._stacks], [s.above for s in self._stacks],
+                self._model,
+                call,
+                [s.below[-1] if s.below else None for s in self._stacks],
+                [s.above for s in self._stacks],
                 self._skipping,
-            )  # fmt: skip
+            )
         except LayerSelectError:
             # What others have hooked in may be why, wherever it stands.
             if self._is_closed(reasons.of_hooks(self._model.modules(), (), self._name_of)):
@@ -251,10 +256,13 @@ class Places:
         assert self._below is not None
         config = getattr(self._model, "config", None)
         facts = {
-            "version": _VERSION, "below": [len(stack.below) for stack in self._stacks], "numerics": self._skipping.numerics,
-            "call": of_call[1], "attention": [getattr(c, "_attn_implementation", None) for c in self._below.configs[:1]],
+            "version": _VERSION,
+            "below": [len(stack.below) for stack in self._stacks],
+            "numerics": self._skipping.numerics,
+            "call": of_call[1],
+            "attention": [getattr(c, "_attn_implementation", None) for c in self._below.configs[:1]],
             "releases": [getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "transformers")],
-        }  # fmt: skip
+        }
         if len(self._stacks) > 1:  # an encoder-decoder pads its decoder's inputs itself
             facts["padding"] = getattr(config, "pad_token_id", None)
         found = fingerprint(self._below, facts)
@@ -266,8 +274,12 @@ class Places:
         self.bytes_per_token = sum(s[0, 0].numel() * (2 if half else s.element_size()) for s in states)
         logger.info(
             "hidden states below layer %d of %d are kept as %s, %d bytes a token, and computed in evaluation mode%s",
-            self._facts["cut"], self._facts["layers"], found[:12], self.bytes_per_token, self._dropout(),
-        )  # fmt: skip
+            self._facts["cut"],
+            self._facts["layers"],
+            found[:12],
+            self.bytes_per_token,
+            self._dropout(),
+        )
         dtype = str(states[0].dtype).removeprefix("torch.")
         name = getattr(config, "_name_or_path", "") or type(self._model).__name__
         return self._store.shard(found, {"model": name, **self._facts, "dtype": dtype})
@@ -293,15 +305,15 @@ def check_shapes(states: Sequence[Tensor], examples: int, masks: Sequence[Tensor
     """Checks that hidden states have one row for each example and one column for each token.
 
     Raises:
-        LayerSelectError: hidden states are not [examples, tokens, ...]: the model has them in another order, or puts tokens of its own
-            to them or takes some away.
+        LayerSelectError: hidden states are not [examples, tokens, ...]: the model has them in another order, or puts
+            tokens of its own to them or takes some away.
     """
     for state, mask in zip(states, masks, strict=True):
         if state.ndim < 2 or len(state) != examples or (mask is not None and state.shape[:2] != mask.shape):
             tokens = "" if mask is None else f" of {mask.shape[1]} tokens"
             raise LayerSelectError(
-                f"the hidden states at the cut are {list(state.shape)} for {examples} examples{tokens}, so they cannot be told apart "
-                "token by token and example by example: train with state_cache='none'"
+                f"the hidden states at the cut are {list(state.shape)} for {examples} examples{tokens}, so they "
+                "cannot be told apart token by token and example by example: train with state_cache='none'"
             )
 
 

@@ -20,7 +20,9 @@ class _Prefetched:
 
 
 class Prefetcher:
-    """Copies on a stream of their own from pinned memory, so that they overlap with what the GPU computes. The host waits for none."""
+    """Copies on a stream of their own from pinned memory, so that they overlap with what the GPU computes. The host
+    waits for none.
+    """
 
     def __init__(self) -> None:
         self._streams: dict[torch.device, torch.cuda.Stream] = {}

@@ -1,7 +1,7 @@
 """Why a pass computes hidden states itself, though they are kept.
 
-Each function names the cause as part of a sentence, or returns ``None``. Where a cause is found, all layers run as they would
-without a store: nothing is read from it and nothing is written to it.
+Each function names the cause as part of a sentence, or returns ``None``. Where a cause is found, all layers run as they
+would without a store: nothing is read from it and nothing is written to it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ from .fingerprint import is_adapted
 
 #: Arguments that are no tensor and say nothing about hidden states below a cut.
 HARMLESS = {
-    "return_dict", "use_cache", "output_hidden_states", "output_attentions", "num_items_in_batch", "logits_to_keep", "cache_keys",
-    "labels", "return_loss",
-}  # fmt: skip
+    "return_dict",
+    "use_cache",
+    "output_hidden_states",
+    "output_attentions",
+    "num_items_in_batch",
+    "logits_to_keep",
+    "cache_keys",
+    "labels",
+    "return_loss",
+}
 #: Hooks that change no numbers, by the beginning of their name.
 _ASKING_HOOK = "make_inputs_require_grad"
 _IDLE_HOOKS = (_ASKING_HOOK, "output_capturing_hook")
@@ -38,7 +45,10 @@ def of_inputs(inputs: Mapping[str, Any]) -> str | None:
             if value.requires_grad and torch.is_grad_enabled() and value.is_floating_point() and name != "labels":
                 return f"{name} takes gradients, which would end at cached states"
         elif name not in HARMLESS and value is not None and not isinstance(value, (bool, int, float, str, torch.dtype)):
-            return f"the model is called with {name}, a {type(value).__name__}, and examples are told apart by tensors alone"
+            return (
+                f"the model is called with {name}, a {type(value).__name__}, and examples are told apart by tensors "
+                "alone"
+            )
     steps = inputs.get("cache_position")
     if isinstance(steps, Tensor) and not torch.equal(steps.cpu(), torch.arange(len(steps), dtype=steps.dtype)):
         return "cache_position does not count from 0"
@@ -74,7 +84,10 @@ def of_hooks(
     for module in containers:
         if module._forward_pre_hooks:
             for hook in _foreign(module._forward_pre_hooks):
-                return f"{_called(hook)} is registered on {name_of(module) or 'the model'}, and may change what its layers are given"
+                return (
+                    f"{_called(hook)} is registered on {name_of(module) or 'the model'}, and may change what its "
+                    "layers are given"
+                )
     return None
 
 

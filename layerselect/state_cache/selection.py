@@ -1,4 +1,6 @@
-"""What a selector does about a state cache: chooses the cut, keeps the layers below from training, keeps their hidden states."""
+"""What a selector does about a state cache: chooses the cut, keeps the layers below from training, keeps their hidden
+states.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ class CacheSelection:
             return
         if mode != "freeze":
             raise LayerSelectError(
-                f"state_cache={state_cache!r} needs mode='freeze', in which the layers below the cut take no gradients; here the mode is {mode!r}"
+                f"state_cache={state_cache!r} needs mode='freeze', in which the layers below the cut take no "
+                f"gradients; here the mode is {mode!r}"
             )
         self._cut = Cut(chosen_by, view, backend=backend, seed=seed)
 
@@ -121,7 +124,8 @@ class CacheSelection:
 
         Raises:
             Mismatch: it is no such state.
-            LayerSelectError: the state is of a selector with a state cache, and this one has none, or the other way round.
+            LayerSelectError: the state is of a selector with a state cache, and this one has none, or the other way
+                round.
         """
         if (_SAVED in state) != (self._cut is not None):
             raise LayerSelectError(

@@ -46,7 +46,8 @@ class CacheShard:
         """The parts of an entry, in the dtype in which they are kept; ``None`` if it is to be computed.
 
         The tensors may be the ones that the shard holds: read them, do not write to them. An entry that was written to
-        nevertheless is noticed when it is next asked for, unless that was done behind torch's back, and is not returned.
+        nevertheless is noticed when it is next asked for, unless that was done behind torch's back, and is not
+        returned.
 
         Args:
             key: 16 bytes.

@@ -7,9 +7,9 @@
           3f09….entry
           .3f09….PID.RANDOM.partial   one that is being written
 
-Files are written aside and renamed, without locks: of several processes that write one entry, the last one wins, and nobody
-sees half of it. They are not flushed to the disk, which would cost more than computing them again: what a power failure
-leaves of them is found by the checksum.
+Files are written aside and renamed, without locks: of several processes that write one entry, the last one wins, and
+nobody sees half of it. They are not flushed to the disk, which would cost more than computing them again: what a power
+failure leaves of them is found by the checksum.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def remove_file(path: str | Path) -> bool:
 
 
 def open_shard(shard: Path, fingerprint: str, facts: Mapping[str, Any]) -> None:
-    """Labels a shard unless it is labelled, notes that it is used now, and removes what killed processes left half written.
+    """Labels a shard unless it is labelled, notes that it is used now, and removes what killed processes left half
+    written.
 
     Raises:
         OSError: it has no label and cannot get one.
@@ -149,8 +150,8 @@ def read_label(shard: Path) -> dict[str, Any] | None:
 
 
 def files_of(shard: Path) -> Iterator[os.DirEntry[str]]:
-    """The regular files of a shard that are ours: label, entries and what is being written. Links are not followed, and a
-    folder that is not there has none.
+    """The regular files of a shard that are ours: label, entries and what is being written. Links are not followed, and
+    a folder that is not there has none.
     """
     for found in scan(shard):
         if found.is_dir(follow_symlinks=False) and GROUP_NAME.fullmatch(found.name):

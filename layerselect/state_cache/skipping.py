@@ -1,10 +1,10 @@
 """Blocks that hand on hidden states which are there already, instead of computing them.
 
-A model calls its blocks one after the other, and each hands its hidden states to the next. While states are *given*, a skipped
-block returns them in the form in which it would return its own: as they are, or as the item of a tuple that it has learned to put them
-at. What else a block returns is either an argument handed on, and is, or something that the blocks behind it need
-(T5 computes the biases of its positions in the first block): such a block is run, without gradients, and only its hidden states
-are replaced.
+A model calls its blocks one after the other, and each hands its hidden states to the next. While states are *given*, a
+skipped block returns them in the form in which it would return its own: as they are, or as the item of a tuple that it
+has learned to put them at. What else a block returns is either an argument handed on, and is, or something that the
+blocks behind it need (T5 computes the biases of its positions in the first block): such a block is run, without
+gradients, and only its hidden states are replaced.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class OutputForm:
 
     @classmethod
     def of(cls, args: tuple, kwargs: dict[str, Any], output: Any) -> OutputForm | None:
-        """The form of the output of a call; ``None`` for one that holds no hidden states where we would look for them."""
+        """The form of the output of a call; ``None`` for one that holds no hidden states where we would look for
+        them.
+        """
         if isinstance(output, Tensor):
             return cls(Tensor)
         if type(output) not in (tuple, list):
@@ -85,7 +87,8 @@ class Skipping:
     Attributes:
         given: for each stack, the hidden states behind the last of these blocks; ``None``: they compute.
         learn: notes the forms of the outputs of blocks that compute.
-        numerics: those under which a block computed when they were last learned. A model may set up its own autocast inside.
+        numerics: those under which a block computed when they were last learned. A model may set up its own autocast
+            inside.
         taken: for each stack, whether one of its blocks has handed on what is given.
     """
 
@@ -137,8 +140,8 @@ class _Forward:
                 self.form = OutputForm.of(args, kwargs, output)
                 if self.form is None:
                     raise LayerSelectError(
-                        f"{self._name} of {type(self.block).__name__} returns {type(output).__name__}, not hidden states, so they "
-                        "cannot be kept: train with state_cache='none'"
+                        f"{self._name} of {type(self.block).__name__} returns {type(output).__name__}, not hidden "
+                        "states, so they cannot be kept: train with state_cache='none'"
                     )
             return output
         hidden = given[self._stack]

@@ -31,9 +31,9 @@ class CutStack:
 
 
 def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[CutStack]:
-    """Divides every stack: what stands before layer ``cut``, in its stack or in an earlier one, is below; blocks without trainable
-    parameters, which are no layers of a selector, included. What reads images or sound beside the text, and has no layer, is
-    no part of it: it need not run.
+    """Divides every stack: what stands before layer ``cut``, in its stack or in an earlier one, is below; blocks
+    without trainable parameters, which are no layers of a selector, included. What reads images or sound beside the
+    text, and has no layer, is no part of it: it need not run.
     """
     lowest = layers[cut]
     stacks = [
@@ -70,7 +70,8 @@ def check_model(model: nn.Module) -> None:
     """
     if any(map(is_sharded, model.parameters())):
         raise LayerSelectError(
-            "the parameters are sharded, and processes that skip layers would wait for those that do not: train with state_cache='none'"
+            "the parameters are sharded, and processes that skip layers would wait for those that do not: train with "
+            "state_cache='none'"
         )
     for module in (model, *model.modules()):
         refuse_compiled(module)

@@ -1,4 +1,6 @@
-"""What the shards of one store share: the memory they may fill, the folder they stand in, and whether it can be written."""
+"""What the shards of one store share: the memory they may fill, the folder they stand in, and whether it can be
+written.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ class CacheStorage:
             first, self.writes = self.writes, False
         if first:
             logger.warning(
-                "cannot write to the state store in %s (%s): from now on, what does not fit into memory is computed again",
+                "cannot write to the state store in %s (%s): from now on, what does not fit into memory is computed "
+                "again",
                 self.root() or tempfile.gettempdir(),
                 error.strerror or error,
             )

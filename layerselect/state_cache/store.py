@@ -1,4 +1,6 @@
-"""Where hidden states are kept: in memory as far as it reaches, and in files that later runs and other processes find."""
+"""Where hidden states are kept: in memory as far as it reaches, and in files that later runs and other processes
+find.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,12 @@ class StateStore:
     Nothing is ever evicted: an epoch reads everything once, so whatever was dropped would be the next to be needed.
 
     Args:
-        folder: every entry is also written here, and found again by later runs and other processes. ``None``: what does not
-            fit into memory goes to a temporary folder, which is removed at the end.
+        folder: every entry is also written here, and found again by later runs and other processes. ``None``: what does
+            not fit into memory goes to a temporary folder, which is removed at the end.
         memory: bytes of tensors held in memory at most, by all shards together: a number, or one with a unit ("2GB"). 0
             holds nothing.
-        precision: ``"exact"`` keeps every bit. ``"half"`` keeps float16, but an entry with a number too large for it exactly.
+        precision: ``"exact"`` keeps every bit. ``"half"`` keeps float16, but an entry with a number too large for it
+            exactly.
 
     Raises:
         LayerSelectError: ``memory`` is no size, or ``precision`` is unknown.

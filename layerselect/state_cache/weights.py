@@ -42,8 +42,8 @@ class WatchedWeights:
     def changed(self) -> bool:
         """Whether one of the tensors was written to, replaced or moved. Waits for no device.
 
-        Writing to ``tensor.data``, as merging an adapter does, escapes torch's count of writes. So on the CPU each call also looks
-        at some numbers of every tensor, and at all of one, in turn.
+        Writing to ``tensor.data``, as merging an adapter does, escapes torch's count of writes. So on the CPU each call
+        also looks at some numbers of every tensor, and at all of one, in turn.
         """
         tensors = self._below.tensors()
         if _places(tensors, self._put_back) != self._seen or self._below.merged() != self._merged:
@@ -89,7 +89,9 @@ class WatchedWeights:
         return next((name for name, other in self._below.model.named_parameters() if other is tensor), "a weight")
 
     def _taken_out(self) -> Iterator[Tensor]:
-        """Parameters that ``peft`` parametrises for the time of each pass (experts): torch counts that as a write to them."""
+        """Parameters that ``peft`` parametrises for the time of each pass (experts): torch counts that as a write to
+        them.
+        """
         for _, module in self._below.parts:
             name = getattr(module, "parameter_name", None)
             if not isinstance(name, str) or not is_adapted(module):
@@ -134,7 +136,9 @@ def _pointer(tensor: Tensor) -> int:
 
 
 def _flat(tensor: Tensor) -> Tensor | None:
-    """Its bits as whole numbers, a view; ``None`` on a device, which the host does not wait for, and for unusual memory."""
+    """Its bits as whole numbers, a view; ``None`` on a device, which the host does not wait for, and for unusual
+    memory.
+    """
     if tensor.device.type != "cpu" or type(tensor.data) is not Tensor or not tensor.is_contiguous():
         return None
     return tensor.detach().reshape(-1).view(_WHOLE.get(tensor.element_size(), torch.uint8))

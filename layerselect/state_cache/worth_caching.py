@@ -21,9 +21,9 @@ _EFFICIENCY = 0.5
 def worth_caching(blocks: Sequence[nn.Module]) -> bool:
     """Whether reading what ``blocks`` compute is faster than computing it.
 
-    On the CPU it is: the states are in its memory already. On a GPU they come over its link, d numbers a token at the link's
-    bandwidth, in the place of two operations a token for each weight of the blocks. Both rates are measured, once: a copy
-    of 64 MB from pinned memory, and a product of two 4096 x 4096 matrices, of whose rate half is taken.
+    On the CPU it is: the states are in its memory already. On a GPU they come over its link, d numbers a token at the
+    link's bandwidth, in the place of two operations a token for each weight of the blocks. Both rates are measured,
+    once: a copy of 64 MB from pinned memory, and a product of two 4096 x 4096 matrices, of whose rate half is taken.
     """
     first = next(blocks[0].parameters())
     if first.device.type != "cuda":

@@ -1,9 +1,9 @@
 """The second step of Intention-Tuning: a generator starts from what a predictor of intentions has learned.
 
 The predictor's run has recorded how often each layer was selected (G). :func:`pick_layers` takes the layers that matter
-from it, :func:`transfer_adapter` starts these in the generator as the predictor ended, and ``Fixed(layers, probe=True)`` keeps
-the others frozen and still measured, so that :func:`own_frequency` and :func:`alignment_ratio` can tell afterwards whether
-the generator would have chosen the same ones.
+from it, :func:`transfer_adapter` starts these in the generator as the predictor ended, and ``Fixed(layers,
+probe=True)`` keeps the others frozen and still measured, so that :func:`own_frequency` and :func:`alignment_ratio` can
+tell afterwards whether the generator would have chosen the same ones.
 
 Source: Liu & Litman, Findings of EACL 2026, arXiv 2602.00477.
 """

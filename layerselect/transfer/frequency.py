@@ -1,4 +1,6 @@
-"""From how often a predictor selected each layer (G) to the layers that a generator takes over, and how well they fit."""
+"""From how often a predictor selected each layer (G) to the layers that a generator takes over, and how well they
+fit.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,12 @@ class Importance:
     Attributes:
         layer_names: qualified names of the L layers, in forward order.
         frequency: G, for each layer in how many selections it was chosen. This is the importance of Intention-Tuning
-            (arXiv 2602.00477): it asks how often a layer's gradient stood out, whether or not the layer trained in that step.
+            (arXiv 2602.00477): it asks how often a layer's gradient stood out, whether or not the layer trained in that
+            step.
         steps: how many steps the run had.
         rule: the rule that chose: its ``name`` and its options.
-        trained_frequency: of these selections, those in which the layer took gradients and so trained; fewer than ``frequency``
-            in mode ``freeze``. ``None`` in files of early releases, which did not tell.
+        trained_frequency: of these selections, those in which the layer took gradients and so trained; fewer than
+            ``frequency`` in mode ``freeze``. ``None`` in files of early releases, which did not tell.
     """
 
     layer_names: list[str]
@@ -65,7 +68,8 @@ def read_importance(path: str | Path) -> Importance:
     content = read_json(file, Mapped(), advice=_ADVICE)
     if content.get("schema") != _SCHEMA:
         raise LayerSelectError(
-            f"{str(file)!r} has schema {shown(content.get('schema'))} and this version reads {_SCHEMA}: train the predictor again"
+            f"{str(file)!r} has schema {shown(content.get('schema'))} and this version reads {_SCHEMA}: train the "
+            "predictor again"
         )
     try:
         check(Fields({"layer_names": Items(Text(least=1), least=1, unique=True)}), content)
@@ -86,22 +90,23 @@ def _importance(layers: int) -> Fields:
 def pick_layers(frequency: Sequence[int], rule: str | Rule = "variance", seed: int = 0) -> list[int]:
     """The layers that matter (S_pre): what a rule chooses if G were the scores.
 
-    By default that is the variance rule on G, eq. 10-11 of arXiv 2602.00477. Where the rule would cut between layers that were
-    all chosen equally often, G says nothing and the cut would be arbitrary: all layers are returned, with a warning.
+    By default that is the variance rule on G, eq. 10-11 of arXiv 2602.00477. Where the rule would cut between layers
+    that were all chosen equally often, G says nothing and the cut would be arbitrary: all layers are returned, with a
+    warning.
 
     Args:
-        frequency: G, [L], for each layer in how many selections it was chosen: ``Importance.frequency``, selections as in the paper,
-            not ``trained_frequency``.
-        rule: a rule, or its name with options, that decides by scores; or ``all``, ``fixed``, ``upper``, which choose the same
-            layers whatever G is. A rule that is given is not changed.
+        frequency: G, [L], for each layer in how many selections it was chosen: ``Importance.frequency``, selections as
+            in the paper, not ``trained_frequency``.
+        rule: a rule, or its name with options, that decides by scores; or ``all``, ``fixed``, ``upper``, which choose
+            the same layers whatever G is. A rule that is given is not changed.
         seed: for rules given by name that draw at random.
 
     Returns:
         Layer numbers, ascending, at least one.
 
     Raises:
-        LayerSelectError: ``frequency`` is empty or holds something else than counts; the rule reads no scores, needs the
-            model, or picks no layer.
+        LayerSelectError: ``frequency`` is empty or holds something else than counts; the rule reads no scores, needs
+            the model, or picks no layer.
     """
     counts = np.asarray(frequency)
     if counts.ndim != 1 or counts.dtype.kind not in "iu" or not len(counts) or counts.min() < 0:
@@ -110,8 +115,8 @@ def pick_layers(frequency: Sequence[int], rule: str | Rule = "variance", seed: i
     chosen = np.flatnonzero(_choice(decide, counts)).tolist()
     if not chosen:
         raise LayerSelectError(
-            f"rule {decide.name!r} picks none of {len(counts)} layers that were selected up to {counts.max()} times: take "
-            "another rule or option"
+            f"rule {decide.name!r} picks none of {len(counts)} layers that were selected up to {counts.max()} times: "
+            "take another rule or option"
         )
     if len(chosen) < len(counts) and counts.min() == counts.max() and not isinstance(decide, _CONSTANT):
         logger.warning(
@@ -124,17 +129,20 @@ def pick_layers(frequency: Sequence[int], rule: str | Rule = "variance", seed: i
 
 
 def own_frequency(history: Mapping[str, np.ndarray], rule: str | Rule = "variance") -> tuple[np.ndarray, int]:
-    """How often a rule would have selected each layer in a run that had its layers given (``Fixed(layers, probe=True)``).
+    """How often a rule would have selected each layer in a run that had its layers given (``Fixed(layers,
+    probe=True)``).
 
-    Only steps count in which all layers took gradients and all scores are finite. :func:`pick_layers` makes S_gen of the
-    result, unless no step counted.
+    Only steps count in which all layers took gradients and all scores are finite. :func:`pick_layers` makes S_gen of
+    the result, unless no step counted.
 
     In such a run the layers that were not transferred start, and stay, at their fresh start. Where that has LoRA's B at
-    zero (or the second matrix of a bottleneck), the first factor takes no gradient, so that these layers' scores are those of
-    half of their parameters and smaller than the others'. The same holds of all layers in the first step of any adapter.
+    zero (or the second matrix of a bottleneck), the first factor takes no gradient, so that these layers' scores are
+    those of half of their parameters and smaller than the others'. The same holds of all layers in the first step of
+    any adapter.
 
     Args:
-        history: of a selector, ``selector.history.arrays()``; ``scores`` float32 [n, L] and ``trained`` bool [n, L] are read.
+        history: of a selector, ``selector.history.arrays()``; ``scores`` float32 [n, L] and ``trained`` bool [n, L] are
+            read.
         rule: as in :func:`pick_layers`.
 
     Returns:
@@ -149,7 +157,8 @@ def own_frequency(history: Mapping[str, np.ndarray], rule: str | Rule = "varianc
     scores, trained = np.asarray(history["scores"]), np.asarray(history["trained"])
     if scores.ndim != 2 or scores.shape != trained.shape or scores.shape[1] == 0:
         raise LayerSelectError(
-            f"the history holds scores of shape {scores.shape} and trained of shape {trained.shape}: both must be [n, L]"
+            f"the history holds scores of shape {scores.shape} and trained of shape {trained.shape}: both must be "
+            "[n, L]"
         )
     decide = _decider(rule, scores.shape[1], seed=0)
     counted = scores[trained.all(axis=1) & np.isfinite(scores).all(axis=1)]
@@ -160,8 +169,8 @@ def own_frequency(history: Mapping[str, np.ndarray], rule: str | Rule = "varianc
 
 
 def alignment_ratio(chosen: Sequence[int], own: Sequence[int]) -> float:
-    """The ratio r = |S_pre and S_gen| / |S_gen| (arXiv 2602.00477): the share of the layers that matter to the generator which it
-    was given.
+    """The ratio r = |S_pre and S_gen| / |S_gen| (arXiv 2602.00477): the share of the layers that matter to the
+    generator which it was given.
 
     Args:
         chosen: S_pre, the layers that were transferred.
@@ -181,8 +190,9 @@ def _decider(rule: str | Rule, num_layers: int, seed: int) -> Rule:
     made = copy.copy(make_rule(rule, seed=seed))
     if not made.uses_scores and not isinstance(made, _CONSTANT):
         raise LayerSelectError(
-            f"rule {made.name!r} reads no scores, so frequencies would not change what it chooses: use one that does, such "
-            "as 'variance' or 'topk:k=4', or the constant choices 'all', 'upper:p=0.5' and 'fixed:layers=[0,1]'"
+            f"rule {made.name!r} reads no scores, so frequencies would not change what it chooses: use one that "
+            "does, such as 'variance' or 'topk:k=4', or the constant choices 'all', 'upper:p=0.5' and "
+            "'fixed:layers=[0,1]'"
         )
     if type(made).prepare is not Rule.prepare:
         raise LayerSelectError(

@@ -46,20 +46,21 @@ def transfer_adapter(
 ) -> Transfer:
     """Starts layers of a generator as a predictor of intentions ended: its adapter weights are copied bit for bit.
 
-    The other layers, and what lies outside the layers (heads, ``modules_to_save``), stay as they are. Weights are matched by the
-    number of the layer and by their name inside it, so the models may have other heads and other names around their layers.
+    The other layers, and what lies outside the layers (heads, ``modules_to_save``), stay as they are. Weights are
+    matched by the number of the layer and by their name inside it, so the models may have other heads and other names
+    around their layers.
 
     Args:
-        model: what :func:`layerselect.models.adapters.add_adapter` returned for the generator, before a selector freezes
-            layers of it: a ``PeftModel``, or for the adapter ``none`` the model whose layers train whole.
+        model: what :func:`layerselect.models.adapters.add_adapter` returned for the generator, before a selector
+            freezes layers of it: a ``PeftModel``, or for the adapter ``none`` the model whose layers train whole.
         predictor: the folder of the predictor's run, or its ``adapter`` folder. Only safetensors files are read.
         layers: numbers of the layers, see :func:`layerselect.transfer.pick_layers`.
-        base_fingerprint: :func:`base_fingerprint` of the generator's base model; compared where the predictor has saved its
-            own as ``fingerprint`` in ``layerselect.json``.
+        base_fingerprint: :func:`base_fingerprint` of the generator's base model; compared where the predictor has saved
+            its own as ``fingerprint`` in ``layerselect.json``.
 
     Raises:
-        LayerSelectError: there is no adapter or it is damaged; or the two do not fit: another base model, adapter, rank, alpha,
-            size or placement, other target modules, shapes or layers. Nothing was written then.
+        LayerSelectError: there is no adapter or it is damaged; or the two do not fit: another base model, adapter,
+            rank, alpha, size or placement, other target modules, shapes or layers. Nothing was written then.
     """
     saved = SavedAdapter(predictor)
     _check_base(model, saved, base_fingerprint)
@@ -86,9 +87,9 @@ def transfer_adapter(
 def base_fingerprint(model: nn.Module, layer_names: Sequence[str]) -> str:
     """Tells two checkpoints of one architecture apart, at the cost of a look at some of the weights.
 
-    It is the SHA-256 over number of the layer, name inside the layer, shape, type and up to 4,096 evenly spaced elements of every
-    parameter of the layers. So it does not depend on what stands around the layers: a classifier and a causal language
-    model of one checkpoint, loaded in one type, have the same.
+    It is the SHA-256 over number of the layer, name inside the layer, shape, type and up to 4,096 evenly spaced
+    elements of every parameter of the layers. So it does not depend on what stands around the layers: a classifier and
+    a causal language model of one checkpoint, loaded in one type, have the same.
 
     Args:
         model: a base model, before adapters are added.
@@ -103,8 +104,8 @@ def base_fingerprint(model: nn.Module, layer_names: Sequence[str]) -> str:
         block = model.get_submodule(layer)
         if any(hasattr(module, "base_layer") for module in block.modules()):  # what peft calls the module it replaced
             raise LayerSelectError(
-                f"{layer!r} of {type(model).__name__} holds an adapter: take the fingerprint of the base model before adapters "
-                "are added"
+                f"{layer!r} of {type(model).__name__} holds an adapter: take the fingerprint of the base model "
+                "before adapters are added"
             )
         for name, parameter in sorted(block.named_parameters()):
             seen += 1
@@ -122,7 +123,9 @@ def base_fingerprint(model: nn.Module, layer_names: Sequence[str]) -> str:
 
 
 def _own_tensors(model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """For each layer of the generator its live tensors that an adapter's file would hold, by their name inside the layer."""
+    """For each layer of the generator its live tensors that an adapter's file would hold, by their name inside the
+    layer.
+    """
     from peft import PeftModel, get_peft_model_state_dict
 
     if isinstance(model, PeftModel):
@@ -187,14 +190,15 @@ def _check_base(model: nn.Module, saved: SavedAdapter, fingerprint: str | None) 
     for key in sorted({*there, *here}, key=lambda key: (key != "model_type", key)):
         if there.get(key) != here.get(key):
             raise LayerSelectError(
-                f"the predictor {str(saved.path)!r} was trained on another base model: {in_words(key)} is {shown(there.get(key))} there and "
-                f"{here.get(key)!r} in the generator; give both the same model"
+                f"the predictor {str(saved.path)!r} was trained on another base model: {in_words(key)} is "
+                f"{shown(there.get(key))} there and {here.get(key)!r} in the generator; give both the same model"
             )
     its = saved.meta.get("fingerprint")
     if fingerprint and its and fingerprint != its:
         raise LayerSelectError(
-            f"the predictor {str(saved.path)!r} was trained on another checkpoint of this architecture: the fingerprint of its "
-            f"base model is {str(its)[:16]} and the generator's is {fingerprint[:16]}; give both the same model"
+            f"the predictor {str(saved.path)!r} was trained on another checkpoint of this architecture: the "
+            f"fingerprint of its base model is {str(its)[:16]} and the generator's is {fingerprint[:16]}; give both "
+            "the same model"
         )
 
 
@@ -225,7 +229,8 @@ def _checked_layers(layers: Sequence[int], count: int) -> list[int]:
     for layer in layers:
         if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < count:
             raise LayerSelectError(
-                f"layer {layer!r} is to be transferred and is none of the generator's {count} layers: number them 0 to {count - 1}"
+                f"layer {layer!r} is to be transferred and is none of the generator's {count} layers: number them 0 "
+                f"to {count - 1}"
             )
     return sorted(set(layers))
 
@@ -235,7 +240,8 @@ def _check_tensors(saved: SavedAdapter, number: int, here: Mapping[str, Tensor],
     if set(here) != set(there):
         raise LayerSelectError(
             f"the adapter's target modules differ in layer {number}: only the predictor {str(saved.path)!r} has "
-            f"{_some(set(there) - set(here))}, and only the generator has {_some(set(here) - set(there))}; give both the same"
+            f"{_some(set(there) - set(here))}, and only the generator has {_some(set(here) - set(there))}; give both "
+            "the same"
         )
     for name, target in here.items():
         if saved.shapes[there[name]] != tuple(target.shape):

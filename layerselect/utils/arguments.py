@@ -123,7 +123,8 @@ def check_parameters_are_dense(parameters: Sequence[tuple[str, nn.Parameter]]) -
             continue
         if parameter.device.type == "meta":
             raise LayerSelectError(
-                f"the parameter {name!r} has no numbers yet (it is on the meta device): load the weights before the selector is built"
+                f"the parameter {name!r} has no numbers yet (it is on the meta device): load the weights before the "
+                "selector is built"
             )
         if parameter.is_nested or parameter.layout != torch.strided or not parameter.is_floating_point():
             raise LayerSelectError(

@@ -22,9 +22,10 @@ _HELD = (errno.EACCES, errno.EAGAIN)
 class Claim:
     """Says that this process writes ``target``, until it is released or the process ends, however it ends.
 
-    The lock is a file beside the target, ``.NAME.lock``, in which the process is named. One that a killed process left is taken over:
-    its lock ended with it, and where the file system has no locks, the process is looked for. Folders above the target are made for
-    it, and removed if nothing came into them. Of the processes of one ``torchrun`` only the first claims.
+    The lock is a file beside the target, ``.NAME.lock``, in which the process is named. One that a killed process left
+    is taken over: its lock ended with it, and where the file system has no locks, the process is looked for. Folders
+    above the target are made for it, and removed if nothing came into them. Of the processes of one ``torchrun`` only
+    the first claims.
 
     Raises:
         LayerSelectError: another process writes it, or nothing can be written there.
@@ -106,7 +107,9 @@ def _this_process() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in the kernel's words; empty where it does not say. A number may be given again to another process."""
+    """When a process began, in the kernel's words; empty where it does not say. A number may be given again to another
+    process.
+    """
     with contextlib.suppress(OSError, IndexError):
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
     return ""

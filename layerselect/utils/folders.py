@@ -78,8 +78,8 @@ def replaced_folder(target: Path) -> Path:
 
 
 def move_into_place(partial: Path, target: Path) -> None:
-    """Renames ``partial`` to ``target``. What stood there is removed only after the new folder stands, and everything is
-    on the disk before anything is removed.
+    """Renames ``partial`` to ``target``. What stood there is removed only after the new folder stands, and everything
+    is on the disk before anything is removed.
     """
     old = replaced_folder(target)
     _flush(partial)

@@ -7,11 +7,11 @@ from torch import nn
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear map: ``nn.Linear``, or the ``Conv1D`` of ``transformers``, which is one with the weight
-    transposed.
+    """Whether a module is a linear map: ``nn.Linear``, or the ``Conv1D`` of ``transformers``, which is one with the
+    weight transposed.
 
-    Some architectures make something else of ``nn.Linear``: a router that gives its choice of experts besides, a map that works
-    by groups. Where one has a forward pass of its own, it is asked.
+    Some architectures make something else of ``nn.Linear``: a router that gives its choice of experts besides, a map
+    that works by groups. Where one has a forward pass of its own, it is asked.
     """
     if not isinstance(module, (nn.Linear, *_conv1d())):
         return False

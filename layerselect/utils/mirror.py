@@ -17,7 +17,8 @@ class Arrival:
     """Says when a copy from a device has arrived on the host.
 
     A copy runs on the current stream of the device that it is made from, which need not be the current device: where a
-    model stands on the second GPU, an event without a stream is recorded on the first one, and says nothing of the copy.
+    model stands on the second GPU, an event without a stream is recorded on the first one, and says nothing of the
+    copy.
 
     Args:
         device: that the copies come from, until :meth:`mark` names another one.
@@ -103,8 +104,9 @@ class Mirror:
         check(Fields({"rows": Numbers(_KINDS.get(dtype, dtype), (None, None)), "pushed": Whole()}), state, where)
         if state["rows"].shape != self._rows.shape:
             raise LayerSelectError(
-                f"the saved values are {len(state['rows']) - 1} steps late and of length {state['rows'].shape[1]}, here they "
-                f"are {self._lag} late and of length {self._rows.shape[1]}: resume on the kind of device that saved them"
+                f"the saved values are {len(state['rows']) - 1} steps late and of length {state['rows'].shape[1]}, "
+                f"here they are {self._lag} late and of length {self._rows.shape[1]}: resume on the kind of device "
+                "that saved them"
             )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -25,7 +25,8 @@ def output_path(
     apart: Mapping[str, str | None] | None = None,
     kept: Mapping[str, str | None] | None = None,
 ) -> Path:
-    """The place that an option names for output, a file or a folder. Looks at the path and at what is above it; writes nothing.
+    """The place that an option names for output, a file or a folder. Looks at the path and at what is above it; writes
+    nothing.
 
     Args:
         apart: options that name input, with their values; the place may be neither there, nor in it, nor around it.
@@ -39,8 +40,8 @@ def output_path(
     try:
         if path.name in ("", "..") or path.resolve() == Path.cwd():
             raise LayerSelectError(
-                f"{option} {shown(text)} is the folder you stand in, one above it, or the root: name a new one, such as "
-                f"{option} runs/first"
+                f"{option} {shown(text)} is the folder you stand in, one above it, or the root: name a new one, such "
+                f"as {option} runs/first"
             )
         if len(path.parts) > _DEEPEST:
             raise LayerSelectError(f"{option} {shown(text)} lies {len(path.parts)} folders deep: choose another place")

@@ -1,9 +1,10 @@
 """The one way to read a file that somebody saved: nothing in it is believed, and what is wrong is one sentence.
 
-Every reader of the package goes through here: JSON documents, JSON lines, safetensors. They refuse what is no regular file, what is
-too long, other bytes than UTF-8, values nested too deep, integers of thousands of digits, numbers that are none, names that stand
-twice in an object, halves of characters, and whatever a description (:mod:`layerselect.utils.saved_schema`) says is of another type, range
-or length. The sentence says which file, where in it, what is wrong and what to do.
+Every reader of the package goes through here: JSON documents, JSON lines, safetensors. They refuse what is no regular
+file, what is too long, other bytes than UTF-8, values nested too deep, integers of thousands of digits, numbers that
+are none, names that stand twice in an object, halves of characters, and whatever a description
+(:mod:`layerselect.utils.saved_schema`) says is of another type, range or length. The sentence says which file, where in
+it, what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def read_json_lines(
 
     Args:
         kind: what each must be.
-        torn: whether the file is a log of a process that may have been killed, so that its last line may be a part of one.
+        torn: whether the file is a log of a process that may have been killed, so that its last line may be a part of
+            one.
 
     Returns:
         The values, and what was wrong with a last line that was left out; ``None`` if nothing was.

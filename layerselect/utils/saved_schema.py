@@ -1,12 +1,14 @@
-"""What a saved value must be: small descriptions of JSON values and tensors, and one check that says where a value differs.
+"""What a saved value must be: small descriptions of JSON values and tensors, and one check that says where a value
+differs.
 
 ::
 
     RUN = Fields({"steps": Whole(), "rule": Fields({"name": Text()})}, optional={"note": Maybe(Text())})
     check(RUN, values)  # raises Mismatch("rule.name", "is 3 and must be a text")
 
-A description refuses what would fail later or elsewhere: other types, numbers out of range, other lengths, texts that cannot be
-written. Names that it does not know are left alone unless it is closed, since a later release may have added them.
+A description refuses what would fail later or elsewhere: other types, numbers out of range, other lengths, texts that
+cannot be written. Names that it does not know are left alone unless it is closed, since a later release may have added
+them.
 """
 
 from __future__ import annotations

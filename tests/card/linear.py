@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """x -> (x A) V B: a feature map A, the linear map V that is watched, and a map B behind it whose rows are orthonormal."""
+    """x -> (x A) V B: a feature map A, the linear map V that is watched, and a map B behind it whose rows are
+    orthonormal.
+    """
 
     def __init__(self, features: Tensor, behind: Tensor) -> None:
         super().__init__()
@@ -64,8 +66,9 @@ def losses(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def removed(model: Parallel, x: Tensor, target: Tensor, layers: Sequence[int]) -> float:
-    """By how much the mean loss falls when the maps of ``layers`` are fitted together: one least-squares problem over all their
-    entries, written out as such."""
+    """By how much the mean loss falls when the maps of ``layers`` are fitted together: one least-squares problem over
+    all their entries, written out as such.
+    """
     with torch.no_grad():
         error = (target - model(x)).reshape(-1)
         design = torch.cat(

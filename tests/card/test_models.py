@@ -36,10 +36,15 @@ def classifier(problem: str | None = None, classes: int = 3) -> nn.Module:
     torch.manual_seed(0)
     return BertForSequenceClassification(
         BertConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, vocab_size=VOCABULARY,
-            num_labels=classes, problem_type=problem,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            vocab_size=VOCABULARY,
+            num_labels=classes,
+            problem_type=problem,
         )
-    )  # fmt: skip
+    )
 
 
 def classified(count: int = 6, *, multi: bool = False) -> list[dict]:
@@ -75,9 +80,13 @@ def test_classifiers(problem, multi):
     assert card.data["fit_units"] == 16 and card.data["check_units"] == 8 and card.held_out
     assert card.data["coupling_samples"] == 8 * 3
     assert [m.name.removeprefix("bert.encoder.layer.0.") for m in card.layers[0].maps] == [
-        "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-        "intermediate.dense", "output.dense",
-    ]  # fmt: skip
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    ]
     # Two of three batches are fitted to; tokens are counted, padding is not: 9 + 8 + 7 + 6.
     assert {m.rows for m in card.layers[0].maps} == {4 * 30}
 
@@ -134,9 +143,13 @@ def test_coupling_of_padded_classifiers_is_the_same():
     model = classifier().double()
     short = classified(2)
     longer = [
-        {**b, "input_ids": nn.functional.pad(b["input_ids"], (0, 3), value=7), "attention_mask": nn.functional.pad(b["attention_mask"], (0, 3))}
+        {
+            **b,
+            "input_ids": nn.functional.pad(b["input_ids"], (0, 3), value=7),
+            "attention_mask": nn.functional.pad(b["attention_mask"], (0, 3)),
+        }
         for b in short
-    ]  # fmt: skip
+    ]
     options = {"check": 0.0, "timed": False, "dtype": torch.float64, "probes": 3}
     one, other = measure(model, short, **options), measure(model, longer, **options)
     assert np.array(other.coupling) == pytest.approx(np.array(one.coupling), abs=1e-9)

@@ -30,13 +30,16 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def curvature(logits: torch.Tensor, likelihood: str) -> torch.Tensor:
-    """The second derivative of the loss in the outputs of one example, by autograd; for a softmax or sigmoids it does not
-    depend on the label."""
+    """The second derivative of the loss in the outputs of one example, by autograd; for a softmax or sigmoids it does
+    not depend on the label.
+    """
     losses = {
         "categorical": lambda z: torch.nn.functional.cross_entropy(z, torch.tensor(0)),
-        "binary": lambda z: torch.nn.functional.binary_cross_entropy_with_logits(z, torch.zeros(len(z)).to(z), reduction="sum"),
+        "binary": lambda z: torch.nn.functional.binary_cross_entropy_with_logits(
+            z, torch.zeros(len(z)).to(z), reduction="sum"
+        ),
         "gaussian": lambda z: 0.5 * (z**2).sum(),
-    }  # fmt: skip
+    }
     return torch.autograd.functional.hessian(losses[likelihood], logits)
 
 

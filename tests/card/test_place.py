@@ -15,7 +15,9 @@ from tests.card.made import made
 
 
 def value(strengths: np.ndarray, coupling: np.ndarray, chosen: tuple[int, ...]) -> float:
-    """The gain of a set by looking at every choice of the scales that are above 0: the best one solves rho alpha = r."""
+    """The gain of a set by looking at every choice of the scales that are above 0: the best one solves rho alpha =
+    r.
+    """
     best = 0.0
     for count in range(1, len(chosen) + 1):
         for positive in combinations(chosen, count):

@@ -69,9 +69,15 @@ def test_what_comes_from_outside_is_escaped():
 def test_cards_with_less_in_them_have_a_page_too(tmp_path):
     full = card()
     bare = [
-        replace(layer, low=None, high=None, condition=None, cost=replace(layer.cost, forward_ms=None, backward_ms=None, saved_bytes=None))
+        replace(
+            layer,
+            low=None,
+            high=None,
+            condition=None,
+            cost=replace(layer.cost, forward_ms=None, backward_ms=None, saved_bytes=None),
+        )
         for layer in full.layers
-    ]  # fmt: skip
+    ]
     less = card(layers=bare, coupling=None, stability=None, held_out=False)
     text = render(less)
     assert "too few batches" in text and "Which layers do the same" not in text and text.count("<svg") == 4
@@ -91,9 +97,11 @@ def test_the_picture_is_the_same_every_time(tmp_path):
 
 def test_partners_are_others():
     assert partners(card()) == [
-        {"layer": 1, "coupling": pytest.approx(0.8)}, {"layer": 0, "coupling": pytest.approx(0.8)},
-        {"layer": 1, "coupling": pytest.approx(0.2)}, {"layer": 1, "coupling": pytest.approx(0.1)},
-    ]  # fmt: skip
+        {"layer": 1, "coupling": pytest.approx(0.8)},
+        {"layer": 0, "coupling": pytest.approx(0.8)},
+        {"layer": 1, "coupling": pytest.approx(0.2)},
+        {"layer": 1, "coupling": pytest.approx(0.1)},
+    ]
     assert partners(card(coupling=None)) == [None] * 4
 
 

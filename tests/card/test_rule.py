@@ -21,8 +21,12 @@ def test_it_selects_what_the_card_places(tmp_path):
     assert choose(rule, [0.0] * 3) == {0, 2}
     assert choose(rule, [0.0] * 3, [1, 2, 0]) == {0}  # a layer whose gradient is not finite is left out
     assert rule.config() == {
-        "card": str(tmp_path), "k": 2, "budget": None, "objective": "performance", "chosen": ["layers.0", "layers.2"],
-    }  # fmt: skip
+        "card": str(tmp_path),
+        "k": 2,
+        "budget": None,
+        "objective": "performance",
+        "chosen": ["layers.0", "layers.2"],
+    }
     named = make_rule(f'layer-card:card="{tmp_path}";budget=0.7;objective="balanced"')
     assert named.chosen == ["layers.2"]
     assert LayerCardRule(made([1.0, 2.0]), k=1).config()["card"] == "model model"

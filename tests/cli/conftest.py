@@ -12,8 +12,23 @@ from layerselect.cli import main
 def run_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, corpus_path: Path) -> Path:
     out = tmp_path_factory.mktemp("runs") / "first"
     status = main(
-        ["intent", "--data", str(corpus_path), "--model", str(bert_folder), "--out", str(out), "--max-steps", "3",
-         "--batch-size", "8", "--device", "cpu", "--threads", "1"]
-    )  # fmt: skip
+        [
+            "intent",
+            "--data",
+            str(corpus_path),
+            "--model",
+            str(bert_folder),
+            "--out",
+            str(out),
+            "--max-steps",
+            "3",
+            "--batch-size",
+            "8",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ]
+    )
     assert status == 0
     return out

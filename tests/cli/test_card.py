@@ -18,9 +18,25 @@ def small(corpus_path, bert_folder, tmp_path):
 
     def options(out: str, *more: str) -> list[str]:
         return [
-            "card", "--data", str(corpus_path), "--model", str(bert_folder), "--out", str(tmp_path / out), "--examples", "32",
-            "--batch-size", "4", "--head-steps", "5", "--device", "cpu", "--threads", "1", *more,
-        ]  # fmt: skip
+            "card",
+            "--data",
+            str(corpus_path),
+            "--model",
+            str(bert_folder),
+            "--out",
+            str(tmp_path / out),
+            "--examples",
+            "32",
+            "--batch-size",
+            "4",
+            "--head-steps",
+            "5",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            *more,
+        ]
 
     return options
 
@@ -62,8 +78,21 @@ def test_the_same_options_give_the_same_card_and_others_are_compared(capsys, tmp
 def test_a_card_is_what_a_run_trains_by(capsys, tmp_path, small, corpus_path, bert_folder):
     assert main(small("one", "--no-times")) == 0
     rule = f'layer-card:card="{tmp_path / "one"}";k=1'
-    run = ["intent", "--data", str(corpus_path), "--model", str(bert_folder), "--out", str(tmp_path / "run"), "--max-steps", "2",
-           "--rule", rule, "--threads", "1"]  # fmt: skip
+    run = [
+        "intent",
+        "--data",
+        str(corpus_path),
+        "--model",
+        str(bert_folder),
+        "--out",
+        str(tmp_path / "run"),
+        "--max-steps",
+        "2",
+        "--rule",
+        rule,
+        "--threads",
+        "1",
+    ]
     assert main(run) == 0
     assert "1.0 of 3 layers" in capsys.readouterr().out
     chosen = json.loads((tmp_path / "run" / "importance.json").read_text())["rule"]["chosen"]
@@ -74,8 +103,19 @@ def test_a_card_is_what_a_run_trains_by(capsys, tmp_path, small, corpus_path, be
 
 @pytest.mark.parametrize("options", [["--task", "revise", "--max-length", "32"], ["--head", "generate"]])
 def test_cards_of_models_that_write(tmp_path, options):
-    out = ["--out", str(tmp_path / "card"), "--examples", "16", "--batch-size", "4", "--no-times", "--head-steps", "2",
-           "--threads", "1"]  # fmt: skip
+    out = [
+        "--out",
+        str(tmp_path / "card"),
+        "--examples",
+        "16",
+        "--batch-size",
+        "4",
+        "--no-times",
+        "--head-steps",
+        "2",
+        "--threads",
+        "1",
+    ]
     assert main(["card", "--data", "demo", "--model", "demo", *out, *options]) == 0
     card = LayerCard.load(tmp_path / "card")
     assert len(card.layers) == 6 and card.coupling is not None
@@ -103,16 +143,24 @@ def test_overwrite_replaces_cards_and_nothing_else(capsys, tmp_path, small):
         (["--model", "demo", "--out", "x"], "--data is missing"),
         (["--data", "demo", "--out", "x"], "--model is missing"),
         (["--data", "demo", "--model", "demo"], "--out is missing"),
-        (["--data", "demo", "--model", "demo", "--out", "x", "--task", "revise", "--head", "generate"],
-         "--head belongs to --task intent"),
+        (
+            ["--data", "demo", "--model", "demo", "--out", "x", "--task", "revise", "--head", "generate"],
+            "--head belongs to --task intent",
+        ),
         (["--data", "nowhere.csv", "--model", "demo", "--out", "x"], "nowhere.csv"),
         (["--data", "demo", "--model", "demo", "--out", "x", "--max-memory", "lots"], "--max-memory lots is no size"),
-        (["--data", "demo", "--model", "demo", "--out", "x", "--max-memory", "10KB"], "--max-memory 10 KB is less than"),
+        (
+            ["--data", "demo", "--model", "demo", "--out", "x", "--max-memory", "10KB"],
+            "--max-memory 10 KB is less than",
+        ),
         (["--data", "demo", "--model", "demo", "--out", "x", "--targets", "("], "not a regular expression"),
-        (["--data", "demo", "--model", "demo", "--out", "x", "--head-steps", "-1"], "--head-steps -1 must not be negative"),
+        (
+            ["--data", "demo", "--model", "demo", "--out", "x", "--head-steps", "-1"],
+            "--head-steps -1 must not be negative",
+        ),
         (["diff", "nowhere", "nothing"], "cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert main(["card", *arguments]) == 2

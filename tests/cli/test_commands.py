@@ -13,9 +13,24 @@ from tests.helpers.tiny_intent import LABELS
 def test_intent_prints_the_table_and_where_the_report_is(capsys, tmp_path, corpus_path, bert_folder):
     out = tmp_path / "run"
     status = main(
-        ["intent", "--data", str(corpus_path), "--model", str(bert_folder), "--out", str(out), "--max-steps", "2",
-         "--rule", "topk:k=1", "--no-summary", "--measure-memory", "--threads", "1"]
-    )  # fmt: skip
+        [
+            "intent",
+            "--data",
+            str(corpus_path),
+            "--model",
+            str(bert_folder),
+            "--out",
+            str(out),
+            "--max-steps",
+            "2",
+            "--rule",
+            "topk:k=1",
+            "--no-summary",
+            "--measure-memory",
+            "--threads",
+            "1",
+        ]
+    )
     text = capsys.readouterr().out
     assert status == 0
     for words in (

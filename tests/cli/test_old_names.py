@@ -10,8 +10,13 @@ from layerselect.cli.old_names import COMMANDS, OPTIONS, with_new_names
 def test_options_are_replaced_with_and_without_a_value(capsys):
     given = ["intent", "--trunk", "cached", "--trunk-store=/somewhere", "--out", "trunk"]
     assert with_new_names(given) == [
-        "intent", "--state-cache", "cached", "--state-cache-store=/somewhere", "--out", "trunk",
-    ]  # fmt: skip
+        "intent",
+        "--state-cache",
+        "cached",
+        "--state-cache-store=/somewhere",
+        "--out",
+        "trunk",
+    ]
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "layerselect: --trunk is called --state-cache now",

@@ -13,9 +13,29 @@ from tests.helpers import tiny_intent
 def options(llama_folder, tmp_path_factory):
     corpus = tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))
     return [
-        "--data", str(corpus), "--model", str(llama_folder), "--max-steps", "2", "--predictor-max-steps", "2", "--probe-every", "1",
-        "--max-length", "64", "--eval-limit", "3", "--batch-size", "4", "--threads", "1", "--lora-rank", "2", "--rule", "topk:k=1",
-    ]  # fmt: skip
+        "--data",
+        str(corpus),
+        "--model",
+        str(llama_folder),
+        "--max-steps",
+        "2",
+        "--predictor-max-steps",
+        "2",
+        "--probe-every",
+        "1",
+        "--max-length",
+        "64",
+        "--eval-limit",
+        "3",
+        "--batch-size",
+        "4",
+        "--threads",
+        "1",
+        "--lora-rank",
+        "2",
+        "--rule",
+        "topk:k=1",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -138,10 +138,14 @@ def test_nothing_but_what_the_store_wrote_is_ever_removed(store, tmp_path):
     fill(outside, ONE, 2)
     before = sorted(path for path in outside.rglob("*"))
     foreign = [
-        store / "notes.txt", store / "photos" / "00" / ("0" * 32 + ".entry"), store / ("c" * 32) / "thesis.tex",
-        store / ("d" * 32) / "00" / "thesis.tex", store / OTHER / "notes.txt", store / OTHER / "00" / "notes.entry",
+        store / "notes.txt",
+        store / "photos" / "00" / ("0" * 32 + ".entry"),
+        store / ("c" * 32) / "thesis.tex",
+        store / ("d" * 32) / "00" / "thesis.tex",
+        store / OTHER / "notes.txt",
+        store / OTHER / "00" / "notes.entry",
         store / OTHER / "extra" / ("0" * 32 + ".entry"),
-    ]  # fmt: skip
+    ]
     for path in foreign:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")

@@ -108,7 +108,7 @@ INTENT = ("intent", "--data", "demo", "--model", "demo", "--out", "x")
         (["--score", "x" * 4000], "invalid choice"),
         (["--model=--"], "argument --model: -- is no value"),
     ],
-)  # fmt: skip
+)
 def test_values_are_refused_in_one_line(refused, arguments, words):
     assert words in refused(*INTENT, *arguments)
 

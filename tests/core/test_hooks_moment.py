@@ -1,5 +1,6 @@
-"""One moment of measurement: both captures give the same scores and masks, bit for bit, of the gradient as the backward pass left
-it, whatever happens to it afterwards."""
+"""One moment of measurement: both captures give the same scores and masks, bit for bit, of the gradient as the backward
+pass left it, whatever happens to it afterwards.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def batch(seed: int) -> Tensor:
 
 Optimizer = torch.optim.Optimizer
 Program = Callable[[Net, FastSelector, Optimizer], Iterator[list[float]]]
-#: What a program says of a step: the norms that its layers' gradients had when the backward pass ended; NaN: none was there.
+#: What a program says of a step: the norms that its layers' gradients had when the backward pass ended; NaN: none was
+#: there.
 
 
 def norms(model: Net) -> list[float]:

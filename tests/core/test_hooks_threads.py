@@ -1,4 +1,6 @@
-"""Backward passes that run at the same time, on one monitor: for ThreadSanitizer (`make sanitize`), and for the sums."""
+"""Backward passes that run at the same time, on one monitor: for ThreadSanitizer (`make sanitize`), and for the
+sums.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from tests.helpers.monitored import assert_sums
 
 
 def test_backward_passes_that_meet_in_the_same_groups(ops_of):
-    """Each thread has parameters of its own, so torch does not make one wait for the other; every group has one of each."""
+    """Each thread has parameters of its own, so torch does not make one wait for the other; every group has one of
+    each.
+    """
     threads, depth = 3, 12
     models = [nn.Sequential(*[nn.Linear(32, 32) for _ in range(depth)]) for _ in range(threads)]
     parameters = [p for layers in zip(*models, strict=True) for layer in layers for p in layer.parameters()]

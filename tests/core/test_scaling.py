@@ -83,7 +83,9 @@ def test_what_the_hooks_missed_is_measured_as_it_is(unscaled, backend):
 
 
 def broken(model: nn.Module, where: str, selector: FastSelector) -> list[torch.utils.hooks.RemovableHandle]:
-    """Makes a gradient not finite in the next backward pass: that of an outer parameter, or one of whatever layers train."""
+    """Makes a gradient not finite in the next backward pass: that of an outer parameter, or one of whatever layers
+    train.
+    """
     hook = {"outer": lambda g: g * math.inf, "layers": lambda g: g + math.nan}[where]
     if where == "outer":
         return [model.head.weight.register_hook(hook)]
@@ -241,7 +243,9 @@ def test_a_scaler_that_skips_one_of_two_optimizers(mode):
 @pytest.mark.parametrize("assigned", [False, True])
 @pytest.mark.parametrize("capture", CAPTURES)
 def test_some_unscaled_and_some_not(capture, assigned):
-    """What was measured when the backward pass ended was scaled throughout. Nobody knows that of what was assigned since."""
+    """What was measured when the backward pass ended was scaled throughout. Nobody knows that of what was assigned
+    since.
+    """
     model = plain()
     with FastSelector(model, mode="observe", capture=capture) as selector:
         parameters = selector.trainable_parameters()

@@ -72,7 +72,9 @@ def test_scores_go_stale_between_probes_and_are_refreshed_by_them(probe_every, w
 
 
 def test_without_probes_a_layer_that_falls_behind_is_locked_out():
-    """The reason why there are probes: a stale score is beaten for good by scores that grow, and never looked at again."""
+    """The reason why there are probes: a stale score is beaten for good by scores that grow, and never looked at
+    again.
+    """
 
     def run(probe_every: int) -> list[set[int]]:
         model = plain()

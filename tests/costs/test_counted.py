@@ -130,7 +130,9 @@ def test_counts_of_adapters():
 
 
 def test_blocks_without_adapters_count_with_what_they_stand_between():
-    """Layers 1 and 3 of 4: block 0 only runs forward, block 2 is crossed if layer 1 trains, so it belongs to layer 3."""
+    """Layers 1 and 3 of 4: block 0 only runs forward, block 2 is crossed if layer 1 trains, so it belongs to layer
+    3.
+    """
     model = with_lora(hugging_face("llama"), layers_to_transform=[1, 3], target_modules=["q_proj"])
     blocks = model.base_model.model.model.layers
     sizes = [sum(p.numel() for p in block.parameters()) for block in blocks]

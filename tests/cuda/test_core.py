@@ -137,8 +137,9 @@ def test_inv_scale_and_skip(device: torch.device):
 @pytest.mark.parametrize("capture", ["backward", "step"])
 @pytest.mark.parametrize("missed", [False, True])
 def test_of_which_moment_the_sums_are(device: torch.device, missed: bool, capture: str):
-    """Of the backward pass, whatever is written to them later, those of outer parameters included. The group of a gradient that
-    was put in the place of another is summed anew, as it is then, and no other."""
+    """Of the backward pass, whatever is written to them later, those of outer parameters included. The group of a
+    gradient that was put in the place of another is summed anew, as it is then, and no other.
+    """
     model = plain().to(device)
     core = core_of(model, capture=capture)
     for step, factor in enumerate((None, 0.25, None)):

@@ -32,8 +32,9 @@ def random_masks(count: int = 50) -> torch.Tensor:
 
 
 class Gated:
-    """A model whose optimizers are gated by ``state``, beside a plain one whose unselected layers get no gradient and whose
-    every parameter has an optimizer of its own."""
+    """A model whose optimizers are gated by ``state``, beside a plain one whose unselected layers get no gradient and
+    whose every parameter has an optimizer of its own.
+    """
 
     def __init__(self, device: torch.device, *builds: Build) -> None:
         self.device = device
@@ -157,8 +158,8 @@ def test_what_the_device_cannot_keep_is_gated_by_the_host(device: torch.device, 
     for step, mask in enumerate(random_masks(12)):
         gated.step(step, mask)
     assert [r.message for r in caplog.records if "waits for the device" in r.message] == [
-        f"{why}{', for all layers together' if build is Counting else ''}, so every gated step waits for the device: use "
-        "fused=True or capturable=True where there is one"
+        f"{why}{', for all layers together' if build is Counting else ''}, so every gated step waits for the device: "
+        "use fused=True or capturable=True where there is one"
     ]
 
 

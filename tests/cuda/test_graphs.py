@@ -1,5 +1,7 @@
-"""Steps inside a CUDA graph. Without a GPU the core runs on the launchers' twins, and a replay is what it is on a device: the
-backward pass, the device's part of the step and of the optimizer, and nothing of what the host does in ``selector.step()``."""
+"""Steps inside a CUDA graph. Without a GPU the core runs on the launchers' twins, and a replay is what it is on a
+device: the backward pass, the device's part of the step and of the optimizer, and nothing of what the host does in
+``selector.step()``.
+"""
 
 from __future__ import annotations
 
@@ -160,13 +162,15 @@ def test_a_choice_that_stays_is_sent_to_the_device_once():
 @pytest.mark.parametrize(
     ("rule", "options", "sentence"),
     [
-        *((rule, {}, "chooses on the host, and a replay would repeat one choice for good")
-          for rule in ("random:k=2", "lisa", "block-cyclic", "ist", "cosine", "weight-norm", "probe-once")),
+        *(
+            (rule, {}, "chooses on the host, and a replay would repeat one choice for good")
+            for rule in ("random:k=2", "lisa", "block-cyclic", "ist", "cosine", "weight-norm", "probe-once")
+        ),
         ("measured", {}, "still measures what the layers cost"),
         ("variance", {"mode": "freeze"}, "so use mode='gate'"),
         ("variance", {"mode": "freeze", "probe_every": 3}, "so use mode='gate'"),
     ],
-)  # fmt: skip
+)
 def test_what_a_replay_would_not_do_is_refused(rule, options, sentence, capture):
     model, selector, _optimizer = run = selected_model(rule, **options)
     train(*run, range(2))

@@ -12,11 +12,22 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     ROOT / "layerselect" / name
     for name in (
-        "core/step.py", "core/cuda.py", "core/backward_end.py", "core/gradient_watch.py", "core/history.py", "core/multi_device.py",
-        "costs/measured.py", "distributed/engine_seen.py", "distributed/sharding.py", "modes/device_gate.py", "modes/gate.py",
-        "modes/nonfinite.py", "modes/fused_gate.py", "utils/mirror.py",
+        "core/step.py",
+        "core/cuda.py",
+        "core/backward_end.py",
+        "core/gradient_watch.py",
+        "core/history.py",
+        "core/multi_device.py",
+        "costs/measured.py",
+        "distributed/engine_seen.py",
+        "distributed/sharding.py",
+        "modes/device_gate.py",
+        "modes/gate.py",
+        "modes/nonfinite.py",
+        "modes/fused_gate.py",
+        "utils/mirror.py",
     )
-]  # fmt: skip
+]
 # Methods whose call makes the host wait for a tensor on a device, or may.
 WAITS = {"item", "cpu", "tolist", "numpy", "synchronize", "nonzero", "wait", "all_close", "allclose", "equal", "unique"}
 # What an observe or gate step runs, by class; the other functions belong to construction or to mode freeze.
@@ -163,46 +174,94 @@ def test_forward_passes_of_mode_freeze_call_nothing_that_waits(name: str):
 
 def test_every_method_is_either_a_step_or_known_to_be_none():
     elsewhere = {
-        ("CudaCore", "__init__"), ("CudaCore", "close"), ("CudaCore", "_numels"),
-        ("BackwardEnd", "__init__"), ("BackwardEnd", "close"), ("BackwardEnd", "__del__"),
-        ("GradientWatch", "__init__"), ("GradientWatch", "close"),
+        ("CudaCore", "__init__"),
+        ("CudaCore", "close"),
+        ("CudaCore", "_numels"),
+        ("BackwardEnd", "__init__"),
+        ("BackwardEnd", "close"),
+        ("BackwardEnd", "__del__"),
+        ("GradientWatch", "__init__"),
+        ("GradientWatch", "close"),
         # Of sums on the host.
         ("GradientWatch", "measured"),
-        ("EngineSeen", "__init__"), ("EngineSeen", "close"),
+        ("EngineSeen", "__init__"),
+        ("EngineSeen", "close"),
         # What a finished step has noted.
         *((name, "taken") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
         # What a saved state holds, before it is taken.
-        ("History", "check_state"), ("Mirror", "check_state"),
+        ("History", "check_state"),
+        ("Mirror", "check_state"),
         # Asked only by a process that has no gradient at all.
         ("CudaCore", "_others_have_gradients"),
-        ("ShardedSums", "__init__"), ("ShardedSums", "of"), ("_MeshSums", "over"),
+        ("ShardedSums", "__init__"),
+        ("ShardedSums", "of"),
+        ("_MeshSums", "over"),
         # Where the gradients are kept on the host, which has them to wait for.
         ("ShardedSums", "_communicate_elsewhere"),
         # Gating by the host, which knows the selection or is waiting for it anyway; only a step with a closure forgets.
-        *(("Gate", name) for name in ("__init__", "close", "_before_closure", "_set_aside", "_start_fused_momentum",
-                                      "_forget")),
-        ("FusedGate", "__init__"), ("FusedGate", "_before_closure"), ("KeepingGate", "__init__"),
+        *(
+            ("Gate", name)
+            for name in ("__init__", "close", "_before_closure", "_set_aside", "_start_fused_momentum", "_forget")
+        ),
+        ("FusedGate", "__init__"),
+        ("FusedGate", "_before_closure"),
+        ("KeepingGate", "__init__"),
         # Only an optimizer that the host gates from then on is undone.
-        ("KeepingGate", "_forget"), ("KeepingGate", "_undo"), ("KeepingGate", "_gate_on_host"),
+        ("KeepingGate", "_forget"),
+        ("KeepingGate", "_undo"),
+        ("KeepingGate", "_gate_on_host"),
         ("KeepingGate", "_is_replaced"),
         # What is said of the last step on the host, and what gates of the host ask in a step that was not finite.
         *(("NonFinite", name) for name in ("measured", "flagged", "spoils", "_say")),
-        ("Gate", "state_dropped"), ("KeepingGate", "state_dropped"),
-        ("Arrival", "__init__"), ("Arrival", "wait"), ("Arrival", "is_there"),
-        ("Mirror", "__init__"), ("Mirror", "read"), ("Mirror", "state_dict"), ("Mirror", "load_state_dict"),
-        ("DeviceCore", "__init__"), ("DeviceCore", "close"),
+        ("Gate", "state_dropped"),
+        ("KeepingGate", "state_dropped"),
+        ("Arrival", "__init__"),
+        ("Arrival", "wait"),
+        ("Arrival", "is_there"),
+        ("Mirror", "__init__"),
+        ("Mirror", "read"),
+        ("Mirror", "state_dict"),
+        ("Mirror", "load_state_dict"),
+        ("DeviceCore", "__init__"),
+        ("DeviceCore", "close"),
         # The protocol, and the core that is not a device's.
-        ("Core", "step"), ("Core", "written"), ("HostCore", "written"), ("Core", "close"), ("HostCore", "__init__"), ("HostCore", "step"), ("HostCore", "close"),
+        ("Core", "step"),
+        ("Core", "written"),
+        ("HostCore", "written"),
+        ("Core", "close"),
+        ("HostCore", "__init__"),
+        ("HostCore", "step"),
+        ("HostCore", "close"),
         ("HostCore", "_decide"),
         # Reading is the caller's wait; _absorb looks at a copy that was started half a ring ago.
-        *(("History", name) for name in ("__init__", "__len__", "dropped", "missing", "record", "collect", "close", "arrays",
-                                         "to_pandas", "plot", "state_dict", "load_state_dict", "_bounded", "_absorb",
-                                         "_write", "_keep", "_say")),
+        *(
+            ("History", name)
+            for name in (
+                "__init__",
+                "__len__",
+                "dropped",
+                "missing",
+                "record",
+                "collect",
+                "close",
+                "arrays",
+                "to_pandas",
+                "plot",
+                "state_dict",
+                "load_state_dict",
+                "_bounded",
+                "_absorb",
+                "_write",
+                "_keep",
+                "_say",
+            )
+        ),
         ("_Copy", "columns"),
-        ("SeveralDevicesCore", "__init__"), ("SeveralDevicesCore", "close"),
+        ("SeveralDevicesCore", "__init__"),
+        ("SeveralDevicesCore", "close"),
         # Once in a run, and what they read was recorded passes ago.
         *(("CostMeter", name) for name in ("__init__", "close", "_send", "_finish", "_row", "_costs", "_between")),
-    }  # fmt: skip
+    }
     listed = {(owner, name) for owner, names in STEP_PATHS.items() for name in names}
     assert set(functions()) == listed | elsewhere
 

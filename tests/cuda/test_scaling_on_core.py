@@ -193,7 +193,9 @@ def test_the_host_learns_of_skipped_steps_as_late_as_lag_says(rule, lag, probe_e
 @pytest.mark.parametrize("mode", ["observe", "gate"])
 @pytest.mark.parametrize(("warmup", "interval"), [(0, 1), (2, 3), (0, 4)])
 def test_a_device_takes_the_latest_draw_when_it_selects(mode, warmup, interval):
-    """The host draws in the calls that would select if no step were skipped; the device takes each draw at most once."""
+    """The host draws in the calls that would select if no step were skipped; the device takes each draw at most
+    once.
+    """
     model = plain()
     selector = FastSelector(model, "random:k=2", mode=mode, warmup=warmup, interval=interval, seed=3)
     rows = train(selector, model, SKIPS)

@@ -1,5 +1,6 @@
-"""FastSelector over the device core. Without a GPU the core runs on the launchers' twins: hooks, state, gates, schedule and
-history are those of a device, the kernels are not."""
+"""FastSelector over the device core. Without a GPU the core runs on the launchers' twins: hooks, state, gates, schedule
+and history are those of a device, the kernels are not.
+"""
 
 from __future__ import annotations
 

@@ -14,14 +14,20 @@ from layerselect.data.tables import find_files, read_file, read_tables
 
 from tests.data.conftest import write_lines
 
-HEADER = '<row r="1"><c r="A1" t="inlineStr"><is><t>before</t></is></c><c r="B1" t="inlineStr"><is><t>after</t></is></c></row>'
+HEADER = (
+    '<row r="1"><c r="A1" t="inlineStr"><is><t>before</t></is></c>'
+    '<c r="B1" t="inlineStr"><is><t>after</t></is></c></row>'
+)
 
 
 def workbook(path, rows, strings="<sst/>", root="worksheet"):
     """A workbook of the least parts that make one."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/workbook.xml", '<w xmlns:r="r"><sheets><sheet name="S" r:id="a"/></sheets></w>')
-        relations = '<Relationship Id="a" Type="x/worksheet" Target="s.xml"/><Relationship Id="b" Type="x/sharedStrings" Target="t.xml"/>'
+        relations = (
+            '<Relationship Id="a" Type="x/worksheet" Target="s.xml"/>'
+            '<Relationship Id="b" Type="x/sharedStrings" Target="t.xml"/>'
+        )
         archive.writestr("xl/_rels/workbook.xml.rels", f"<r>{relations}</r>")
         archive.writestr("xl/s.xml", f'<{root} xmlns="m"><sheetData>{HEADER}{rows}</sheetData></{root}>')
         archive.writestr("xl/t.xml", strings)
@@ -59,10 +65,17 @@ def test_a_workbook_that_declares_a_document_type_is_refused(tmp_path):
 
 def test_cells_as_workbooks_have_them(tmp_path):
     cells = (
-        '<c r="A2"><v>3</v></c>', '<c r="A2"><v>3.5</v></c>', '<c r="A2" t="b"><v>1</v></c>', '<c r="A2" t="e"><v>#N/A</v></c>',
-        '<c r="A2" t="str"><f>A1</f><v>x</v></c>', '<c r="A2"><f>1+1</f></c>', '<c r="A2"/>', "<c><v>7</v></c>",
-        '<c r="A2" t="s"><v>0</v></c>', f'<c r="A2"><v>{"9" * 400}</v></c>',
-    )  # fmt: skip
+        '<c r="A2"><v>3</v></c>',
+        '<c r="A2"><v>3.5</v></c>',
+        '<c r="A2" t="b"><v>1</v></c>',
+        '<c r="A2" t="e"><v>#N/A</v></c>',
+        '<c r="A2" t="str"><f>A1</f><v>x</v></c>',
+        '<c r="A2"><f>1+1</f></c>',
+        '<c r="A2"/>',
+        "<c><v>7</v></c>",
+        '<c r="A2" t="s"><v>0</v></c>',
+        f'<c r="A2"><v>{"9" * 400}</v></c>',
+    )
     rows = "".join(f'<row r="{n}">{cell}<c r="B2"><v>0</v></c></row>' for n, cell in enumerate(cells, start=2))
     strings = "<sst><si><r><t>one </t></r><r><t>text_x0009_</t></r><rPh><t>spoken</t></rPh></si></sst>"
     (table,) = read_file(workbook(tmp_path / "x.xlsx", rows, strings))

@@ -111,7 +111,9 @@ def steps_left_out(folder: Path) -> dict[str, Any]:
 
 
 def alike(folder: Path) -> list[tuple[int, str]]:
-    """No false alarm: after a selector of one process alone, several at once, over the 100th step, under every engine."""
+    """No false alarm: after a selector of one process alone, several at once, over the 100th step, under every
+    engine.
+    """
     if dist.get_rank() == 0:
         with FastSelector(plain(), "topk:k=2", mode="gate", capture="step") as alone:
             for step in range(4):
@@ -151,7 +153,9 @@ def groups_of_one(folder: Path) -> list[tuple[int, str]]:
 
 
 def left_between_two_looks(folder: Path) -> tuple[int, str] | None:
-    """The process that compares closes its selector just when the other one has found its token and is about to read it."""
+    """The process that compares closes its selector just when the other one has found its token and is about to read
+    it.
+    """
     store, ended = dist.distributed_c10d._get_default_store(), None
     if dist.get_rank() == 0:
         talk = agreement_module._Talk(store, 0, [0, 1], ["a"])
@@ -181,14 +185,25 @@ class _Interrupted:
         if keys[0].endswith("/first"):
             self._store.set("found", "")
             self._store.wait(["closed"], timedelta(seconds=30))
-            self._store.set_timeout(timedelta(seconds=5))  # else a key that has gone is waited for until all tests have ended
+            self._store.set_timeout(
+                timedelta(seconds=5)
+            )  # else a key that has gone is waited for until all tests have ended
         return there
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
 
-CHECKS = [left_between_two_looks, unsynchronised, seeds_that_differ, stages, steps_left_out, alike, after_a_bad_run, groups_of_one]
+CHECKS = [
+    left_between_two_looks,
+    unsynchronised,
+    seeds_that_differ,
+    stages,
+    steps_left_out,
+    alike,
+    after_a_bad_run,
+    groups_of_one,
+]
 
 
 def check_all_raise(results: list[list[tuple[int, str]]], *patterns: str, in_step: bool = False) -> None:

@@ -1,4 +1,6 @@
-"""Mode ``freeze`` with gradient checkpointing under DDP and FSDP2: what one process does without it, and no more recomputation."""
+"""Mode ``freeze`` with gradient checkpointing under DDP and FSDP2: what one process does without it, and no more
+recomputation.
+"""
 
 from __future__ import annotations
 

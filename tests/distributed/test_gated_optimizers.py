@@ -1,4 +1,6 @@
-"""Mode ``gate`` over shards and replicas: unselected layers stay bit for bit, selected ones move as without the gate."""
+"""Mode ``gate`` over shards and replicas: unselected layers stay bit for bit, selected ones move as without the
+gate.
+"""
 
 from __future__ import annotations
 

@@ -49,9 +49,11 @@ def train(folder: Path, *, distributed: bool) -> dict[str, Any]:
         assert selector.state_cache is not None
         filled.append(selector.state_cache.filled)
     return {
-        "losses": losses, "masks": masks, "filled": filled,
+        "losses": losses,
+        "masks": masks,
+        "filled": filled,
         "weights": torch.cat([p.detach().flatten() for n, p in model.named_parameters() if "lora" in n]),
-    }  # fmt: skip
+    }
 
 
 def kept_under_ddp(folder: Path) -> dict[str, Any]:

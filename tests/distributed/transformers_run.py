@@ -70,11 +70,21 @@ def train(
 ) -> dict[str, Any]:
     """Trains a small Llama for six steps, saved after three."""
     settings: dict[str, Any] = {
-        "output_dir": str(folder), "max_steps": 6, "save_steps": 3, "per_device_train_batch_size": BATCH // processes,
-        "gradient_accumulation_steps": 2, "learning_rate": 1e-2, "logging_steps": 1, "report_to": [], "use_cpu": True,
-        "disable_tqdm": True, "seed": 3, "dataloader_pin_memory": False,
-        "resume_from_checkpoint": None if resume is None else str(resume), **(changes or {}),
-    }  # fmt: skip
+        "output_dir": str(folder),
+        "max_steps": 6,
+        "save_steps": 3,
+        "per_device_train_batch_size": BATCH // processes,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 3,
+        "dataloader_pin_memory": False,
+        "resume_from_checkpoint": None if resume is None else str(resume),
+        **(changes or {}),
+    }
     arguments = TrainingArguments(**settings)
     callback = SelectorCallback(**options)
     trainer = Trainer(with_lora(hugging_face("llama")), arguments, train_dataset=rows(), callbacks=[callback])

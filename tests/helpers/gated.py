@@ -178,8 +178,9 @@ def bits(value: Any) -> Any:
 
 
 def everything_of(optimizer: torch.optim.Optimizer | Alone, parameters: Iterable[nn.Parameter]) -> list[Any]:
-    """The bits of each parameter and of its state. A fused gate gives a layer its state before its first step: zeros, which
-    count as none."""
+    """The bits of each parameter and of its state. A fused gate gives a layer its state before its first step: zeros,
+    which count as none.
+    """
     found: list[Any] = []
     for parameter in parameters:
         state = optimizer.state.get(parameter) or {}

@@ -1,16 +1,19 @@
-"""Kills ``layerselect intent`` with SIGKILL at random moments, resumes it until it is finished, and compares what it leaves.
+"""Kills ``layerselect intent`` with SIGKILL at random moments, resumes it until it is finished, and compares what it
+leaves.
 
     python tests/helpers/kill_and_resume.py --kills 20 --seed 0
     python tests/helpers/kill_and_resume.py --kills 100 --at operations
     python tests/helpers/kill_and_resume.py --kills 20 -- --adapter none --patience 1 --epochs 6
 
-Trains a small LoRA classifier on the demo corpus once without a kill. Then again, each attempt killed after a time drawn
-uniformly from the duration of the first run, until a run is finished; then the next run, until all kills are spent.
-Weights, importance, history, metrics, losses and predictions must be the same, byte for byte, and nothing else may lie
-beside the finished folder. ``--at operations`` draws one of the run's changes of files instead (opened for writing,
-renamed, removed) and kills right before it. What follows ``--`` is added to the command's options. Exit status 1: something differed.
+Trains a small LoRA classifier on the demo corpus once without a kill. Then again, each attempt killed after a time
+drawn uniformly from the duration of the first run, until a run is finished; then the next run, until all kills are
+spent. Weights, importance, history, metrics, losses and predictions must be the same, byte for byte, and nothing else
+may lie beside the finished folder. ``--at operations`` draws one of the run's changes of files instead (opened for
+writing, renamed, removed) and kills right before it. What follows ``--`` is added to the command's options. Exit status
+1: something differed.
 
-``--fork`` starts each attempt from a process that has imported everything, so that nearly all kills hit work, not imports.
+``--fork`` starts each attempt from a process that has imported everything, so that nearly all kills hit work, not
+imports.
 """
 
 from __future__ import annotations
@@ -35,9 +38,28 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = [
-    "intent", "--data", "demo", "--model", "demo", "--adapter", "lora", "--lr", "3e-3", "--batch-size", "32", "--epochs", "2",
-    "--save-steps", "7", "--probe-every", "5", "--threads", "1", "--device", "cpu",
-]  # fmt: skip
+    "intent",
+    "--data",
+    "demo",
+    "--model",
+    "demo",
+    "--adapter",
+    "lora",
+    "--lr",
+    "3e-3",
+    "--batch-size",
+    "32",
+    "--epochs",
+    "2",
+    "--save-steps",
+    "7",
+    "--probe-every",
+    "5",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+]
 #: What a killed run must have in common with one that was not.
 COMPARED = ("adapter", "importance.json", "history.safetensors", "metrics.jsonl", "training.jsonl", "predictions.jsonl")
 
@@ -92,8 +114,14 @@ def main(argv: list[str] | None = None) -> int:
             elif ended.status == 0:
                 same = digest(out) == whole and [path.name for path in out.parent.iterdir()] == ["out"]
                 different += not same
-                table.add_row(str(run), str(attempt), "", "finished", "the same" if same else f"DIFFERS: {first_difference(out, folder / 'whole')}",
-                              end_section=True)  # fmt: skip
+                table.add_row(
+                    str(run),
+                    str(attempt),
+                    "",
+                    "finished",
+                    "the same" if same else f"DIFFERS: {first_difference(out, folder / 'whole')}",
+                    end_section=True,
+                )
                 shutil.rmtree(out.parent)
                 run, attempt = run + 1, 0
             else:
@@ -125,8 +153,9 @@ def spawn(arguments: list[str], seconds: float | None, counted: Path | None) -> 
 
 
 def fork(arguments: list[str], moment: float | None, counted: Path | None) -> Attempt:
-    """The command in a copy of this process, killed after ``moment`` seconds or, where that is a whole number, by itself
-    right before that change of a file. ``counted`` receives the number of changes."""
+    """The command in a copy of this process, killed after ``moment`` seconds or, where that is a whole number, by
+    itself right before that change of a file. ``counted`` receives the number of changes.
+    """
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     import layerselect.tasks.intent  # noqa: F401  (imported once, for all children)

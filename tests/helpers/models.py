@@ -90,10 +90,15 @@ def _opt() -> nn.Module:
 
     return OPTForCausalLM(
         OPTConfig(
-            hidden_size=16, ffn_dim=32, num_hidden_layers=4, num_attention_heads=2, vocab_size=VOCABULARY,
-            word_embed_proj_dim=16, max_position_embeddings=64,
+            hidden_size=16,
+            ffn_dim=32,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            vocab_size=VOCABULARY,
+            word_embed_proj_dim=16,
+            max_position_embeddings=64,
         )
-    )  # fmt: skip
+    )
 
 
 def _bert() -> nn.Module:

@@ -10,7 +10,9 @@ from torch import nn
 
 
 class Lookahead(torch.optim.Optimizer):
-    """Slow weights behind fast ones (Zhang et al. 2019, arXiv 1907.08610); keeps the fast optimizer as the attribute ``place``."""
+    """Slow weights behind fast ones (Zhang et al. 2019, arXiv 1907.08610); keeps the fast optimizer as the attribute
+    ``place``.
+    """
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, k: int = 3, place: str = "optimizer", data: bool = False

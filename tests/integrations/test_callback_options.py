@@ -109,10 +109,23 @@ def test_a_wrong_resume_is_refused(value):
 def test_what_a_selector_takes_is_taken(form):
     """What the checks accept builds a selector."""
     options = {
-        "rule": "topk:k=2", "layers": r"blocks\.\d+", "score": "rms", "mode": "freeze", "interval": 2, "warmup": 1, "probe_every": 0,
-        "lag": None, "on_freeze": "reset", "capture": "step", "backend": "torch", "seed": 7, "state_cache": "none", "cut": "3",
-        "state_cache_store": None, "history": 16,
-    }  # fmt: skip
+        "rule": "topk:k=2",
+        "layers": r"blocks\.\d+",
+        "score": "rms",
+        "mode": "freeze",
+        "interval": 2,
+        "warmup": 1,
+        "probe_every": 0,
+        "lag": None,
+        "on_freeze": "reset",
+        "capture": "step",
+        "backend": "torch",
+        "seed": 7,
+        "state_cache": "none",
+        "cut": "3",
+        "state_cache_store": None,
+        "history": 16,
+    }
     assert set(options) == set(NAMES)
     callback = make(form, **options)
     assert callback.selector is None

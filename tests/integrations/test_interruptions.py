@@ -1,4 +1,6 @@
-"""Trainings that an exception ends, trainings after them, and two callbacks on one Trainer: the model is as it was found."""
+"""Trainings that an exception ends, trainings after them, and two callbacks on one Trainer: the model is as it was
+found.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,16 @@ class Interrupted(Trainer):
 
 
 def hooks_on(model):
-    """How many hooks there are on the modules and the parameters, and which modules have a forward pass of their own."""
+    """How many hooks there are on the modules and the parameters, and which modules have a forward pass of their
+    own.
+    """
     kinds = (
-        "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_always_called",
-    )  # fmt: skip
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+        "_forward_hooks_always_called",
+    )
     on_modules = sum(len(vars(module).get(kind) or ()) for module in model.modules() for kind in kinds)
     on_parameters = sum(
         len(p._post_accumulate_grad_hooks or ()) + len(p._backward_hooks or ()) for p in model.parameters()
@@ -312,9 +320,12 @@ def test_a_trial_after_the_other_has_a_model_and_an_optimizer_of_its_own(tmp_pat
     """What hyperparameter_search() does: model_init makes a new model for each."""
     callback = SelectorCallback(rule="fixed:layers=[1]", mode="gate")
     trainer = Trainer(
-        None, arguments(tmp_path, save_strategy="no"), train_dataset=dataset(), callbacks=[callback],
+        None,
+        arguments(tmp_path, save_strategy="no"),
+        train_dataset=dataset(),
+        callbacks=[callback],
         model_init=lambda: with_lora(hugging_face("llama")),
-    )  # fmt: skip
+    )
     start = {name: p.detach().clone() for name, p in with_lora(hugging_face("llama")).named_parameters()}
     models = []
     for _ in range(2):

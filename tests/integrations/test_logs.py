@@ -94,9 +94,15 @@ def test_a_budget_logs_what_it_keeps_and_what_that_costs(tmp_path):
 def test_evaluations_say_nothing_about_the_selection(tmp_path):
     listens = Listens()
     train(
-        tmp_path, listens, SelectorCallback(mode="gate"), evaluates=True, eval_strategy="steps", eval_steps=2, max_steps=2,
+        tmp_path,
+        listens,
+        SelectorCallback(mode="gate"),
+        evaluates=True,
+        eval_strategy="steps",
+        eval_steps=2,
+        max_steps=2,
         save_strategy="no",
-    )  # fmt: skip
+    )
     evaluation = next(line for line in listens.lines if "eval_loss" in line)
     assert not any(name.startswith("layerselect/") for name in evaluation)
 
@@ -106,5 +112,7 @@ def test_a_rule_without_a_threshold_logs_none_and_layers_never_measured_no_score
     listens = Listens()
     train(tmp_path, listens, SelectorCallback(rule="fixed:layers=[3]", mode="freeze"), save_strategy="no", max_steps=2)
     assert {name for name in listens.lines[0] if name.startswith("layerselect/")} == {
-        "layerselect/num_trained", "layerselect/lowest_trained", "layerselect/score/3",
-    }  # fmt: skip
+        "layerselect/num_trained",
+        "layerselect/lowest_trained",
+        "layerselect/score/3",
+    }

@@ -26,12 +26,20 @@ SETTINGS = {
 
 
 def run(folder, capture, clip, mode, *, scaled=False, skipping=None, **settings):
-    """What a training measured and selected. With plain gradient descent a clipped step goes another way, so that only the
-    first scores of two runs that clip differently can be compared."""
+    """What a training measured and selected. With plain gradient descent a clipped step goes another way, so that only
+    the first scores of two runs that clip differently can be compared.
+    """
     callback = SelectorCallback(rule="variance", mode=mode, capture=capture, probe_every=4)
     trainer = build(
-        folder, callback, max_steps=STEPS, max_grad_norm=clip, save_strategy="no", optim="sgd", learning_rate=0.5, **settings
-    )  # fmt: skip
+        folder,
+        callback,
+        max_steps=STEPS,
+        max_grad_norm=clip,
+        save_strategy="no",
+        optim="sgd",
+        learning_rate=0.5,
+        **settings,
+    )
     if scaled:  # the Trainer's scaler of fp16, here over float32; it unscales where the Trainer clips
         trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         scaler = trainer.accelerator.scaler

@@ -1,4 +1,6 @@
-"""Resuming a run that was begun without a selector: refused with the name of the option, or a selector that begins anew."""
+"""Resuming a run that was begun without a selector: refused with the name of the option, or a selector that begins
+anew.
+"""
 
 from __future__ import annotations
 

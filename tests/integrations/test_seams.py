@@ -1,4 +1,6 @@
-"""What else a Trainer does around its steps: evaluations, the best model, checkpoints of weights alone, settings of its own."""
+"""What else a Trainer does around its steps: evaluations, the best model, checkpoints of weights alone, settings of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,14 @@ def test_evaluations_change_nothing(tmp_path, mode, settings):
 def test_the_best_model_is_loaded_while_the_selector_is_open(tmp_path, mode):
     callback = selecting(mode)
     trainer = build(
-        tmp_path, callback, evaluates=True, eval_strategy="steps", eval_steps=2, save_steps=2, load_best_model_at_end=True,
-    )  # fmt: skip
+        tmp_path,
+        callback,
+        evaluates=True,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_steps=2,
+        load_best_model_at_end=True,
+    )
     found = flags_of(trainer.model)
     trainer.train()
     assert flags_of(trainer.model) == found

@@ -89,9 +89,16 @@ def test_setfit_selects_among_the_layers_of_the_body(tmp_path, bert_folder, mode
     model = SetFitModel(model_body=body(bert_folder), model_head=LogisticRegression(), labels=["x", "y"])
     callback = SelectorCallback(rule="fixed:layers=[1]", mode=mode)
     args = TrainingArguments(
-        output_dir=str(tmp_path), max_steps=4, batch_size=4, num_epochs=1, report_to="none", logging_steps=1, save_steps=2,
-        logging_strategy="steps", save_strategy="steps",
-    )  # fmt: skip
+        output_dir=str(tmp_path),
+        max_steps=4,
+        batch_size=4,
+        num_epochs=1,
+        report_to="none",
+        logging_steps=1,
+        save_steps=2,
+        logging_strategy="steps",
+        save_strategy="steps",
+    )
     data = Dataset.from_dict({"text": TEXTS, "label": [i % 2 for i in range(24)]})
     start = parameters(model.model_body)
     trainer = SetFitTrainer(model=model, args=args, train_dataset=data, callbacks=[callback])
@@ -127,9 +134,16 @@ class ShowsHolder(Trainer):
                     else {"model": object()}
                 )
                 result = getattr(callback, event)(
-                    args, state, control, **shown, optimizer=handler.optimizer, lr_scheduler=handler.lr_scheduler,
-                    train_dataloader=handler.train_dataloader, eval_dataloader=handler.eval_dataloader, **kwargs,
-                )  # fmt: skip
+                    args,
+                    state,
+                    control,
+                    **shown,
+                    optimizer=handler.optimizer,
+                    lr_scheduler=handler.lr_scheduler,
+                    train_dataloader=handler.train_dataloader,
+                    eval_dataloader=handler.eval_dataloader,
+                    **kwargs,
+                )
                 control = result if result is not None else control
             return control
 

@@ -19,7 +19,9 @@ KEPT = {"mode": "freeze", "probe_every": 3, "state_cache": "cached", "cut": 2}
     ids=lambda settings: "-".join(settings) or "plain",
 )
 def test_the_same_training(tmp_path, settings):
-    """Beside layers 2 and 3 alone, by freezing: the same weights, bit for bit, since the batches of each epoch are padded alike."""
+    """Beside layers 2 and 3 alone, by freezing: the same weights, bit for bit, since the batches of each epoch are
+    padded alike.
+    """
     ends = []
     for name, options in (
         ("kept", {"rule": "all", **KEPT}),
@@ -135,13 +137,24 @@ def test_a_preference_training_whose_reference_is_the_model_without_its_adapter(
                     parameter.requires_grad_(False)
         callback = SelectorCallback({"rule": "all", **KEPT} if name == "kept" else {"rule": "all", "mode": "freeze"})
         arguments = trl.DPOConfig(
-            output_dir=str(tmp_path / name), num_train_epochs=2, per_device_train_batch_size=4, learning_rate=1e-2,
-            report_to=[], logging_steps=1, use_cpu=True, disable_tqdm=True, save_strategy="no", bf16=False,
-        )  # fmt: skip
+            output_dir=str(tmp_path / name),
+            num_train_epochs=2,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+            report_to=[],
+            logging_steps=1,
+            use_cpu=True,
+            disable_tqdm=True,
+            save_strategy="no",
+            bf16=False,
+        )
         trainer = trl.DPOTrainer(
-            model=model, args=arguments, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer,
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(pairs),
+            processing_class=tokenizer,
             callbacks=[callback],
-        )  # fmt: skip
+        )
         trainer.train()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
         if name == "kept":

@@ -1,4 +1,6 @@
-"""Checkpoints of a Trainer with the callback: resuming bit for bit, what an interrupted save leaves, what is refused."""
+"""Checkpoints of a Trainer with the callback: resuming bit for bit, what an interrupted save leaves, what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_the_checkpoint_is_found_where_the_trainer_found_it(run, tmp_path):
 
 
 def test_a_guess_at_the_checkpoint_is_checked(copy, tmp_path, monkeypatch):
-    """A Trainer that is not to be seen resumes from a copy, and another checkpoint of that step lies where it would be."""
+    """A Trainer that is not to be seen resumes from a copy, and another checkpoint of that step lies where it would
+    be.
+    """
     train(tmp_path / "out", selecting("gate"), seed=9, max_steps=4)
     monkeypatch.setattr(trainer_internals, "currentframe", lambda: None)
     with pytest.raises(LayerSelectError, match="resumes at step 4 from another checkpoint than .*out/checkpoint-4"):
@@ -90,8 +94,15 @@ def test_steps_are_compared_as_numbers(copy):
     assert last_checkpoint(copy) == str(copy / "checkpoint-10")
 
 
-FILES = ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", TENSORS_FILE,
-         VALUES_FILE]  # fmt: skip
+FILES = [
+    "adapter_model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    TENSORS_FILE,
+    VALUES_FILE,
+]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,4 +1,6 @@
-"""SelectorCallback inside transformers.Trainer: what is selected, measured and restored. Logs and checkpoints: beside this."""
+"""SelectorCallback inside transformers.Trainer: what is selected, measured and restored. Logs and checkpoints: beside
+this.
+"""
 
 from __future__ import annotations
 
@@ -87,9 +89,18 @@ def test_the_best_model_at_the_end(tmp_path):
     """The largest loss counts as the best, so that it is not the last one."""
     callback = SelectorCallback(rule="topk:k=2", probe_every=3)
     trainer = train(
-        tmp_path, callback, evaluates=True, eval_strategy="steps", eval_steps=2, save_steps=2, load_best_model_at_end=True,
-        save_total_limit=1, learning_rate=1.0, metric_for_best_model="loss", greater_is_better=True,
-    )  # fmt: skip
+        tmp_path,
+        callback,
+        evaluates=True,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_steps=2,
+        load_best_model_at_end=True,
+        save_total_limit=1,
+        learning_rate=1.0,
+        metric_for_best_model="loss",
+        greater_is_better=True,
+    )
     best = trainer.state.best_model_checkpoint
     losses = {row["step"]: row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row}
     step = max(losses, key=losses.get)

@@ -1,4 +1,5 @@
-"""trl's trainers with the callback's line added: reference passes, generation and reused batches change nothing of the selection.
+"""trl's trainers with the callback's line added: reference passes, generation and reused batches change nothing of the
+selection.
 
 peft's switches of the reference passes set ``requires_grad`` of all adapters.
 """
@@ -21,7 +22,9 @@ def layer_of(name: str) -> int | None:
 
 
 class Gradients(TrainerCallback):
-    """Stands before ours: which layers have gradients when the backward passes of a step are done, and what each step moves."""
+    """Stands before ours: which layers have gradients when the backward passes of a step are done, and what each step
+    moves.
+    """
 
     def __init__(self) -> None:
         self.rows: list[list[bool]] = []
@@ -38,8 +41,9 @@ class Gradients(TrainerCallback):
 
 
 def check(callback, gradients, mode, outer=frozenset()):
-    """Each step moved what was selected, and in freeze nothing but what was planned took gradients (a layer that is selected by the
-    score it had when it was frozen trains in the next step)."""
+    """Each step moved what was selected, and in freeze nothing but what was planned took gradients (a layer that is
+    selected by the score it had when it was frozen trains in the next step).
+    """
     selector = callback.selector
     rows = selector.history.arrays()
     assert selector.steps == len(gradients.rows) == STEPS

@@ -36,9 +36,17 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def llama(kind: type[nn.Module] = LlamaForCausalLM) -> nn.Module:
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=LAYERS, num_attention_heads=2, num_key_value_heads=1, vocab_size=64,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, num_labels=1,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        vocab_size=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        num_labels=1,
+    )
     return kind(config)
 
 
@@ -101,10 +109,14 @@ KINDS: dict[str, Kind] = {
     ),
     "rloo": Kind("RLOOTrainer", "RLOOConfig", _prompts, _ONLINE, more=_REWARD),
     "reward": Kind(
-        "RewardTrainer", "RewardConfig", lambda: _pairs().remove_columns("prompt"), {"max_length": 16},
-        LlamaForSequenceClassification, "SEQ_CLS",
+        "RewardTrainer",
+        "RewardConfig",
+        lambda: _pairs().remove_columns("prompt"),
+        {"max_length": 16},
+        LlamaForSequenceClassification,
+        "SEQ_CLS",
     ),
-}  # fmt: skip
+}
 
 
 def build(
@@ -126,11 +138,21 @@ def build(
 
     kind = KINDS[name]
     settings: dict[str, Any] = {
-        "output_dir": str(folder), "max_steps": STEPS, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1,
-        "report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "seed": 3, "bf16": False,
+        "output_dir": str(folder),
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "seed": 3,
+        "bf16": False,
         "gradient_checkpointing": checkpointing is not None,
-        **kind.settings, **changes,
-    }  # fmt: skip
+        **kind.settings,
+        **changes,
+    }
     if checkpointing is not None:
         settings["gradient_checkpointing_kwargs"] = {"use_reentrant": checkpointing}
     return getattr(trl, kind.trainer)(

@@ -40,9 +40,7 @@ def test_segformer_has_its_stages_or_its_blocks():
     assert all("patch_embeddings" not in name and "head" not in name for name in found.names)
 
 
-@pytest.mark.parametrize(
-    ("name", "blocks"), [("convnext", 6), ("resnet", 6), ("regnet", 6), ("swin", 3)]
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "blocks"), [("convnext", 6), ("resnet", 6), ("regnet", 6), ("swin", 3)])
 def test_the_blocks_of_stages_are_one_option_away(name, blocks, caplog):
     family = FAMILIES[name]
     model = family.build()
@@ -65,9 +63,12 @@ def test_blocks_are_not_taken_for_stages(name, caplog):
 
 
 TARGETS = {
-    "convnext": ["pwconv1", "pwconv2"], "resnet": ["convolution"], "pvt": ["query", "value"],
-    "funnel": ["q_head", "v_head"], "poolformer": ["conv1", "conv2"],
-}  # fmt: skip
+    "convnext": ["pwconv1", "pwconv2"],
+    "resnet": ["convolution"],
+    "pvt": ["query", "value"],
+    "funnel": ["q_head", "v_head"],
+    "poolformer": ["conv1", "conv2"],
+}
 
 
 @pytest.mark.parametrize("kind", ["lora", "ia3"])

@@ -1,4 +1,6 @@
-"""Discovery of layers by structure alone: nested containers, odd ones, and what is said where structure does not tell."""
+"""Discovery of layers by structure alone: nested containers, odd ones, and what is said where structure does not
+tell.
+"""
 
 from __future__ import annotations
 
@@ -170,7 +172,8 @@ def shared_parts():
 @pytest.mark.parametrize(
     ("build", "layers", "message"),
     [
-        (lambda: Held(model_body=plain(), model_head=linear()), None, r"a Held, .*: pass its \.model_body \(a PlainStack\)$"),
+        (lambda: Held(model_body=plain(), model_head=linear()), None, r"a Held, .*: pass its \.model_body \(a "
+                                                                      r"PlainStack\)$"),
         (lambda: Held(a=linear(), b=linear()), None, r"pass its \.a \(a Linear\) or its \.b \(a Linear\)"),
         (lambda: Held(), None, "no torch.nn.Module: pass the module whose parameters are trained"),
         (lambda: [linear()], None, "the model is a list"),
@@ -178,20 +181,24 @@ def shared_parts():
         (lambda: nn.Linear, None, "the class Linear: pass an object of it"),
         (lambda: holding(b1=Block(), b2=Block(), b3=Block(), head=linear()), None,
          r"seen were 3 modules of class Block: pass layers=\['b1', 'b2', 'b3'\]"),
-        (lambda: holding(parts=nn.ModuleDict({"x": Block(), "y": Block()})), None, r"pass layers=\['parts.x', 'parts.y'\]"),
+        (lambda: holding(parts=nn.ModuleDict({"x": Block(), "y": Block()})), None, r"pass layers=\['parts.x', "
+                                                                                   r"'parts.y'\]"),
         (lambda: holding(fc1=linear(), fc2=linear()), None, r"layers=\['fc1', 'fc2'\]"),
         (lambda: holding(lstm=nn.LSTM(8, 8, num_layers=3), head=linear()), None,
          r"its LSTM 'lstm' computes 3 layers in one call.*ModuleList of 3 LSTMs"),
         (lambda: nn.GRU(8, 8, num_layers=2), None, r"its GRU '\(the model\)' computes 2 layers"),
-        (lambda: holding(lstm=nn.LSTM(8, 8, num_layers=2), head=S(linear(), nn.ReLU(), linear())), None, "its LSTM 'lstm'"),
+        (lambda: holding(lstm=nn.LSTM(8, 8, num_layers=2), head=S(linear(), nn.ReLU(), linear())), None, "its LSTM "
+                                                                                                         "'lstm'"),
         (lambda: holding(body=L(blocks(2)).requires_grad_(False), head=S(linear(), nn.ReLU(), linear())), None,
          r"\('body'\) hold no trainable parameter, and what trains is elsewhere \('head.0.weight'.*layers="),
-        (lambda: plain().requires_grad_(False), None, r"\('blocks'\) hold no trainable parameter, and no parameter of the model"),
+        (lambda: plain().requires_grad_(False), None, r"\('blocks'\) hold no trainable parameter, and no parameter "
+                                                      r"of the model"),
         (shared_parts, None, r"trainable parameters in the 2 layers .* are shared \('layers.0.0.0.weight'.*layers="),
         (plain, ["blocks.0", "blocks.0.1"], "'blocks.0.1' and 'blocks.0', one inside the other"),
         (lambda: holding(body=L(blocks(2)).requires_grad_(False), head=linear()), "body",
          r"no trainable parameter in the 2 layers .*elsewhere \('head.weight'"),
-        (lambda: holding(body=L(blocks(2)).requires_grad_(False), head=linear()), "nowhere", "what would match: 'body'"),
+        (lambda: holding(body=L(blocks(2)).requires_grad_(False), head=linear()), "nowhere", "what would match: "
+                                                                                             "'body'"),
         (lambda: S(*blocks(2)), "nowhere", r"what would match: \['0', '1'\]"),
     ],
 )  # fmt: skip

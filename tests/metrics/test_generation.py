@@ -26,7 +26,8 @@ WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=9).map(" "
 def test_sari_of_the_example_in_editevals_tests():
     score = sari([SOURCE], ["About 95 you now get in ."], [REFERENCES])
     assert round(score.sari, 3) == 31.35
-    # With precision instead of F1 for deletion, its parts are those that the metric card of `evaluate` shows: 8.33, 22.53.
+    # With precision instead of F1 for deletion, its parts are those that the metric card of `evaluate` shows: 8.33,
+    # 22.53.
     assert score.add == pytest.approx(8.333333333)
     assert score.keep == pytest.approx(22.527472527)
     assert float(score) == score.sari == pytest.approx((score.add + score.keep + score.delete) / 3)
@@ -41,8 +42,10 @@ def test_gleu_of_the_example_in_editevals_tests():
 
 
 def test_sari_by_hand():
-    """Source a b, prediction a c, reference a c d. Order 1: added c of c, d: P 1, R 1/2, F 2/3; kept a: 1; deleted b: 1.
-    Order 2: added "a c" of "a c", "c d": 2/3; nothing kept; "a b" deleted: 1. Orders 3: "a c d" is missed: 0. Order 4: none."""
+    """Source a b, prediction a c, reference a c d. Order 1: added c of c, d: P 1, R 1/2, F 2/3; kept a: 1; deleted b:
+    1. Order 2: added "a c" of "a c", "c d": 2/3; nothing kept; "a b" deleted: 1. Orders 3: "a c d" is missed: 0. Order
+    4: none.
+    """
     score = sari(["a b"], ["a c"], [["a c d"]])
     assert score.add == pytest.approx(100 * (2 / 3 + 2 / 3) / 4)
     assert score.keep == pytest.approx(100 * 1 / 4)
@@ -50,8 +53,10 @@ def test_sari_by_hand():
 
 
 def test_gleu_by_hand():
-    """All orders of "a b x d e" against reference "a b c d e", source "a b x d e q": unigrams 4 right of 5, and x is the source's
-    and not the reference's: 3 of 5; bigrams a b, d e right, b x, x d are the source's: 0, so the corpus scores 0."""
+    """All orders of "a b x d e" against reference "a b c d e", source "a b x d e q": unigrams 4 right of 5, and x is
+    the source's and not the reference's: 3 of 5; bigrams a b, d e right, b x, x d are the source's: 0, so the corpus
+    scores 0.
+    """
     assert gleu(["a b x d e q"], ["a b x d e"], [["a b c d e"]]) == 0.0
     # The right change: only the source's own words are missing, every order is right.
     assert gleu(["a b x d e q"], ["a b c d e"], [["a b c d e"]]) == pytest.approx(1.0)
@@ -193,8 +198,27 @@ def test_equal_references_are_one_for_gleu():
 
 def test_13a_tokens():
     assert tokenize_13a('He said: "3.5-fold, e.g., isn\'t" &amp; (more).') == [
-        "He", "said", ":", '"', "3.5", "-", "fold", ",", "e", ".", "g", ".", ",", "isn't", '"', "&", "(", "more", ")", ".",
-    ]  # fmt: skip
+        "He",
+        "said",
+        ":",
+        '"',
+        "3.5",
+        "-",
+        "fold",
+        ",",
+        "e",
+        ".",
+        "g",
+        ".",
+        ",",
+        "isn't",
+        '"',
+        "&",
+        "(",
+        "more",
+        ")",
+        ".",
+    ]
 
 
 def test_13a_tokens_are_sacrebleus():

@@ -25,9 +25,13 @@ def test_lora_stands_in_every_linear_map_of_the_layers_and_fresh_modules_train_w
     names = trainable(model)
     adapted = {name.split(".lora_")[0].split("base_model.model.")[1] for name in names if "lora_" in name}
     inside = (
-        "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-        "intermediate.dense", "output.dense",
-    )  # fmt: skip
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    )
     assert adapted == {f"bert.encoder.layer.{i}.{name}" for i in range(3) for name in inside}
     whole = {name for name in names if "lora_" not in name}
     assert {name.split("base_model.model.")[1].split(".modules_to_save")[0] for name in whole} == {
@@ -72,9 +76,16 @@ def test_transposed_linear_maps_are_adapted_too():
 
 def test_both_stacks_of_an_encoder_decoder_are_adapted():
     config = T5Config(
-        d_model=16, d_ff=32, d_kv=8, num_layers=2, num_heads=2, vocab_size=200, num_labels=2,
-        decoder_start_token_id=0, eos_token_id=1,
-    )  # fmt: skip
+        d_model=16,
+        d_ff=32,
+        d_kv=8,
+        num_layers=2,
+        num_heads=2,
+        vocab_size=200,
+        num_labels=2,
+        decoder_start_token_id=0,
+        eos_token_id=1,
+    )
     model = T5ForSequenceClassification(config)
     pattern = linear_maps(model, _loaded(model).layer_names)
     assert "encoder" in pattern
@@ -98,15 +109,36 @@ def test_bad_settings_repeat_the_value(settings, words):
 
 
 _MLA = {
-    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2,
-    "vocab_size": 40, "q_lora_rank": 4, "kv_lora_rank": 4, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4,
-    "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 8,
-    "first_k_dense_replace": 1, "n_shared_experts": 1, "pad_token_id": 0,
-}  # fmt: skip
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 40,
+    "q_lora_rank": 4,
+    "kv_lora_rank": 4,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 1,
+    "pad_token_id": 0,
+}
 _PHI = {
-    "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-    "vocab_size": 40, "num_local_experts": 4, "pad_token_id": 0,
-}  # fmt: skip
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 40,
+    "num_local_experts": 4,
+    "pad_token_id": 0,
+}
 
 
 def _random(name, **options):

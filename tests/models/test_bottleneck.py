@@ -159,9 +159,17 @@ def small(kind):
     [
         ("gpt2", {"attn.c_proj", "mlp.c_proj"}),
         ("opt", {"self_attn.out_proj", "fc2"}),
-        ("t5", {"layer.0.SelfAttention.o", "layer.1.EncDecAttention.o", "layer.1.DenseReluDense.wo", "layer.2.DenseReluDense.wo"}),
+        (
+            "t5",
+            {
+                "layer.0.SelfAttention.o",
+                "layer.1.EncDecAttention.o",
+                "layer.1.DenseReluDense.wo",
+                "layer.2.DenseReluDense.wo",
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_maps_that_write_to_the_stream_are_found_by_structure(kind, writers):
     model = small(kind)
     loaded = prepare(model, tiny_intent.tokenizer(), "here", [])

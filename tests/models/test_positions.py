@@ -9,9 +9,18 @@ from layerselect.models.positions import usable_positions
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
 OFFSET = {
-    "Roberta": {}, "XLMRoberta": {}, "Camembert": {}, "MPNet": {}, "IBert": {}, "Longformer": {"attention_window": 4},
-    "Data2VecText": {}, "RobertaPreLayerNorm": {}, "XLMRobertaXL": {}, "Xmod": {"default_language": "en_XX"}, "MarkupLM": {},
-}  # fmt: skip
+    "Roberta": {},
+    "XLMRoberta": {},
+    "Camembert": {},
+    "MPNet": {},
+    "IBert": {},
+    "Longformer": {"attention_window": 4},
+    "Data2VecText": {},
+    "RobertaPreLayerNorm": {},
+    "XLMRobertaXL": {},
+    "Xmod": {"default_language": "en_XX"},
+    "MarkupLM": {},
+}
 
 
 def _model(name: str, **options: object) -> torch.nn.Module:

@@ -64,9 +64,13 @@ def test_a_writers_scores_are_the_same_however_it_reads(family):
     [
         ("BertForSequenceClassification", {}, True),
         ("FNetForSequenceClassification", {}, False),
-        ("FunnelForSequenceClassification", {"d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 16, "block_sizes": [1, 1]}, False),
+        (
+            "FunnelForSequenceClassification",
+            {"d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 16, "block_sizes": [1, 1]},
+            False,
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_classifier_says_of_a_batch_what_it_says_of_its_rows(name, options, pads):
     model = _model(name, options)
     found = find_traits(model, "m", pad=0, writes=False)

@@ -111,8 +111,12 @@ def test_damaged_parts_are_noticed(tmp_path, install):
     digest = hashlib.sha256(b"whole").hexdigest()
     install(
         "tiny-gguf",
-        {"tiny_gguf/SHA256SUMS": f"{digest}  tiny.gguf\n".encode(), "tiny_gguf/tiny.gguf.part00": b"who", "tiny_gguf/tiny.gguf.part01": b"1e"},
-    )  # fmt: skip
+        {
+            "tiny_gguf/SHA256SUMS": f"{digest}  tiny.gguf\n".encode(),
+            "tiny_gguf/tiny.gguf.part00": b"who",
+            "tiny_gguf/tiny.gguf.part01": b"1e",
+        },
+    )
     with pytest.raises(LayerSelectError, match="do not have the checksum"):
         unpack("tiny-gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()

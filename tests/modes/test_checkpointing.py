@@ -248,9 +248,17 @@ def test_trainer(reentrant, tmp_path):
         generator = torch.Generator().manual_seed(0)
         rows = [torch.randint(3, VOCABULARY, (7,), generator=generator) for _ in range(16)]
         arguments = TrainingArguments(
-            str(tmp_path / name), max_steps=8, per_device_train_batch_size=2, gradient_accumulation_steps=2,
-            learning_rate=1e-2, save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, **checkpointing,
-        )  # fmt: skip
+            str(tmp_path / name),
+            max_steps=8,
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            learning_rate=1e-2,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            **checkpointing,
+        )
         data = [{"input_ids": row, "labels": row} for row in rows]
         model = build("llama")
         with recomputed(split_parameters(model).modules) as calls:
@@ -369,7 +377,9 @@ class CallCheckpointedBlock(Block):
 
 
 class OwnCheckpointing(nn.Module):
-    """A stack that checkpoints its blocks itself, in one of several ways, over an embedding made to ask for a gradient."""
+    """A stack that checkpoints its blocks itself, in one of several ways, over an embedding made to ask for a
+    gradient.
+    """
 
     gradient_checkpointing = True
 

@@ -1,4 +1,6 @@
-"""Models that are compiled, before or after the selector was built, whole or in parts: they gate, and are compiled but once."""
+"""Models that are compiled, before or after the selector was built, whole or in parts: they gate, and are compiled but
+once.
+"""
 
 from __future__ import annotations
 

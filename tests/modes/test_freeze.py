@@ -90,7 +90,9 @@ def test_an_interruption_inside_a_layer_is_healed(how):
 
 
 class Inside(nn.Module):
-    """A block that checkpoints its inner part itself, so that hooks on the block do not run when it is computed again."""
+    """A block that checkpoints its inner part itself, so that hooks on the block do not run when it is computed
+    again.
+    """
 
     def __init__(self, reentrant: bool) -> None:
         super().__init__()

@@ -110,7 +110,9 @@ def test_two_optimizers_share_the_parameters():
 
 
 def test_optimizer_built_after_the_selector_is_complete():
-    """Between passes a frozen layer's parameters require gradients as the user set them, so a filter by that finds them all."""
+    """Between passes a frozen layer's parameters require gradients as the user set them, so a filter by that finds them
+    all.
+    """
     model = plain()
     selector = FastSelector(model, "fixed:layers=[5]", mode="freeze")
     late = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)

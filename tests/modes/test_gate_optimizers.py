@@ -79,17 +79,20 @@ def grouped(build: Build, model: nn.Module, rate: float) -> torch.optim.Optimize
     return optimizer
 
 
-# Plain SGD(fused=True) fails where some momenta have started and others not; Rprop and ASGD copy the rate into their state.
+# Plain SGD(fused=True) fails where some momenta have started and others not; Rprop and ASGD copy the rate into their
+# state.
 @settings(max_examples=60, deadline=None)
 @given(
-    name=st.sampled_from([n for n in OPTIMIZERS if n not in ("sgd momentum fused", "sgd nesterov fused", "sgd dampening fused")]),
+    name=st.sampled_from(
+        [n for n in OPTIMIZERS if n not in ("sgd momentum fused", "sgd nesterov fused", "sgd dampening fused")]
+    ),
     masks=st.lists(st.lists(st.booleans(), min_size=LAYERS, max_size=LAYERS), min_size=1, max_size=6),
     mode=st.sampled_from(["gate", "freeze"]),
     on_device=st.booleans(),
     to_none=st.booleans(),
     rate=st.sampled_from([0.1, 1.0, 3.0]),
     decays=st.booleans(),
-)  # fmt: skip
+)
 def test_any_masks(name, masks, mode, on_device, to_none, rate, decays):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(core_module, "_has_kernels", lambda settings: on_device)

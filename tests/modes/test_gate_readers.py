@@ -1,4 +1,6 @@
-"""Those who read every gradient: AdaLoRA after the step, Grokfast's filter and loggers between measuring and stepping."""
+"""Those who read every gradient: AdaLoRA after the step, Grokfast's filter and loggers between measuring and
+stepping.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What goes on around ``optimizer.step()``: the wrong order is refused, idle optimizers and weights moved elsewhere are said."""
+"""What goes on around ``optimizer.step()``: the wrong order is refused, idle optimizers and weights moved elsewhere are
+said.
+"""
 
 from __future__ import annotations
 

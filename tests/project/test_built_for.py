@@ -61,7 +61,8 @@ def test_the_torch_of_a_folder_of_packages(tmp_path, version, release, platform)
     assert _built_for.in_folder(tmp_path) == (release, platform, None)
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "version.py").write_text(
-        "from typing import Optional\n__version__ = '2.14.1+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n"
+        "from typing import Optional\n__version__ = '2.14.1+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] "
+        "= None\n"
     )
     assert _built_for.in_folder(tmp_path) == ("2.14.1", "CUDA 13.0", None)  # a local part says less than this file
 
@@ -200,8 +201,9 @@ def tree(tmp_path) -> Path:
 
 
 def describe(tree: Path, target: Path, **variables: str) -> subprocess.CompletedProcess:
-    """What an installer asks of a build, by the Python of ``target``, with the torch of these tests beside it as in an isolated
-    build."""
+    """What an installer asks of a build, by the Python of ``target``, with the torch of these tests beside it as in an
+    isolated build.
+    """
     packages = os.pathsep.join(
         str(Path(module.__file__).parents[1]) for module in (torch, pytest.importorskip("setuptools"))
     )

@@ -47,8 +47,16 @@ def test_an_adapter_is_what_its_file_holds_whatever_peft_makes_of_the_names(tmp_
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.normal_()
-    save_adapted(tmp_path / "adapter", model, loaded.tokenizer, task="intent", base_model=str(tmp_path / "model"), kind="lora",
-                 fingerprint="", more={})  # fmt: skip
+    save_adapted(
+        tmp_path / "adapter",
+        model,
+        loaded.tokenizer,
+        task="intent",
+        base_model=str(tmp_path / "model"),
+        kind="lora",
+        fingerprint="",
+        more={},
+    )
     meta = {"adapter": "lora", "base_model": str(tmp_path / "model"), "identity": _identity(tmp_path)}
     again = load_adapted(tmp_path / "adapter", meta, load_causal_lm)
     ids = torch.arange(5, 15)[None]

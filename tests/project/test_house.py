@@ -1,4 +1,6 @@
-"""The house keeps its walls: rooms, no circles, a library that knows nothing of the application, few files in the hallway."""
+"""The house keeps its walls: rooms, no circles, a library that knows nothing of the application, few files in the
+hallway.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,9 @@ def test_circles_are_found():
 
 
 def test_the_library_needs_none_of_the_application_packages():
-    """In a process in which they cannot be imported. `make check-install` does the same where they are not installed."""
+    """In a process in which they cannot be imported. `make check-install` does the same where they are not
+    installed.
+    """
     library = sorted(
         m for m in MODULES if room(m).partition(".")[0] not in APPLICATION | {"integrations"} and m not in DOORS
     )

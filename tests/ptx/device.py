@@ -34,7 +34,9 @@ def decode(bits: np.ndarray, dtype: str) -> np.ndarray:
 
 @dataclass
 class Gradient:
-    """One tensor; ``offset`` elements after an address that is a multiple of 16. ``bits`` None: there is no gradient."""
+    """One tensor; ``offset`` elements after an address that is a multiple of 16. ``bits`` None: there is no
+    gradient.
+    """
 
     bits: np.ndarray | None
     dtype: str
@@ -128,8 +130,16 @@ class Norms:
         return sums
 
     def free(self) -> None:
-        for buffer in (*self.buffers, self.items, self.units, self.item_begin, self.group_begin, self.group_tensors,
-                       self.partials, self.tensor_sums):  # fmt: skip
+        for buffer in (
+            *self.buffers,
+            self.items,
+            self.units,
+            self.item_begin,
+            self.group_begin,
+            self.group_tensors,
+            self.partials,
+            self.tensor_sums,
+        ):
             buffer.free()
 
     def _upload(self, name: str, read_only: bool) -> Any:

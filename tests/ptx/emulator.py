@@ -13,9 +13,7 @@ import numpy as np
 
 from tests.ptx import structs
 
-_CALLBACK = c.CFUNCTYPE(
-    c.c_int, c.c_char_p, c.c_uint, c.c_uint, c.POINTER(c.c_void_p), c.c_size_t, c.c_void_p
-)  # fmt: skip
+_CALLBACK = c.CFUNCTYPE(c.c_int, c.c_char_p, c.c_uint, c.c_uint, c.POINTER(c.c_void_p), c.c_size_t, c.c_void_p)
 _PLAN_ARRAYS = {
     "order": np.int64,
     "items": np.dtype([("offset", "i8"), ("length", "u4"), ("tensor_and_type", "u4")]),

@@ -55,7 +55,8 @@ int cudaLaunchKernel(const void* function, Dim3 grid, Dim3 block, void** argumen
   if (grid.x == 0 || grid.y != 1 || grid.z != 1 || block.x == 0 || block.x > 1024 || block.y != 1 || block.z != 1) {
     return kInvalidValue;
   }
-  return callback == nullptr ? kInvalidValue : callback(found->second.c_str(), grid.x, block.x, arguments, shared, stream);
+  return callback == nullptr ? kInvalidValue
+                             : callback(found->second.c_str(), grid.x, block.x, arguments, shared, stream);
 }
 
 int cudaGetDevice(int* device) {

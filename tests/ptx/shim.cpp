@@ -83,8 +83,8 @@ std::int64_t shim_plan_array(const cuda::DevicePlan* plan, int which, void* to) 
   }
 }
 
-float shim_variance(const float* scores, const std::uint8_t* status, int n, double lo, double hi, int inclusive, int splits,
-                    bool* mask) {
+float shim_variance(const float* scores, const std::uint8_t* status, int n, double lo, double hi, int inclusive,
+                    int splits, bool* mask) {
   return layerselect::variance_split_cpu({scores, status, n}, {lo, hi, inclusive != 0, splits}, mask);
 }
 float shim_top(const float* scores, const std::uint8_t* status, int n, std::int64_t k, bool* mask) {

@@ -47,11 +47,35 @@ class Counters(c.Structure):
 
 class SelectArgs(c.Structure):
     _fields_ = (
-        *((name, c.c_void_p) for name in (
-            "partials", "item_begin", "tensor_sums", "group_begin", "group_tensors", "numels", "inv_scale",
-            "late_inv_scale", "group_sums", "skip", "scores", "status", "nonfinite", "decided", "mask", "wanted", "gate", "frequency", "counters",
-            "history_step", "history_threshold", "history_scores", "history_mask", "history_trained",
-        )),
+        *(
+            (name, c.c_void_p)
+            for name in (
+                "partials",
+                "item_begin",
+                "tensor_sums",
+                "group_begin",
+                "group_tensors",
+                "numels",
+                "inv_scale",
+                "late_inv_scale",
+                "group_sums",
+                "skip",
+                "scores",
+                "status",
+                "nonfinite",
+                "decided",
+                "mask",
+                "wanted",
+                "gate",
+                "frequency",
+                "counters",
+                "history_step",
+                "history_threshold",
+                "history_scores",
+                "history_mask",
+                "history_trained",
+            )
+        ),
         ("rule", Rule),
         ("warmup", c.c_uint32),
         ("interval", c.c_uint32),
@@ -64,7 +88,7 @@ class SelectArgs(c.Structure):
         ("present", GroupBits),
         ("active", GroupBits),
         ("late", GroupBits),
-    )  # fmt: skip
+    )
 
 
 class NormLaunch(c.Structure):

@@ -20,12 +20,24 @@ BROKEN = {
         "before its block's ticket is\n  __syncthreads();",
         "before its block's ticket is\n",
     ),
-    "no barrier between warps and their sum": ("cuda/norms.cuh", "      __syncthreads();\n      if (threadIdx", "      if (threadIdx"),
+    "no barrier between warps and their sum": (
+        "cuda/norms.cuh",
+        "      __syncthreads();\n      if (threadIdx",
+        "      if (threadIdx",
+    ),
     "one set of slots instead of two": ("cuda/norms.cuh", "warp_sums[turn % 2]", "warp_sums[0]"),
     "the ticket does not reset": ("cuda/norms.cuh", "atomicInc(tickets, gridDim.x - 1)", "atomicAdd(tickets, 1U)"),
     "a vector too many": ("cuda/norm_item.cuh", "at < vectors ? __ldg", "at <= vectors ? __ldg"),
-    "the tail is left out": ("cuda/norm_item.cuh", "thread - kPerVector < length - tail", "thread - kPerVector + 1 < length - tail"),
-    "a vector read at any address": ("cuda/norm_item.cuh", "min(past == 0 ? 0 : kPerVector - past, length)", "min(past == 0 ? 0U : 0U, length)"),
+    "the tail is left out": (
+        "cuda/norm_item.cuh",
+        "thread - kPerVector < length - tail",
+        "thread - kPerVector + 1 < length - tail",
+    ),
+    "a vector read at any address": (
+        "cuda/norm_item.cuh",
+        "min(past == 0 ? 0 : kPerVector - past, length)",
+        "min(past == 0 ? 0U : 0U, length)",
+    ),
     "an item too many in a tensor": ("cuda/select_block.cuh", "item < end; item", "item <= end; item"),
     "no barrier between tensors and groups": (
         "cuda/select_block.cuh",
@@ -43,7 +55,11 @@ BROKEN = {
         "  __syncthreads();\n  if (rule.kind == RuleKind::kVariance) {",
         "  if (rule.kind == RuleKind::kVariance) {",
     ),
-    "no barrier before the least cost": ("cuda/select_scratch.cuh", "  __syncthreads();\n  value = slots[0];", "  value = slots[0];"),
+    "no barrier before the least cost": (
+        "cuda/select_scratch.cuh",
+        "  __syncthreads();\n  value = slots[0];",
+        "  value = slots[0];",
+    ),
     "no barrier before what is kept is added up": (
         "cuda/select_budget.cuh",
         "train_costs[layer] : 0.0;\n  }\n  __syncthreads();",
@@ -54,12 +70,24 @@ BROKEN = {
         "    __syncthreads();\n    return {depth_found",
         "    return {depth_found",
     ),
-    "of what fits, the deepest": ("cuda/select_budget.cuh", "is_greatest(from.worth / cost, greatest)", "from.worth >= 0.0"),
-    "a layer alone that does not fit": ("cuda/select_budget.cuh", "kExcluded && fits(step_cost", "kExcluded || fits(step_cost"),
-    "offsets of 32 bits": ("cuda/norm_item.cuh", "+ item.offset * size", "+ static_cast<std::int32_t>(item.offset * size)"),
+    "of what fits, the deepest": (
+        "cuda/select_budget.cuh",
+        "is_greatest(from.worth / cost, greatest)",
+        "from.worth >= 0.0",
+    ),
+    "a layer alone that does not fit": (
+        "cuda/select_budget.cuh",
+        "kExcluded && fits(step_cost",
+        "kExcluded || fits(step_cost",
+    ),
+    "offsets of 32 bits": (
+        "cuda/norm_item.cuh",
+        "+ item.offset * size",
+        "+ static_cast<std::int32_t>(item.offset * size)",
+    ),
     "the variance of one side only": ("select.h", "rounded_add(population_variance(sorted, 0, k), ", "(0.0 * k + "),
     "a byte too many is kept": ("cuda/masked_copy.cu", "threadIdx.x; i < bytes; i", "threadIdx.x; i <= bytes; i"),
-}  # fmt: skip
+}
 
 
 def exercise(emulator: Emulator) -> None:

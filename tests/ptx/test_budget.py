@@ -1,4 +1,6 @@
-"""Selections cut down to a budget, by executing the kernel's PTX: mask, kept share and cost are the CPU's, bit for bit."""
+"""Selections cut down to a budget, by executing the kernel's PTX: mask, kept share and cost are the CPU's, bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ BASES: tuple[Case, ...] = (
 
 
 def tables(rng: np.random.Generator, n: int) -> Iterator[np.ndarray]:
-    """Costs by depth, of no layer, and of each layer's own gradients: a line, uneven ones, ones with equal steps, none."""
+    """Costs by depth, of no layer, and of each layer's own gradients: a line, uneven ones, ones with equal steps,
+    none.
+    """
 
     def table(forward: float, through: np.ndarray, own: np.ndarray) -> np.ndarray:
         whole = forward + through.sum() + own.sum()

@@ -34,9 +34,13 @@ def test_structs_have_the_compilers_sizes(emulator: Emulator):
 def test_kernels_use_nothing_that_the_interpreter_lacks(emulator: Emulator):
     entries = emulator.module.info["entries"]
     assert set(entries) == {
-        "layerselect_norms_small", "layerselect_norms_large", "layerselect_norms_select_small",
-        "layerselect_norms_select_large", "layerselect_select", "layerselect_masked_copy",
-    }  # fmt: skip
+        "layerselect_norms_small",
+        "layerselect_norms_large",
+        "layerselect_norms_select_small",
+        "layerselect_norms_select_large",
+        "layerselect_select",
+        "layerselect_masked_copy",
+    }
     assert not any(entry["unsupported"] or entry["local"] for entry in entries.values())
 
 

@@ -23,9 +23,15 @@ def variance(emulator: Emulator, window=(0.35, 0.65)):
     def decide(scores: np.ndarray, status: np.ndarray):
         mask = np.zeros(scores.size, bool)
         threshold = emulator.lib.shim_variance(
-            scores.ctypes.data_as(c.c_void_p), status.ctypes.data_as(c.c_void_p), c.c_int(scores.size),
-            c.c_double(window[0]), c.c_double(window[1]), c.c_int(1), c.c_int(1), mask.ctypes.data_as(c.c_void_p),
-        )  # fmt: skip
+            scores.ctypes.data_as(c.c_void_p),
+            status.ctypes.data_as(c.c_void_p),
+            c.c_int(scores.size),
+            c.c_double(window[0]),
+            c.c_double(window[1]),
+            c.c_int(1),
+            c.c_int(1),
+            mask.ctypes.data_as(c.c_void_p),
+        )
         return mask, threshold
 
     return decide
@@ -91,8 +97,9 @@ WAYS = {by_one_launch: 1, layer_by_layer: LAYERS + 1, with_a_launch_for_the_sele
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_steps_of_a_run(emulator: Emulator, way):
-    """Warm-up, interval, held scores, gradients that are missing or not finite, layers that leave for good, a ring of history
-    that wraps."""
+    """Warm-up, interval, held scores, gradients that are missing or not finite, layers that leave for good, a ring of
+    history that wraps.
+    """
     rng = np.random.default_rng(1)
     form = {by_one_launch: "l2", layer_by_layer: "rms"}.get(way, "sqrt_sum")
     twin = Twin(LAYERS, variance(emulator), warmup=2, interval=2)
@@ -124,9 +131,16 @@ def test_steps_of_a_run(emulator: Emulator, way):
         for i, gradient in enumerate(gradients):
             norms.set(i, gradient)
         args = state.arguments(
-            norms, state.rule("variance", window=(0.35, 0.65), inclusive=1, splits=1),
-            form=form, warmup=2, interval=2, present=present, active=active, first_layer=first_layer, late=late,
-        )  # fmt: skip
+            norms,
+            state.rule("variance", window=(0.35, 0.65), inclusive=1, splits=1),
+            form=form,
+            warmup=2,
+            interval=2,
+            present=present,
+            active=active,
+            first_layer=first_layer,
+            late=late,
+        )
         assert way(norms, state, args) == WAYS[way]
         raw = raw_scores(gradients, form)
         device = state.get("scores")
@@ -179,7 +193,9 @@ def test_inv_scale_is_read_on_the_device(emulator: Emulator, form: str):
 
 @pytest.mark.parametrize("form", ["l2", "rms", "sqrt_sum"])
 def test_a_negative_sum_says_that_there_is_no_gradient(emulator: Emulator, form: str):
-    """As processes tell each other: of layer 1 nobody has any, of layer 2 one tensor is missing, and of the outer group."""
+    """As processes tell each other: of layer 1 nobody has any, of layer 2 one tensor is missing, and of the outer
+    group.
+    """
     rng = np.random.default_rng(6)
     gradients = gradients_of(rng, np.ones(LAYERS))
     norms = Norms(emulator, gradients, GROUPS, LAYERS + 1)
@@ -229,8 +245,10 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_skipped(emulator: Emulator
     present = [broken != "frozen" or i != 1 for i in range(LAYERS + 1)]
     scale = {"inv_scale": 0.5, "late": [i > 2 for i in range(LAYERS + 1)], "late_inv_scale": 0.5}
     way(norms, state, state.arguments(norms, rule, present=present, skip_nonfinite=True, skip=0.0, **scale))
-    squares = [0.25 * sum(g.sqnorm() for g, group in zip(gradients, GROUPS, strict=True) if group == i and present[i])
-               for i in range(LAYERS + 1)]  # fmt: skip
+    squares = [
+        0.25 * sum(g.sqnorm() for g, group in zip(gradients, GROUPS, strict=True) if group == i and present[i])
+        for i in range(LAYERS + 1)
+    ]
     np.testing.assert_allclose(state.get("group_sums"), squares, rtol=1e-6)
     np.testing.assert_allclose(state.counters.total_norm, np.sqrt(np.sum(squares)), rtol=1e-6)
     if broken == "frozen":

@@ -107,7 +107,8 @@ for name, schema in operators.SCHEMAS.items():
     print(getattr(torch.ops.layerselect, name).default._schema)
 sums = torch.ops.layerselect.segment_sqnorm([torch.full((3,), 2.0, requires_grad=True), None], torch.tensor([1, 0]), 2)
 print(sums.tolist(), sums.requires_grad)
-print(torch.compile(lambda x: ops.variance_split(x)[0] & True, fullgraph=True, backend="eager")(torch.arange(6.0)).tolist())
+split = torch.compile(lambda x: ops.variance_split(x)[0] & True, fullgraph=True, backend="eager")
+print(split(torch.arange(6.0)).tolist())
 """
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     *schemas, sums, mask = done.stdout.splitlines()

@@ -29,13 +29,33 @@ def make(multi_label=False, **changes):
         "loss": 1.0,
     }
     values = {
-        "settings": {"model": "m&m", "adapter": "lora", "format": "edits", "rule": "variance", "batch_size": 8,
-                     "accumulate": 1, "seed": 0, "keep": "best"},
-        "corpus": {"name": "<script>alert(1)</script>", "chosen_by": "validation", "notes": ["13 documents <leak>"],
-                   "defects": ["a.csv:3: bad"], "defect_count": 1, "fingerprint": "00ff",
-                   "splits": {"validation": {"examples": 3, "documents": 2, "labels": dict.fromkeys(LABELS, 1)}}},
-        "training": {"mode": "freeze", "steps": steps, "kept_step": 15, "layers_selected": 2.0, "num_layers": layers,
-                     "layers_with_gradient": 2.5},
+        "settings": {
+            "model": "m&m",
+            "adapter": "lora",
+            "format": "edits",
+            "rule": "variance",
+            "batch_size": 8,
+            "accumulate": 1,
+            "seed": 0,
+            "keep": "best",
+        },
+        "corpus": {
+            "name": "<script>alert(1)</script>",
+            "chosen_by": "validation",
+            "notes": ["13 documents <leak>"],
+            "defects": ["a.csv:3: bad"],
+            "defect_count": 1,
+            "fingerprint": "00ff",
+            "splits": {"validation": {"examples": 3, "documents": 2, "labels": dict.fromkeys(LABELS, 1)}},
+        },
+        "training": {
+            "mode": "freeze",
+            "steps": steps,
+            "kept_step": 15,
+            "layers_selected": 2.0,
+            "num_layers": layers,
+            "layers_with_gradient": 2.5,
+        },
         "versions": {"torch": "2"},
         "labels": LABELS,
         "multi_label": multi_label,
@@ -44,9 +64,12 @@ def make(multi_label=False, **changes):
         "losses": [{"step": 10, "loss": 1.5}, {"step": 20, "loss": 1.1}],
         "layer_names": [f"layer.{i}" for i in range(layers)],
         "frequency": [1, 2, 3, 30],
-        "history": {"step": np.arange(steps), "scores": random.random((steps, layers)).astype(np.float32),
-                    "mask": random.random((steps, layers)) > 0.5},
-    }  # fmt: skip
+        "history": {
+            "step": np.arange(steps),
+            "scores": random.random((steps, layers)).astype(np.float32),
+            "mask": random.random((steps, layers)) > 0.5,
+        },
+    }
     return IntentReport(**{**values, **changes})
 
 

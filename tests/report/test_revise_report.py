@@ -21,19 +21,37 @@ TRAINED = RevisionScores(41.25, 10.0, 80.0, 33.75, 0.5, None, 0.125, 0.25, 3)
 
 def prediction(name, source, text, *references, intentions=("clarity",), split="test", **scores):
     found = {**example_scores(source, text, references), **scores}
-    return {"id": name, "split": split, "intentions": list(intentions), "source": source,
-            "references": list(references), "prediction": text, "scores": found}  # fmt: skip
+    return {
+        "id": name,
+        "split": split,
+        "intentions": list(intentions),
+        "source": source,
+        "references": list(references),
+        "prediction": text,
+        "scores": found,
+    }
 
 
 PREDICTIONS = [
     prediction("d10", "A cat sat.", "A dog sat.", "A dog sat.", sari=50.0, sentence_gleu=0.2),
-    prediction("d9", "It is so .", "It is so .", "It was so .", intentions=("clarity", "style"), sari=20.0, sentence_gleu=0.9),
+    prediction(
+        "d9", "It is so .", "It is so .", "It was so .", intentions=("clarity", "style"), sari=20.0, sentence_gleu=0.9
+    ),
     prediction("d2", "One two.", "", "One.", "Two.", intentions=("style",), sari=30.0, sentence_gleu=0.1),
-]  # fmt: skip
+]
 
-TRANSFER = {"kind": "shared", "layers": [1, 3], "own": [2, 3], "ratio": 0.5, "frequency": [3, 20, 4, 30],
-            "own_frequency": [0, 3, 20, 30], "own_steps": 30, "first_loss": 2.5, "untrained_loss": 2.25,
-            "warnings": []}  # fmt: skip
+TRANSFER = {
+    "kind": "shared",
+    "layers": [1, 3],
+    "own": [2, 3],
+    "ratio": 0.5,
+    "frequency": [3, 20, 4, 30],
+    "own_frequency": [0, 3, 20, 30],
+    "own_steps": 30,
+    "first_loss": 2.5,
+    "untrained_loss": 2.25,
+    "warnings": [],
+}
 
 
 def make(**changes):
@@ -42,25 +60,43 @@ def make(**changes):
     row = {"split": "validation", "step": 15, "epoch": 1.0, "loss": 1.0, "sari": 33.0}
     values = {
         "settings": {"model": "m&m", "adapter": "lora", "rule": "variance", "seed": 0, "layers": None},
-        "corpus": {"name": "essays", "notes": ["13 documents <leak>"], "defects": ["a.csv:3: bad"], "defect_count": 1,
-                   "fingerprint": "00ff", "splits": {"train": {"examples": 9, "documents": 2, "cut": 4,
-                                                               "sentences": 50, "kept_sentences": 30,
-                                                               "intentions": {"clarity": 7, "style": 2}},
-                                                     "test": {"examples": 3, "documents": 1, "cut": 0,
-                                                              "intentions": {"fluency": 3}}}},
+        "corpus": {
+            "name": "essays",
+            "notes": ["13 documents <leak>"],
+            "defects": ["a.csv:3: bad"],
+            "defect_count": 1,
+            "fingerprint": "00ff",
+            "splits": {
+                "train": {
+                    "examples": 9,
+                    "documents": 2,
+                    "cut": 4,
+                    "sentences": 50,
+                    "kept_sentences": 30,
+                    "intentions": {"clarity": 7, "style": 2},
+                },
+                "test": {"examples": 3, "documents": 1, "cut": 0, "intentions": {"fluency": 3}},
+            },
+        },
         "training": {"mode": "freeze", "steps": steps, "layers_selected": 2.0, "num_layers": layers, "last_loss": 1.1},
         "versions": {"torch": "2"},
-        "splits": {"validation": {"source copied": COPIED, "trained model": TRAINED},
-                   "test": {"source copied": COPIED, "trained model": replace(TRAINED, sari=40.0)}},
+        "splits": {
+            "validation": {"source copied": COPIED, "trained model": TRAINED},
+            "test": {"source copied": COPIED, "trained model": replace(TRAINED, sari=40.0)},
+        },
         "predictions": PREDICTIONS,
         "metrics": [row, {**row, "final": True}],
         "losses": [{"step": 10, "loss": 1.5}, {"step": 20, "loss": 1.1}],
         "layer_names": [f"layer.{i}" for i in range(layers)],
         "frequency": [1, 2, 3, 30],
-        "history": {"step": np.arange(steps), "scores": random.random((steps, layers)).astype(np.float32),
-                    "mask": random.random((steps, layers)) > 0.5, "trained": np.ones((steps, layers), bool)},
+        "history": {
+            "step": np.arange(steps),
+            "scores": random.random((steps, layers)).astype(np.float32),
+            "mask": random.random((steps, layers)) > 0.5,
+            "trained": np.ones((steps, layers), bool),
+        },
         "transfer": TRANSFER,
-    }  # fmt: skip
+    }
     return ReviseReport(**{**values, **changes})
 
 
@@ -97,8 +133,14 @@ def test_the_page_loads_nothing_and_has_one_script():
 def test_texts_ids_labels_and_options_are_escaped():
     evil = f"{EVIL}\"'&"
     row = prediction(evil, f"{evil} a b", f"{evil} a c", f"b {evil}", intentions=(evil,), split=evil)
-    corpus = {**make().corpus, "name": evil, "notes": [evil], "defects": [evil], "fingerprint": evil,
-              "splits": {evil: {"examples": 1, "documents": 1, "cut": 0, "intentions": {evil: 1}}}}  # fmt: skip
+    corpus = {
+        **make().corpus,
+        "name": evil,
+        "notes": [evil],
+        "defects": [evil],
+        "fingerprint": evil,
+        "splits": {evil: {"examples": 1, "documents": 1, "cut": 0, "intentions": {evil: 1}}},
+    }
     report = make(
         settings={"model": evil, evil: evil, "rule": evil},
         corpus=corpus,
@@ -133,8 +175,17 @@ def test_the_table_holds_every_score():
     text = render(make())
     row = re.search(r'<tr class="own"><td></td>(.*?)</tr>', text, re.DOTALL).group(1)
     assert re.findall(r"<td[^>]*>(.*?)</td>", row) == [
-        "trained model", "41.2", "10.0", "80.0", "33.8", "0.500", "–", "0.125", "3", "0.250",
-    ]  # fmt: skip
+        "trained model",
+        "41.2",
+        "10.0",
+        "80.0",
+        "33.8",
+        "0.500",
+        "–",
+        "0.125",
+        "3",
+        "0.250",
+    ]
     cut = re.search(r"<tr><td>train</td>(.*?)</tr>", text).group(1)
     assert re.findall(r"<td>(.*?)</td>", cut) == ["9", "2", "4 (kept 30 of 50 sentences)", "7", "2", "0"]
 
@@ -249,7 +300,8 @@ def curves_text(metrics):
     return " ".join(re.findall(r"<!--(.*?)-->", drawing))
 
 
-#: What the controls say, and the ids that are shown then, in order. ``none`` has no score: it stays last in either direction.
+#: What the controls say, and the ids that are shown then, in order. ``none`` has no score: it stays last in either
+#: direction.
 SORTED = [
     ({}, ["d9", "d2", "d10", "none"]),
     ({"descending": True}, ["d10", "d2", "d9", "none"]),

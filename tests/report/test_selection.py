@@ -76,9 +76,11 @@ def test_the_figures_are_drawn(layers):
     steps = 3000
     random = np.random.default_rng(0)
     history = {
-        "step": np.arange(steps), "scores": random.random((steps, layers)).astype(np.float32),
-        "mask": random.random((steps, layers)) > 0.5, "trained": random.random((steps, layers)) > 0.3,
-    }  # fmt: skip
+        "step": np.arange(steps),
+        "scores": random.random((steps, layers)).astype(np.float32),
+        "mask": random.random((steps, layers)) > 0.5,
+        "trained": random.random((steps, layers)) > 0.3,
+    }
     assert heat_map(history, [""] * layers) != heat_map({**history, "trained": history["mask"]}, [""] * layers)
     shares = SelectionShares.of(history)
     both = frequency_bars(shares.selected, shares.steps, shares.trained)

@@ -32,8 +32,9 @@ def draws(rule, layers: int, count: int) -> list[frozenset[int]]:
 
 
 def assert_frequencies(observed: Counter, expected: dict, total: int) -> None:
-    """Pearson's statistic of counts over ``total`` independent draws from the distribution ``expected``, against its mean
-    plus six of its standard deviations: a right rule fails once in many thousand runs, and the runs are seeded."""
+    """Pearson's statistic of counts over ``total`` independent draws from the distribution ``expected``, against its
+    mean plus six of its standard deviations: a right rule fails once in many thousand runs, and the runs are seeded.
+    """
     assert math.isclose(sum(expected.values()), 1.0, rel_tol=1e-9)
     assert sum(observed.values()) == total and set(observed) <= {k for k, p in expected.items() if p > 0}
     statistic = sum((observed[k] - total * p) ** 2 / (total * p) for k, p in expected.items() if p > 0)

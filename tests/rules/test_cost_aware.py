@@ -156,8 +156,9 @@ def choose(rule: CostAware, scores: list[float], status: list[int] | None = None
 
 
 def test_minilm_by_hand():
-    """A step costs .39 + .085 x depth + .010 x trained, the whole one .96. At 0.71 it may cost .6816, which is three layers
-    deep: .39 + .255 + up to .03."""
+    """A step costs .39 + .085 x depth + .010 x trained, the whole one .96. At 0.71 it may cost .6816, which is three
+    layers deep: .39 + .255 + up to .03.
+    """
 
     def check(base, scores, layers, share, cost, status=None):
         found = choose(bound(CostAware(0.71, base, MINI_LM)), scores, status)
@@ -170,7 +171,8 @@ def test_minilm_by_hand():
     # {3, 5}: 4 / .665 = 6.02, {5}: 3 / .485 = 6.19.
     check("fixed:layers=[0,3,5]", [1.0, 0.0, 0.0, 1.0, 0.0, 3.0], {5}, 3 / 5, 0.485)
     check("fixed:layers=[0,3,5]", [1.0, 0.0, 0.0, 2.0, 0.0, 3.0], {3, 5}, 5 / 6, 0.665)
-    # None of 0 and 1 fits. Alone, 3 to 5 do (.655 and less, layer 2 takes .74): the best of them, of equal ones the higher.
+    # None of 0 and 1 fits. Alone, 3 to 5 do (.655 and less, layer 2 takes .74): the best of them, of equal ones the
+    # higher.
     check("topk:k=2", [9.0, 8.0, 7.0, 1.0, 2.0, 1.0], {4}, 0.0, 0.57)
     check("topk:k=2", [9.0, 8.0, 7.0, 1.0, 2.0, 2.0], {5}, 0.0, 0.485)
     # Not finite: neither chosen nor put in the place of what does not fit.

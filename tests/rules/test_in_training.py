@@ -110,9 +110,16 @@ def test_under_the_trainer(tmp_path, text, mode):
             rule.probe = SuppressionProbe(model, language_loss, [50, 51])
         callback = SelectorCallback(rule=rule, mode=mode)
         arguments = TrainingArguments(
-            str(tmp_path / folder), max_steps=8, per_device_train_batch_size=2, learning_rate=1e-2, save_steps=5,
-            report_to=[], use_cpu=True, disable_tqdm=True, seed=3,
-        )  # fmt: skip
+            str(tmp_path / folder),
+            max_steps=8,
+            per_device_train_batch_size=2,
+            learning_rate=1e-2,
+            save_steps=5,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            seed=3,
+        )
         trainer = Trainer(model, arguments, train_dataset=dataset(), callbacks=[callback])
         trainer.train(resume_from_checkpoint=resume)
         return model, callback.selector

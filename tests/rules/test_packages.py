@@ -1,4 +1,6 @@
-"""Rules of other packages: the example of CONTRIBUTING.md, installed as a package would be, and packages that are broken."""
+"""Rules of other packages: the example of CONTRIBUTING.md, installed as a package would be, and packages that are
+broken.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Clipping by the norm that was measured: as torch's own does in the same place, and without reading a gradient for it."""
+"""Clipping by the norm that was measured: as torch's own does in the same place, and without reading a gradient for
+it.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,9 @@ def test_scaled_gradients(mode, when, fused, decides):
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_norm_that_is_not_finite_does_what_it_does_in_torch(value, decides):
-    """In mode ``observe``, in which all gradients are stepped; in the others test_gating_nonfinite.py has what is right."""
+    """In mode ``observe``, in which all gradients are stepped; in the others test_gating_nonfinite.py has what is
+    right.
+    """
     model = plain()
     with FastSelector(model, "topk:k=2", mode="observe") as selector:
         handle = model.blocks[1][1].weight.register_hook(lambda g: g.index_fill(0, torch.tensor(0), value))

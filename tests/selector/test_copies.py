@@ -23,8 +23,19 @@ from torch.utils.checkpoint import checkpoint
 from tests.card.made import made
 from tests.helpers.models import PlainStack, hugging_face, language_loss, plain, plain_loss, with_lora
 
-RULES = ("variance", "cosine", "counted", "measured", "weight-norm", "ist", "lisa", "block-cyclic", "random:k=2",
-         "probe-once:steps=2", "layer-card")  # fmt: skip
+RULES = (
+    "variance",
+    "cosine",
+    "counted",
+    "measured",
+    "weight-norm",
+    "ist",
+    "lisa",
+    "block-cyclic",
+    "random:k=2",
+    "probe-once:steps=2",
+    "layer-card",
+)
 
 
 def pickled(model):

@@ -16,8 +16,20 @@ from safetensors.torch import load_file, save_file
 from tools.fuzz.part_saved import broken, read_broken
 from tools.fuzz.saved_kinds import RULES, SavedKind, Stack, all_kinds, same, step, trained
 
-ODD = (None, "x", -1, 10**400, float("nan"), [], {}, [None], torch.ones(3, 3, 3), torch.ones(2, dtype=torch.complex64),
-       torch.ones(4, device="meta"), torch.full((4,), float("inf")))  # fmt: skip
+ODD = (
+    None,
+    "x",
+    -1,
+    10**400,
+    float("nan"),
+    [],
+    {},
+    [None],
+    torch.ones(3, 3, 3),
+    torch.ones(2, dtype=torch.complex64),
+    torch.ones(4, device="meta"),
+    torch.full((4,), float("inf")),
+)
 
 
 def places(state: Any, path: tuple = ()) -> Iterator[tuple]:

@@ -56,7 +56,9 @@ def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
 @pytest.mark.parametrize("checkpointing", [None, False, True])
 @pytest.mark.parametrize("when", ["before", "between", "after"])
 def test_reference_passes_change_nothing(when, checkpointing):
-    """DPO, KTO, GRPO and RLOO with beta > 0: ``disable_adapter()`` in front of the policy's pass, behind it, and behind its backward pass."""
+    """DPO, KTO, GRPO and RLOO with beta > 0: ``disable_adapter()`` in front of the policy's pass, behind it, and behind
+    its backward pass.
+    """
 
     def run(reference: bool) -> tuple[list[torch.Tensor], list[list[int]], list[int]]:
         model = adapted()

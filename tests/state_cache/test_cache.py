@@ -192,7 +192,9 @@ def test_half_precision_is_close():
 
 
 def test_dropout_does_not_run_below_the_cut():
-    """In training mode the states are those of evaluation mode, the first time and later; above the cut, dropout goes on."""
+    """In training mode the states are those of evaluation mode, the first time and later; above the cut, dropout goes
+    on.
+    """
     model = adapted("bert", CUT).train()
     given = batch("bert")
     with StateCache(model, CUT):
@@ -321,9 +323,15 @@ def test_a_mixture_that_balances_all_its_layers_is_refused():
 
     torch.manual_seed(0)
     config = MixtralConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=1,
-        vocab_size=VOCABULARY, num_local_experts=4, output_router_logits=True,
-    )  # fmt: skip
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        vocab_size=VOCABULARY,
+        num_local_experts=4,
+        output_router_logits=True,
+    )
     model = MixtralForCausalLM(config).eval().requires_grad_(False)
     tokens = torch.randint(0, VOCABULARY, (2, 5))
     with StateCache(model, 2), pytest.raises(LayerSelectError, match="uses what they compute elsewhere"):

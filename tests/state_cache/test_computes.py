@@ -60,8 +60,15 @@ def everywhere(model: nn.Module) -> object:
     return nn.modules.module.register_module_forward_hook(shift)
 
 
-HOOKS = [on_the_embedding, on_a_block_below, on_the_last_block_below, in_front_of_a_block_below, on_a_projection,
-         in_front_of_the_decoder, everywhere]  # fmt: skip
+HOOKS = [
+    on_the_embedding,
+    on_a_block_below,
+    on_the_last_block_below,
+    in_front_of_a_block_below,
+    on_a_projection,
+    in_front_of_the_decoder,
+    everywhere,
+]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -278,10 +285,21 @@ def test_rotary_embeddings_that_follow_the_batch(caplog):
 
     def build() -> nn.Module:
         torch.manual_seed(0)
-        return LlamaForCausalLM(LlamaConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, vocab_size=64,
-            max_position_embeddings=8, rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
-        )).eval().requires_grad_(False)  # fmt: skip
+        return (
+            LlamaForCausalLM(
+                LlamaConfig(
+                    hidden_size=16,
+                    intermediate_size=32,
+                    num_hidden_layers=4,
+                    num_attention_heads=2,
+                    vocab_size=64,
+                    max_position_embeddings=8,
+                    rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+                )
+            )
+            .eval()
+            .requires_grad_(False)
+        )
 
     plainly, model = build(), build()
     tokens = torch.randint(3, 64, (2, 20))

@@ -21,7 +21,9 @@ LAYERS = 4
 
 
 def model(name: str = "llama") -> nn.Module:
-    """LoRA on a tiny decoder, and a head that trains outside the layers; in evaluation mode, so that nothing is random."""
+    """LoRA on a tiny decoder, and a head that trains outside the layers; in evaluation mode, so that nothing is
+    random.
+    """
     adapted = with_lora(hugging_face(name)).eval()
     adapted.get_base_model().get_output_embeddings().weight.requires_grad_(True)
     return adapted
@@ -62,8 +64,12 @@ def test_as_if_the_model_had_only_the_layers_above(rule: str):
             parameter.requires_grad_(False)
     if rule.startswith("cost-aware"):  # which reckons with the layers below
         costs = ours.selector.rule.layer_costs
-        above = {"forward": costs.forward[2:], "input_gradient": costs.input_gradient[2:],
-                 "weight_gradient": costs.weight_gradient[2:], "rest": costs.rest}  # fmt: skip
+        above = {
+            "forward": costs.forward[2:],
+            "input_gradient": costs.input_gradient[2:],
+            "weight_gradient": costs.weight_gradient[2:],
+            "rest": costs.rest,
+        }
         budget = 0.8 * costs.whole
         above["rest"] += sum(costs.forward[:2])
         whole = sum(map(sum, (above["forward"], above["input_gradient"], above["weight_gradient"]))) + above["rest"]

@@ -1,4 +1,5 @@
-"""What a model is set to besides its weights: each setting has states of its own, or the pass computes. Never another's states.
+"""What a model is set to besides its weights: each setting has states of its own, or the pass computes. Never another's
+states.
 
 The oracle is the same model without a state cache, to which the same is done.
 """
@@ -157,11 +158,30 @@ def change_rotary_scaling(model: nn.Module) -> None:
 
 
 CHANGES = [
-    disable, lambda m: m.set_adapter("reference"), activate_both, scale_in_place, scale_one, scale_all, merge_safely,
-    lambda m: m.merge_adapter(), lambda m: m.merge_adapter(["reference"]), merge_and_unmerge, merge_then_disable, add_a_third,
-    delete_the_active, disable_one_layer, exchange_a_module, weights_behind_torchs_back, exchange_the_embedding,
-    change_a_number, change_an_epsilon, change_an_activation, change_attention, change_a_buffer, change_rotary_scaling,
-]  # fmt: skip
+    disable,
+    lambda m: m.set_adapter("reference"),
+    activate_both,
+    scale_in_place,
+    scale_one,
+    scale_all,
+    merge_safely,
+    lambda m: m.merge_adapter(),
+    lambda m: m.merge_adapter(["reference"]),
+    merge_and_unmerge,
+    merge_then_disable,
+    add_a_third,
+    delete_the_active,
+    disable_one_layer,
+    exchange_a_module,
+    weights_behind_torchs_back,
+    exchange_the_embedding,
+    change_a_number,
+    change_an_epsilon,
+    change_an_activation,
+    change_attention,
+    change_a_buffer,
+    change_rotary_scaling,
+]
 NAMES = [
     getattr(change, "__name__", "").replace("<lambda>", f"change{number}") for number, change in enumerate(CHANGES)
 ]
@@ -183,7 +203,9 @@ def test_a_setting_that_changes_has_states_of_its_own(change: Change):
 
 @pytest.mark.parametrize("change", CHANGES, ids=NAMES)
 def test_a_folder_of_another_setting_changes_nothing(change: Change, tmp_path: Path):
-    """One run fills it in its setting, another one comes in the setting that it always had, and then the first again."""
+    """One run fills it in its setting, another one comes in the setting that it always had, and then the first
+    again.
+    """
     changed, unchanged = adapted(), adapted()
     change(changed)
     expected = logits(unchanged)
@@ -446,10 +468,18 @@ def test_experts_that_peft_parametrises_in_each_pass_are_read(name, caplog):
     from transformers import MixtralConfig, MixtralForCausalLM
 
     torch.manual_seed(0)
-    base = MixtralForCausalLM(MixtralConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, vocab_size=64,
-        num_local_experts=2, pad_token_id=0,
-    ))  # fmt: skip
+    base = MixtralForCausalLM(
+        MixtralConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            vocab_size=64,
+            num_local_experts=2,
+            pad_token_id=0,
+        )
+    )
     options = {"target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], "target_modules": ["q_proj"]}
     model = get_peft_model(base, LoraConfig(r=2, **options)).eval()
     freeze_below(model)

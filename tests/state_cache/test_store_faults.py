@@ -118,8 +118,14 @@ def test_a_file_that_cannot_be_read_stays(tmp_path, monkeypatch, caplog):
 
 def test_what_killed_processes_left_is_ignored_and_removed_after_an_hour(tmp_path):
     path = file_of(filled(tmp_path, 2), KEY)
-    old, new, other = (path.parent / name for name in (
-        f".{path.name}.1.0123456789abcdef.partial", f".{path.name}.2.0123456789abcdef.partial", "notes.partial"))  # fmt: skip
+    old, new, other = (
+        path.parent / name
+        for name in (
+            f".{path.name}.1.0123456789abcdef.partial",
+            f".{path.name}.2.0123456789abcdef.partial",
+            "notes.partial",
+        )
+    )
     for left in (old, new, other):
         left.write_bytes(path.read_bytes())
         os.utime(left, (time.time() - 3700, time.time() - (60 if left == new else 3700)))

@@ -21,8 +21,10 @@ def test_two_kills_change_nothing(corpus_path, bert_folder, environment):
     options = ["--data", str(corpus_path), "--model", str(bert_folder), "--batch-size", "8", "--max-steps", "19"]
     ended = subprocess.run(
         [sys.executable, str(SCRIPT), "--kills", "2", "--seed", "0", "--at", "operations", "--", *options],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "2 kills" in ended.stdout
     assert "the same" in ended.stdout

@@ -30,7 +30,9 @@ def bases(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def predictors(bases, tmp_path_factory):
-    """Trained predictors by architecture and kind: the run's folder, and the parameters in its layers. Trained once, not changed."""
+    """Trained predictors by architecture and kind: the run's folder, and the parameters in its layers. Trained once,
+    not changed.
+    """
     made = {}
 
     def make(architecture, kind):

@@ -31,9 +31,13 @@ def save_base(folder, architecture, seed=0, **changes):
     torch.manual_seed(seed)
     if architecture == "llama":
         settings = {
-            "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "vocab_size": len(words),
-        }  # fmt: skip
+            "hidden_size": 16,
+            "intermediate_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "vocab_size": len(words),
+        }
         model = LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
     else:
         settings = {"n_embd": 16, "n_layer": 3, "n_head": 2, "vocab_size": len(words)}

@@ -14,8 +14,8 @@ from tests.helpers.models import plain, plain_loss
 @pytest.mark.parametrize(
     ("frequency", "rule", "expected"),
     [
-        # Six layers: the window allows cuts after 3 and after 4. Ascending 1 1 2 9 9 10: variances 2/9 + 2/9 after 3; the layer
-        # of the threshold 2 is taken, too.
+        # Six layers: the window allows cuts after 3 and after 4. Ascending 1 1 2 9 9 10: variances 2/9 + 2/9 after 3;
+        # the layer of the threshold 2 is taken, too.
         ([1, 2, 1, 9, 10, 9], "variance", [1, 3, 4, 5]),
         ([1, 2, 1, 9, 10, 9], VarianceSplit(inclusive=False), [3, 4, 5]),
         ([1, 2, 1, 9, 10, 9], "topk:k=2", [4, 5]),  # of equal ones the later

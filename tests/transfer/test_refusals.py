@@ -1,4 +1,6 @@
-"""What is not transferred: models and adapters that do not fit, and damaged files. Both values are named, nothing is written."""
+"""What is not transferred: models and adapters that do not fit, and damaged files. Both values are named, nothing is
+written.
+"""
 
 from itertools import combinations
 

@@ -12,13 +12,21 @@ from torch import nn
 from tests.helpers.models import plain
 
 NO_VECTORS = {
-    "list": [1.0, 2.0], "none": None, "text": "abc", "array": np.ones(3), "number": 3.0,
-    "meta": torch.ones(3, device="meta"), "sparse": torch.eye(3).to_sparse(), "compressed": torch.eye(3).to_sparse_csr(),
-    "mkldnn": torch.ones(3).to_mkldnn(), "complex": torch.ones(3, dtype=torch.complex64), "whole": torch.ones(3).long(),
+    "list": [1.0, 2.0],
+    "none": None,
+    "text": "abc",
+    "array": np.ones(3),
+    "number": 3.0,
+    "meta": torch.ones(3, device="meta"),
+    "sparse": torch.eye(3).to_sparse(),
+    "compressed": torch.eye(3).to_sparse_csr(),
+    "mkldnn": torch.ones(3).to_mkldnn(),
+    "complex": torch.ones(3, dtype=torch.complex64),
+    "whole": torch.ones(3).long(),
     "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
     "jagged": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
     "quantised": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
-}  # fmt: skip
+}
 HUGE = 10**400
 
 
@@ -43,16 +51,29 @@ def test_what_is_no_tensor_is_not_measured(kind, backend):
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"tensors": None}, "tensors"), ({"tensors": "ab"}, "tensors"), ({"tensors": 3}, "tensors"), ({"tensors": {}}, "tensors"),
+        ({"tensors": None}, "tensors"),
+        ({"tensors": "ab"}, "tensors"),
+        ({"tensors": 3}, "tensors"),
+        ({"tensors": {}}, "tensors"),
         ({"tensors": torch.tensor(1.0)}, "tensors"),
-        ({"segments": None}, "segments"), ({"segments": ["a"]}, "segments"), ({"segments": [10**30]}, "segments"),
-        ({"segments": torch.zeros(1, device="meta")}, "segments"), ({"segments": [[0]]}, "segments"),
-        ({"num_segments": None}, "num_segments"), ({"num_segments": "1"}, "num_segments"), ({"num_segments": 1.5}, "num_segments"),
-        ({"num_segments": 10**12}, "num_segments"), ({"num_segments": HUGE}, "num_segments"), ({"num_segments": -1}, "num_segments"),
-        ({"inv_scale": "1"}, "inv_scale"), ({"inv_scale": HUGE}, "inv_scale"), ({"inv_scale": [1.0]}, "inv_scale"),
-        ({"backend": None}, "backend"), ({"backend": ["native"]}, "backend"),
+        ({"segments": None}, "segments"),
+        ({"segments": ["a"]}, "segments"),
+        ({"segments": [10**30]}, "segments"),
+        ({"segments": torch.zeros(1, device="meta")}, "segments"),
+        ({"segments": [[0]]}, "segments"),
+        ({"num_segments": None}, "num_segments"),
+        ({"num_segments": "1"}, "num_segments"),
+        ({"num_segments": 1.5}, "num_segments"),
+        ({"num_segments": 10**12}, "num_segments"),
+        ({"num_segments": HUGE}, "num_segments"),
+        ({"num_segments": -1}, "num_segments"),
+        ({"inv_scale": "1"}, "inv_scale"),
+        ({"inv_scale": HUGE}, "inv_scale"),
+        ({"inv_scale": [1.0]}, "inv_scale"),
+        ({"backend": None}, "backend"),
+        ({"backend": ["native"]}, "backend"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_of_the_norm_pass(change, name, backend):
     given = {"tensors": [torch.ones(3)], "segments": [0], "num_segments": 1, "backend": backend, **change}
     assert name in sentence(lambda: segment_sqnorm(**given))
@@ -61,9 +82,21 @@ def test_wrong_arguments_of_the_norm_pass(change, name, backend):
 @pytest.mark.parametrize("backend", ["native", "torch"])
 @pytest.mark.parametrize(
     "change",
-    [{"window": None}, {"window": 0.3}, {"window": (0.3,)}, {"window": ("a", "b")}, {"window": (0, HUGE)}, {"window": (0, 0.5, 1)},
-     {"window": (float("nan"), 1.0)}, {"splits": None}, {"splits": "2"}, {"splits": 1.5}, {"splits": HUGE}, {"splits": 0}],
-)  # fmt: skip
+    [
+        {"window": None},
+        {"window": 0.3},
+        {"window": (0.3,)},
+        {"window": ("a", "b")},
+        {"window": (0, HUGE)},
+        {"window": (0, 0.5, 1)},
+        {"window": (float("nan"), 1.0)},
+        {"splits": None},
+        {"splits": "2"},
+        {"splits": 1.5},
+        {"splits": HUGE},
+        {"splits": 0},
+    ],
+)
 def test_wrong_arguments_of_the_variance_rule(change, backend):
     assert next(iter(change)) in sentence(lambda: variance_split(torch.rand(4), backend=backend, **change))
 
@@ -79,8 +112,25 @@ def test_what_was_right_is_right():
     ]
 
 
-@pytest.mark.parametrize("option", ["score", "mode", "on_freeze", "capture", "backend", "state_cache", "interval", "warmup", "probe_every",
-                                    "lag", "history", "layers", "rule", "seed"])  # fmt: skip
+@pytest.mark.parametrize(
+    "option",
+    [
+        "score",
+        "mode",
+        "on_freeze",
+        "capture",
+        "backend",
+        "state_cache",
+        "interval",
+        "warmup",
+        "probe_every",
+        "lag",
+        "history",
+        "layers",
+        "rule",
+        "seed",
+    ],
+)
 @pytest.mark.parametrize(
     "value", [[1.0], {"a": 1}, np.ones(3), torch.ones(2, 2), NO_VECTORS["nested"], 1.5, b"x", -HUGE]
 )
@@ -104,7 +154,15 @@ def test_parameters_whose_gradients_cannot_be_measured(kind):
         FastSelector(model).close()
 
 
-@pytest.mark.parametrize("rule", ["topk:k=" + "9" * 5000, "variance:window=" + "[" * 3000 + "]" * 3000, "random:seed=" + "9" * 23,
-                                  "topk:k=\u00b2", "random:k=1e400"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "topk:k=" + "9" * 5000,
+        "variance:window=" + "[" * 3000 + "]" * 3000,
+        "random:seed=" + "9" * 23,
+        "topk:k=\u00b2",
+        "random:k=1e400",
+    ],
+)
 def test_rules_with_values_that_nobody_meant(rule):
     sentence(lambda: FastSelector(plain(), rule))

@@ -23,7 +23,9 @@ class OnDevice(torch.Tensor):
 
 @pytest.fixture
 def marks(monkeypatch):
-    """What the events record: the current device is the first, streams are named after the device that was asked for."""
+    """What the events record: the current device is the first, streams are named after the device that was asked
+    for.
+    """
     seen: list[str] = []
 
     class Event:

@@ -24,11 +24,17 @@ from layerselect.utils.saved_schema import Fields, Items, Mapped, Mismatch, Numb
 from safetensors.torch import save_file
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4)
+    ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @given(JSON, st.booleans())
@@ -170,9 +176,16 @@ def test_tensors_of_another_rank_or_type_are_refused(tmp_path, framework):
     path = tmp_path / "a.safetensors"
     kind = Fields({"a": Numbers("float", (2, None), low=0.0, infinite=False)})
     for tensor in (
-        torch.ones(2), torch.ones(2, 3, 1), torch.ones(3, 2), torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3) > 0,
-        torch.full((2, 3), float("inf")), torch.full((2, 3), -1.0), torch.ones(2, 3, dtype=torch.complex64), torch.ones(()),
-    ):  # fmt: skip
+        torch.ones(2),
+        torch.ones(2, 3, 1),
+        torch.ones(3, 2),
+        torch.ones(2, 3, dtype=torch.int64),
+        torch.ones(2, 3) > 0,
+        torch.full((2, 3), float("inf")),
+        torch.full((2, 3), -1.0),
+        torch.ones(2, 3, dtype=torch.complex64),
+        torch.ones(()),
+    ):
         save_file({"a": tensor}, path)
         with pytest.raises(DamagedFile, match="a |'a'"):
             read_tensors(path, kind, advice="-", framework=framework)
@@ -192,9 +205,17 @@ def test_what_is_no_safetensors_is_refused(tmp_path, content):
 
 @pytest.mark.parametrize(
     "value",
-    [torch.ones(2, device="meta"), torch.eye(2).to_sparse(), torch.ones(2).to_mkldnn(), torch.ones(2, dtype=torch.complex64),
-     torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), [1.0, 2.0], None, np.array(["a", "b"])],
-)  # fmt: skip
+    [
+        torch.ones(2, device="meta"),
+        torch.eye(2).to_sparse(),
+        torch.ones(2).to_mkldnn(),
+        torch.ones(2, dtype=torch.complex64),
+        torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]),
+        [1.0, 2.0],
+        None,
+        np.array(["a", "b"]),
+    ],
+)
 def test_tensors_without_plain_numbers_fit_no_description(value):
     with pytest.raises(Mismatch) as problem:
         Numbers("float", (2,)).check(value, "scores")

@@ -65,10 +65,17 @@ def _report(tally: Tally, seed: str) -> None:
     for kind, (first, count) in sorted(tally.failures.items()):
         logger.info("FAILED %s: %s (%d times; first: --part %s %s)", tally.part, kind, count, tally.part, first)
     logger.info(
-        "part %s, seed %s: %d cases, %d read, %d refused in one line, %d kinds of failure; longest %.1f s, most memory %d MB",
-        tally.part, seed, tally.cases, tally.results, tally.refusals, len(tally.failures),
-        tally.longest, tally.most_memory >> 20,
-    )  # fmt: skip
+        "part %s, seed %s: %d cases, %d read, %d refused in one line, %d kinds of failure; longest %.1f s, most "
+        "memory %d MB",
+        tally.part,
+        seed,
+        tally.cases,
+        tally.results,
+        tally.refusals,
+        len(tally.failures),
+        tally.longest,
+        tally.most_memory >> 20,
+    )
 
 
 if __name__ == "__main__":

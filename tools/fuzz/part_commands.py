@@ -1,5 +1,6 @@
-"""Commands that nobody meant: options with odd values and odd paths, through the real parser and every check before a corpus or a
-model is loaded. Nothing trains."""
+"""Commands that nobody meant: options with odd values and odd paths, through the real parser and every check before a
+corpus or a model is loaded. Nothing trains.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +40,73 @@ NUMBERS = (
     " 1 ",
 )
 PATHS = (
-    ".", "..", "/", "", " ", "./", "new", "new/", "new/deep/er", "a.file", "a.file/below", "a folder", "a folder/", "a folder/..", "../here",
-    "~", "~nobody", "~/x", "n" * 300, "n" * 250, "d/" * 2000 + "x", "nul\0", "\ud800", "line\nbreak", "\x1b[31mred", "link", "circle", "dangling",
-    "/dev/null", "/dev/full", "/proc/self/x", "-", "--", "demo", "x:y", "iterater-sent:", "generic:a.file", "generic:demo", "\u202e", "org/name",
-)  # fmt: skip
+    ".",
+    "..",
+    "/",
+    "",
+    " ",
+    "./",
+    "new",
+    "new/",
+    "new/deep/er",
+    "a.file",
+    "a.file/below",
+    "a folder",
+    "a folder/",
+    "a folder/..",
+    "../here",
+    "~",
+    "~nobody",
+    "~/x",
+    "n" * 300,
+    "n" * 250,
+    "d/" * 2000 + "x",
+    "nul\0",
+    "\ud800",
+    "line\nbreak",
+    "\x1b[31mred",
+    "link",
+    "circle",
+    "dangling",
+    "/dev/null",
+    "/dev/full",
+    "/proc/self/x",
+    "-",
+    "--",
+    "demo",
+    "x:y",
+    "iterater-sent:",
+    "generic:a.file",
+    "generic:demo",
+    "\u202e",
+    "org/name",
+)
 RULES = (
-    "all", "variance", "topk", "topk:k=2", "topk:k=0", "topk:k=2;k=3", "fixed:layers=[0,1]", "fixed:layers=[]", "cost-aware:budget=0.5", "lisa:k=2",
-    'probe-once:base="topk:k=1"', "layer-card:card=\"a folder\";k=1", "no such", "topk:", ":", ";", "topk:k=" + "[" * 3000, "topk:k=" + "9" * 5000,
-    "topk:k=1e999", "topk:k=NaN", "topk:nothing=1", 'probe-once:base="' + "probe-once:base=" * 50 + '"', "random:k=true", "fixed:layers=[[1]]",
-)  # fmt: skip
+    "all",
+    "variance",
+    "topk",
+    "topk:k=2",
+    "topk:k=0",
+    "topk:k=2;k=3",
+    "fixed:layers=[0,1]",
+    "fixed:layers=[]",
+    "cost-aware:budget=0.5",
+    "lisa:k=2",
+    'probe-once:base="topk:k=1"',
+    'layer-card:card="a folder";k=1',
+    "no such",
+    "topk:",
+    ":",
+    ";",
+    "topk:k=" + "[" * 3000,
+    "topk:k=" + "9" * 5000,
+    "topk:k=1e999",
+    "topk:k=NaN",
+    "topk:nothing=1",
+    'probe-once:base="' + "probe-once:base=" * 50 + '"',
+    "random:k=true",
+    "fixed:layers=[[1]]",
+)
 METHODS = (
     "all",
     "ir",
@@ -140,7 +199,7 @@ def _enough(*args: Any, **kwargs: Any) -> NoReturn:
 def _parser(command: tuple[str, ...]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = build_parser()
     for name in command:
-        parser = next(action.choices for action in parser._actions if isinstance(action.choices, dict))[name]  # type: ignore[index]
+        parser = next(action.choices for action in parser._actions if isinstance(action.choices, dict))[name]
     return parser
 
 

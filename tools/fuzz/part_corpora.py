@@ -39,25 +39,47 @@ ITERATER = [
 ]
 DOCUMENTS = [
     {
-        "doc_id": str(i), "revision_depth": 1, "before_revision": f"It are {i}.", "after_revision": f"It is {i}.",
+        "doc_id": str(i),
+        "revision_depth": 1,
+        "before_revision": f"It are {i}.",
+        "after_revision": f"It is {i}.",
         "edit_actions": [
-            {"type": "R", "before": "are", "after": "is", "start_char_pos": 3, "end_char_pos": 6, "major_intent": "fluency"}
+            {
+                "type": "R",
+                "before": "are",
+                "after": "is",
+                "start_char_pos": 3,
+                "end_char_pos": 6,
+                "major_intent": "fluency",
+            }
         ],
         "sents_char_pos": [0],
     }
     for i in range(8)
-]  # fmt: skip
+]
 ARGREVISION = [
-    {"essay_ids": i % 4, "old_sentence_ids": i, "new_sentence_ids": i, "old_sentences": f"A {i}.", "new_sentences": f"B {i}.", "purpose_labels": "relevant"}
+    {
+        "essay_ids": i % 4,
+        "old_sentence_ids": i,
+        "new_sentence_ids": i,
+        "old_sentences": f"A {i}.",
+        "new_sentences": f"B {i}.",
+        "purpose_labels": "relevant",
+    }
     for i in range(12)
-]  # fmt: skip
+]
 ARXIVEDITS = {
     str(i): {
-        "sentence-1": f"It are {i} .", "sentence-2": f"It is {i} .", "arxiv-id": f"p{i % 4}", "sentence-1-level": "1",
-        "edits-combination-0": {"0": {"type": "Substitute", "intention": "Content", "sentence-1-token-indices": [1, 2]}},
+        "sentence-1": f"It are {i} .",
+        "sentence-2": f"It is {i} .",
+        "arxiv-id": f"p{i % 4}",
+        "sentence-1-level": "1",
+        "edits-combination-0": {
+            "0": {"type": "Substitute", "intention": "Content", "sentence-1-token-indices": [1, 2]}
+        },
     }
     for i in range(10)
-}  # fmt: skip
+}
 SETS = (ROWS, ITERATER, DOCUMENTS, ARGREVISION)
 SEPARATORS = (",", ";", "\t", "|")
 
@@ -213,12 +235,28 @@ def _without_time(content: bytes) -> bytes:
 
 
 _INSIDE = (
-    (b'r="2"', b'r="99999999999999"'), (b'r="A2"', b'r="ZZZZ2"'), (b't="s"', b't="inlineStr"'), (b't="inlineStr"', b't="s"'),
-    (b"<v>1</v>", b"<v>-5</v>"), (b"<v>1</v>", b"<v>" + b"9" * 5000 + b"</v>"), (b"<row ", b"<row r='1' "), (b"<sheetData>", b"<sheetData>" + b"<row/>" * 200_000),
-    (b"<sheetData>", b"<a>" * 50_000), (b"worksheets/sheet1", b"../../../etc/passwd"), (b"<t>", b"<t>" + b"a" * 20_000_000), (b"UTF-8", b"UTF-7"),
-    (b"<t>", b"<t>_xD800_"), (b"<is>", b"<is><r>"), (b"<v>", b"<f>A1+1</f><v>"), (b's="1"', b's="999999999999"'), (b"<worksheet", b"<!DOCTYPE a><worksheet"),
-    (b"visible", b"hidden"), (b'sheetId="1"', b'sheetId="x"'), (b'name="', b'name="train'), (b"sharedStrings.xml", b"sheet1.xml"),
-)  # fmt: skip
+    (b'r="2"', b'r="99999999999999"'),
+    (b'r="A2"', b'r="ZZZZ2"'),
+    (b't="s"', b't="inlineStr"'),
+    (b't="inlineStr"', b't="s"'),
+    (b"<v>1</v>", b"<v>-5</v>"),
+    (b"<v>1</v>", b"<v>" + b"9" * 5000 + b"</v>"),
+    (b"<row ", b"<row r='1' "),
+    (b"<sheetData>", b"<sheetData>" + b"<row/>" * 200_000),
+    (b"<sheetData>", b"<a>" * 50_000),
+    (b"worksheets/sheet1", b"../../../etc/passwd"),
+    (b"<t>", b"<t>" + b"a" * 20_000_000),
+    (b"UTF-8", b"UTF-7"),
+    (b"<t>", b"<t>_xD800_"),
+    (b"<is>", b"<is><r>"),
+    (b"<v>", b"<f>A1+1</f><v>"),
+    (b's="1"', b's="999999999999"'),
+    (b"<worksheet", b"<!DOCTYPE a><worksheet"),
+    (b"visible", b"hidden"),
+    (b'sheetId="1"', b'sheetId="x"'),
+    (b'name="', b'name="train'),
+    (b"sharedStrings.xml", b"sheet1.xml"),
+)
 
 
 def _broken_inside(content: bytes, rng: random.Random) -> bytes:
@@ -344,10 +382,39 @@ def _known(rng: random.Random, workbook: bytes) -> Case:
 
 
 _PATHS = (
-    "~nobody", "~nobody/a.csv", "a\0b", "", " ", ".", "..", "/", "/dev/null", "/dev/zero", "/proc/self/mem", "generic:", "generic:~nobody/x",
-    "hub:", "hub:a", "a" * 5000, "a/" * 2000, "nowhere.csv", "a/b.csv", "./a/b", "\ud800.csv", "iterater-sent:nowhere", "argrewrite:/dev/null",
-    "line\nbreak.csv", "[/b].jsonl", "generic:/dev/full", "demo:", "arxivedits:.", "file:///etc/passwd", "https://example.org/a.csv", "-", "a:b:c",
-)  # fmt: skip
+    "~nobody",
+    "~nobody/a.csv",
+    "a\0b",
+    "",
+    " ",
+    ".",
+    "..",
+    "/",
+    "/dev/null",
+    "/dev/zero",
+    "/proc/self/mem",
+    "generic:",
+    "generic:~nobody/x",
+    "hub:",
+    "hub:a",
+    "a" * 5000,
+    "a/" * 2000,
+    "nowhere.csv",
+    "a/b.csv",
+    "./a/b",
+    "\ud800.csv",
+    "iterater-sent:nowhere",
+    "argrewrite:/dev/null",
+    "line\nbreak.csv",
+    "[/b].jsonl",
+    "generic:/dev/full",
+    "demo:",
+    "arxivedits:.",
+    "file:///etc/passwd",
+    "https://example.org/a.csv",
+    "-",
+    "a:b:c",
+)
 
 
 def _path(rng: random.Random) -> Case:

@@ -1,4 +1,6 @@
-"""Folders of models that nobody meant: a file of a small model broken, gone or of another kind, and texts that tokenizers do not expect."""
+"""Folders of models that nobody meant: a file of a small model broken, gone or of another kind, and texts that
+tokenizers do not expect.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from layerselect.models.reading import read_tokens
 from .mutate import ODD_TEXTS, break_text
 from .part_saved import broken, copy_with
 
-#: A decoder, an encoder whose positions are counted from behind the padding, an encoder-decoder, and one without attention.
+#: A decoder, an encoder whose positions are counted from behind the padding, an encoder-decoder, and one without
+#: attention.
 FAMILIES = ("llama", "roberta", "bart", "mamba")
 LABELS = ("clarity", "fluency", "style")
 _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4096\n"

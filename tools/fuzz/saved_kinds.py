@@ -33,9 +33,15 @@ from torch import nn
 
 #: With each of them another state is saved.
 RULES = (
-    "variance", "random:k=2", "lisa:n=2;interval=2", "block-cyclic:interval=2", "probe-once:steps=2", "weight-norm",
-    "cosine", "cost-aware:budget=0.6",
-)  # fmt: skip
+    "variance",
+    "random:k=2",
+    "lisa:n=2;interval=2",
+    "block-cyclic:interval=2",
+    "probe-once:steps=2",
+    "weight-norm",
+    "cosine",
+    "cost-aware:budget=0.6",
+)
 LAYERS = 4
 
 
@@ -145,15 +151,26 @@ def card() -> LayerCard:
         settings={"ridge": 1e-3, "rank": 16},
         layers=[
             LayerFigures(
-                name=f"layers.{layer}", resnorm=1.0, fresh=0.5 * layer, low=None, high=0.7, gradient_norm=1.0, energy=2.0,
-                condition=10.0, performance=None, cost=CostFigures(1.0, None, 1000, 4096, 64),
+                name=f"layers.{layer}",
+                resnorm=1.0,
+                fresh=0.5 * layer,
+                low=None,
+                high=0.7,
+                gradient_norm=1.0,
+                energy=2.0,
+                condition=10.0,
+                performance=None,
+                cost=CostFigures(1.0, None, 1000, 4096, 64),
                 maps=[MapFigures(f"layers.{layer}.map", 4, 3, 288, 1.0, 1.0, 2.0, None)],
             )
             for layer in range(LAYERS)
         ],
-        coupling=np.eye(LAYERS).tolist(), held_out=True, stability=0.9,
-        step_costs=LayerCosts(ones, ones, ones, rest=1.0).to_dict(), versions={"torch": "0"},
-    )  # fmt: skip
+        coupling=np.eye(LAYERS).tolist(),
+        held_out=True,
+        stability=0.9,
+        step_costs=LayerCosts(ones, ones, ones, rest=1.0).to_dict(),
+        versions={"torch": "0"},
+    )
 
 
 def _read_card(folder: Path) -> Any:
@@ -196,10 +213,20 @@ def _read_trainer(folder: Path) -> Any:
 
 def _make_adapter(folder: Path) -> None:
     meta = {
-        "schema": 1, "task": "intent", "adapter": "lora", "base_model": "somewhere", "identity": {"model_type": "llama"},
-        "fingerprint": "", "labels": ["a", "b"], "multi_label": False, "head": "classifier", "answers": None,
-        "format": {"name": "edits", "window": 4, "gap": 1, "cap": 12, "summary": True}, "max_length": 64, "separator": None,
-    }  # fmt: skip
+        "schema": 1,
+        "task": "intent",
+        "adapter": "lora",
+        "base_model": "somewhere",
+        "identity": {"model_type": "llama"},
+        "fingerprint": "",
+        "labels": ["a", "b"],
+        "multi_label": False,
+        "head": "classifier",
+        "answers": None,
+        "format": {"name": "edits", "window": 4, "gap": 1, "cap": 12, "summary": True},
+        "max_length": 64,
+        "separator": None,
+    }
     (folder / "layerselect.json").write_text(json.dumps(meta), encoding="utf-8")
     settings = {
         "peft_type": "LORA",
@@ -233,9 +260,15 @@ def _read_adapter(folder: Path) -> Any:
 def _make_finished(folder: Path) -> None:
     selector = trained("topk:k=2")
     report = {
-        "macro_f1": 0.5, "macro_auprc": 0.5, "accuracy": 0.5, "multi_label": False, "confusion": [[1, 0], [0, 1]],
-        "rows": [{"label": label, "precision": 1.0, "recall": 1.0, "f1": 1.0, "auprc": None, "support": 1} for label in "ab"],
-    }  # fmt: skip
+        "macro_f1": 0.5,
+        "macro_auprc": 0.5,
+        "accuracy": 0.5,
+        "multi_label": False,
+        "confusion": [[1, 0], [0, 1]],
+        "rows": [
+            {"label": label, "precision": 1.0, "recall": 1.0, "f1": 1.0, "auprc": None, "support": 1} for label in "ab"
+        ],
+    }
     run = RunFolder("layerselect intent", IntentConfig(data="demo", model="demo", out=str(folder / "made")))
     run.path = folder
     run.write_selection(selector)

@@ -48,15 +48,24 @@ def run_part(part: str, seed: str, seconds: float) -> Tally:
 def _round(tally: Tally, seed: str, end: float, folder: str) -> bool:
     """One process; False if it could not begin."""
     environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "TMPDIR": folder, "HOME": folder, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "TMPDIR": folder,
+        "HOME": folder,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     log = Path(folder, "stderr.of.the.process")
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "tools.fuzz.worker", tally.part, seed, str(end - time.monotonic())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, cwd=folder, env=environment,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=folder,
+            env=environment,
+        )
         assert process.stdout is not None  # a pipe was asked for
         running, case, began = "", -1, time.monotonic()
         pending = b""

@@ -47,9 +47,9 @@ class CardJob:
     Attributes:
         settings: of the task: corpus, model, text, seed, device, batch size. What is about training is not used.
         examples: how many of the training split, drawn by the seed.
-        head_steps: parts of the model that no pretraining reached (a fresh classification head) are trained for so many steps first,
-            everything else frozen; the gradients of the layers come through them. That happens on other examples of the training
-            split than those that are measured.
+        head_steps: parts of the model that no pretraining reached (a fresh classification head) are trained for so many
+            steps first, everything else frozen; the gradients of the layers come through them. That happens on other
+            examples of the training split than those that are measured.
         max_memory: see :func:`layerselect.card.measure`.
         options: further arguments of :func:`layerselect.card.measure`.
         overwrite: replace an earlier card at ``settings.out``.
@@ -75,8 +75,8 @@ class CardJob:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What is measured on: the model, batches, how a batch's loss is computed and which outputs it asks for; and the batches
-    that fresh modules are trained on before.
+    """What is measured on: the model, batches, how a batch's loss is computed and which outputs it asks for; and the
+    batches that fresh modules are trained on before.
     """
 
     loaded: LoadedModel
@@ -118,9 +118,15 @@ def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEven
             check_measurable(model, sample.batches, loss=sample.loss, max_memory=job.max_memory, **options)
             _train_fresh(model, sample, job, device)
         card = measure(
-            model, sample.batches, loss=sample.loss, counted=sample.counted, max_memory=job.max_memory, seed=settings.seed,
-            on_event=on_event, **options,
-        )  # fmt: skip
+            model,
+            sample.batches,
+            loss=sample.loss,
+            counted=sample.counted,
+            max_memory=job.max_memory,
+            seed=settings.seed,
+            on_event=on_event,
+            **options,
+        )
     except LayerSelectError:
         raise
     except Exception as error:  # what other people's models raise
@@ -131,8 +137,12 @@ def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEven
         # Of the model before its head was trained: the same for every sample.
         model={**card.model, **facts, "source": settings.model, "fresh": sample.loaded.fresh},
         data={**card.data, "corpus": sample.corpus.name, "task": task, "examples": _examples(sample.batches)},
-        settings={**card.settings, "head_steps": job.head_steps if sample.loaded.fresh else 0, "batch_size": settings.batch_size},
-    )  # fmt: skip
+        settings={
+            **card.settings,
+            "head_steps": job.head_steps if sample.loaded.fresh else 0,
+            "batch_size": settings.batch_size,
+        },
+    )
     partial = partial_folder(target)
     discard(partial)
     partial.mkdir(parents=True)
@@ -158,9 +168,12 @@ def _prepare(job: CardJob) -> _Sample:
     if isinstance(settings, ReviseConfig):
         loaded, splits = prepare_revise(settings, corpus)
         batches, others = _batches(
-            splits.train, CompletionCollator(loaded.tokenizer.pad_token_id), job, bool(loaded.fresh),
+            splits.train,
+            CompletionCollator(loaded.tokenizer.pad_token_id),
+            job,
+            bool(loaded.fresh),
             pads=traits_of(loaded.model).pads,
-        )  # fmt: skip
+        )
         return _Sample(loaded, batches, _completion_loss, _answers, corpus, others)
     loaded, words, encoder = prepare_intent(settings, corpus)
     splits = build_splits(corpus, encoder, seed=settings.split_seed)
@@ -182,8 +195,8 @@ def _prepare(job: CardJob) -> _Sample:
 def _batches(split: Any, collator: Any, job: CardJob, fresh: bool, *, pads: bool = True) -> tuple[list[Any], list[Any]]:
     """The batches that are measured, and those of other examples that fresh modules are trained on.
 
-    On examples that the head was trained on, it has fitted by itself what the layers could correct, and what remains is its
-    overfitting: nothing would be held out from it.
+    On examples that the head was trained on, it has fitted by itself what the layers could correct, and what remains is
+    its overfitting: nothing would be held out from it.
 
     Args:
         pads: the model passes over padding. Of one that does not, no batch has any: its rows are of one length.
@@ -194,9 +207,12 @@ def _batches(split: Any, collator: Any, job: CardJob, fresh: bool, *, pads: bool
     chosen = order[: min(job.examples, len(split) - kept)]
     if len(chosen) < job.examples:
         logger.warning(
-            "the training split has %d examples%s: --examples %d is lowered to %d", len(split),
-            ", a third of which is for the fresh head" if kept else "", job.examples, len(chosen),
-        )  # fmt: skip
+            "the training split has %d examples%s: --examples %d is lowered to %d",
+            len(split),
+            ", a third of which is for the fresh head" if kept else "",
+            job.examples,
+            len(chosen),
+        )
     size = job.settings.batch_size
     others = order[len(chosen) :][: job.head_steps * size] if kept else []
 
@@ -225,7 +241,9 @@ def _completion_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor
 
 
 def _answers(batch: dict[str, Tensor]) -> Tensor:
-    """The last outputs, one more than the answers have tokens: each is asked for the token behind it, the last for none."""
+    """The last outputs, one more than the answers have tokens: each is asked for the token behind it, the last for
+    none.
+    """
     mask = batch["answer_mask"] != 0
     return torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)
 

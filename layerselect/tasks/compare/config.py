@@ -33,13 +33,14 @@ class CompareConfig:
         seeds: every variant is trained with the seeds 0 .. seeds - 1.
         jobs: runs that run at the same time.
         threads: of each run; ``None`` shares the cores among the jobs.
-        reference: the method that the others are tested against; ``None`` is ``all`` if it is there, else the first one.
+        reference: the method that the others are tested against; ``None`` is ``all`` if it is there, else the first
+            one.
         split: the split that the table reports; ``None`` is ``test``, or ``validation`` where there is no test split.
         bootstrap: samples of the paired test.
 
     Raises:
-        LayerSelectError: a value out of range, a setting that the task does not have or that the comparison itself makes, or
-            an unknown method.
+        LayerSelectError: a value out of range, a setting that the task does not have or that the comparison itself
+            makes, or an unknown method.
     """
 
     out: str

@@ -56,15 +56,19 @@ METHODS: dict[str, Method] = _by_name(
 #: Ways to hand a predictor's adapters over to a generator.
 TRANSFERS: dict[str, Method] = _by_name(
     Method(
-        "intention-tuning", {"transfer": "shared", "rule": "variance"},
-        "Intention-Tuning: the predictor's adapters in the layers that mattered to it, the others frozen (arXiv 2602.00477)",
+        "intention-tuning",
+        {"transfer": "shared", "rule": "variance"},
+        "Intention-Tuning: the predictor's adapters in the layers that mattered to it, the others frozen (arXiv "
+        "2602.00477)",
         transfers=True,
     ),
     Method(
-        "transfer-all", {"transfer": "all", "rule": "all"},
-        "every layer starts from the predictor's adapter and trains", transfers=True,
+        "transfer-all",
+        {"transfer": "all", "rule": "all"},
+        "every layer starts from the predictor's adapter and trains",
+        transfers=True,
     ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

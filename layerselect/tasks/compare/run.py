@@ -60,13 +60,13 @@ class Comparison:
 def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnEvent | None = None) -> Comparison:
     """Trains every run that is not finished in ``config.out`` and reads all of them.
 
-    A run that fails leaves a reason in the comparison and a log in ``runs/NAME.log``; it is tried again next time. Seeds stand
-    in the outer loop, so that what else the machine does weighs on all methods alike.
+    A run that fails leaves a reason in the comparison and a log in ``runs/NAME.log``; it is tried again next time.
+    Seeds stand in the outer loop, so that what else the machine does weighs on all methods alike.
 
     Args:
         overwrite: drop what an earlier comparison with other settings left in ``config.out``.
-        on_event: told ``("run", {"name", "state", "reason", "seconds", "done", "runs"})`` when a run starts and ends, and
-            ``("note", {"name", "text"})`` of what a run wants to be shown meanwhile.
+        on_event: told ``("run", {"name", "state", "reason", "seconds", "done", "runs"})`` when a run starts and ends,
+            and ``("note", {"name", "text"})`` of what a run wants to be shown meanwhile.
 
     Raises:
         LayerSelectError: ``config.out`` holds something else, or a comparison with other settings.

@@ -114,11 +114,12 @@ def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     config = comparison.config
     found = [
         f"Mean ± standard deviation over {config.seeds} seed(s); quality on {comparison.split}.",
-        "The test draws seeds and examples with replacement, the same ones for both methods; p is corrected for the number "
-        "of rows (Holm), the intervals are not. With few seeds an interval is rather too narrow than too wide.",
-        "CPU s per step: what the processor worked for the run; other programs on the machine weigh on it less than on s per step.",
-        "Trained parameters: selected layers and what trains outside them, mean over the steps. Saved MB: what autograd keeps "
-        "for the backward pass.",
+        "The test draws seeds and examples with replacement, the same ones for both methods; p is corrected for the "
+        "number of rows (Holm), the intervals are not. With few seeds an interval is rather too narrow than too wide.",
+        "CPU s per step: what the processor worked for the run; other programs on the machine weigh on it less than "
+        "on s per step.",
+        "Trained parameters: selected layers and what trains outside them, mean over the steps. Saved MB: what "
+        "autograd keeps for the backward pass.",
         *_TASK_NOTES[config.task],
     ]
     for row in rows:
@@ -216,8 +217,10 @@ def _records(result: RunResult, split: str) -> list[dict[str, Any]]:
 _TASK_NOTES = {
     "intent": ["Steps to 95 %: until an evaluation reached 95 % of the best macro-F1 of the same run."],
     "revise": [
-        "First loss: of 32 training examples before the first step, after the transfer where there is one. Last loss: mean of the "
-        "last tenth of the logged training losses. r: the alignment ratio of transferred layers and the generator's own choice.",
-        "Of rows that start from a predictor, the time is that of the generator alone; the predictor's run is in runs/.",
+        "First loss: of 32 training examples before the first step, after the transfer where there is one. Last "
+        "loss: mean of the last tenth of the logged training losses. r: the alignment ratio of transferred layers "
+        "and the generator's own choice.",
+        "Of rows that start from a predictor, the time is that of the generator alone; the predictor's run is in "
+        "runs/.",
     ],
 }

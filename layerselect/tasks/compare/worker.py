@@ -1,4 +1,6 @@
-"""Runs one run: reads its task and settings as JSON from the standard input, trains, and ends with one line if it cannot."""
+"""Runs one run: reads its task and settings as JSON from the standard input, trains, and ends with one line if it
+cannot.
+"""
 
 from __future__ import annotations
 

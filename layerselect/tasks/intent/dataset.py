@@ -165,7 +165,8 @@ def build_splits(corpus: Corpus, encoder: Encoder, *, holdout: float = 0.0, seed
     """
     if len(corpus.labels) < 2:
         raise LayerSelectError(
-            f"the corpus {corpus.name!r} has only the label {', '.join(corpus.labels)!r}: there is nothing to tell apart"
+            f"the corpus {corpus.name!r} has only the label {', '.join(corpus.labels)!r}: there is nothing to tell "
+            "apart"
         )
     rows = split_rows(corpus, holdout=holdout, seed=seed)
     if encoder.form.name == "contextual" and not _has_context(rows):
@@ -174,8 +175,10 @@ def build_splits(corpus: Corpus, encoder: Encoder, *, holdout: float = 0.0, seed
     if encoder.truncated:
         logger.warning(
             "%d of %d inputs are longer than %d tokens and were cut: raise --max-length",
-            encoder.truncated, sum(map(len, encoded.values())), encoder.max_length,
-        )  # fmt: skip
+            encoder.truncated,
+            sum(map(len, encoded.values())),
+            encoder.max_length,
+        )
     train = encoded.pop(TRAIN)
     missing = [label for label, n in zip(corpus.labels, label_counts(train, len(corpus.labels)), strict=True) if not n]
     if missing:

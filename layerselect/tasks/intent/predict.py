@@ -65,7 +65,13 @@ def save_adapter(
         answers: the label sets that a model that writes is asked about; ``None`` where it has a classification head.
     """
     save_adapted(
-        folder, model, encoder.tokenizer, task="intent", base_model=base_model, kind=kind, fingerprint=fingerprint,
+        folder,
+        model,
+        encoder.tokenizer,
+        task="intent",
+        base_model=base_model,
+        kind=kind,
+        fingerprint=fingerprint,
         more={
             "labels": list(encoder.labels),
             "multi_label": multi_label,
@@ -75,18 +81,21 @@ def save_adapter(
             "max_length": encoder.max_length,
             "separator": encoder.separator,
         },
-    )  # fmt: skip
+    )
 
 
 #: Of a text that a model reads; nothing is allocated by it.
 _MOST_WORDS = _MOST_TOKENS = 2**31 - 1
 _FORMAT = Fields(
     optional={
-        "name": Text(), "window": Whole(high=_MOST_WORDS), "gap": Whole(high=_MOST_WORDS), "cap": Whole(2, _MOST_WORDS),
+        "name": Text(),
+        "window": Whole(high=_MOST_WORDS),
+        "gap": Whole(high=_MOST_WORDS),
+        "cap": Whole(2, _MOST_WORDS),
         "summary": Flag(),
     },
     closed=True,
-)  # fmt: skip
+)
 _META = Fields(
     {
         "labels": Items(Text(), least=1, unique=True),
@@ -156,7 +165,8 @@ class Predictor:
         return cls(network, encoder, multi_label=multi_label, head=head, device=device)
 
     def predict(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> Iterator[Prediction]:
-        """Labels revisions, in their order; each row has ``id``, ``before``, ``after`` (and contexts, if the format reads them).
+        """Labels revisions, in their order; each row has ``id``, ``before``, ``after`` (and contexts, if the format
+        reads them).
 
         A row that cannot be read or labelled gives a prediction with an ``error`` and takes no other with it.
         """
@@ -189,7 +199,9 @@ class Predictor:
         return item
 
     def _scored_apart(self, items: Sequence[dict[str, list[int]]]) -> list[np.ndarray | str]:
-        """The scores of each input; where the batch fails, one by one, so that the bad ones are told from the others."""
+        """The scores of each input; where the batch fails, one by one, so that the bad ones are told from the
+        others.
+        """
         if not items:
             return []
         try:

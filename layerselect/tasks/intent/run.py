@@ -65,8 +65,8 @@ def run_intent(
     """Fine-tunes a model to predict revision intentions and writes the run's folder.
 
     Args:
-        resume: continue the interrupted run at ``config.out``, if there is one. A run that was killed at any moment ends
-            as if it had not been, bit for bit; one that is finished is read and returned.
+        resume: continue the interrupted run at ``config.out``, if there is one. A run that was killed at any moment
+            ends as if it had not been, bit for bit; one that is finished is read and returned.
         overwrite: replace an earlier run at ``config.out``.
         on_event: told of steps, losses and evaluations as they come (see ``RunLog``).
 
@@ -97,9 +97,17 @@ def run_intent(
     log = RunLog(folder, splits.select.name if splits.select else None, EVALUATED, on_event)
     with RunCache(config, kept_lengths(splits, writes=words is not None), on_event) as state_cache:
         trainer, callback = build_trainer(
-            model, loaded.tokenizer, splits, corpus.labels, config, folder.path,
-            multi_label=corpus.multi_label, callbacks=[log], state_cache=state_cache, words=words,
-        )  # fmt: skip
+            model,
+            loaded.tokenizer,
+            splits,
+            corpus.labels,
+            config,
+            folder.path,
+            multi_label=corpus.multi_label,
+            callbacks=[log],
+            state_cache=state_cache,
+            words=words,
+        )
         trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
         with state_cache.reading(trainer.model, callback.selector):
             scores = final_scores(trainer, splits, folder, multi_label=corpus.multi_label)
@@ -107,11 +115,15 @@ def run_intent(
     # The baselines are the same whatever the rule holds out.
     results = split_results(whole, scores, corpus.labels, multi_label=corpus.multi_label)
     save_adapter(
-        folder.path / ADAPTER, model, encoder,
-        base_model=base_reference(config.model), kind=config.adapter, multi_label=corpus.multi_label,
+        folder.path / ADAPTER,
+        model,
+        encoder,
+        base_model=base_reference(config.model),
+        kind=config.adapter,
+        multi_label=corpus.multi_label,
         fingerprint=fingerprint,
         answers=words.answers if words else None,
-    )  # fmt: skip
+    )
     write_files(folder, config, corpus, splits, scores, results, training, callback.selector)
     return RunResult(folder.finish(), results, training)
 
@@ -123,21 +135,27 @@ def _finished(folder: RunFolder) -> RunResult:
 
 
 def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, Verbalizer | None, Encoder]:
-    """The base model, what it is to write if it writes, and how it reads; whatever is random afterwards starts from the run's
-    seed.
+    """The base model, what it is to write if it writes, and how it reads; whatever is random afterwards starts from the
+    run's seed.
     """
     set_seed(config.seed)
     loaded = _model(config, corpus)
     words = _words(corpus, loaded)
     encoder = Encoder(
-        loaded.tokenizer, config.input_format(), corpus.labels, _max_length(config, loaded, words), loaded.separator,
+        loaded.tokenizer,
+        config.input_format(),
+        corpus.labels,
+        _max_length(config, loaded, words),
+        loaded.separator,
         loaded.writes,
-    )  # fmt: skip
+    )
     return loaded, words, encoder
 
 
 def cover(loaded: LoadedModel, words: Verbalizer | None, splits: Splits) -> None:
-    """Sees to it that every token that will be read has an embedding; see :func:`layerselect.models.vocabulary.cover_tokens`."""
+    """Sees to it that every token that will be read has an embedding; see
+    :func:`layerselect.models.vocabulary.cover_tokens`.
+    """
     written = words.tokens if words else []
     cover_tokens(loaded.model, loaded.tokenizer, [*splits.token_lists(), *written], loaded.source)
 
@@ -178,7 +196,8 @@ def _max_length(config: IntentConfig, loaded: LoadedModel, words: Verbalizer | N
         positions -= words.longest
         if positions < 1:
             raise LayerSelectError(
-                f"{loaded.source} reads at most {positions + words.longest} tokens, which the label's words take up: use --head classifier"
+                f"{loaded.source} reads at most {positions + words.longest} tokens, which the label's words take up: "
+                "use --head classifier"
             )
     if positions is not None and positions < config.max_length:
         logger.warning(

@@ -82,9 +82,13 @@ def build_trainer(
         words: what the model is to write; ``None`` where it has a classification head.
     """
     arguments = training_arguments(
-        config, folder, examples=len(splits.train), evaluates=splits.select is not None, metric="macro_f1",
+        config,
+        folder,
+        examples=len(splits.train),
+        evaluates=splits.select is not None,
+        metric="macro_f1",
         greater_is_better=True,
-    )  # fmt: skip
+    )
     counts = label_counts(splits.train, len(labels))
     options, collator = selector_options(config, state_cache.store), Collator(tokenizer, words)
     options["history"] = folder / HISTORY_ROWS
@@ -119,9 +123,9 @@ def check_selection(
         model: ``loaded.model``, ready to train.
 
     Raises:
-        LayerSelectError: the model cannot be trained on the corpus or evaluated, the rule or another option of the selector does not fit the model, or a choice among
-            checkpoints is asked for and no split is there to choose by, or nothing would train, or hidden states are to be
-            kept and cannot.
+        LayerSelectError: the model cannot be trained on the corpus or evaluated, the rule or another option of the
+            selector does not fit the model, or a choice among checkpoints is asked for and no split is there to choose
+            by, or nothing would train, or hidden states are to be kept and cannot.
     """
     check_training(model, config, evaluates=splits.select is not None)
     head = LabelWordHead(words) if words else ClassifierHead(multi_label=multi_label)
@@ -133,10 +137,12 @@ def check_selection(
 
     every = [split[i] for split in (splits.train, *splits.report) for i in range(len(split))]
     try_passes(
-        model, loaded.source, [len(example["input_ids"]) for example in every],
+        model,
+        loaded.source,
+        [len(example["input_ids"]) for example in every],
         train=lambda numbers: head.loss(model, *batch_of([every[i] for i in numbers])),
         evaluate=lambda numbers: head.evaluate(model, *batch_of([every[i] for i in numbers])),
-    )  # fmt: skip
+    )
 
     def look(number: int) -> None:
         size = len(splits.train)
@@ -150,15 +156,17 @@ def kept_lengths(splits: Splits, *, writes: bool) -> list[int]:
     """The lengths of the examples whose hidden states a run keeps, if it keeps any.
 
     Args:
-        writes: the model writes verbalizer words. Then an evaluation remembers what the layers made of the prompt, for which all have to
-            run, and only the loss is computed from cached states.
+        writes: the model writes verbalizer words. Then an evaluation remembers what the layers made of the prompt, for
+            which all have to run, and only the loss is computed from cached states.
     """
     once = [splits.train, splits.probe, *(() if writes else splits.report)]
     return [length for split in once if split is not None for length in split.lengths]
 
 
 def make_head(kind: str, counts: np.ndarray, examples: int, words: Verbalizer | None, *, multi_label: bool) -> Head:
-    """What is asked of the model: a classification head or verbalizer words, with the class weights that ``kind`` names."""
+    """What is asked of the model: a classification head or verbalizer words, with the class weights that ``kind``
+    names.
+    """
     if words is None:
         weights = class_weights(kind, counts, examples, multi_label=multi_label)
         return ClassifierHead(multi_label=multi_label, class_weights=weights)

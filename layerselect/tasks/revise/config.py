@@ -24,10 +24,36 @@ _PREDICTOR = {
 }
 #: Settings that both steps share: the corpus, the model, the adapter, how gradients are measured, what is kept.
 _SHARED = (
-    "data", "model", "splits", "labels", "before", "after", "label", "doc_id", "label_delimiter", "multi", "strict", "split_seed",
-    "adapter", "lora_rank", "lora_alpha", "lora_dropout", "bottleneck_size", "dropout", "mode", "score", "probe_every", "backend",
-    "state_cache", "cut", "state_cache_store", "state_cache_memory", "state_cache_precision", "seed", "device",
-)  # fmt: skip
+    "data",
+    "model",
+    "splits",
+    "labels",
+    "before",
+    "after",
+    "label",
+    "doc_id",
+    "label_delimiter",
+    "multi",
+    "strict",
+    "split_seed",
+    "adapter",
+    "lora_rank",
+    "lora_alpha",
+    "lora_dropout",
+    "bottleneck_size",
+    "dropout",
+    "mode",
+    "score",
+    "probe_every",
+    "backend",
+    "state_cache",
+    "cut",
+    "state_cache_store",
+    "state_cache_memory",
+    "state_cache_precision",
+    "seed",
+    "device",
+)
 
 #: What suits the demo's small model, which starts from random weights: no adapter.
 DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "lr": 2e-3, "predictor_lr": 7e-4, "max_length": 64}
@@ -40,16 +66,18 @@ class ReviseConfig(TrainingSettings):
     Attributes:
         predictor: the finished run of ``layerselect intent`` to transfer from; ``None`` trains one in ``OUT/predictor``
             (not with ``transfer="none"``).
-        transfer: ``shared`` is Intention-Tuning: the layers that matter by the predictor's frequency G start from its adapters
-            and train, the others stay as they are. ``all``: every layer starts from the predictor's adapter. ``none``: every layer
-            starts fresh.
-        rule: with ``shared``, how layers are picked from G, once. Otherwise, as everywhere, how they are selected by their
-            gradients in each step.
+        transfer: ``shared`` is Intention-Tuning: the layers that matter by the predictor's frequency G start from its
+            adapters and train, the others stay as they are. ``all``: every layer starts from the predictor's adapter.
+            ``none``: every layer starts fresh.
+        rule: with ``shared``, how layers are picked from G, once. Otherwise, as everywhere, how they are selected by
+            their gradients in each step.
         max_length: a text before or after its revision that is longer, in tokens, is cut at sentence borders.
-        eval_limit: evaluate, revise and score at most so many examples of a split, drawn by ``split_seed``; ``None``: all.
+        eval_limit: evaluate, revise and score at most so many examples of a split, drawn by ``split_seed``; ``None``:
+            all.
         untrained: also score what the untrained model writes.
-        beams, sample, temperature, top_p, max_new_tokens: see :class:`~layerselect.tasks.revise.generate.GenerationConfig`.
-        predictor_rule, predictor_epochs, predictor_max_steps, predictor_lr, predictor_batch_size, predictor_max_length: of the predictor
+        beams, sample, temperature, top_p, max_new_tokens: see
+        :class:`~layerselect.tasks.revise.generate.GenerationConfig`. predictor_rule, predictor_epochs,
+        predictor_max_steps, predictor_lr, predictor_batch_size, predictor_max_length: of the predictor
             that the run trains itself; the rest is as in this run, or the default of ``layerselect intent``.
     """
 
@@ -100,9 +128,13 @@ class ReviseConfig(TrainingSettings):
 
     def generation(self) -> GenerationConfig:
         return GenerationConfig(
-            beams=self.beams, sample=self.sample, temperature=self.temperature, top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens, seed=self.seed,
-        )  # fmt: skip
+            beams=self.beams,
+            sample=self.sample,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+        )
 
     def predictor_config(self, out: str, model: str | None = None) -> IntentConfig:
         """The settings of the predictor that the run trains itself.

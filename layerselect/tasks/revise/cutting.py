@@ -18,13 +18,74 @@ from ...errors import LayerSelectError
 
 # A newline ends a sentence; so do . ! ? with closing quotes and brackets behind them, where white space follows.
 _BORDER = re.compile(r"""\n\s*|(?<![.!?…])(?P<end>[.!?…]+["'”’»)\]]*)\s+""")
-# What stands before a period that ends no sentence. An initial, "U.S." and a number at the start of a line do not either.
-_ABBREVIATIONS = frozenset((
-    "al", "approx", "apr", "aug", "ca", "capt", "cf", "ch", "chap", "co", "col", "corp", "dec", "dr", "e.g", "ed",
-    "eds", "eg", "eq", "eqs", "esp", "feb", "fig", "figs", "gen", "gov", "i.e", "ie", "inc", "jan", "jr", "lt",
-    "ltd", "messrs", "mr", "mrs", "ms", "mt", "nov", "oct", "p", "pp", "pres", "prof", "ref", "refs",
-    "rep", "resp", "rev", "sec", "secs", "sen", "sept", "sgt", "sr", "st", "tab", "v", "viz", "vol", "vols", "vs",
-))  # fmt: skip
+# What stands before a period that ends no sentence. An initial, "U.S." and a number at the start of a line do not
+# either.
+_ABBREVIATIONS = frozenset(
+    (
+        "al",
+        "approx",
+        "apr",
+        "aug",
+        "ca",
+        "capt",
+        "cf",
+        "ch",
+        "chap",
+        "co",
+        "col",
+        "corp",
+        "dec",
+        "dr",
+        "e.g",
+        "ed",
+        "eds",
+        "eg",
+        "eq",
+        "eqs",
+        "esp",
+        "feb",
+        "fig",
+        "figs",
+        "gen",
+        "gov",
+        "i.e",
+        "ie",
+        "inc",
+        "jan",
+        "jr",
+        "lt",
+        "ltd",
+        "messrs",
+        "mr",
+        "mrs",
+        "ms",
+        "mt",
+        "nov",
+        "oct",
+        "p",
+        "pp",
+        "pres",
+        "prof",
+        "ref",
+        "refs",
+        "rep",
+        "resp",
+        "rev",
+        "sec",
+        "secs",
+        "sen",
+        "sept",
+        "sgt",
+        "sr",
+        "st",
+        "tab",
+        "v",
+        "viz",
+        "vol",
+        "vols",
+        "vs",
+    )
+)
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]+$")
 _LONGEST = 20  # characters of such a word, or more
 _INITIAL = re.compile(r"(\w\.)*[A-Z]")
@@ -71,7 +132,8 @@ class CutPair:
 
     Attributes:
         cut: it is not the whole.
-        kept_sentences: how many sentences are kept, one that is kept in part among them. A sentence and its revision are one.
+        kept_sentences: how many sentences are kept, one that is kept in part among them. A sentence and its revision
+            are one.
         sentences: how many there were.
     """
 
@@ -96,9 +158,9 @@ class _Group(NamedTuple):
 def cut_pair(before: str, after: str, fits: Callable[[str, str], bool]) -> CutPair:
     """The part of a revision that fits and holds the most changed sentences, the earliest of several.
 
-    The sentences of both sides are aligned, and whole ones in a row are kept. Where no changed one fits alone, the first
-    of them is cut at word borders in the same way, and within a word as the last resort. What is cut loses the white space
-    at its ends.
+    The sentences of both sides are aligned, and whole ones in a row are kept. Where no changed one fits alone, the
+    first of them is cut at word borders in the same way, and within a word as the last resort. What is cut loses the
+    white space at its ends.
 
     Args:
         fits: whether a (before, after) can be used as it is.
@@ -121,8 +183,9 @@ def cut_pair(before: str, after: str, fits: Callable[[str, str], bool]) -> CutPa
 def split_text(text: str, fits: Callable[[str], bool]) -> list[str]:
     """Pieces that are revised one by one; joined they are the text exactly.
 
-    A piece holds as many whole sentences in a row as fit. A sentence that does not fit alone is cut at word borders, and
-    a word within. The white space around a piece is not to be revised: see :func:`outer_space`, whose middle ``fits`` is asked about.
+    A piece holds as many whole sentences in a row as fit. A sentence that does not fit alone is cut at word borders,
+    and a word within. The white space around a piece is not to be revised: see :func:`outer_space`, whose middle
+    ``fits`` is asked about.
 
     Raises:
         LayerSelectError: nothing fits, not even a single character.
@@ -136,7 +199,9 @@ def _fits_inside(text: str, fits: Callable[[str], bool]) -> bool:
 
 
 def outer_space(text: str) -> tuple[str, str, str]:
-    """White space in front, the text, white space behind; joined they are the text. All white space counts as behind."""
+    """White space in front, the text, white space behind; joined they are the text. All white space counts as
+    behind.
+    """
     inner = text.strip()
     start = text.index(inner)
     return text[:start], inner, text[start + len(inner) :]
@@ -164,7 +229,9 @@ def _fill(parts: Sequence[str], fits: Callable[[str], bool], splits: Sequence[Ca
 
 
 def _best_run(groups: Sequence[_Group], fits: Callable[[str, str], bool]) -> list[_Group]:
-    """The groups in a row that fit and of which most are changed; none where something is changed and no change fits."""
+    """The groups in a row that fit and of which most are changed; none where something is changed and no change
+    fits.
+    """
     best: list[_Group] = []
     most = -1
     end = 0
@@ -206,7 +273,8 @@ def _in_order(old: Sequence[str], new: Sequence[str]) -> list[_Group]:
 
 
 def _alike(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
-    """Which pieces belong together: pairs in ascending order on both sides whose shares of common words have the largest sum.
+    """Which pieces belong together: pairs in ascending order on both sides whose shares of common words have the
+    largest sum.
 
     Returns:
         From one pair to the next, how many pieces of ``old`` and of ``new`` are skipped.

@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RevisionSplits:
-    """The splits by role. Each row has ``id, doc_id, intentions, source, references`` (the texts as they were used) and ``cut``.
+    """The splits by role. Each row has ``id, doc_id, intentions, source, references`` (the texts as they were used) and
+    ``cut``.
 
     Attributes:
         train: what the model is trained on.
@@ -41,8 +42,9 @@ def build_revision_splits(
     """Encodes a corpus.
 
     Args:
-        max_length: tokens of a text before and of a text after its revision. Of a longer one the sentences in a row are kept that
-            fit and hold most of the changes (:func:`~layerselect.tasks.revise.cutting.cut_pair`); a warning counts them.
+        max_length: tokens of a text before and of a text after its revision. Of a longer one the sentences in a row are
+            kept that fit and hold most of the changes (:func:`~layerselect.tasks.revise.cutting.cut_pair`); a warning
+            counts them.
         holdout, seed: see :func:`~layerselect.tasks.text.rows.split_rows`.
 
     Raises:
@@ -56,10 +58,14 @@ def build_revision_splits(
     if cut:
         kept, whole = (sum(counts[i] for counts in sentences.values()) for i in (1, 0))
         logger.warning(
-            "%d of %d revisions are longer than %d tokens and were cut to the sentences with most changes (%d of %d sentences "
-            "kept): raise --max-length",
-            cut, sum(map(len, encoded.values())), max_length, kept, whole,
-        )  # fmt: skip
+            "%d of %d revisions are longer than %d tokens and were cut to the sentences with most changes (%d of %d "
+            "sentences kept): raise --max-length",
+            cut,
+            sum(map(len, encoded.values())),
+            max_length,
+            kept,
+            whole,
+        )
     train = encoded.pop(TRAIN)
     return RevisionSplits(train, encoded.get(watched_split(encoded) or ""), list(encoded.values()), sentences)
 
@@ -112,6 +118,6 @@ def check_room(splits: RevisionSplits, positions: int | None, source: str, max_l
     longest = max(length for split in (splits.train, *splits.report) for length in split.lengths)
     if positions is not None and longest > positions:
         raise LayerSelectError(
-            f"{source} reads at most {positions} tokens, and with --max-length {max_length} an example has {longest} (text, revision "
-            f"and instruction): lower --max-length to {max(8, (positions - 64) // 2)} or less"
+            f"{source} reads at most {positions} tokens, and with --max-length {max_length} an example has {longest} "
+            f"(text, revision and instruction): lower --max-length to {max(8, (positions - 64) // 2)} or less"
         )

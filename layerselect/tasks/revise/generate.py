@@ -90,8 +90,8 @@ def generate(
         on_batch: is told after each batch how many are written, and how many there are.
 
     Raises:
-        LayerSelectError: the tokenizer has no end token, a budget below 1, an empty prompt, or one that leaves the model
-            no position to write at.
+        LayerSelectError: the tokenizer has no end token, a budget below 1, an empty prompt, or one that leaves the
+            model no position to write at.
     """
     end = tokenizer.eos_token_id
     if end is None:
@@ -152,8 +152,10 @@ def _limits(
     if shortened:
         logger.warning(
             "%d of %d texts may end early: prompt and text have no room in the model's %d positions",
-            shortened, len(prompts), positions,
-        )  # fmt: skip
+            shortened,
+            len(prompts),
+            positions,
+        )
     return limits
 
 

@@ -14,7 +14,8 @@ from .generate import GenerationConfig, generate
 
 
 def check_passes(model: nn.Module, loaded: LoadedModel, splits: RevisionSplits) -> None:
-    """One pass of what the run will do, on the longest and the shortest example; see :func:`layerselect.tasks.run.trial.try_passes`.
+    """One pass of what the run will do, on the longest and the shortest example; see
+    :func:`layerselect.tasks.run.trial.try_passes`.
 
     Args:
         model: ``loaded.model``, ready to train.
@@ -28,12 +29,19 @@ def check_passes(model: nn.Module, loaded: LoadedModel, splits: RevisionSplits) 
     def evaluate(numbers: Sequence[int]) -> None:
         completion_loss(model, collate([every[i] for i in numbers]))
         generate(
-            model, loaded.tokenizer, [every[i]["prompt"] for i in numbers], GenerationConfig(max_new_tokens=2),
-            batch_size=len(numbers), budgets=[2] * len(numbers), device=next(model.parameters()).device,
-        )  # fmt: skip
+            model,
+            loaded.tokenizer,
+            [every[i]["prompt"] for i in numbers],
+            GenerationConfig(max_new_tokens=2),
+            batch_size=len(numbers),
+            budgets=[2] * len(numbers),
+            device=next(model.parameters()).device,
+        )
 
     try_passes(
-        model, loaded.source, [len(example["prompt"]) + len(example["completion"]) for example in every],
+        model,
+        loaded.source,
+        [len(example["prompt"]) + len(example["completion"]) for example in every],
         train=lambda numbers: completion_loss(model, collate([every[i] for i in numbers]))[0],
         evaluate=evaluate,
-    )  # fmt: skip
+    )

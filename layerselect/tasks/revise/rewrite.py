@@ -42,7 +42,8 @@ class Rewriter:
 
     Attributes:
         labels: the intentions that it was trained with.
-        max_length: tokens of a text that are revised at a time; a longer one is revised piece by piece, cut at sentence borders.
+        max_length: tokens of a text that are revised at a time; a longer one is revised piece by piece, cut at sentence
+            borders.
     """
 
     def __init__(

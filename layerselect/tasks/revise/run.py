@@ -77,12 +77,12 @@ def run_revise(
     Args:
         resume: continue the interrupted run at ``config.out``, if there is one; a finished one is read and returned.
         overwrite: replace an earlier run at ``config.out``.
-        on_event: told of what is being done: ``("phase", {"name"})``, the events of ``RunLog``, and ``("revise", {"split",
-            "done", "examples"})``.
+        on_event: told of what is being done: ``("phase", {"name"})``, the events of ``RunLog``, and ``("revise",
+            {"split", "done", "examples"})``.
 
     Raises:
-        LayerSelectError: whatever in the corpus, the model, the predictor, the options or the place cannot be used. Nothing is
-            then at ``config.out`` that was not there before.
+        LayerSelectError: whatever in the corpus, the model, the predictor, the options or the place cannot be used.
+            Nothing is then at ``config.out`` that was not there before.
     """
     notify = on_event or (lambda kind, record: None)
     check_device(config.device)
@@ -127,8 +127,16 @@ def run_revise(
     kept = [length for split in (train, probe, *parts.values()) if split is not None for length in split.lengths]
     with RunCache(config, kept, on_event) as state_cache:
         trainer, callback = build_trainer(
-            model, loaded.tokenizer, train, watch, config, folder.path, rule=rule, callbacks=[log], state_cache=state_cache,
-        )  # fmt: skip
+            model,
+            loaded.tokenizer,
+            train,
+            watch,
+            config,
+            folder.path,
+            rule=rule,
+            callbacks=[log],
+            state_cache=state_cache,
+        )
         give_probe(rule, trainer, probe, trainer.data_collator, config.batch_size, state_cache)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
         training = {
@@ -144,10 +152,15 @@ def run_revise(
             losses = {part.name: _final_loss(trainer, part, folder) for part in parts.values()}
         training |= state_cache.facts()
     save_adapted(
-        folder.path / ADAPTER, model, loaded.tokenizer, task="revise", base_model=base_reference(config.model),
-        kind=config.adapter, fingerprint=fingerprint,
+        folder.path / ADAPTER,
+        model,
+        loaded.tokenizer,
+        task="revise",
+        base_model=base_reference(config.model),
+        kind=config.adapter,
+        fingerprint=fingerprint,
         more={"labels": list(corpus.labels), "max_length": config.max_length},
-    )  # fmt: skip
+    )
     untrained = _untrained(config, corpus, list(parts.values()), notify) if config.untrained else {}
     results = [
         split_result(parts[split.name], len(split), losses[split.name], written[split.name], untrained.get(split.name))
@@ -229,11 +242,15 @@ def _revise(
     """What the model writes for the examples of ``part``."""
     count = token_counter(loaded.tokenizer)
     written = generate(
-        model, loaded.tokenizer, part.prompts, config.generation(), batch_size=2 * config.batch_size,
+        model,
+        loaded.tokenizer,
+        part.prompts,
+        config.generation(),
+        batch_size=2 * config.batch_size,
         budgets=[token_budget(count(row["source"])) for row in part.rows],
         device=next(model.parameters()).device,
         on_batch=lambda done, total: notify("revise", {"split": part.name, "done": done, "examples": total}),
-    )  # fmt: skip
+    )
     return [read_completion(text) for text in written]
 
 

@@ -69,7 +69,11 @@ def build_trainer(
     trainer = RevisionTrainer(
         model,
         training_arguments(
-            config, folder, examples=len(train), evaluates=watch is not None, metric="loss",
+            config,
+            folder,
+            examples=len(train),
+            evaluates=watch is not None,
+            metric="loss",
             greater_is_better=False,
         ),
         measure_memory=config.measure_memory,
@@ -78,7 +82,7 @@ def build_trainer(
         data_collator=CompletionCollator(tokenizer.pad_token_id),
         compute_metrics=_token_loss,
         callbacks=own_callbacks(config, selector, state_cache, *callbacks),
-    )  # fmt: skip
+    )
     return trainer, selector
 
 

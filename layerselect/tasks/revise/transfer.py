@@ -36,8 +36,8 @@ class Transfer:
         transferred: the layers that started from the predictor's adapters: S_pre, or all.
         parameters: how many numbers were copied.
         untrained_loss, first_loss: the loss of the generator on some training examples before and after the transfer.
-        own_frequency, own_steps: how often the variance rule would have selected each layer by the generator's own gradients,
-            and in how many steps these were known of all layers (the probes).
+        own_frequency, own_steps: how often the variance rule would have selected each layer by the generator's own
+            gradients, and in how many steps these were known of all layers (the probes).
         own: S_gen, the layers that matter by that; empty if no step told.
         ratio: r = |S_pre and S_gen| / |S_gen|; ``None`` if no step told.
         warnings: sentences for the user.
@@ -66,7 +66,9 @@ class Transfer:
 
 
 def picking_rule(config: ReviseConfig) -> str:
-    """The rule that picks layers from a frequency: the run's, if that is what it is for; the variance rule otherwise."""
+    """The rule that picks layers from a frequency: the run's, if that is what it is for; the variance rule
+    otherwise.
+    """
     return config.rule if config.transfer == "shared" else "variance"
 
 
@@ -103,15 +105,15 @@ def hand_over(
     )
     if after > _SPIKE * before:
         found.warn(
-            f"the transferred adapters raise the loss before the first step from {before:.3f} to {after:.3f}: what the predictor "
-            "learned does not suit the generator as it is"
+            f"the transferred adapters raise the loss before the first step from {before:.3f} to {after:.3f}: what "
+            "the predictor learned does not suit the generator as it is"
         )
     return found
 
 
 def generator_rule(config: ReviseConfig, transfer: Transfer | None) -> Rule:
-    """How the generator's layers are selected: the shared ones in every step, with a look at all of them now and then; or, in
-    every step anew, by the run's rule.
+    """How the generator's layers are selected: the shared ones in every step, with a look at all of them now and then;
+    or, in every step anew, by the run's rule.
     """
     if transfer is not None and config.transfer == "shared":
         return Fixed(list(transfer.layers), probe=True)
@@ -119,8 +121,8 @@ def generator_rule(config: ReviseConfig, transfer: Transfer | None) -> Rule:
 
 
 def measure_alignment(transfer: Transfer, selector: FastSelector, config: ReviseConfig) -> None:
-    """Fills in what the generator's own gradients say of the choice; warns where they say another one. Layers below a cut have
-    no say: they take no gradients.
+    """Fills in what the generator's own gradients say of the choice; warns where they say another one. Layers below a
+    cut have no say: they take no gradients.
     """
     cut, rows = selector.cut or 0, selector.history.arrays()
     frequency, steps = own_frequency({name: rows[name][:, cut:] for name in ("scores", "trained")})
@@ -128,7 +130,8 @@ def measure_alignment(transfer: Transfer, selector: FastSelector, config: Revise
     lost = [layer for layer in transfer.layers if layer < cut] if config.transfer == "shared" else []
     if lost:
         transfer.warn(
-            f"the layers {lost}, which matter to the predictor, are below the cut: they have its adapters and did not train"
+            f"the layers {lost}, which matter to the predictor, are below the cut: they have its adapters and did "
+            "not train"
         )
     if not steps:
         transfer.warn(
@@ -139,8 +142,8 @@ def measure_alignment(transfer: Transfer, selector: FastSelector, config: Revise
     transfer.ratio = alignment_ratio(transfer.layers, transfer.own)
     if transfer.ratio < LOW_RATIO:
         transfer.warn(
-            f"the alignment ratio is {transfer.ratio:.2f}: of the layers {transfer.own} that the generator's own gradients choose, "
-            f"the predictor's choice {transfer.layers} holds less than half"
+            f"the alignment ratio is {transfer.ratio:.2f}: of the layers {transfer.own} that the generator's own "
+            f"gradients choose, the predictor's choice {transfer.layers} holds less than half"
         )
 
 

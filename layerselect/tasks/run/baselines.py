@@ -50,7 +50,8 @@ class WordBaseline:
     Args:
         rows: the training split; ``before`` and ``after`` are read.
         targets: as for :class:`MajorityBaseline`.
-        strength: inverse of the L2 penalty (``C`` of scikit-learn); classes are weighted by the inverse of their counts.
+        strength: inverse of the L2 penalty (``C`` of scikit-learn); classes are weighted by the inverse of their
+            counts.
         min_df: words in fewer rows are not features.
     """
 

@@ -23,8 +23,8 @@ _UNFINISHED = ".unfinished"
 class WholeCheckpoints(Trainer):
     """A Trainer that writes each checkpoint aside and renames it, and removes older ones after that.
 
-    ``transformers`` writes in place and takes the newest folder for the last checkpoint, whatever it holds. Here a process
-    killed at any moment leaves complete checkpoints only: the newest, and the best if that is another. Set
+    ``transformers`` writes in place and takes the newest folder for the last checkpoint, whatever it holds. Here a
+    process killed at any moment leaves complete checkpoints only: the newest, and the best if that is another. Set
     ``save_total_limit`` to ``None``; this class keeps those two.
 
     A run continued with its settings ends as the uninterrupted one, also where ``transformers`` would train on:
@@ -98,9 +98,9 @@ def _put_back(checkpoint: Path, model: nn.Module) -> None:
 class SaveSteps(TrainerCallback):
     """Saves every ``every`` steps besides the saves that the Trainer plans itself (0: those only).
 
-    Not at the last step, nor where the Trainer evaluates or saves at the end of the epoch anyway: a checkpoint from before that
-    evaluation would lose it to a kill in between. Every save is preceded by a line in the log, since the mean of the
-    losses since the last line is in no checkpoint.
+    Not at the last step, nor where the Trainer evaluates or saves at the end of the epoch anyway: a checkpoint from
+    before that evaluation would lose it to a kill in between. Every save is preceded by a line in the log, since the
+    mean of the losses since the last line is in no checkpoint.
     """
 
     def __init__(self, every: int = 0) -> None:

@@ -34,10 +34,11 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
     """What describes the training: steps, time, how much was trained.
 
     ``seconds_per_step``, ``processor_seconds_per_step`` and ``saved_mb`` are means over the steps of this process (an
-    interrupted run's earlier steps are not in them), ``last_epoch_...`` are medians over the last of these steps, as many as an
-    epoch has: where hidden states are kept, steps that read what the first epoch has computed. ``peak_memory_mb`` is the most that this process held, on the device if it trained on one;
-    ``layers_selected``, ``layers_with_gradient``, ``layers_trained`` (selected, and with a gradient) and ``trained_parameters`` (of
-    layers that trained, and outside the layers) are means over all steps.
+    interrupted run's earlier steps are not in them), ``last_epoch_...`` are medians over the last of these steps, as
+    many as an epoch has: where hidden states are kept, steps that read what the first epoch has computed.
+    ``peak_memory_mb`` is the most that this process held, on the device if it trained on one; ``layers_selected``,
+    ``layers_with_gradient``, ``layers_trained`` (selected, and with a gradient) and ``trained_parameters`` (of layers
+    that trained, and outside the layers) are means over all steps.
     """
     rows = selector.history.arrays()
     trained = rows["mask"] & rows["trained"]

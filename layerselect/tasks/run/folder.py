@@ -37,7 +37,8 @@ _CONFIG = Fields({"command": Text()}, optional={"settings": Mapped()})
 
 #: Folder of the Trainer's checkpoints inside the unfinished run.
 CHECKPOINTS = "checkpoints"
-#: Beside the checkpoints: the history of all steps, to which the selector appends. It goes with them when the run is complete.
+#: Beside the checkpoints: the history of all steps, to which the selector appends. It goes with them when the run is
+#: complete.
 HISTORY_ROWS = f"{CHECKPOINTS}/history.rows"
 
 
@@ -52,7 +53,8 @@ class RunFolder:
         command: what makes such runs, ``layerselect intent``; a folder of another command is not ours.
         config: of the run; ``config.out`` is the place.
         resume: continue what lies in ``OUT.partial``; begin afresh where nothing does, unless the run is finished.
-        overwrite: replace an earlier run at ``OUT``, or drop an interrupted one. Folders of other origin are never replaced.
+        overwrite: replace an earlier run at ``OUT``, or drop an interrupted one. Folders of other origin are never
+            replaced.
 
     Attributes:
         path: where the files are now.
@@ -95,7 +97,8 @@ class RunFolder:
                 self._check_resumable()
             elif not (overwrite and self._is_ours(self.path)):
                 raise LayerSelectError(
-                    f"an interrupted run lies in {str(self.path)!r}: continue it with --resume, or drop it with --overwrite"
+                    f"an interrupted run lies in {str(self.path)!r}: continue it with --resume, or drop it with "
+                    "--overwrite"
                 )
 
     def open(self) -> None:
@@ -162,7 +165,8 @@ class RunFolder:
         return read_json(self.path / name, kind, advice="train again with --overwrite")
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The objects of a log of this run; none if there is no such file. A last line cut by an interruption is dropped.
+        """The objects of a log of this run; none if there is no such file. A last line cut by an interruption is
+        dropped.
 
         Raises:
             DamagedFile: another line is damaged.
@@ -176,8 +180,8 @@ class RunFolder:
         return records
 
     def finish(self) -> Path:
-        """Moves the complete run to its place and returns that. The checkpoints go last: until the run stands in its place,
-        a killed process continues from them.
+        """Moves the complete run to its place and returns that. The checkpoints go last: until the run stands in its
+        place, a killed process continues from them.
         """
         move_into_place(self.path, self._target)
         discard(self._target / CHECKPOINTS)
@@ -194,7 +198,8 @@ class RunFolder:
             )
         if not overwrite:
             raise LayerSelectError(
-                f"--out {str(self._target)!r} holds an earlier run: choose another place, or replace it with --overwrite"
+                f"--out {str(self._target)!r} holds an earlier run: choose another place, or replace it with "
+                "--overwrite"
             )
 
     def _check_resumable(self) -> None:
@@ -218,11 +223,12 @@ class RunFolder:
 def importance(selector: Any) -> dict[str, Any]:
     """What ``importance.json`` holds: which layers were selected how often, and when; and how often they then trained.
 
-    ``frequency`` counts selections, ``trained_frequency`` those of them in which the layer took gradients: in mode ``freeze`` a
-    layer may be selected in a step whose backward pass left it out, and nothing of it trains then. ``selections`` lists
-    runs of steps with the same selection: ``{"first": 1, "last": 20, "layers": [0, 3]}``, the first step of all being 0;
-    ``trained`` likewise lists which layers took gradients, selected or not (in mode ``freeze``; probes train all). A run whose
-    history does not hold all steps has ``history_steps``, the number of those that these lists are of.
+    ``frequency`` counts selections, ``trained_frequency`` those of them in which the layer took gradients: in mode
+    ``freeze`` a layer may be selected in a step whose backward pass left it out, and nothing of it trains then.
+    ``selections`` lists runs of steps with the same selection: ``{"first": 1, "last": 20, "layers": [0, 3]}``, the
+    first step of all being 0; ``trained`` likewise lists which layers took gradients, selected or not (in mode
+    ``freeze``; probes train all). A run whose history does not hold all steps has ``history_steps``, the number of
+    those that these lists are of.
     """
     rows = selector.history.arrays()
     steps = int(rows["step"][-1]) + 1 if len(rows["step"]) else 0
@@ -242,8 +248,8 @@ def importance(selector: Any) -> dict[str, Any]:
 
 
 def trained_frequency(selector: Any, rows: Mapping[str, np.ndarray]) -> list[int]:
-    """[L] In how many selections each layer was chosen and took gradients: the selector's own count, if it keeps one; by the rows
-    of its history otherwise.
+    """[L] In how many selections each layer was chosen and took gradients: the selector's own count, if it keeps one;
+    by the rows of its history otherwise.
     """
     counted = getattr(selector, "trained_frequency", None)
     if counted is not None:

@@ -19,13 +19,13 @@ class RunLog(TrainerCallback):
     Args:
         split: the name of the split that is evaluated while training.
         evaluated: what is kept of an evaluation.
-        on_event: told of every record as it is written, as ``("train" | "eval" | "step", record)``; the command line draws
-            its progress bar from it.
+        on_event: told of every record as it is written, as ``("train" | "eval" | "step", record)``; the command line
+            draws its progress bar from it.
 
     Attributes:
         seconds: time of each step of this process, without evaluation and data loading.
-        processor_seconds: likewise, the time that the processor worked for this process: what other programs take from the
-            machine is not in it, unless they take it by way of the memory.
+        processor_seconds: likewise, the time that the processor worked for this process: what other programs take from
+            the machine is not in it, unless they take it by way of the memory.
     """
 
     def __init__(

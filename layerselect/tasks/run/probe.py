@@ -72,12 +72,13 @@ def give_probe(
     batch_size: int,
     state_cache: Cached | None = None,
 ) -> None:
-    """Ties ``rule`` to the trainer's model and loss, if it needs a probe. Call it before weights of a checkpoint are loaded.
+    """Ties ``rule`` to the trainer's model and loss, if it needs a probe. Call it before weights of a checkpoint are
+    loaded.
 
     Args:
         held_out: from :func:`reserve_for_probe`.
-        state_cache: what the run keeps. Layers below its cut have learned nothing in this run, so they are never suppressed: hidden
-            states would be kept that are not those of the model.
+        state_cache: what the run keeps. Layers below its cut have learned nothing in this run, so they are never
+            suppressed: hidden states would be kept that are not those of the model.
     """
     if not isinstance(rule, Ist):
         return

@@ -51,8 +51,8 @@ class TrainingSettings:
         dropout: replaces the model's own dropout; ``None`` keeps it.
         rule, mode, score, interval, warmup, probe_every, backend: see ``layerselect.FastSelector``.
         state_cache, cut: likewise; a number of layers below the cut is given as text, too.
-        state_cache_store: the folder of the cached hidden states; ``None`` is the one in the user's cache folder, and ``none`` keeps them
-            for this run only: in memory, and what is too much for it in a temporary folder.
+        state_cache_store: the folder of the cached hidden states; ``None`` is the one in the user's cache folder, and
+            ``none`` keeps them for this run only: in memory, and what is too much for it in a temporary folder.
         state_cache_memory, state_cache_precision: see ``layerselect.state_cache.StateStore``.
         epochs, max_steps: the length of the training; ``max_steps`` wins if it is given.
         batch_size, accumulate: examples per forward pass; passes per step.
@@ -154,8 +154,12 @@ class TrainingSettings:
                     "says nothing without --state-cache cached or --state-cache auto",
                 )
             return
-        check(self.mode in ("auto", "freeze"), "state_cache", self.state_cache, f"needs --mode auto or freeze, not {self.mode}: the layers below "
-              "the cut must take no gradients")  # fmt: skip
+        check(
+            self.mode in ("auto", "freeze"),
+            "state_cache",
+            self.state_cache,
+            f"needs --mode auto or freeze, not {self.mode}: the layers below the cut must take no gradients",
+        )
         if not is_number(self.cut):
             try:
                 make_rule(self.cut)
@@ -164,8 +168,12 @@ class TrainingSettings:
                     f"--cut {in_words(self.cut)} is neither a number of layers nor a rule: {error}"
                 ) from error
         check(not is_number(self.cut) or int(self.cut) >= 1, "cut", self.cut, "must be at least 1")
-        check(is_size(self.state_cache_memory), "state_cache_memory", self.state_cache_memory, "is no size: give bytes or a number with a unit, "
-              "such as 2GB or 512MiB")  # fmt: skip
+        check(
+            is_size(self.state_cache_memory),
+            "state_cache_memory",
+            self.state_cache_memory,
+            "is no size: give bytes or a number with a unit, such as 2GB or 512MiB",
+        )
         one_of("state_cache_precision", self.state_cache_precision, PRECISIONS)
         store = self.cache_folder()
         check(
@@ -210,10 +218,18 @@ class TrainingSettings:
             CorpusError: it cannot be read.
         """
         return load_corpus(
-            self.data, splits=self.splits, strict=self.strict, before=self.before, after=self.after,
-            label=self.label, doc_id=self.doc_id, label_delimiter=self.label_delimiter, labels=self.labels,
-            multi=self.multi, seed=self.split_seed,
-        )  # fmt: skip
+            self.data,
+            splits=self.splits,
+            strict=self.strict,
+            before=self.before,
+            after=self.after,
+            label=self.label,
+            doc_id=self.doc_id,
+            label_delimiter=self.label_delimiter,
+            labels=self.labels,
+            multi=self.multi,
+            seed=self.split_seed,
+        )
 
     def steps(self, examples: int) -> int:
         """How many steps the training has."""
@@ -237,8 +253,8 @@ class TrainingSettings:
             ours, theirs = getattr(self, field.name), saved.get(field.name, field.default)
             if ours != theirs and field.name not in PLACES:
                 raise LayerSelectError(
-                    f"the {what} run in {self.out!r} has {option(field.name)} {in_words(theirs)}, not {in_words(ours)}: "
-                    "repeat its options to resume it, or start afresh with --overwrite"
+                    f"the {what} run in {self.out!r} has {option(field.name)} {in_words(theirs)}, not "
+                    f"{in_words(ours)}: repeat its options to resume it, or start afresh with --overwrite"
                 )
 
 

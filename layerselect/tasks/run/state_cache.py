@@ -29,12 +29,14 @@ from .training import selector_options
 
 logger = logging.getLogger(__name__)
 
-#: After so many passes it is known whether hidden states can be kept: a state cache looks at a few new settings before it gives up.
+#: After so many passes it is known whether hidden states can be kept: a state cache looks at a few new settings before
+#: it gives up.
 _CALLS = 6
 
 
 class RunCache(TrainerCallback):
-    """The hidden states that a run keeps, from its first step to its last evaluation. Of a run without a state cache nothing is kept.
+    """The hidden states that a run keeps, from its first step to its last evaluation. Of a run without a state cache
+    nothing is kept.
 
     It is a callback of the Trainer, too: as soon as it is known what a token takes, it tells ``on_event`` of
     ``("state_cache", record)`` (see :func:`size_record`).
@@ -45,8 +47,8 @@ class RunCache(TrainerCallback):
         on_event: see :class:`~layerselect.tasks.run.log.RunLog`.
 
     Attributes:
-        store: for the selector; ``None`` without a state cache. It touches no disk before the first example is kept. Leaving the
-            context closes it.
+        store: for the selector; ``None`` without a state cache. It touches no disk before the first example is kept.
+            Leaving the context closes it.
         selector: the callback that holds the selector; to be set before training.
     """
 
@@ -126,10 +128,11 @@ class RunCache(TrainerCallback):
     def facts(self) -> dict[str, Any]:
         """What a run's facts say of it; nothing without a state cache.
 
-        ``cut`` is the number of layers below the cut. ``states_cached`` says whether hidden states were kept: ``--state-cache auto`` may find
-        that computing is faster, and below a rule's cut there may be no layer. ``states_computed`` and ``states_read`` count
-        examples in all passes of this process, ``states_memory_mb`` is held in memory at the end, and ``states_written_mb`` was
-        written by this process: what earlier ones wrote is not in it.
+        ``cut`` is the number of layers below the cut. ``states_cached`` says whether hidden states were kept:
+        ``--state-cache auto`` may find that computing is faster, and below a rule's cut there may be no layer.
+        ``states_computed`` and ``states_read`` count examples in all passes of this process, ``states_memory_mb`` is
+        held in memory at the end, and ``states_written_mb`` was written by this process: what earlier ones wrote is not
+        in it.
         """
         selector = self.selector.selector if self.selector else None
         if self.store is None or selector is None:
@@ -161,9 +164,9 @@ def size_record(state_cache: StateCache, layers: int, lengths: Sequence[int]) ->
     """What the cached hidden states of examples of these lengths will take.
 
     Returns:
-        ``cut`` and ``layers``; ``bytes_per_token``, ``tokens``, ``examples``, ``bytes`` of all; ``stored``, how many entries are
-        there already, those of the batches seen so far among them; ``folder`` and ``memory`` of the store; ``warning``, a sentence
-        if the disk has less room than they need, or ``None``.
+        ``cut`` and ``layers``; ``bytes_per_token``, ``tokens``, ``examples``, ``bytes`` of all; ``stored``, how many
+        entries are there already, those of the batches seen so far among them; ``folder`` and ``memory`` of the store;
+        ``warning``, a sentence if the disk has less room than they need, or ``None``.
     """
     store, tokens = state_cache.store, sum(lengths)
     assert state_cache.bytes_per_token is not None
@@ -191,8 +194,9 @@ def _no_room(needed: int, folder: Path) -> str | None:
     if needed <= free:
         return None
     return (
-        f"the hidden states need about {show_bytes(needed)} more in {folder}, where {show_bytes(free)} are free: what does not fit is "
-        "computed again; choose another disk with --state-cache-store, or half the size with --state-cache-precision half"
+        f"the hidden states need about {show_bytes(needed)} more in {folder}, where {show_bytes(free)} are free: "
+        "what does not fit is computed again; choose another disk with --state-cache-store, or half the size with "
+        "--state-cache-precision half"
     )
 
 
@@ -200,7 +204,8 @@ def check_above(selector: FastSelector) -> None:
     """Checks that something above the cut can train.
 
     Raises:
-        LayerSelectError: all layers that the rule will ever select are below the cut, and nothing outside the layers trains.
+        LayerSelectError: all layers that the rule will ever select are below the cut, and nothing outside the layers
+            trains.
     """
     cut, layers = selector.cut or 0, selector.num_layers
     has_outer = sum(p.numel() for p in selector.trainable_parameters()) > sum(selector.layer_sizes)
@@ -210,14 +215,14 @@ def check_above(selector: FastSelector) -> None:
     chosen = selector.rule.select(torch.full((layers,), float("nan")), everywhere).mask
     if not chosen[cut:].any():
         raise LayerSelectError(
-            f"nothing would train: the rule selects the layers {chosen.nonzero().flatten().tolist()}, all below the cut, which is "
-            f"below layer {cut}: lower --cut, or select other layers"
+            f"nothing would train: the rule selects the layers {chosen.nonzero().flatten().tolist()}, all below the "
+            f"cut, which is below layer {cut}: lower --cut, or select other layers"
         )
 
 
 def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[int], object]) -> None:
-    """Finds out before the training begins whether the selector that the settings ask for fits the model, and whether its
-    hidden states can be kept, if they are to be. Writes nothing.
+    """Finds out before the training begins whether the selector that the settings ask for fits the model, and whether
+    its hidden states can be kept, if they are to be. Writes nothing.
 
     Args:
         call: runs the model on a few examples, as the training will; on other ones for each number.
@@ -253,7 +258,8 @@ def _check_kept(state_cache: StateCache, call: Callable[[int], object]) -> None:
             break
     if state_cache.reasons and not state_cache.settled:
         raise LayerSelectError(
-            f"no hidden states of this model can be kept, since {'; '.join(state_cache.reasons)}: train with --state-cache none"
+            f"no hidden states of this model can be kept, since {'; '.join(state_cache.reasons)}: train with "
+            "--state-cache none"
         )
 
 

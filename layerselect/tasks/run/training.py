@@ -178,6 +178,6 @@ def check_training(model: nn.Module, settings: TrainingSettings, *, evaluates: b
         )
     if settings.rule.partition(":")[0] == NoLayers.name and not split_parameters(model).outer:
         raise LayerSelectError(
-            f"--rule {settings.rule} trains only what is new outside the layers, and here nothing is (a model that writes "
-            "gets no new head): choose another rule"
+            f"--rule {settings.rule} trains only what is new outside the layers, and here nothing is (a model that "
+            "writes gets no new head): choose another rule"
         )

@@ -1,4 +1,6 @@
-"""One pass of everything that a run will do, before anything is written: what fails later would lose the work until then."""
+"""One pass of everything that a run will do, before anything is written: what fails later would lose the work until
+then.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ Call = Callable[[Sequence[int]], Tensor]
 def try_passes(
     model: nn.Module, source: str, lengths: Sequence[int], *, train: Call, evaluate: Callable[[Sequence[int]], Any]
 ) -> None:
-    """Trains on the longest and the shortest example, without a step, and evaluates them. The model and all that is random are
-    as before afterwards.
+    """Trains on the longest and the shortest example, without a step, and evaluates them. The model and all that is
+    random are as before afterwards.
 
     Args:
         source: what the user calls the model.
@@ -45,7 +47,9 @@ def try_passes(
 
 
 def _try_short(source: str, number: int, length: int, call: Callable[[Sequence[int]], None]) -> None:
-    """The shortest example alone, of a model that has trained on the longest one: some want one length and no other (Reformer)."""
+    """The shortest example alone, of a model that has trained on the longest one: some want one length and no other
+    (Reformer).
+    """
     try:
         call([number])
     except LayerSelectError:
@@ -62,7 +66,8 @@ def _training(model: nn.Module, train: Call) -> Callable[[Sequence[int]], None]:
         loss = train(numbers)
         if not math.isfinite(value := float(loss.detach())):
             raise LayerSelectError(
-                f"the loss is {value} before the first step: the model's weights are damaged, or its numbers outgrow its precision"
+                f"the loss is {value} before the first step: the model's weights are damaged, or its numbers outgrow "
+                "its precision"
             )
         loss.backward()
 
@@ -94,8 +99,8 @@ def _try(
         longest = lengths[chosen[0]]
         if len(chosen) > 1 and lengths[chosen[1]] < longest and _runs(call, chosen[1:]):
             raise LayerSelectError(
-                f"{source} cannot be {what} on an example of {longest} tokens ({reason(error)}), but can on one of {lengths[chosen[1]]}: "
-                "lower --max-length"
+                f"{source} cannot be {what} on an example of {longest} tokens ({reason(error)}), but can on one of "
+                f"{lengths[chosen[1]]}: lower --max-length"
             ) from error
         raise LayerSelectError(f"{source} cannot be {what} on this corpus: {reason(error)}") from error
 

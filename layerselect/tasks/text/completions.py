@@ -91,8 +91,8 @@ class CompletionSplit(Dataset):
 
 
 class CompletionCollator:
-    """Pads a batch of a :class:`CompletionSplit`: ``input_ids`` and ``attention_mask`` int64 ``[B, P]`` of the prompts, padded
-    on the left, ``answer_ids`` and ``answer_mask`` int64 ``[B, T]`` of the completions, padded on the right.
+    """Pads a batch of a :class:`CompletionSplit`: ``input_ids`` and ``attention_mask`` int64 ``[B, P]`` of the prompts,
+    padded on the left, ``answer_ids`` and ``answer_mask`` int64 ``[B, T]`` of the completions, padded on the right.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -153,9 +153,9 @@ def completion_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tens
 def forward_padded(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **options: Any) -> Any:
     """Runs the model; padding takes no positions, and only the last ``keep`` positions need logits (0: all).
 
-    Both only where the architecture lets itself be told: without the second it gives the logits of all positions. A model that
-    does not pass over padding (:mod:`layerselect.models.traits`) reads the rows in groups of equal padding, without it; it
-    then gives logits, and nothing else.
+    Both only where the architecture lets itself be told: without the second it gives the logits of all positions. A
+    model that does not pass over padding (:mod:`layerselect.models.traits`) reads the rows in groups of equal padding,
+    without it; it then gives logits, and nothing else.
     """
     if traits_of(base_of(model)).pads or bool(mask.all()):
         return run_tokens(model, ids, mask, keep=keep, **options)

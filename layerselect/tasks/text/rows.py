@@ -29,8 +29,8 @@ def split_rows(corpus: Corpus, *, holdout: float = 0.0, seed: int = 0) -> dict[s
     rows = {name: list(split) for name, split in corpus.splits.items()}
     if not rows.get(TRAIN):
         raise LayerSelectError(
-            f"the training split of {corpus.name!r} is empty (splits: {', '.join(rows) or 'none'}): use --splits document "
-            "to split all rows anew"
+            f"the training split of {corpus.name!r} is empty (splits: {', '.join(rows) or 'none'}): use --splits "
+            "document to split all rows anew"
         )
     for name in [name for name, split in rows.items() if not split]:
         logger.warning("the split %s of %s is empty and is left out", name, corpus.name)

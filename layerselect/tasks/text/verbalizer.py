@@ -110,9 +110,9 @@ def as_answer(target: np.ndarray | Tensor | int) -> Answer:
 def score(model: nn.Module, prompts: Mapping[str, Tensor], answers: Sequence[Sequence[int]]) -> Tensor:
     """The log-probability of every answer after every prompt, float32 ``[B, K]``.
 
-    The prompts are read once; each answer is read after a copy of what the model remembers of them. A model that remembers
-    nothing, or does not go on from what it remembers as if it had read everything at once, reads prompt and answer again for
-    each answer (:mod:`layerselect.models.traits`).
+    The prompts are read once; each answer is read after a copy of what the model remembers of them. A model that
+    remembers nothing, or does not go on from what it remembers as if it had read everything at once, reads prompt and
+    answer again for each answer (:mod:`layerselect.models.traits`).
     """
     ids, mask = prompts["input_ids"], prompts["attention_mask"]
     traits = traits_of(base_of(model))

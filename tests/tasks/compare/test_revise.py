@@ -28,14 +28,29 @@ from tests.tasks.compare.test_run import in_this_process
 def config(llama_folder, tmp_path_factory):
     corpus = tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))
     base = {
-        "data": str(corpus), "model": str(llama_folder), "max_steps": 2, "predictor_max_steps": 3, "batch_size": 4,
-        "predictor_batch_size": 4, "predictor_rule": "topk:k=1", "probe_every": 1, "max_length": 64, "eval_limit": 4,
-        "lora_rank": 2, "device": "cpu", "keep": "last",
-    }  # fmt: skip
+        "data": str(corpus),
+        "model": str(llama_folder),
+        "max_steps": 2,
+        "predictor_max_steps": 3,
+        "batch_size": 4,
+        "predictor_batch_size": 4,
+        "predictor_rule": "topk:k=1",
+        "probe_every": 1,
+        "max_length": 64,
+        "eval_limit": 4,
+        "lora_rank": 2,
+        "device": "cpu",
+        "keep": "last",
+    }
     return CompareConfig(
-        out=str(tmp_path_factory.mktemp("out") / "c"), base=base, task="revise", seeds=1, bootstrap=50, threads=1,
+        out=str(tmp_path_factory.mktemp("out") / "c"),
+        base=base,
+        task="revise",
+        seeds=1,
+        bootstrap=50,
+        threads=1,
         methods=("all", "intention-tuning", "transfer-all"),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +78,12 @@ def test_baselines_and_the_test_against_all(done):
     comparison, _ = done
     rows = comparison_rows(comparison)
     assert [row.name for row in rows] == [
-        "source copied", "untrained model", "all/lora", "intention-tuning/lora", "transfer-all/lora",
-    ]  # fmt: skip
+        "source copied",
+        "untrained model",
+        "all/lora",
+        "intention-tuning/lora",
+        "transfer-all/lora",
+    ]
     copied, _, everything, tuned, _ = rows
     assert copied.values["copy_rate"].mean == 1.0
     assert everything.difference is None

@@ -26,13 +26,23 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(corpus, bert_folder, tmp_path_factory):
     base = {
-        "data": str(corpus), "model": str(bert_folder), "max_steps": 4, "eval_steps": 2, "batch_size": 8, "keep": "last",
-        "device": "cpu", "measure_memory": True,
-    }  # fmt: skip
+        "data": str(corpus),
+        "model": str(bert_folder),
+        "max_steps": 4,
+        "eval_steps": 2,
+        "batch_size": 8,
+        "keep": "last",
+        "device": "cpu",
+        "measure_memory": True,
+    }
     return CompareConfig(
-        out=str(tmp_path_factory.mktemp("out") / "c"), base=base, methods=("all", "upper:p=0.4"), seeds=2,
-        bootstrap=50, threads=1,
-    )  # fmt: skip
+        out=str(tmp_path_factory.mktemp("out") / "c"),
+        base=base,
+        methods=("all", "upper:p=0.4"),
+        seeds=2,
+        bootstrap=50,
+        threads=1,
+    )
 
 
 def in_this_process(task, settings, log, threads, running, on_note):
@@ -55,8 +65,11 @@ def done(config):
 def test_every_run_is_a_finished_run(done, config):
     comparison, events = done
     assert [r.run.name for r in comparison.results] == [
-        "all-lora-seed0", "all-lora-seed1", "upper-p-0.4-lora-seed0", "upper-p-0.4-lora-seed1",
-    ]  # fmt: skip
+        "all-lora-seed0",
+        "all-lora-seed1",
+        "upper-p-0.4-lora-seed0",
+        "upper-p-0.4-lora-seed1",
+    ]
     assert comparison.failed == []
     assert [e["state"] for e in events].count("finished") == 4
     for result in comparison.results:
@@ -204,8 +217,9 @@ def test_other_settings_and_other_folders_are_refused(done, config, tmp_path):
 def test_a_split_that_is_not_there(done):
     comparison, _ = done
     with pytest.raises(LayerSelectError, match="--split dev: the corpus has"):
-        _ = replace(comparison, config=CompareConfig(
-            out="x", base=comparison.config.base, methods=("all",), split="dev")).split  # fmt: skip
+        _ = replace(
+            comparison, config=CompareConfig(out="x", base=comparison.config.base, methods=("all",), split="dev")
+        ).split
 
 
 def test_names_beside_a_figure_keep_their_order_and_their_distance():

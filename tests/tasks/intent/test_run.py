@@ -11,9 +11,16 @@ from safetensors.numpy import load_file
 from tests.helpers import tiny_intent
 
 FILES = {
-    "adapter", "config.json", "history.safetensors", "importance.json", "metrics.jsonl", "predictions.jsonl",
-    "report.html", "results.json", "training.jsonl",
-}  # fmt: skip
+    "adapter",
+    "config.json",
+    "history.safetensors",
+    "importance.json",
+    "metrics.jsonl",
+    "predictions.jsonl",
+    "report.html",
+    "results.json",
+    "training.jsonl",
+}
 
 
 def settings(corpus, model, out, **changes):
@@ -32,9 +39,17 @@ def done(tmp_path_factory, bert_folder):
     folder = tmp_path_factory.mktemp("runs")
     corpus = tiny_intent.corpus_file(tmp_path_factory.mktemp("larger"), documents=30)
     config = settings(
-        corpus, bert_folder, folder / "lora", adapter="lora", lora_dropout=0.0, lr=3e-3, epochs=12, window=0,
-        measure_memory=True, probe_every=5,
-    )  # fmt: skip
+        corpus,
+        bert_folder,
+        folder / "lora",
+        adapter="lora",
+        lora_dropout=0.0,
+        lr=3e-3,
+        epochs=12,
+        window=0,
+        measure_memory=True,
+        probe_every=5,
+    )
     return config, run_intent(config)
 
 
@@ -222,9 +237,17 @@ def test_several_labels(tmp_path, bert_folder):
 
 def test_a_decoder_with_an_instruction(tmp_path, corpus_path, llama_folder):
     config = settings(
-        corpus_path, llama_folder, tmp_path / "run", adapter="lora", format="plain", max_length=128, max_steps=4,
-        rule="topk:k=1", mode="gate", accumulate=2,
-    )  # fmt: skip
+        corpus_path,
+        llama_folder,
+        tmp_path / "run",
+        adapter="lora",
+        format="plain",
+        max_length=128,
+        max_steps=4,
+        rule="topk:k=1",
+        mode="gate",
+        accumulate=2,
+    )
     result = run_intent(config)
     assert result.training["steps"] == 4
     assert result.training["layers_selected"] == 1

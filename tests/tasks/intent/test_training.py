@@ -55,9 +55,10 @@ def test_the_loss_is_the_weighted_one(tmp_path, multi_label):
     logits, weights = torch.tensor([[0.3, -0.2, 0.9], [1.1, 0.0, -0.4]]), torch.tensor([1.0, 2.0, 0.5])
     labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]) if multi_label else torch.tensor([2, 1])
     trainer = ClassificationTrainer(
-        Fixed(logits), TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"),
+        Fixed(logits),
+        TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"),
         head=ClassifierHead(multi_label=multi_label, class_weights=weights),
-    )  # fmt: skip
+    )
     loss = trainer.compute_loss(trainer.model, {"labels": labels})
     log_p = functional.log_softmax(logits, dim=1)
     if multi_label:

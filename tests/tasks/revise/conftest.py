@@ -34,9 +34,16 @@ def predictor(options: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def generator_options(options: dict, predictor: Path) -> dict:
     return {
-        **options, "predictor": str(predictor), "rule": "topk:k=2", "max_steps": 6, "probe_every": 2, "batch_size": 4,
-        "eval_limit": 5, "max_length": 64, "keep": "last",
-    }  # fmt: skip
+        **options,
+        "predictor": str(predictor),
+        "rule": "topk:k=2",
+        "max_steps": 6,
+        "probe_every": 2,
+        "batch_size": 4,
+        "eval_limit": 5,
+        "max_length": 64,
+        "keep": "last",
+    }
 
 
 @pytest.fixture(scope="session")

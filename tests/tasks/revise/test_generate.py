@@ -38,9 +38,7 @@ def spiky(name, seed=0):
 
 
 def write(model, config=GREEDY, *, batch_size=2, prompts=PROMPTS, budgets=BUDGETS, **options):
-    return generate(
-        model, Numbers(), prompts, config, batch_size=batch_size, budgets=budgets, device="cpu", **options
-    )  # fmt: skip
+    return generate(model, Numbers(), prompts, config, batch_size=batch_size, budgets=budgets, device="cpu", **options)
 
 
 def token_by_token(model, prompt, budget):
@@ -149,9 +147,16 @@ def test_the_settings_of_the_checkpoint_are_set_aside(adapted, caplog, recwarn):
     expected = write(model)
     base = model.get_base_model() if adapted else model
     theirs = TheirConfig(
-        do_sample=True, temperature=5.0, top_k=3, num_beams=4, repetition_penalty=9.0, min_new_tokens=9,
-        max_length=3, eos_token_id=[END, 30], use_cache=False,
-    )  # fmt: skip
+        do_sample=True,
+        temperature=5.0,
+        top_k=3,
+        num_beams=4,
+        repetition_penalty=9.0,
+        min_new_tokens=9,
+        max_length=3,
+        eos_token_id=[END, 30],
+        use_cache=False,
+    )
     base.generation_config = theirs
     before = theirs.to_dict()
     with caplog.at_level(logging.WARNING):

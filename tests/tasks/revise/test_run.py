@@ -27,9 +27,16 @@ def layer_of(name, layer_names):
 
 def test_the_folder_holds_everything(done):
     assert {path.name for path in done.folder.iterdir()} == {
-        "config.json", "metrics.jsonl", "training.jsonl", "results.json", "importance.json", "history.safetensors",
-        "predictions.jsonl", "report.html", "adapter",
-    }  # fmt: skip
+        "config.json",
+        "metrics.jsonl",
+        "training.jsonl",
+        "results.json",
+        "importance.json",
+        "history.safetensors",
+        "predictions.jsonl",
+        "report.html",
+        "adapter",
+    }
     assert json.loads((done.folder / "config.json").read_text())["command"] == "layerselect revise"
     assert {split.split for split in done.splits} == {"validation", "test"}
     for split in done.splits:
@@ -116,9 +123,19 @@ def test_selected_layers_are_the_shared_ones_in_every_step(done):
 @pytest.mark.parametrize("kind", ["dora", "bottleneck", "bottleneck-parallel", "none"])
 def test_every_adapter_and_a_predictor_of_its_own(options, tmp_path, kind):
     config = ReviseConfig(
-        **options, out=str(tmp_path / "run"), adapter=kind, max_steps=2, predictor_max_steps=3, probe_every=1,
-        predictor_rule="topk:k=1", rule="topk:k=1", eval_limit=2, batch_size=4, predictor_batch_size=4, max_length=64,
-    )  # fmt: skip
+        **options,
+        out=str(tmp_path / "run"),
+        adapter=kind,
+        max_steps=2,
+        predictor_max_steps=3,
+        probe_every=1,
+        predictor_rule="topk:k=1",
+        rule="topk:k=1",
+        eval_limit=2,
+        batch_size=4,
+        predictor_batch_size=4,
+        max_length=64,
+    )
     result = run_revise(config)
     assert (result.folder / "predictor" / "adapter" / "layerselect.json").is_file()
     assert len(result.transfer.layers) == 1
@@ -131,9 +148,15 @@ def test_every_adapter_and_a_predictor_of_its_own(options, tmp_path, kind):
 
 def test_a_rule_that_makes_probes_gets_training_examples_for_them(options, tmp_path):
     config = ReviseConfig(
-        **options, out=str(tmp_path / "run"), transfer="none", rule="ist:update_every=2;probes=2", max_steps=4, eval_limit=2,
-        batch_size=2, max_length=64,
-    )  # fmt: skip
+        **options,
+        out=str(tmp_path / "run"),
+        transfer="none",
+        rule="ist:update_every=2;probes=2",
+        max_steps=4,
+        eval_limit=2,
+        batch_size=2,
+        max_length=64,
+    )
     result = run_revise(config)
     assert json.loads((result.folder / "importance.json").read_text())["rule"]["name"] == "ist"
     assert load_file(result.folder / "history.safetensors")["mask"].sum() < 12
@@ -141,9 +164,15 @@ def test_a_rule_that_makes_probes_gets_training_examples_for_them(options, tmp_p
 
 def test_without_a_transfer_the_rule_selects_by_gradients(options, tmp_path):
     config = ReviseConfig(
-        **options, out=str(tmp_path / "run"), transfer="none", rule="topk:k=1", max_steps=3, eval_limit=2, batch_size=4,
+        **options,
+        out=str(tmp_path / "run"),
+        transfer="none",
+        rule="topk:k=1",
+        max_steps=3,
+        eval_limit=2,
+        batch_size=4,
         max_length=64,
-    )  # fmt: skip
+    )
     result = run_revise(config)
     assert result.transfer is None
     assert "alignment_ratio" not in result.training
@@ -233,13 +262,22 @@ def test_documents_with_several_intentions(options, tmp_path):
     """The predictor then decides on each intention by itself, and the prompt names them all."""
     from tests.helpers import tiny_intent
 
-    rows = [{**row, "intentions": [*row["intentions"], "depth"] if i % 2 else row["intentions"]}
-            for i, row in enumerate(tiny_intent.revisions())]  # fmt: skip
+    rows = [
+        {**row, "intentions": [*row["intentions"], "depth"] if i % 2 else row["intentions"]}
+        for i, row in enumerate(tiny_intent.revisions())
+    ]
     corpus = tiny_intent.write_jsonl(tmp_path / "several.jsonl", rows)
     config = ReviseConfig(
-        **{**options, "data": str(corpus)}, out=str(tmp_path / "run"), max_steps=2, predictor_max_steps=2, probe_every=1,
-        rule="topk:k=1", eval_limit=3, batch_size=4, max_length=64,
-    )  # fmt: skip
+        **{**options, "data": str(corpus)},
+        out=str(tmp_path / "run"),
+        max_steps=2,
+        predictor_max_steps=2,
+        probe_every=1,
+        rule="topk:k=1",
+        eval_limit=3,
+        batch_size=4,
+        max_length=64,
+    )
     result = run_revise(config)
     meta = json.loads((result.folder / "predictor" / "adapter" / "layerselect.json").read_text())
     assert meta["multi_label"] is True
@@ -252,9 +290,16 @@ def test_a_run_killed_while_its_predictor_trains_is_resumed(options, tmp_path, m
     from layerselect.tasks.revise import run as run_module
 
     config = ReviseConfig(
-        **options, out=str(tmp_path / "run"), max_steps=2, predictor_max_steps=3, probe_every=1, rule="topk:k=1",
-        eval_limit=2, batch_size=4, max_length=64,
-    )  # fmt: skip
+        **options,
+        out=str(tmp_path / "run"),
+        max_steps=2,
+        predictor_max_steps=3,
+        probe_every=1,
+        rule="topk:k=1",
+        eval_limit=2,
+        batch_size=4,
+        max_length=64,
+    )
 
     def killed(config, **options):
         raise KeyboardInterrupt

@@ -12,12 +12,22 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from tests.integrations.trainers import assert_same_end, train
 
-#: Epochs of 6 steps; the last one ends after 2. Evaluated and saved after epochs, with the larger loss as the better one.
+#: Epochs of 6 steps; the last one ends after 2. Evaluated and saved after epochs, with the larger loss as the better
+#: one.
 SETTINGS = {
-    "kind": WholeCheckpoints, "max_steps": 14, "examples": 12, "logging_steps": 3, "save_strategy": "epoch", "eval_strategy": "epoch",
-    "evaluates": True, "load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True,
-    "restore_callback_states_from_checkpoint": True, "dropout": 0.1,
-}  # fmt: skip
+    "kind": WholeCheckpoints,
+    "max_steps": 14,
+    "examples": 12,
+    "logging_steps": 3,
+    "save_strategy": "epoch",
+    "eval_strategy": "epoch",
+    "evaluates": True,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "loss",
+    "greater_is_better": True,
+    "restore_callback_states_from_checkpoint": True,
+    "dropout": 0.1,
+}
 
 
 def run(folder: Path, *extra: TrainerCallback, resume: str | None = None, **changes):
@@ -120,8 +130,9 @@ def test_a_save_that_dies_leaves_the_checkpoints_as_they_were(tmp_path, monkeypa
 
 
 def test_a_run_that_early_stopping_ended_has_ended(tmp_path):
-    """The loss that counts sinks all the time, so patience ends after the second evaluation; its memory of the first one
-    comes from the checkpoint."""
+    """The loss that counts sinks all the time, so patience ends after the second evaluation; its memory of the first
+    one comes from the checkpoint.
+    """
     settings = {"max_steps": 30, "learning_rate": 1e-3, "dropout": 0.0}
     trainer, callback = run(tmp_path / "whole", EarlyStoppingCallback(1), **settings)
     assert trainer.state.global_step == 12

@@ -1,4 +1,6 @@
-"""Runs that keep hidden states: the same training, nothing computed twice, the size said before, one line for what cannot be."""
+"""Runs that keep hidden states: the same training, nothing computed twice, the size said before, one line for what
+cannot be.
+"""
 
 import json
 import logging
@@ -103,9 +105,17 @@ def test_every_adapter(tmp_path, corpus_path, bert_folder, adapter):
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, corpus_path, bert_folder, cut):
     def config(name):
         return settings(
-            corpus_path, bert_folder, tmp_path / name, adapter="lora", epochs=3, batch_size=4, dropout=0.1, probe_every=4, save_steps=4,
+            corpus_path,
+            bert_folder,
+            tmp_path / name,
+            adapter="lora",
+            epochs=3,
+            batch_size=4,
+            dropout=0.1,
+            probe_every=4,
+            save_steps=4,
             **kept(tmp_path / f"store of {name}", cut=cut),
-        )  # fmt: skip
+        )
 
     whole = run_intent(config("whole"))
 
@@ -122,9 +132,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, corpus_path, bert_fold
 
 def test_the_cut_of_a_rule_is_chosen_once_and_what_is_below_never_trains(tmp_path, corpus_path, bert_folder):
     config = settings(
-        corpus_path, bert_folder, tmp_path / "run", adapter="lora", epochs=2, rule="all",
+        corpus_path,
+        bert_folder,
+        tmp_path / "run",
+        adapter="lora",
+        epochs=2,
+        rule="all",
         **kept(tmp_path / "store", cut="cost-aware:budget=0.5"),
-    )  # fmt: skip
+    )
     result = run_intent(config)
     cut = result.training["cut"]
     assert cut >= 1
@@ -161,9 +176,20 @@ def test_states_only_for_this_run_and_in_half_precision(tmp_path, corpus_path, b
 def test_a_generator_trains_as_without(tmp_path, corpus_path, llama_folder):
     def run(name, **changes):
         config = ReviseConfig(
-            data=str(corpus_path), model=str(llama_folder), out=str(tmp_path / name), device="cpu", transfer="none", epochs=2,
-            batch_size=8, max_length=64, eval_limit=4, max_new_tokens=8, **NOTHING_RANDOM, **HIGHEST, **changes,
-        )  # fmt: skip
+            data=str(corpus_path),
+            model=str(llama_folder),
+            out=str(tmp_path / name),
+            device="cpu",
+            transfer="none",
+            epochs=2,
+            batch_size=8,
+            max_length=64,
+            eval_limit=4,
+            max_new_tokens=8,
+            **NOTHING_RANDOM,
+            **HIGHEST,
+            **changes,
+        )
         return run_revise(config)
 
     expected, found = run("plain"), run("kept", **kept(tmp_path / "store"))
@@ -177,10 +203,24 @@ def test_a_generator_trains_as_without(tmp_path, corpus_path, llama_folder):
 
 def test_both_steps_of_intention_tuning(tmp_path, corpus_path, llama_folder, pages):
     config = ReviseConfig(
-        data=str(corpus_path), model=str(llama_folder), out=str(tmp_path / "run"), device="cpu", max_steps=4, predictor_max_steps=4,
-        probe_every=2, rule="topk:k=2", predictor_rule="topk:k=2", batch_size=4, predictor_batch_size=4, max_length=64, eval_limit=2,
-        max_new_tokens=4, lora_rank=4, keep="last", **kept(tmp_path / "store", cut="1"),
-    )  # fmt: skip
+        data=str(corpus_path),
+        model=str(llama_folder),
+        out=str(tmp_path / "run"),
+        device="cpu",
+        max_steps=4,
+        predictor_max_steps=4,
+        probe_every=2,
+        rule="topk:k=2",
+        predictor_rule="topk:k=2",
+        batch_size=4,
+        predictor_batch_size=4,
+        max_length=64,
+        eval_limit=2,
+        max_new_tokens=4,
+        lora_rank=4,
+        keep="last",
+        **kept(tmp_path / "store", cut="1"),
+    )
     result = run_revise(config)
     predictor = json.loads((result.folder / "predictor" / "results.json").read_text())["training"]
     assert predictor["cut"] == result.training["cut"] == 1
@@ -193,18 +233,38 @@ def test_both_steps_of_intention_tuning(tmp_path, corpus_path, llama_folder, pag
 
 def test_layers_of_a_predictor_that_are_below_the_cut(tmp_path, corpus_path, llama_folder):
     predictor = run_intent(
-        settings(corpus_path, llama_folder, tmp_path / "predictor", adapter="lora", lora_rank=4, max_steps=2, epochs=1,
-                 rule="fixed:layers=[0,2]", window=0)
-    ).folder  # fmt: skip
+        settings(
+            corpus_path,
+            llama_folder,
+            tmp_path / "predictor",
+            adapter="lora",
+            lora_rank=4,
+            max_steps=2,
+            epochs=1,
+            rule="fixed:layers=[0,2]",
+            window=0,
+        )
+    ).folder
 
     def run(cut, rule, name):
         return run_revise(
             ReviseConfig(
-                data=str(corpus_path), model=str(llama_folder), out=str(tmp_path / name), device="cpu", predictor=str(predictor),
-                max_steps=2, rule=rule, batch_size=4, max_length=64, eval_limit=1, max_new_tokens=2, lora_rank=4, keep="last",
+                data=str(corpus_path),
+                model=str(llama_folder),
+                out=str(tmp_path / name),
+                device="cpu",
+                predictor=str(predictor),
+                max_steps=2,
+                rule=rule,
+                batch_size=4,
+                max_length=64,
+                eval_limit=1,
+                max_new_tokens=2,
+                lora_rank=4,
+                keep="last",
                 **kept(tmp_path / "store", cut=cut),
             )
-        )  # fmt: skip
+        )
 
     result = run("1", "topk:k=2", "some")
     assert result.transfer.warnings[0].startswith("the layers [0], which matter to the predictor, are below the cut")
@@ -223,8 +283,20 @@ def intent(capsys, tmp_path, corpus_path, bert_folder, llama_folder):
 
     def run(*extra, model="bert"):
         folder = {"bert": bert_folder, "llama": llama_folder}[model]
-        given = ["--data", corpus_path, "--model", folder, "--out", tmp_path / "out", "--max-steps", 2, "--threads", 1,
-                 "--device", "cpu"]  # fmt: skip
+        given = [
+            "--data",
+            corpus_path,
+            "--model",
+            folder,
+            "--out",
+            tmp_path / "out",
+            "--max-steps",
+            2,
+            "--threads",
+            1,
+            "--device",
+            "cpu",
+        ]
         capsys.readouterr()
         status = main(["intent", *map(str, given), *extra])
         printed = capsys.readouterr()
@@ -320,7 +392,16 @@ def test_a_full_disk_is_foreseen(tmp_path, corpus_path, bert_folder, monkeypatch
 
 
 def test_a_cell_of_a_comparison_says_it_too(capsys):
-    record = {"cut": 1, "layers": 3, "bytes_per_token": 64, "tokens": 10, "bytes": 640, "folder": None, "memory": 10**9, "warning": "full"}  # fmt: skip
+    record = {
+        "cut": 1,
+        "layers": 3,
+        "bytes_per_token": 64,
+        "tokens": 10,
+        "bytes": 640,
+        "folder": None,
+        "memory": 10**9,
+        "warning": "full",
+    }
     worker._pass_on("state_cache", record)
     worker._pass_on("step", {"step": 1})
     assert capsys.readouterr().out == f"note: {cache_size_line(record)}\nnote: full\n"

@@ -121,12 +121,18 @@ def words(llama_folder):
 def test_what_is_written_is_the_label_and_the_end(words):
     found = Verbalizer(words, LABELS, [(0,), (1,), (2,), (0, 2)])
     assert [words.decode(tokens) for tokens in found.tokens] == [
-        "clarity [SEP]", "fluency [SEP]", "style [SEP]", "clarity, style [SEP]",
-    ]  # fmt: skip
+        "clarity [SEP]",
+        "fluency [SEP]",
+        "style [SEP]",
+        "clarity, style [SEP]",
+    ]
     assert found.longest == 4
     assert found.membership().tolist() == [
-        [True, False, False], [False, True, False], [False, False, True], [True, False, True],
-    ]  # fmt: skip
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+        [True, False, True],
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["first", "always", "never"])
