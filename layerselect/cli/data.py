@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     corpus = load_corpus(args.source, seed=vars(args).get("split_seed", 0), **options)
     count = None
     if args.model is not None:
-        from ..models.load import load_tokenizer
+        from ..models.tokenizers import load_tokenizer
 
         tokenizer = load_tokenizer(args.model)
 
