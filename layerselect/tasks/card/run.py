@@ -27,11 +27,11 @@ from ...utils.places import output_path
 from ...utils.sizes import parse_bytes
 from ..intent.config import IntentConfig
 from ..intent.dataset import Collator, build_splits, label_counts
-from ..intent.run import cover
-from ..intent.run import prepare as prepare_intent
+from ..intent.model import cover
+from ..intent.model import prepare as prepare_intent
 from ..intent.training import make_head
 from ..revise.config import ReviseConfig
-from ..revise.run import prepare as prepare_revise
+from ..revise.model import prepare as prepare_revise
 from ..run.settings import check, resolve_device
 from ..text.completions import CompletionCollator, nll
 

@@ -1,11 +1,12 @@
 """Intention prediction (IR-Tuning): what was the writer after with this revision?"""
 
+from ..run.task import RunResult
 from .config import IntentConfig
 from .dataset import Collator, EncodedSplit, Encoder, Splits, build_splits
 from .heads import ClassifierHead, Head, LabelWordHead
 from .predict import Prediction, Predictor, save_adapter
 from .results import SplitResult
-from .run import RunResult, run_intent
+from .task import run_intent
 from .training import ClassificationTrainer, build_trainer, probabilities
 
 __all__ = [

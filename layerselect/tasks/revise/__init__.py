@@ -4,7 +4,7 @@ from .config import ReviseConfig
 from .generate import GenerationConfig
 from .results import SplitResult
 from .rewrite import Rewriter
-from .run import ReviseResult, run_revise
+from .task import ReviseResult, run_revise
 from .transfer import Transfer
 
 __all__ = [
