@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import add_common_options, add_corpus_options, positive
+from ..utils.options import options_of
+from .options import add_common_options, positive
+from .settings import add_settings
 from .streams import json_line, write_data
 
 _EXAMPLE = """\
@@ -16,13 +18,15 @@ examples:
 """
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``data`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``data`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "data",
         help="describe a corpus",
         description="Looks at corpora without training.",
     )
+    if not whole:
+        return
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
     describe = actions.add_parser(
         "describe",
@@ -34,7 +38,10 @@ def add_command(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     describe.add_argument("source", metavar="CORPUS", help="as --data of 'layerselect intent'")
-    add_corpus_options(describe.add_argument_group("the corpus"))
+    from ..tasks.run.settings import CORPUS, TrainingSettings
+
+    corpus = [field.name for field, option in options_of(TrainingSettings) if option.group == CORPUS]
+    add_settings(describe, TrainingSettings, only=corpus, leave_out=("holdout",))
     describe.add_argument("--model", default=None, metavar="DIR", help="count tokens with the tokenizer of this model")
     describe.add_argument(
         "--max-length",

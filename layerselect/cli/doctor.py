@@ -46,8 +46,8 @@ class Finding:
     remedy: str = ""
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``doctor`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``doctor`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "doctor",
         help="say what is installed and what would run; unpack a GGUF model",
@@ -57,6 +57,8 @@ def add_command(commands: Any) -> None:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if not whole:
+        return
     parser.add_argument(
         "--unpack",
         nargs=2,

@@ -10,10 +10,11 @@ from typing import Any
 from ...integrations.transformers import last_checkpoint
 from ...models.adapter_files import ADAPTER
 from ...selector.selector import FastSelector
+from .devices import check_device
 from .facts import training_facts, versions
 from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .log import RunLog
-from .settings import TrainingSettings, check_device
+from .settings import TrainingSettings
 from .state_cache import RunCache
 from .task import OnEvent, Outcome, RunResult, Task, Trained
 
