@@ -41,8 +41,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "card",
         help="measure which layers are worth an adapter",
         description="Measures a model on a sample of a task and says, before any fine-tuning, how much each layer "
-        "can correct, which "
-        "layers do the same, what each costs, and where adapters should go (Layer Card).",
+        "can correct, which layers do the same, what each costs, and where adapters should go (Layer Card).",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -42,8 +42,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "compare",
         help="compare selection methods on a corpus",
         description="Trains every method with every seed on one corpus and prints one table: quality, time and "
-        "memory with their "
-        "spreads, and whether a difference to plain fine-tuning is shown.",
+        "memory with their spreads, and whether a difference to plain fine-tuning is shown.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,9 +60,8 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "--methods",
         metavar="LIST",
         help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head "
-        "(intent), "
-        "intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; METHOD/ADAPTER for "
-        f"one with another adapter (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
+        "(intent), intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; "
+        f"METHOD/ADAPTER for one with another adapter (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
     )
     job.add_argument(
         "--adapters",

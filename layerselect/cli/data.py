@@ -32,8 +32,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "describe",
         help="counts, labels, lengths and defects of a corpus",
         description="Loads a corpus as 'layerselect intent' would and prints what was found: splits and labels, "
-        "lengths, "
-        "documents that stand in two splits, malformed rows.",
+        "lengths, documents that stand in two splits, malformed rows.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -18,8 +18,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "demo",
         help="train a small model on a small corpus, in about a minute",
         description="Makes a corpus from the package's own sentences and a small model, trains it by IR-Tuning to "
-        "predict "
-        "what each revision is for, and shows it beside the majority class and a logistic regression. Needs no "
+        "predict what each revision is for, and shows it beside the majority class and a logistic regression. Needs no "
         "download.",
         epilog="example:\n  layerselect demo --out demo-run\n\nThen open demo-run/report.html.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

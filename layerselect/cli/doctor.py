@@ -52,8 +52,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "doctor",
         help="say what is installed and what would run; unpack a GGUF model",
         description="Says which versions are installed, which backend would measure gradients, and what to do about "
-        "what is "
-        "missing. With --unpack, makes a plain model folder of a GGUF file instead.",
+        "what is missing. With --unpack, makes a plain model folder of a GGUF file instead.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -29,8 +29,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "intent",
         help="fine-tune a model to predict what a revision is for",
         description="Fine-tunes a pretrained model to predict the intentions of revisions, training at each step the "
-        "layers "
-        "that the rule selects by their gradients (IR-Tuning).",
+        "layers that the rule selects by their gradients (IR-Tuning).",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

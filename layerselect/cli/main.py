@@ -111,8 +111,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="layerselect",
         description="Fine-tunes language models on text revisions and decides at every step, from the layers' "
-        "gradients, "
-        "which layers to train.",
+        "gradients, which layers to train.",
         epilog="'layerselect COMMAND --help' explains a command. Begin with 'layerselect demo'.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -28,8 +28,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "predict",
         help="label new revisions with a trained adapter",
         description="Reads revisions (JSON lines, CSV, TSV, Parquet or Excel with the columns before and after) and "
-        "writes "
-        "their predicted intentions as JSON lines.",
+        "writes their predicted intentions as JSON lines.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -30,8 +30,8 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "revise",
         help="fine-tune a model to write revisions",
         description="Fine-tunes a decoder to revise a text for given intentions. A predictor learns the intentions "
-        "first; the layers "
-        "that mattered to it start from its adapters and train, the others stay frozen (Intention-Tuning).",
+        "first; the layers that mattered to it start from its adapters and train, the others stay frozen "
+        "(Intention-Tuning).",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -31,8 +31,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "state-cache",
         help="show or clear the stored hidden states of frozen layers",
         description="Looks at the store of hidden states that frozen layers make of each example, which later epochs "
-        "and runs "
-        "reuse.",
+        "and runs reuse.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
