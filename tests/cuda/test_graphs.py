@@ -9,7 +9,7 @@ import logging
 
 import pytest
 import torch
-from layerselect import CostAware, FastSelector, Ist, LayerSelectError, SuppressionProbe, make_rule
+from layerselect import Ablation, CostAware, FastSelector, Ist, LayerSelectError, make_rule
 from layerselect.core import graph_capture
 from layerselect.core import step as core_module
 from layerselect.rules import LayerCardRule
@@ -46,7 +46,7 @@ def a_rule(name: str, model: nn.Module):
         return CostAware(budget=0.95, costs="measured")
     rule = make_rule(name, seed=3)
     if isinstance(rule, Ist):
-        rule.probe = SuppressionProbe(model, plain_loss, [100, 101])
+        rule.ablation = Ablation(model, plain_loss, [100, 101])
     return rule
 
 

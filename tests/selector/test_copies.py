@@ -12,7 +12,7 @@ import textwrap
 
 import pytest
 import torch
-from layerselect import CostAware, FastSelector, Ist, LayerSelectError, SuppressionProbe, make_rule
+from layerselect import Ablation, CostAware, FastSelector, Ist, LayerSelectError, make_rule
 from layerselect.layers.model_hooks import ModelHook
 from layerselect.rules import LayerCardRule
 from layerselect.state_cache.reasons import _foreign
@@ -89,7 +89,7 @@ def a_rule(name: str, model: nn.Module):
         return LayerCardRule(made([1.0, 0.0, 3.0, 0.0, 2.0, 0.0], prefix="blocks"), k=2)
     rule = make_rule("cost-aware:budget=0.9" if name == "counted" else name, seed=3)
     if isinstance(rule, Ist):
-        rule.probe = SuppressionProbe(model, plain_loss, [100, 101])
+        rule.ablation = Ablation(model, plain_loss, [100, 101])
     return rule
 
 

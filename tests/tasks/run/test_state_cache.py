@@ -16,7 +16,7 @@ from layerselect.tasks.compare import CompareConfig, worker
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.revise import ReviseConfig, run_revise
 from layerselect.tasks.run import state_cache as run_cache
-from layerselect.tasks.run.probe import give_probe
+from layerselect.tasks.run.importance_split import give_ablation
 
 from tests.helpers import tiny_intent
 from tests.tasks.intent.test_run import Interrupted, lines, outcome, settings
@@ -451,10 +451,10 @@ def test_probes_leave_layers_below_the_cut_as_they_are(monkeypatch):
     class FakeCache:
         layers_below = 0
 
-    monkeypatch.setattr("layerselect.tasks.run.probe.SuppressionProbe", FakeProbe)
+    monkeypatch.setattr("layerselect.tasks.run.importance_split.Ablation", FakeProbe)
     rule, state_cache = Ist(), FakeCache()
-    give_probe(rule, FakeTrainer(), [1, 2], list, 1, state_cache)
-    rule.probe([0.25, 0.25, 1.0], 0)
+    give_ablation(rule, FakeTrainer(), [1, 2], list, 1, state_cache)
+    rule.ablation([0.25, 0.25, 1.0], 0)
     state_cache.layers_below = 1
-    rule.probe([0.25, 0.25, 1.0], 1)
+    rule.ablation([0.25, 0.25, 1.0], 1)
     assert asked == [([0.25, 0.25, 1.0], 0), ([1.0, 0.25, 1.0], 1)]
