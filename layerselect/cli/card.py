@@ -7,8 +7,9 @@ from typing import Any
 
 from ..errors import LayerSelectError
 from ..utils.options import options_of
-from .options import add_common_options, add_threads_option, apply_threads
+from .options import add_common_options, add_json_option, add_threads_option, apply_threads
 from .settings import add_config_option, add_settings, heading
+from .streams import write_json
 
 _EXAMPLE = """\
 examples:
@@ -32,7 +33,19 @@ _HELPS = {
     "max_length": "longer inputs are cut, in tokens; revise: 256",
     "batch_size": "examples at a time; revise: 8",
 }
-_OWN = ("run", "command", "action", "verbose", "threads", "overwrite", "task", "times", "interrupted_hint", "config")
+_OWN = (
+    "run",
+    "command",
+    "action",
+    "verbose",
+    "threads",
+    "overwrite",
+    "task",
+    "times",
+    "interrupted_hint",
+    "config",
+    "json",
+)
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -61,6 +74,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     job.add_argument("--overwrite", action="store_true", help="replace an earlier card at --out (no other folder)")
     add_settings(parser, IntentConfig, only=("seed", "device"), helps=_HELPS)
     add_threads_option(job)
+    add_json_option(job)
     add_common_options(parser)
     corpus = [field.name for field, option in options_of(IntentConfig) if option.group == CORPUS]
     add_settings(parser, IntentConfig, only=corpus, leave_out=("holdout",))
@@ -85,6 +99,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "of them are best, the coupling.",
     )
     diff.add_argument("cards", nargs=2, metavar="CARD", help="a folder of 'layerselect card', or its card.json")
+    add_json_option(diff)
     add_common_options(diff)
     diff.set_defaults(run=run_diff)
 
@@ -123,7 +138,10 @@ def run(args: argparse.Namespace) -> int:
             CardJob(settings, overwrite=args.overwrite, options={**options, "timed": args.times}, **job),
             on_event=display,
         )
-    print_card(card, folder)
+    if args.json:
+        write_json({"folder": str(folder), "card": card.to_dict()})
+    else:
+        print_card(card, folder)
     return 0
 
 
@@ -133,5 +151,9 @@ def run_diff(args: argparse.Namespace) -> int:
     from .card_display import print_diff
 
     one, other = (LayerCard.load(path) for path in args.cards)
-    print_diff(diff(one, other), *args.cards)
+    difference = diff(one, other)
+    if args.json:
+        write_json(difference)
+    else:
+        print_diff(difference, *args.cards)
     return 0

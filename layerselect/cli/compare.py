@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.options import options_of
-from .options import add_common_options
+from .options import add_common_options, add_json_option
 from .settings import JOB_SETTINGS, add_config_option, add_settings, heading
+from .streams import write_json
 
 _EXAMPLE = """\
 examples:
@@ -33,7 +34,18 @@ _HELPS = {
 }
 _METHODS = {"intent": "all,ir,random,top-half,head", "revise": "all,ir,transfer-all,intention-tuning"}
 
-_OWN = ("run", "command", "verbose", "overwrite", "interrupted_hint", "config", "methods", "adapters", "adapter_lr")
+_OWN = (
+    "run",
+    "command",
+    "verbose",
+    "overwrite",
+    "interrupted_hint",
+    "config",
+    "json",
+    "methods",
+    "adapters",
+    "adapter_lr",
+)
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -78,6 +90,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     )
     add_settings(parser, CompareSettings, leave_out=("task",))
     add_settings(parser, IntentConfig, only=("device",), group=COMPARISON)
+    add_json_option(job)
     job.add_argument("--overwrite", action="store_true", help="drop a comparison with other settings in --out")
     add_common_options(parser)
     add_settings(parser, IntentConfig, leave_out=(*JOB_SETTINGS, "rule", "adapter"))
@@ -128,5 +141,8 @@ def run(args: argparse.Namespace) -> int:
         aside.write_text(text, encoding="utf-8")
         aside.replace(folder / name)
     write_compare_report(folder / "report.html", compare_report(comparison, rows))
-    print_comparison(comparison, rows)
+    if args.json:
+        write_json({"folder": str(folder), "split": comparison.split, "rows": rows})
+    else:
+        print_comparison(comparison, rows)
     return 1 if comparison.failed else 0

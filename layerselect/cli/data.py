@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from ..utils.options import options_of
-from .options import add_common_options, positive
+from .options import add_common_options, add_json_option, positive
 from .settings import add_settings
-from .streams import json_line, write_data
+from .streams import write_json
 
 _EXAMPLE = """\
 examples:
@@ -49,7 +49,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         metavar="N",
         help="of the share of cut pairs, in tokens (default: 128)",
     )
-    describe.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_json_option(describe)
     add_common_options(describe)
     describe.set_defaults(run=run)
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect data`` and returns its exit code."""
     from ..data import describe, load_corpus
 
-    own = ("source", "model", "max_length", "json", "verbose", "run", "command", "action", "split_seed")
+    own = ("build_parser", "source", "model", "max_length", "json", "verbose", "run", "command", "action", "split_seed")
     options = {name: value for name, value in vars(args).items() if name not in own}
     corpus = load_corpus(args.source, seed=vars(args).get("split_seed", 0), **options)
     count = None
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     description = describe(corpus, count_tokens=count, max_length=args.max_length)
     if args.json:
-        write_data(json_line(description.as_dict(), indent=1))
+        write_json(description.as_dict())
     else:
         description.render()
     return 0

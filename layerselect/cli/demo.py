@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import MOST_THREADS, add_common_options, up_to
+from .options import MOST_THREADS, add_common_options, add_json_option, up_to
 from .settings import add_settings
 
 #: The settings of the run that can be changed.
@@ -43,6 +43,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     )
     # The model is so small that a second thread costs more than it brings, above all on a busy machine.
     parser.add_argument("--threads", type=up_to(MOST_THREADS), default=1, metavar="N", help="CPU threads (default: 1)")
+    add_json_option(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)
 
@@ -53,5 +54,5 @@ def run(args: argparse.Namespace) -> int:
     from .intent import train
 
     given = {name: vars(args)[name] for name in _SETTINGS if name in args}
-    args.resume, args.overwrite = False, True
+    args.resume, args.overwrite, args.dry_run = False, True, False
     return train({**DEMO_DEFAULTS, **given, "data": "demo", "model": "demo", "out": args.out}, args, hint="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from ..report.state_cache import cache_facts_line, cache_size_line
 from .progress import StageLine
+from .streams import write_json
 
 #: So many of the layers that were the lowest are named.
 _LOWEST = 3
@@ -77,8 +79,34 @@ def _quality(record: dict[str, Any]) -> list[str]:
 
 
 def print_results(result: RunResult) -> None:
-    """The table of the run: on every split, the trained model under its two baselines."""
+    """What a run has come to, and what can be done with it."""
     console = Console(file=sys.stdout)
+    print_scores(console, result)
+    print_training(console, result.training)
+    print_next(console, "intent", result.folder)
+
+
+def print_plan(plan: dict[str, Any], args: argparse.Namespace) -> None:
+    """What a run would do."""
+    if args.json:
+        write_json(plan)
+        return
+    console = Console(file=sys.stdout)
+    lines = [f"out: {plan['out']} ({plan['state']}{'' if plan['state'] == 'finished' else '; nothing is written now'})"]
+    if plan["state"] != "finished":
+        splits = ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items())
+        lines += [
+            f"model: {plan['model']}, {plan['layers']} layers, trains {plan['trainable_parameters']:,} of "
+            f"{plan['parameters']:,} parameters at most",
+            f"examples: {splits}",
+            f"training: {plan['steps']:,} steps; the checkpoint is chosen by {plan['chosen_by'] or 'nothing'}",
+        ]
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def print_scores(console: Console, result: RunResult) -> None:
+    """The table of the run: on every split, the trained model under its two baselines."""
     table = Table(title="Results", title_justify="left")
     for name, justify in (
         ("split", "left"),
@@ -100,8 +128,6 @@ def print_results(result: RunResult) -> None:
                 end_section=own,
             )
     console.print(table)
-    print_training(console, result.training)
-    print_next(console, "intent", result.folder)
 
 
 def print_training(console: Console, facts: dict[str, Any]) -> None:

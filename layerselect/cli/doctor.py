@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from .options import add_common_options
+from .options import add_common_options, add_json_option
+from .streams import write_json
 from .wording import one_line
 
 _EXAMPLE = """\
@@ -64,6 +65,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         metavar=("MODEL", "DIR"),
         help="MODEL: a GGUF file, or an installed package that carries one; DIR: the new folder (float32 safetensors)",
     )
+    add_json_option(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)
 
@@ -84,7 +86,10 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(f"{folder}\n")
         return 0
     findings = examine()
-    _print(Console(file=sys.stdout), findings)
+    if args.json:
+        write_json(findings)
+    else:
+        _print(Console(file=sys.stdout), findings)
     return 1 if any(finding.state == "missing" and finding.what == "backend" for finding in findings) else 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .options import apply_threads
 from .settings import JOB_SETTINGS, add_job, add_settings
+from .streams import write_json
 
 _EXAMPLE = """\
 examples:
@@ -20,7 +21,19 @@ OUT.partial, where --resume continues an interrupted run. Label new revisions wi
 """
 
 
-_OWN = ("run", "command", "verbose", "threads", "resume", "overwrite", "interrupted_hint", "config")
+_OWN = (
+    "run",
+    "command",
+    "build_parser",
+    "verbose",
+    "threads",
+    "resume",
+    "overwrite",
+    "interrupted_hint",
+    "config",
+    "json",
+    "dry_run",
+)
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -57,13 +70,21 @@ def train(
     """Runs the task with a display and prints the final table."""
     from ..models.load import quiet_transformers
     from ..tasks.intent import IntentConfig, run_intent
-    from .display import TrainingDisplay, print_results
+    from ..tasks.intent.task import IntentTask
+    from ..tasks.run.runner import plan_task
+    from .display import TrainingDisplay, print_plan, print_results
 
     config = IntentConfig(**settings)
     apply_threads(args.threads)
     quiet_transformers()
+    if args.dry_run:
+        print_plan(plan_task(IntentTask, config, resume=args.resume, overwrite=args.overwrite), args)
+        return 0
     args.interrupted_hint = hint
     with TrainingDisplay() as display:
         result = run_intent(config, resume=args.resume, overwrite=args.overwrite, on_event=display)
-    print_results(result)
+    if args.json:
+        write_json(result.as_dict())
+    else:
+        print_results(result)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,20 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from ..errors import LayerSelectError
-from . import card, compare, data, demo, doctor, intent, predict, revise, rewrite, state_cache
+from . import (
+    card,
+    compare,
+    completion,
+    data,
+    demo,
+    doctor,
+    inspect,
+    intent,
+    predict,
+    revise,
+    rewrite,
+    state_cache,
+)
 from .config_file import with_config_file
 from .interrupts import EXIT_INTERRUPTED, Ended, held_back, stops
 from .old_names import with_new_names
@@ -22,8 +36,11 @@ from .wording import in_options, one_line
 
 logger = logging.getLogger(__name__)
 
+#: What argparse says of a command, or of a value, that is none of those that there are.
+_INVALID = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")
+
 #: In the order of the help page.
-COMMANDS = (demo, intent, predict, revise, rewrite, compare, card, state_cache, data, doctor)
+COMMANDS = (demo, intent, inspect, predict, revise, rewrite, compare, card, state_cache, data, doctor, completion)
 
 EXIT_INPUT = 2  # something in the input, the options or the machine that the user can change
 
@@ -55,6 +72,7 @@ _OPTIONAL_PACKAGES = {
     "matplotlib": "report",
     "gguf": "gguf",
     "rouge_score": "revise",
+    "shtab": "completion",
 }
 
 
@@ -97,6 +115,9 @@ class _Parser(argparse.ArgumentParser):
         super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
+        wrong = _INVALID.search(message)
+        if wrong is not None and (near := get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), 1)):
+            message = f"{message}: did you mean {near[0]}?"
         self.exit(EXIT_INPUT, f"{one_line(f'{self.prog}: {message}')} (see {self.prog} --help)\n")
 
 
@@ -141,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = with_new_names(sys.argv[1:] if argv is None else argv)
             parser = build_parser(next((each for each in arguments if not each.startswith("-")), ""))
             args = parser.parse_args(arguments)
+            args.build_parser = build_parser  # for a command that is about all of them
             _load_torch()
         with stops() as asked:
             _set_up_messages(getattr(args, "verbose", 0))

@@ -19,6 +19,18 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what is being done")
 
 
+def add_dry_run_option(group: argparse._ActionsContainer) -> None:
+    """Adds ``--dry-run``."""
+    group.add_argument(
+        "--dry-run", action="store_true", help="read and check everything, say what would be done, and write nothing"
+    )
+
+
+def add_json_option(group: argparse._ActionsContainer) -> None:
+    """Adds ``--json``: the result goes to the standard output as JSON, and nothing else does."""
+    group.add_argument("--json", action="store_true", help="print the result as JSON instead of tables")
+
+
 def add_threads_option(group: argparse._ActionsContainer) -> None:
     """Adds the option ``--threads``."""
     group.add_argument(

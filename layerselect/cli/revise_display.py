@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 
 
 def print_revision_results(result: ReviseResult) -> None:
-    """On every split, the trained model under the copied source."""
+    """What a run has come to, and what can be done with it."""
+    console = Console(file=sys.stdout)
+    print_revision_scores(console, result)
+    print_training(console, result.training)
+    print_next(console, "revise", result.folder)
+
+
+def print_revision_scores(console: Console, result: ReviseResult) -> None:
+    """On every split, the trained model under the copied source; and what was transferred."""
     from ..tasks.revise.results import SCORES
 
-    console = Console(file=sys.stdout)
     for split in result.splits:
         part = "" if split.scored == split.examples else f", {split.scored} of {split.examples} examples"
         table = Table(title=escape(f"{split.split}{part}"), title_justify="left")
@@ -32,7 +39,6 @@ def print_revision_results(result: ReviseResult) -> None:
             own = number == len(split.reports) - 1
             table.add_row(escape(name), *cells, style="bold" if own else None)
         console.print(table)
-    print_training(console, result.training)
     if (transfer := result.transfer) is not None:
         ratio = "not known" if transfer.ratio is None else f"{transfer.ratio:.2f}"
         console.print(
@@ -41,4 +47,3 @@ def print_revision_results(result: ReviseResult) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    print_next(console, "revise", result.folder)

@@ -8,7 +8,7 @@ from dataclasses import MISSING
 from typing import Any
 
 from ..utils.options import Option, options_of, types_of
-from .options import add_common_options, add_threads_option, number, whole
+from .options import add_common_options, add_dry_run_option, add_json_option, add_threads_option, number, whole
 
 _KINDS = {int: whole, float: number}
 #: What :func:`add_job` adds.
@@ -59,8 +59,10 @@ def add_job(parser: argparse.ArgumentParser, kind: type) -> None:
         help="continue the interrupted run of this --out, if there is one; a finished one is left as it is",
     )
     job.add_argument("--overwrite", action="store_true", help="replace an earlier run of this --out (no other folder)")
+    add_dry_run_option(job)
     add_settings(parser, kind, only=("seed", "device"))
     add_threads_option(job)
+    add_json_option(job)
     add_common_options(parser)
 
 

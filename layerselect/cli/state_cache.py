@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LayerSelectError
 from ..utils.user_paths import user_path
-from .options import add_common_options
+from .options import add_common_options, add_json_option
+from .streams import write_json
 
 if TYPE_CHECKING:
     from ..state_cache.inventory import ShardInfo
@@ -57,6 +58,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
             default=argparse.SUPPRESS,
             help="the store's folder (default: the one in the user's cache folder, or $LAYERSELECT_CACHE/states)",
         )
+        add_json_option(action)
         add_common_options(action)
         action.set_defaults(run=run)
 
@@ -67,7 +69,9 @@ def run_ls(args: argparse.Namespace) -> int:
 
     folder = _store(args)
     shards = list_shards(folder)
-    if shards:
+    if args.json:
+        write_json({"folder": str(folder), "shards": shards})
+    elif shards:
         _print_table(shards, folder)
     else:
         _say(f"the state store in {folder} is empty")
@@ -85,6 +89,9 @@ def run_rm(args: argparse.Namespace) -> int:
         )
     folder = _store(args)
     removed = remove_shards(folder, args.ids, everything=args.everything)
+    if args.json:
+        write_json({"folder": str(folder), "removed": removed})
+        return 0
     if not removed:
         _say(f"the state store in {folder} is empty")
         return 0

@@ -4,10 +4,13 @@ reads.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import math
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -54,6 +57,24 @@ def json_line(value: Any, **layout: Any) -> str:
     """A value as JSON that every program can read: surrogates, which are no characters, are escaped."""
     text = json.dumps(value, ensure_ascii=False, **layout)
     return (json.dumps(value, **layout) if SURROGATE.search(text) else text) + "\n"
+
+
+def write_json(value: Any) -> None:
+    """Writes a result as JSON to the standard output. JSON has no number for what is none: it is ``null``."""
+    write_data(json_line(_plain(value), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """A value of types that JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 def say(line: str) -> None:

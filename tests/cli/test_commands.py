@@ -56,7 +56,7 @@ def test_intent_takes_every_kind_of_rule(capsys, tmp_path, corpus_path, bert_fol
     importance = json.loads((out / "importance.json").read_text())
     assert importance["rule"]["name"] == rule.partition(":")[0]
     facts = json.loads((out / "config.json").read_text())["corpus"]["splits"]
-    assert ("probe" in facts) == rule.startswith("ist")
+    assert ("importance" in facts) == rule.startswith("ist")
 
 
 def test_help_names_every_rule(capsys):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from ...data import Corpus
 from ...integrations.transformers import SelectorCallback
@@ -20,6 +21,7 @@ from ...models.demo import SOURCE as DEMO
 from ...models.saved_adapter import BASE, base_reference
 from ...report import IntentReport, write_intent_report
 from ...transfer import base_fingerprint
+from ...utils.saved_files import read_json
 from ...utils.saved_schema import Fields, Mapped
 from ..run.facts import kept_step, steps_per_epoch
 from ..run.folder import METRICS, RESULTS, RunFolder
@@ -79,14 +81,24 @@ class IntentTask(Task[IntentConfig]):
         self._scores: dict[str, np.ndarray] = {}
 
     @classmethod
-    def finished(cls, folder: RunFolder) -> RunResult:
-        saved = folder.read_json(RESULTS, Fields({"training": Mapped(), "splits": Mapped(SPLIT)}))
+    def finished(cls, folder: Path) -> RunResult:
+        kind = Fields({"training": Mapped(), "splits": Mapped(SPLIT)})
+        saved = read_json(folder / RESULTS, kind, advice="train again with --overwrite")
         splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
-        return RunResult(folder.path, splits, saved["training"])
+        return RunResult(folder, splits, saved["training"])
 
     @property
     def watched(self) -> str | None:
         return self._splits.select.name if self._splits.select else None
+
+    @property
+    def model(self) -> nn.Module:
+        return self._model
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        splits = (self._splits.train, self._splits.importance, *self._splits.report)
+        return {split.name: len(split) for split in splits if split is not None}
 
     def begin(self, folder: RunFolder, stages: Stages) -> None:
         if self._base is not None:

@@ -19,6 +19,7 @@ from ...models.saved_adapter import base_reference, save_adapted
 from ...models.vocabulary import cover_tokens
 from ...report import ReviseReport, write_revise_report
 from ...transfer import base_fingerprint
+from ...utils.saved_files import read_json
 from ...utils.saved_schema import Fields, Mapped, Maybe, fields_of
 from ..intent import run_intent
 from ..run.facts import kept_step, steps_per_epoch
@@ -56,6 +57,9 @@ class ReviseResult(RunResult):
     """
 
     transfer: Transfer | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**super().as_dict(), "transfer": self.transfer.as_dict() if self.transfer else None}
 
 
 def run_revise(
@@ -104,16 +108,24 @@ class ReviseTask(Task[ReviseConfig]):
             self._hand_over(config.predictor)
 
     @classmethod
-    def finished(cls, folder: RunFolder) -> ReviseResult:
+    def finished(cls, folder: Path) -> ReviseResult:
         kind = Fields({"training": Mapped(), "splits": Mapped(SPLIT), "transfer": Maybe(fields_of(Transfer))})
-        saved = folder.read_json(RESULTS, kind)
+        saved = read_json(folder / RESULTS, kind, advice="train again with --overwrite")
         splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
         transfer = Transfer(**saved["transfer"]) if saved["transfer"] else None
-        return ReviseResult(folder.path, splits, saved["training"], transfer)
+        return ReviseResult(folder, splits, saved["training"], transfer)
 
     @property
     def watched(self) -> str | None:
         return self._watch.name if self._watch else None
+
+    @property
+    def model(self) -> nn.Module:
+        return self._model
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {split.name: len(split) for split in (self._splits.train, *self._parts.values())}
 
     def begin(self, folder: RunFolder, stages: Stages) -> None:
         """Trains the predictor, if the run trains its own, and takes over its adapters."""

@@ -16,7 +16,7 @@ from ...utils.claims import Claim
 from ...utils.folders import check_free, discard, move_into_place, partial_folder, replaced_folder
 from ...utils.places import output_path
 from ...utils.saved_files import DamagedFile, read_json, read_json_lines
-from ...utils.saved_schema import Fields, Kind, Mapped, Maybe, Number, Text, Whole
+from ...utils.saved_schema import Fields, Mapped, Maybe, Number, Text, Whole
 from .settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -153,17 +153,6 @@ class RunFolder:
             kept = [r for r in self.read_lines(name) if r["step"] <= step and not r.get("final")]
             self.write_lines(name, kept)
 
-    def read_json(self, name: str, kind: Kind) -> Any:
-        """The content of a file that :meth:`write_json` wrote.
-
-        Args:
-            kind: what it must hold.
-
-        Raises:
-            DamagedFile: it is missing, or holds something else.
-        """
-        return read_json(self.path / name, kind, advice="train again with --overwrite")
-
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The objects of a log of this run; none if there is no such file. A last line cut by an interruption is
         dropped.
@@ -187,6 +176,10 @@ class RunFolder:
         discard(self._target / CHECKPOINTS)
         self._claim.release()
         return self._target
+
+    def release(self) -> None:
+        """Lets other processes write there, where this one does not."""
+        self._claim.release()
 
     def _check_target(self, overwrite: bool) -> None:
         if not self._target.is_dir() or not any(self._target.iterdir()):

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 from ...integrations.transformers import last_checkpoint
+from ...layers.find import split_parameters
 from ...models.adapter_files import ADAPTER
 from ...selector.selector import FastSelector
 from .devices import check_device
@@ -44,13 +45,13 @@ def run_task(
             ``config.out`` that was not there before.
     """
     notify = on_event or (lambda name, record: None)
-    stages = Stages(on_event)
-    stages.begin(LOADING)
     check_device(config.device)
     folder = RunFolder(kind.command, config, resume=resume, overwrite=overwrite)
     if folder.finished:
         logger.info("the run in %s is finished", folder.path)
-        return kind.finished(folder)
+        return kind.finished(folder.path)
+    stages = Stages(on_event)
+    stages.begin(LOADING)
     task = kind(config, config.load_corpus(), notify)
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
@@ -72,9 +73,42 @@ def run_task(
     stages.begin(task.scoring)
     outcome = task.outcome()
     stages.begin(WRITING)
-    write_files(folder, task, outcome, training, callback.selector, stages)
-    place = folder.finish()
-    return task.result(place, outcome, {**training, "stages": stages.seconds()})
+    training = write_files(folder, task, outcome, training, callback.selector, stages)
+    return task.result(folder.finish(), outcome, training)
+
+
+def plan_task(
+    kind: type[Task[Any]], config: TrainingSettings, *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """What :func:`run_task` would do. Everything is read and checked as it does; nothing is written, nothing trained.
+
+    Returns:
+        ``out``, ``state`` (``new``, ``resumed`` or ``finished``), ``model``, ``layers``, ``parameters``,
+        ``trainable_parameters``, ``splits`` (examples of each), ``chosen_by`` and ``steps``.
+
+    Raises:
+        LayerSelectError: as :func:`run_task`.
+    """
+    check_device(config.device)
+    folder = RunFolder(kind.command, config, resume=resume, overwrite=overwrite)
+    try:
+        if folder.finished:
+            return {"out": str(folder.path), "state": "finished"}
+        task = kind(config, config.load_corpus(), lambda name, record: None)
+        parameters = list(task.model.parameters())
+        return {
+            "out": str(config.out),
+            "state": "resumed" if resume and folder.path.exists() else "new",
+            "model": config.model,
+            "layers": len(split_parameters(task.model).names),
+            "parameters": sum(p.numel() for p in parameters),
+            "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+            "splits": task.sizes,
+            "chosen_by": task.watched,
+            "steps": config.steps(next(iter(task.sizes.values()))),
+        }
+    finally:
+        folder.release()
 
 
 def write_files(
@@ -84,8 +118,10 @@ def write_files(
     training: dict[str, Any],
     selector: FastSelector,
     stages: Stages,
-) -> None:
-    """Writes every file of the run that the training has not written already."""
+) -> dict[str, Any]:
+    """Writes every file of the run that the training has not written already; returns the facts of the training with
+    the time that its stages took.
+    """
     config, facts = task.config, corpus_facts(task, outcome)
     chosen, rows = folder.write_selection(selector)
     predictions = list(outcome.predictions)
@@ -111,6 +147,7 @@ def write_files(
     splits = {result.split: result.as_dict() for result in outcome.results}
     last = {**training, "stages": stages.seconds()}
     folder.write_json(RESULTS, {"training": last, **outcome.more, "splits": splits})
+    return last
 
 
 def corpus_facts(task: Task[Any], outcome: Outcome) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from torch import nn
+
 from ...data import Corpus
 from ...integrations.transformers import SelectorCallback
 from ...selector.selector import FastSelector
@@ -46,6 +48,11 @@ class RunResult:
     folder: Path
     splits: list[Any]
     training: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The run as JSON values: its folder, and what stands in its ``results.json``."""
+        splits = {split.split: split.as_dict() for split in self.splits}
+        return {"folder": str(self.folder), "training": self.training, "splits": splits}
 
 
 @dataclass(frozen=True)
@@ -102,13 +109,27 @@ class Task(ABC, Generic[Config]):
 
     @classmethod
     @abstractmethod
-    def finished(cls, folder: RunFolder) -> RunResult:
-        """The result of a run that is complete, read from its folder."""
+    def finished(cls, folder: Path) -> RunResult:
+        """The result of a run that is complete, read from its folder.
+
+        Raises:
+            DamagedFile: its results are missing, or hold something else.
+        """
 
     @property
     @abstractmethod
     def watched(self) -> str | None:
         """The split that is evaluated while training, and that chooses the checkpoint."""
+
+    @property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """How many examples each split has; the first one is trained on."""
 
     @abstractmethod
     def begin(self, folder: RunFolder, stages: Stages) -> None:

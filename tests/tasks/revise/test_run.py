@@ -223,7 +223,7 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(done, generator_option
         ({"transfer": "none"}, "nothing to take from it"),
         ({"transfer": "some"}, "--transfer some is not one of shared, all, none"),
         ({"max_length": 1100}, "reads at most 2048 tokens.*lower --max-length"),
-        ({"beams": 0}, "beams=0"),
+        ({"beams": 0}, "--beams 0 must be at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(generator_options, tmp_path, changes, message):

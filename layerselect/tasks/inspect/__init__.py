@@ -1,0 +1,1 @@
+"""A finished run, read from its folder: results, layers, what it got wrong."""
