@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..errors import LayerSelectError
 from ..utils.mirror import Arrival
-from ..utils.saved_schema import Fields, Mismatch, Numbers, check
+from ..utils.saved_schema import Fields, Mismatch, check
+from ..utils.saved_tensors import Numbers
 from ..utils.saved_words import shown
 from .graph_capture import is_capturing
 from .history_file import HistoryFile

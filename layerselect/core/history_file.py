@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import LayerSelectError
-from ..utils.saved_files import DamagedFile, parse_json, read_bytes
+from ..utils.saved_files import DamagedFile, read_bytes
+from ..utils.saved_json import parse_json
 from ..utils.saved_schema import Anything, Fields, Items, Mismatch, Text, check
 from ..utils.saved_words import shown
 from ..utils.user_paths import user_path

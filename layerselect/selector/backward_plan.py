@@ -12,7 +12,8 @@ from ..core.step import check_mask
 from ..modes.freeze import LayerFreezer
 from ..rules import MEASURED, Rule
 from ..utils.mirror import Mirror
-from ..utils.saved_schema import Anything, Fields, Flag, Items, Mismatch, Numbers, Whole, check
+from ..utils.saved_schema import Anything, Fields, Flag, Items, Mismatch, Whole, check
+from ..utils.saved_tensors import Numbers
 
 
 class BackwardPlan:

@@ -12,7 +12,8 @@ from ..modes.freeze import LayerFreezer
 from ..rules import Rule
 from ..state_cache.selection import CacheSelection
 from ..status import EXCLUDED, NEVER_MEASURED
-from ..utils.saved_schema import MOST, Fields, Mismatch, Numbers, check
+from ..utils.saved_schema import MOST, Fields, Mismatch, check
+from ..utils.saved_tensors import Numbers
 from .backward_plan import BackwardPlan
 from .saved_state import STATE_VERSION, check_state, say_what_changed, settings_of
 

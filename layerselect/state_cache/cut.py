@@ -15,7 +15,8 @@ from ..errors import LayerSelectError
 from ..layers.view import ModelView
 from ..rules import MEASURED, CostAware, ProbeOnce, Rule, make_rule
 from ..rules.wrapping import choose_by
-from ..utils.saved_schema import Fields, Maybe, Numbers, Whole, check
+from ..utils.saved_schema import Fields, Maybe, Whole, check
+from ..utils.saved_tensors import Numbers
 
 logger = logging.getLogger(__name__)
 

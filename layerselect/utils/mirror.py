@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
-from .saved_schema import Fields, Numbers, Whole, check
+from .saved_schema import Fields, Whole, check
+from .saved_tensors import Numbers
 
 _KINDS = {"int64": "int", "float64": "float", "float32": "float"}
 
