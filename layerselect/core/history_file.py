@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import LayerSelectError
 from ..utils.saved_files import DamagedFile, read_bytes
@@ -158,3 +159,22 @@ def _open(path: Path) -> tuple[dict[str, Any] | None, np.ndarray]:
         ) from error
     dtype = _row(len(header["layer_names"]))
     return header, np.frombuffer(rest, dtype, count=len(rest) // dtype.itemsize)
+
+
+def check_history(keep: Any) -> None:
+    """Raises LayerSelectError unless ``keep`` is a number of steps or a path."""
+    if (
+        isinstance(keep, bool)
+        or not isinstance(keep, (int, str, Path))
+        or keep == ""
+        or (isinstance(keep, int) and keep < 1)
+    ):
+        raise LayerSelectError(
+            f"history={shown(keep)} is neither a number of steps of at least 1 nor the path of a file"
+        )
+
+
+def writes_files() -> bool:
+    """Whether this process is the one that writes: the first of those that train together."""
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not there or torch.distributed.get_rank() == 0

@@ -9,15 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
-def is_sharded(tensor: object) -> bool:
+
+def is_sharded(tensor: object) -> TypeGuard[DTensor]:
     """Whether ``tensor`` is a ``DTensor``."""
     # No DTensor can exist before its module is loaded, which takes a second that most users need not spend.
     kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
@@ -47,17 +50,19 @@ def held_gradient(parameter: Tensor) -> Tensor | None:
     gradient = parameter.grad
     if gradient is None or not is_sharded(gradient):
         return gradient
-    if gradient.placements != parameter.placements:
+    placed: Any = parameter  # another DTensor
+    if gradient.placements != placed.placements:
         # As tensor parallelism leaves the gradients of replicated parameters: not added up yet.
         with torch.no_grad():
-            gradient = gradient.redistribute(parameter.device_mesh, parameter.placements)
+            gradient = gradient.redistribute(placed.device_mesh, placed.placements)
     return held_here(gradient)
 
 
 def _arrived(tensor: Any) -> Tensor:
     """``tensor``, without the wrapper that functional collectives put around what is still on its way."""
     kind = getattr(sys.modules.get("torch.distributed._functional_collectives"), "AsyncCollectiveTensor", None)
-    return tensor.wait() if kind is not None and isinstance(tensor, kind) else tensor
+    arrived: Tensor = tensor.wait() if kind is not None and isinstance(tensor, kind) else tensor
+    return arrived
 
 
 class ShardedSums:

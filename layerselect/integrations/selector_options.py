@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from .. import _backend
-from ..core.history import check_history
+from ..core.history_file import check_history
 from ..core.schedule import Schedule
 from ..core.scores import SCORE_FORMS
 from ..errors import LayerSelectError

@@ -53,7 +53,7 @@ class ModelHook:
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
         return _nothing_left(copy.deepcopy(self._borrowed(), memo))
 
-    def __reduce__(self) -> tuple[Callable, tuple]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         borrowed = self._borrowed()
         if borrowed:
             return _nothing_left, (borrowed,)

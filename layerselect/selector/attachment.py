@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from ..core.step import Core
+from ..core.base import Core
 from ..modes.device_gate import make_gate
 from ..modes.freeze import LayerFreezer
 from ..modes.gate import Gate

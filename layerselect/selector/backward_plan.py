@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.base import check_mask
 from ..core.schedule import Schedule
-from ..core.step import check_mask
 from ..modes.freeze import LayerFreezer
 from ..rules import MEASURED, Rule
 from ..utils.mirror import Mirror

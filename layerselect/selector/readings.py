@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..core.step import Core
+from ..core.base import Core
 
 
 class Readings:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..core.step import Core
+from ..core.base import Core
 from ..errors import LayerSelectError
 from ..modes.freeze import LayerFreezer
 from ..rules import Rule

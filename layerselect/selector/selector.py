@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from .. import _backend
-from ..core.history import DEFAULT_ROWS, History, check_history
+from ..core.base import CoreSettings, Outcome, StepInputs
+from ..core.history import DEFAULT_ROWS, History
+from ..core.history_file import check_history
 from ..core.scaling import Scaling, read_scaling
 from ..core.schedule import Schedule
 from ..core.scores import SCORE_FORMS
-from ..core.step import CoreSettings, Outcome, make_core
+from ..core.step import make_core
 from ..distributed.agreement import Agreement
 from ..distributed.engines import check_engine, put_shards_back
 from ..distributed.foreign_engines import explain_missing
@@ -367,7 +369,7 @@ class FastSelector(Readings, Saved, Upkeep):
         scaling = read_scaling(grad_scale, self._optimizers, self._device)
         preselected = self._plan.preselected(self._rule, self._step)
         outcome = self._core.step(
-            self._rule, preselected, self._freezer.active, scaling, first_layer=self._cache.first_layer
+            StepInputs(self._rule, preselected, self._freezer.active, scaling, self._cache.first_layer)
         )
         if outcome is Outcome.NO_GRADIENT:
             raise LayerSelectError(explain_missing(self._model, self._all_parameters(), taken=self._core.taken))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..core.base import Core
 from ..core.graph_capture import check_capture, is_capturing
-from ..core.step import Core
 from ..errors import LayerSelectError
 from ..layers.find import LayeredParameters
 from ..layers.registrations import Registrations

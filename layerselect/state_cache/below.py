@@ -194,7 +194,7 @@ class Below:
     def _owner(self, own: dict[str, Any]) -> str:
         return next(self.name_of(module) for module in self.modules if vars(module) is own) or "the model"
 
-    def _structure_now(self) -> tuple:
+    def _structure_now(self) -> tuple[list[int], list[Any]]:
         return list(map(len, self._own)), list(itertools.chain.from_iterable(map(dict.values, self._children)))
 
 
@@ -255,7 +255,7 @@ def _of_layers(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in NOT_OF_LAYERS and "dropout" not in name}
 
 
-def _flat(value: Any) -> tuple:
+def _flat(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         return (value,)
     return tuple(value.items()) if isinstance(value, dict) else tuple(value)

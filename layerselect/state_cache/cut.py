@@ -68,9 +68,9 @@ class Cut:
             return
         if not isinstance(chosen_by, (str, Rule)):
             raise LayerSelectError(f"cut={chosen_by!r} is neither a number of layers nor a rule")
-        self._rule = make_rule(chosen_by, seed=seed)
+        self._rule: Rule = make_rule(chosen_by, seed=seed)
         if isinstance(self._rule, ProbeOnce):
-            self.watched, self._rule = self._rule.steps, self._rule.base
+            self.watched, self._rule = self._rule.steps, make_rule(self._rule.base, seed=seed)
         elif self._rule.uses_scores:
             self.watched = _WATCHED_STEPS
         if isinstance(self._rule, CostAware) and isinstance(self._rule.costs, str):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -97,7 +98,25 @@ def argument_names(model: nn.Module) -> list[str]:
     """The names of the arguments that the model's call takes by position."""
     names = _positional(model)
     # Some of peft's wrappers hand on whatever they are given.
-    return names or _positional(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    return names or _positional(inside_adapters(model))
+
+
+def named_inputs(names: Sequence[str], args: tuple[Any, ...]) -> dict[str, Any]:
+    """The arguments that are given by position, by their names; one without a name is called by its number."""
+    known = {*names}
+    further = (f"argument {number}" for number in range(len(args)))
+    return dict(zip([*names, *(name for name in further if name not in known)], args, strict=False))
+
+
+def inside_adapters(model: nn.Module) -> nn.Module:
+    """The model that ``peft`` has put its adapters into; any other model itself."""
+    unwrap: Callable[[], nn.Module] | None = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
+
+
+def makes_inputs_of_labels(model: nn.Module) -> bool:
+    """Whether an encoder-decoder makes its decoder's inputs of the labels, as those of ``transformers`` do."""
+    return hasattr(inside_adapters(model), "prepare_decoder_input_ids_from_labels")
 
 
 def _positional(model: nn.Module) -> list[str]:

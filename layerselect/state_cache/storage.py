@@ -11,6 +11,7 @@ import tempfile
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class CacheStorage:
         self.bytes_in_memory = 0
         self.writes = True
         self._temporary: Path | None = None
-        self._remove_temporary: weakref.finalize | None = None
+        self._remove_temporary: weakref.finalize[..., Any] | None = None
 
     def take(self, size: int) -> bool:
         """Takes ``size`` bytes of memory if they are there. To be called with the lock held."""

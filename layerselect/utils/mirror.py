@@ -41,7 +41,8 @@ class Arrival:
 
     def is_there(self) -> bool:
         """Whether the copy has arrived; the host waits for nothing."""
-        return self._event.query()
+        arrived: bool = self._event.query()
+        return arrived
 
     def wait(self) -> None:
         """Makes the host wait until the copy has arrived."""

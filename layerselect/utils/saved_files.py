@@ -110,7 +110,7 @@ def read_json_lines(
         DamagedFile: it is missing, or a line is not that.
     """
     content = read_bytes(path, advice=advice, most=MOST_BYTES_OF_LINES)
-    values = []
+    values: list[Any] = []
     for number, line, is_whole in _lines(content):
         try:
             if len(line) > MOST_BYTES_OF_A_LINE:

@@ -12,11 +12,14 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     ROOT / "layerselect" / name
     for name in (
-        "core/step.py",
+        "core/device_step.py",
+        "core/host_step.py",
+        "core/base.py",
         "core/cuda.py",
         "core/backward_end.py",
         "core/gradient_watch.py",
         "core/history.py",
+        "core/history_ring.py",
         "core/multi_device.py",
         "costs/measured.py",
         "distributed/engine_seen.py",
@@ -95,9 +98,9 @@ STEP_PATHS = {
     },
     "Mirror": {"push"},
     "Arrival": {"mark"},
-    "DeviceCore": {"step", "launches", "written", "_standing"},
+    "DeviceCore": {"step", "launches", "written", "_fixed_mask"},
     "History": {"expect"},
-    "_Copy": {"__init__"},
+    "RingCopy": {"__init__"},
     "SeveralDevicesCore": {"step", "launches", "written", "unmeasured"},
     "ShardedSums": {"add_up", "_communicate"},
     "_MeshSums": {"add_up"},
@@ -225,7 +228,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("DeviceCore", "__init__"),
         ("DeviceCore", "close"),
         # The protocol, and the core that is not a device's.
-        ("Core", "step"),
+        *(("Core", name) for name in ("decides_on_device", "taken", "step")),
         ("Core", "written"),
         ("HostCore", "written"),
         ("Core", "close"),
@@ -253,10 +256,10 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
                 "_absorb",
                 "_write",
                 "_keep",
-                "_say",
+                "_warn",
             )
         ),
-        ("_Copy", "columns"),
+        ("RingCopy", "columns"),
         ("SeveralDevicesCore", "__init__"),
         ("SeveralDevicesCore", "close"),
         # Once in a run, and what they read was recorded passes ago.

@@ -11,6 +11,7 @@ import math
 import pytest
 import torch
 from layerselect import FastSelector
+from layerselect.core import device_step
 from layerselect.core import step as core_module
 from layerselect.core.multi_device import SeveralDevicesCore
 from torch import nn
@@ -284,7 +285,7 @@ def test_layers_on_several_devices(mode, capture, score, monkeypatch):
     places = {id(p): 0 if n < 2 else 1 if n < 5 else 2 for n, b in enumerate(model.blocks) for p in b.parameters()}
     places |= {id(p): 2 for p in model.head.parameters()}
     with monkeypatch.context() as patch:
-        patch.setattr(core_module, "_device_of", lambda parameter: places.get(id(parameter), 0))
+        patch.setattr(device_step, "_device_of", lambda parameter: places.get(id(parameter), 0))
         selector = FastSelector(model, "topk:k=3", **settings)
     assert isinstance(selector._core._core, SeveralDevicesCore)
     expected = FastSelector(twin, "topk:k=3", **settings)
