@@ -105,6 +105,12 @@ def check_texts(**options: Any) -> None:
             )
 
 
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises LayerSelectError unless ``value`` is one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        raise LayerSelectError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
+
+
 def seeded(rule: str, seed: Any) -> torch.Generator:
     """A generator on the CPU.
 
