@@ -311,7 +311,7 @@ def test_native_code_of_a_step_waits_for_nothing():
 
 
 def test_native_code_of_a_step_allocates_and_copies_nothing():
-    core = "".join(code_of(ROOT / "csrc" / "cuda" / name) for name in ("core.cpp", "core_args.cpp"))
+    core = "".join(code_of(ROOT / "csrc" / "cuda" / name) for name in ("core.cpp", "core_args.cpp", "core_build.cpp"))
     for name in (
         "launch_group",
         "launch_groups",
