@@ -11,8 +11,8 @@ from torch import nn
 from torch.amp import GradScaler
 
 from tests.helpers.models import plain, plain_loss
+from tests.helpers.norms import gradient_norms
 from tests.helpers.simulation import Simulation, variance_split
-from tests.selector.test_selector import gradient_norms
 
 CAPTURES = ("backward", "step")
 

@@ -19,7 +19,7 @@ from torch.amp import GradScaler
 
 from tests.core.test_scaling import OPTIMIZERS
 from tests.helpers.models import plain, plain_loss
-from tests.selector.test_selector import gradient_norms
+from tests.helpers.norms import gradient_norms
 
 LAYERS = 6
 ATTEMPTS = 20
