@@ -7,9 +7,9 @@ import pytest
 
 from tests.ptx.device import Gradient, Norms, State, encode
 from tests.ptx.emulator import Emulator
+from tests.ptx.steps import variance
 from tests.ptx.test_budget import said_by, tables, within_budget
 from tests.ptx.test_masked_copy import keep_and_restore
-from tests.ptx.test_step import variance
 
 # What is broken: file, text, replacement.
 BROKEN = {
