@@ -1,6 +1,4 @@
-"""Runs that keep hidden states: the same training, nothing computed twice, the size said before, one line for what
-cannot be.
-"""
+"""Runs that keep hidden states: the training is the same, and nothing is computed twice."""
 
 import json
 

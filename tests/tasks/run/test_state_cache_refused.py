@@ -1,4 +1,4 @@
-"""What `--state-cache` refuses or foresees before a run begins."""
+"""What `--state-cache` refuses, foresees and reports."""
 
 import json
 import logging
