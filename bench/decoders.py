@@ -7,7 +7,6 @@ import copy
 import torch
 from torch import nn
 
-
 #: The width of a decoder that trains a step in tenths of a second on a CPU.
 NARROW = {"hidden_size": 384, "intermediate_size": 1024, "num_attention_heads": 6, "num_key_value_heads": 6}
 

@@ -26,10 +26,10 @@ from layerselect.tasks.card.run import CardJob, run_card
 from layerselect.tasks.intent import Predictor
 from layerselect.tasks.intent.config import IntentConfig
 from layerselect.tasks.intent.dataset import Collator
-from layerselect.tasks.intent.run import run_intent
+from layerselect.tasks.intent.task import run_intent
 from layerselect.tasks.revise import Rewriter
 from layerselect.tasks.revise.config import ReviseConfig
-from layerselect.tasks.revise.run import run_revise
+from layerselect.tasks.revise.task import run_revise
 from layerselect.tasks.text.completions import nll, pad_answers
 from layerselect.tasks.text.verbalizer import score
 

@@ -8,4 +8,14 @@ class LayerSelectError(ValueError):
 
     Its message is one sentence that says what is wrong, where, and what to do. The command line
     prints it as one line and exits with status 2; library callers may catch it as ``ValueError``.
+
+    Half of a surrogate pair, which a file name or a broken configuration may hold, is written as an escape: whoever
+    logs or saves a message can encode it.
     """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_writable(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

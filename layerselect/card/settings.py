@@ -5,30 +5,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import LayerSelectError
+from ..utils.options import check_values, setting
 from .losses import LIKELIHOODS
+
+MEASURED = "how it is measured"
 
 
 @dataclass(frozen=True)
 class MeasureSettings:
     """How a card is measured; see :func:`layerselect.card.measure`."""
 
-    targets: str | None = None
-    ridge: float = 1e-3
+    targets: str | None = setting(
+        None,
+        "which linear maps of a layer: a regular expression for their names in it",
+        group=MEASURED,
+        metavar="RE",
+    )
+    ridge: float = setting(
+        1e-3, "what inputs must carry to count, in activation energies", group=MEASURED, metavar="X", least=0
+    )
     check: float = 1 / 3
-    probes: int = 2
+    probes: int = setting(2, "random directions for the coupling", group=MEASURED, metavar="N", least=1)
     likelihood: str | None = None
-    rank: int = 16
+    rank: int = setting(
+        16,
+        "rank of the adapter that costs are given for",
+        group=MEASURED,
+        metavar="N",
+        least=1,
+        flag="--lora-rank",
+        known_as="--lora-r",
+    )
     timed: bool = True
-    adapt_steps: int = 0
+    adapt_steps: int = setting(0, "also adapt each layer alone for N steps", group=MEASURED, metavar="N", least=0)
     adapt_lr: float = 1e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check(self.ridge >= 0, "ridge", self.ridge, "must not be negative")
+        try:
+            check_values(self, as_arguments=True)
+        except LayerSelectError as error:
+            raise LayerSelectError(f"measure: {error}") from error
         _check(0 <= self.check < 1, "check", self.check, "is not in [0, 1)")
-        _check(self.probes >= 1, "probes", self.probes, "must be at least 1")
-        _check(self.rank >= 1, "rank", self.rank, "must be at least 1")
-        _check(self.adapt_steps >= 0, "adapt_steps", self.adapt_steps, "must not be negative")
         _check(self.adapt_lr > 0, "adapt_lr", self.adapt_lr, "must be above 0")
         _check(
             self.likelihood is None or self.likelihood in LIKELIHOODS,

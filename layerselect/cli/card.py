@@ -6,16 +6,9 @@ import argparse
 from typing import Any
 
 from ..errors import LayerSelectError
-from .options import (
-    add_common_options,
-    add_model_option,
-    add_output_option,
-    add_setting,
-    add_threads_option,
-    apply_threads,
-    positive,
-)
-from .settings import SettingGroups
+from ..utils.options import options_of
+from .options import add_common_options, add_threads_option, apply_threads
+from .settings import add_config_option, add_settings, heading
 
 _EXAMPLE = """\
 examples:
@@ -28,95 +21,56 @@ The folder given with --out holds card.json, card.png, card.html and config.json
 'layerselect intent --rule "layer-card:card=\\"cards/iterater\\";k=4"', or put card.place(k=4) into peft.LoraConfig.
 """
 
-#: Options of the job and of the measurement, which are not settings of the task.
-_MEASURED = {
-    "ridge": "ridge",
-    "probes": "probes",
-    "targets": "targets",
-    "lora_rank": "rank",
-    "adapt_steps": "adapt_steps",
+_HELPS = {
+    "data": "as for 'layerselect intent'",
+    "model": "a model folder, a hub id, or 'demo'",
+    "out": "the folder that the card becomes",
+    "seed": "seed of all random choices",
+    "device": "where to measure",
+    "format": "intent: as for 'layerselect intent'",
+    "head": "intent: classifier or generate",
+    "max_length": "longer inputs are cut, in tokens; revise: 256",
+    "batch_size": "examples at a time; revise: 8",
 }
-_JOB = ("examples", "head_steps", "max_memory")
-_OWN = ("run", "command", "action", "verbose", "threads", "overwrite", "task", "times", "interrupted_hint")
+_OWN = ("run", "command", "action", "verbose", "threads", "overwrite", "task", "times", "interrupted_hint", "config")
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``card`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``card`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "card",
         help="measure which layers are worth an adapter",
         description="Measures a model on a sample of a task and says, before any fine-tuning, how much each layer "
-        "can correct, which "
-        "layers do the same, what each costs, and where adapters should go (Layer Card).",
+        "can correct, which layers do the same, what each costs, and where adapters should go (Layer Card).",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    job = parser.add_argument_group("the job")
-    job.add_argument("--data", metavar="CORPUS", help="as for 'layerselect intent'")
-    add_model_option(job, "a model folder, a hub id, or 'demo'", required=False)
-    add_output_option(job, "the folder that the card becomes", required=False)
+    if not whole:
+        return
+    from ..card.settings import MEASURED, MeasureSettings
+    from ..tasks.card.settings import CardSettings
+    from ..tasks.intent.config import IntentConfig
+    from ..tasks.run.settings import CORPUS
+
+    add_settings(parser, IntentConfig, only=("data", "model", "out"), helps=_HELPS, required=False)
+    job = heading(parser, "the job")
+    add_config_option(job)
     job.add_argument(
         "--task", choices=("intent", "revise"), default="intent", help="what the sample is of (default: intent)"
     )
     job.add_argument("--overwrite", action="store_true", help="replace an earlier card at --out (no other folder)")
-    add_setting(job, "--seed", "of everything random", default=0, kind=int, metavar="N")
-    add_setting(job, "--device", "where to measure", default="auto", choices=("auto", "cpu", "cuda"))
+    add_settings(parser, IntentConfig, only=("seed", "device"), helps=_HELPS)
     add_threads_option(job)
     add_common_options(parser)
-    groups = SettingGroups(parser, leave_out=("--holdout",))
-    groups.corpus()
-    text = parser.add_argument_group("what the model reads")
-    add_setting(text, "--format", "intent: as for 'layerselect intent'", default="edits", metavar="NAME")
-    add_setting(
-        text, "--head", "intent: classifier or generate", default="classifier", choices=("classifier", "generate")
+    corpus = [field.name for field, option in options_of(IntentConfig) if option.group == CORPUS]
+    add_settings(parser, IntentConfig, only=corpus, leave_out=("holdout",))
+    add_settings(
+        parser, IntentConfig, only=("format", "head", "max_length"), helps=_HELPS, group="what the model reads"
     )
-    add_setting(
-        text, "--max-length", "longer inputs are cut, in tokens (default: 64; revise: 256)", kind=int, metavar="N"
-    )
-    measured = parser.add_argument_group("how it is measured")
-    add_setting(
-        measured,
-        "--examples",
-        "of the training split; a third of the batches only checks what was found on the others",
-        default=256,
-        kind=positive,
-        metavar="N",
-    )
-    add_setting(measured, "--batch-size", "examples at a time (default: 16; revise: 8)", kind=positive, metavar="N")
-    add_setting(
-        measured,
-        "--head-steps",
-        "train a fresh head for so many steps first, on other examples",
-        default=100,
-        kind=int,
-        metavar="N",
-    )
-    add_setting(
-        measured,
-        "--max-memory",
-        "for what is held besides the model; more sweeps if it is little",
-        default="4GB",
-        metavar="SIZE",
-    )
-    add_setting(
-        measured, "--targets", "which linear maps of a layer: a regular expression for their names in it", metavar="RE"
-    )
-    add_setting(
-        measured,
-        "--ridge",
-        "what inputs must carry to count, in activation energies",
-        default=0.001,
-        kind=float,
-        metavar="X",
-    )
-    add_setting(measured, "--probes", "random directions for the coupling", default=2, kind=positive, metavar="N")
-    add_setting(
-        measured, "--lora-rank", "of the adapter that costs are given for", default=16, kind=positive, metavar="N"
-    )
-    add_setting(
-        measured, "--adapt-steps", "also adapt each layer alone for so many steps", default=0, kind=int, metavar="N"
-    )
-    measured.add_argument(
+    add_settings(parser, IntentConfig, only=("batch_size",), helps=_HELPS, group=MEASURED)
+    add_settings(parser, CardSettings)
+    add_settings(parser, MeasureSettings)
+    heading(parser, MEASURED).add_argument(
         "--no-times",
         dest="times",
         action="store_false",
@@ -138,18 +92,22 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect card`` and returns its exit code."""
     for name in ("data", "model", "out"):
-        if getattr(args, name) is None:
+        if name not in args:
             raise LayerSelectError(f"layerselect card: --{name} is missing (see layerselect card --help)")
+    from ..card.settings import MeasureSettings
     from ..models.load import quiet_transformers
     from ..tasks.card.run import CardJob, run_card
+    from ..tasks.card.settings import CardSettings
     from ..tasks.intent.config import DEMO_DEFAULTS, IntentConfig
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
     from ..tasks.revise.config import ReviseConfig
     from .card_display import CardDisplay, print_card
 
     given = {name: value for name, value in vars(args).items() if name not in _OWN}
-    options = {own: given.pop(name) for name, own in _MEASURED.items() if name in given}
-    job = {name: given.pop(name) for name in _JOB if name in given}
+    options, job = (
+        {field.name: given.pop(field.name) for field, _ in options_of(kind) if field.name in given}
+        for kind in (MeasureSettings, CardSettings)
+    )
     demo = args.model == "demo"
     if args.task == "revise":
         for name in ("format", "head"):

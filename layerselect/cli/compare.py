@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .intent import add_settings
-from .options import MOST_THREADS, add_common_options, add_model_option, add_output_option, up_to
-from .revise import add_own_settings as add_revise_settings
-from .settings import SettingGroups
+from ..utils.options import options_of
+from .options import add_common_options
+from .settings import JOB_SETTINGS, add_config_option, add_settings, heading
 
 _EXAMPLE = """\
 examples:
@@ -27,56 +26,42 @@ With --task revise each run is one of 'layerselect revise', whose --help tells i
 predictor share one for each adapter and seed.
 """
 
+_HELPS = {
+    "data": "as for 'layerselect intent'",
+    "model": "a model folder, a hub id, or 'demo'",
+    "out": "the folder of the comparison; what is finished in it is kept",
+}
 _METHODS = {"intent": "all,ir,random,top-half,head", "revise": "all,ir,transfer-all,intention-tuning"}
 
-_OWN = (
-    "run",
-    "command",
-    "verbose",
-    "threads",
-    "overwrite",
-    "interrupted_hint",
-    "task",
-    "methods",
-    "adapters",
-    "adapter_lr",
-    "seeds",
-    "jobs",
-    "reference",
-    "split",
-    "bootstrap",
-    "out",
-)
+_OWN = ("run", "command", "verbose", "overwrite", "interrupted_hint", "config", "methods", "adapters", "adapter_lr")
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``compare`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``compare`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "compare",
         help="compare selection methods on a corpus",
         description="Trains every method with every seed on one corpus and prints one table: quality, time and "
-        "memory with their "
-        "spreads, and whether a difference to plain fine-tuning is shown.",
+        "memory with their spreads, and whether a difference to plain fine-tuning is shown.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    job = parser.add_argument_group("the comparison")
-    job.add_argument(
-        "--task",
-        choices=("intent", "revise"),
-        default="intent",
-        help="what is trained: predictors of intentions, or writers of revisions (default: intent)",
-    )
-    job.add_argument("--data", required=True, metavar="CORPUS", help="as for 'layerselect intent'")
-    add_model_option(job, "a model folder, a hub id, or 'demo'")
-    add_output_option(job, "the folder of the comparison; what is finished in it is kept")
+    if not whole:
+        return
+    from ..tasks.compare.settings import COMPARISON, CompareSettings
+    from ..tasks.intent.config import IntentConfig
+    from ..tasks.revise.config import ReviseConfig
+
+    add_settings(parser, CompareSettings, only=("task",))
+    add_settings(parser, IntentConfig, only=("data", "model", "out"), helps=_HELPS, group=COMPARISON)
+    job = heading(parser, COMPARISON)
+    add_config_option(job)
     job.add_argument(
         "--methods",
         metavar="LIST",
         help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head "
-        "(intent), "
-        "intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; METHOD/ADAPTER for "
-        f"one with another adapter (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
+        "(intent), intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; "
+        f"METHOD/ADAPTER for one with another adapter (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
     )
     job.add_argument(
         "--adapters",
@@ -91,23 +76,13 @@ def add_command(commands: Any) -> None:
         metavar="NAME=X",
         help="learning rate of the rows with this adapter, instead of --lr; may be repeated",
     )
-    job.add_argument("--seeds", type=up_to(1000), default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")
-    job.add_argument("--reference", metavar="METHOD", help="what the others are tested against (default: all)")
-    job.add_argument("--split", metavar="NAME", help="the split in the table (default: test, or validation)")
-    job.add_argument(
-        "--bootstrap", type=up_to(1_000_000), default=2000, metavar="N", help="samples of the test (default: 2000)"
-    )
-    job.add_argument(
-        "--jobs", type=up_to(MOST_THREADS), default=1, metavar="N", help="runs at the same time (default: 1)"
-    )
-    job.add_argument(
-        "--threads", type=up_to(MOST_THREADS), metavar="N", help="CPU threads of a run (default: cores / jobs)"
-    )
-    job.add_argument("--device", choices=("auto", "cpu", "cuda"), default=argparse.SUPPRESS, help="where to train")
+    add_settings(parser, CompareSettings, leave_out=("task",))
+    add_settings(parser, IntentConfig, only=("device",), group=COMPARISON)
     job.add_argument("--overwrite", action="store_true", help="drop a comparison with other settings in --out")
     add_common_options(parser)
-    add_settings(parser, leave_out=("--rule", "--adapter"))
-    add_revise_settings(SettingGroups(parser, leave_out=("--from", "--transfer", "--untrained")))
+    add_settings(parser, IntentConfig, leave_out=(*JOB_SETTINGS, "rule", "adapter"))
+    shared = [field.name for field, _ in options_of(IntentConfig)]
+    add_settings(parser, ReviseConfig, leave_out=(*shared, "predictor", "transfer", "untrained"))
     parser.set_defaults(run=run)
 
 
@@ -125,27 +100,23 @@ def run(args: argparse.Namespace) -> int:
     from ..report.compare import write_compare_report
     from ..tasks.compare import CompareConfig, compare_report, comparison_rows, csv_table, markdown_table, run_compare
     from ..tasks.compare.methods import split_list
+    from ..tasks.compare.settings import CompareSettings
     from ..tasks.intent.config import DEMO_DEFAULTS as INTENT_DEMO
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
     from .compare_display import RunDisplay, print_comparison
 
-    demo = {"intent": INTENT_DEMO, "revise": REVISE_DEMO}
-    presets = dict(demo[args.task]) if args.model == "demo" else {}
+    given = {name: value for name, value in vars(args).items() if name not in _OWN}
+    task = given.get("task", "intent")
+    presets = dict({"intent": INTENT_DEMO, "revise": REVISE_DEMO}[task]) if args.model == "demo" else {}
     adapter = presets.pop("adapter", "lora")
-    settings = {name: value for name, value in vars(args).items() if name not in _OWN}
+    own = {field.name: given.pop(field.name) for field, _ in options_of(CompareSettings) if field.name in given}
     config = CompareConfig(
-        out=args.out,
-        base={**presets, **settings},
-        methods=tuple(split_list(args.methods or _METHODS[args.task])),
+        out=given.pop("out"),
+        base={**presets, **given},
+        methods=tuple(split_list(args.methods or _METHODS[task])),
         adapters=tuple(split_list(args.adapters or adapter)),
         adapter_lr=dict(args.adapter_lr),
-        task=args.task,
-        seeds=args.seeds,
-        jobs=args.jobs,
-        threads=args.threads,
-        reference=args.reference,
-        split=args.split,
-        bootstrap=args.bootstrap,
+        **own,
     )
     args.interrupted_hint = "; what is finished is kept, continue with the same command"
     with RunDisplay() as display:

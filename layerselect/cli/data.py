@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import add_common_options, add_corpus_options, positive
+from ..utils.options import options_of
+from .options import add_common_options, positive
+from .settings import add_settings
 from .streams import json_line, write_data
 
 _EXAMPLE = """\
@@ -16,25 +18,29 @@ examples:
 """
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``data`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``data`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "data",
         help="describe a corpus",
         description="Looks at corpora without training.",
     )
+    if not whole:
+        return
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
     describe = actions.add_parser(
         "describe",
         help="counts, labels, lengths and defects of a corpus",
         description="Loads a corpus as 'layerselect intent' would and prints what was found: splits and labels, "
-        "lengths, "
-        "documents that stand in two splits, malformed rows.",
+        "lengths, documents that stand in two splits, malformed rows.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     describe.add_argument("source", metavar="CORPUS", help="as --data of 'layerselect intent'")
-    add_corpus_options(describe.add_argument_group("the corpus"))
+    from ..tasks.run.settings import CORPUS, TrainingSettings
+
+    corpus = [field.name for field, option in options_of(TrainingSettings) if option.group == CORPUS]
+    add_settings(describe, TrainingSettings, only=corpus, leave_out=("holdout",))
     describe.add_argument("--model", default=None, metavar="DIR", help="count tokens with the tokenizer of this model")
     describe.add_argument(
         "--max-length",
@@ -57,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     corpus = load_corpus(args.source, seed=vars(args).get("split_seed", 0), **options)
     count = None
     if args.model is not None:
-        from ..models.load import load_tokenizer
+        from ..models.tokenizers import load_tokenizer
 
         tokenizer = load_tokenizer(args.model)
 

@@ -46,17 +46,18 @@ class Finding:
     remedy: str = ""
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``doctor`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``doctor`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "doctor",
         help="say what is installed and what would run; unpack a GGUF model",
         description="Says which versions are installed, which backend would measure gradients, and what to do about "
-        "what is "
-        "missing. With --unpack, makes a plain model folder of a GGUF file instead.",
+        "what is missing. With --unpack, makes a plain model folder of a GGUF file instead.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if not whole:
+        return
     parser.add_argument(
         "--unpack",
         nargs=2,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
-from ..rules.registry import built_in
 from .options import apply_threads
-from .settings import SettingGroups, add_job
+from .settings import JOB_SETTINGS, add_job, add_settings
 
 _EXAMPLE = """\
 examples:
@@ -22,82 +20,26 @@ OUT.partial, where --resume continues an interrupted run. Label new revisions wi
 """
 
 
-def rules_help() -> str:
-    """What the help of ``--rule`` says: every rule of the package, as it is written."""
-    rules = built_in().values()
-    by_scores, others = (
-        ", ".join(rule.example or rule.name for rule in rules if rule.uses_scores is wanted) for wanted in (True, False)
-    )
-    return (
-        f"how layers are selected. By their gradients: {by_scores}. Without them: {others}. Options follow a colon, "
-        "separated by ';'. Their values are JSON: texts stand in double quotes. Installed packages may add rules"
-    )
+_OWN = ("run", "command", "verbose", "threads", "resume", "overwrite", "interrupted_hint", "config")
 
 
-_OWN = ("run", "command", "verbose", "threads", "resume", "overwrite", "interrupted_hint")
-
-
-def add_command(commands: Any) -> None:
-    """Adds the command ``intent`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``intent`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "intent",
         help="fine-tune a model to predict what a revision is for",
         description="Fine-tunes a pretrained model to predict the intentions of revisions, training at each step the "
-        "layers "
-        "that the rule selects by their gradients (IR-Tuning).",
+        "layers that the rule selects by their gradients (IR-Tuning).",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # No setting has a default here: those of IntentConfig, or of the demo's model, fill in.
-    add_job(parser)
-    add_settings(parser)
+    if not whole:
+        return
+    from ..tasks.intent.config import IntentConfig
+
+    add_job(parser, IntentConfig)
+    add_settings(parser, IntentConfig, leave_out=JOB_SETTINGS)
     parser.set_defaults(run=run)
-
-
-def add_settings(parser: argparse.ArgumentParser, leave_out: Sequence[str] = ()) -> None:
-    """The settings of a run that are not about the job: corpus, text, what trains, training.
-
-    Args:
-        leave_out: options that the command itself decides.
-    """
-    groups = SettingGroups(parser, leave_out)
-    groups.corpus()
-    text = parser.add_argument_group("what the model reads")
-    groups.add(
-        text,
-        "--format",
-        "pair: both texts; plain: an instruction; contextual: an instruction with the text around; "
-        "edits: the changed words marked in a window",
-        default="edits",
-        metavar="NAME",
-    )
-    groups.add(text, "--window", "edits: words of context on each side of an edit", default=4, kind=int, metavar="N")
-    groups.add(text, "--gap", "edits: edits this close together are shown as one", default=1, kind=int, metavar="N")
-    groups.add(text, "--cap", "edits: words shown of a long run of changed words", default=12, kind=int, metavar="N")
-    text.add_argument(
-        "--summary",
-        action=argparse.BooleanOptionalAction,
-        default=argparse.SUPPRESS,
-        help="edits: put the kind and size of the edit in front (default: yes)",
-    )
-    groups.add(text, "--max-length", "longer inputs are cut, in tokens", default=64, kind=int, metavar="N")
-    trained = groups.trained(rule=rules_help())
-    groups.add(
-        trained,
-        "--head",
-        "classifier: a classification head on the model; generate: a decoder writes the label's words",
-        default="classifier",
-        choices=("classifier", "generate"),
-    )
-    groups.state_cache()
-    training = groups.training(lr=0.001, batch_size=16, best="with the best macro-F1")
-    groups.add(
-        training,
-        "--class-weights",
-        "weigh rare classes more: by the inverse of their counts (balanced) or its square root (sqrt)",
-        default="sqrt",
-        choices=("none", "sqrt", "balanced"),
-    )
 
 
 def run(args: argparse.Namespace) -> int:

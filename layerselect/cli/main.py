@@ -8,12 +8,14 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from ..errors import LayerSelectError
 from . import card, compare, data, demo, doctor, intent, predict, revise, rewrite, state_cache
-from .interrupts import EXIT_INTERRUPTED, Ended, stops
+from .config_file import with_config_file
+from .interrupts import EXIT_INTERRUPTED, Ended, held_back, stops
 from .old_names import with_new_names
 from .streams import leave_pipe, prepare_streams, say
 from .wording import in_options, one_line
@@ -69,6 +71,7 @@ class _Parser(argparse.ArgumentParser):
         empty = next((arg for arg in args if arg.startswith("--") and arg.endswith("=--")), None)
         if empty is not None:  # argparse would give a list without a value
             self.error(f"argument {empty[:-3]}: -- is no value")
+        args = with_config_file(args, self)
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._nearest(unknown[0])}")
@@ -97,22 +100,26 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_INPUT, f"{one_line(f'{self.prog}: {message}')} (see {self.prog} --help)\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        only: the command whose options are wanted, since those of others take looking up; ``None``: those of all.
+    """
     from .._version import __version__
 
     parser = _Parser(
         prog="layerselect",
         description="Fine-tunes language models on text revisions and decides at every step, from the layers' "
-        "gradients, "
-        "which layers to train.",
+        "gradients, which layers to train.",
         epilog="'layerselect COMMAND --help' explains a command. Begin with 'layerselect demo'.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"layerselect {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for module in COMMANDS:
-        module.add_command(commands)
+        name = module.__name__.rpartition(".")[2].replace("_", "-")
+        module.add_command(commands, whole=only in (None, name))
     return parser
 
 
@@ -130,9 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = argparse.Namespace()
     asked = None
     try:
+        with held_back():
+            arguments = with_new_names(sys.argv[1:] if argv is None else argv)
+            parser = build_parser(next((each for each in arguments if not each.startswith("-")), ""))
+            args = parser.parse_args(arguments)
+            _load_torch()
         with stops() as asked:
-            parser = build_parser()
-            args = parser.parse_args(with_new_names(sys.argv[1:] if argv is None else argv))
             _set_up_messages(getattr(args, "verbose", 0))
             status = args.run(args)
             sys.stdout.flush()
@@ -154,6 +164,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if message is None:
             raise
         return _fail(message)
+
+
+def _load_torch() -> None:
+    """Loads torch where a Ctrl-C is held back: it ends the process by itself when it is interrupted meanwhile."""
+    with suppress(Exception):  # whoever needs it will say what is wrong with it
+        import torch  # noqa: F401
 
 
 def _stopped(request: KeyboardInterrupt, args: argparse.Namespace) -> int:
@@ -182,7 +198,7 @@ def _of_the_machine(error: Exception, hint: str) -> str | None:
 
 
 def _in_its_options(message: str, args: argparse.Namespace) -> str:
-    parser: Any = build_parser()
+    parser: Any = build_parser(getattr(args, "command", ""))
     for name in (getattr(args, "command", None), getattr(args, "action", None)):
         found = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
         parser = found[0].get(name, parser) if found and name else parser

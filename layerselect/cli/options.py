@@ -1,94 +1,17 @@
-"""Options that several commands share, and the way a setting becomes an option."""
+"""Options that several commands share, and the values that options take."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from ..utils.saved_schema import MOST
 from ..utils.saved_words import shown
 
 #: A number beyond is a slip, at which torch would fall over.
 MOST_THREADS = 1024
-
-
-def add_setting(
-    group: argparse._ArgumentGroup,
-    flag: str,
-    text: str,
-    *,
-    default: Any = None,
-    kind: Callable[[str], Any] = str,
-    choices: Sequence[str] | None = None,
-    metavar: str | None = None,
-    dest: str | None = None,
-    known_as: str | None = None,
-) -> None:
-    """Adds an option that leaves no trace in the namespace unless it is given, so that presets can tell.
-
-    Args:
-        known_as: what ``transformers`` and ``peft`` call it, where they do; shown first, and ``flag`` is its short
-            form.
-    """
-    kind = {int: whole, float: number}.get(kind, kind)
-    of_default = "" if default is None else f" (default: {default})"
-    group.add_argument(
-        *([] if known_as is None else [known_as]),
-        flag,
-        type=kind,
-        choices=choices,
-        metavar=metavar,
-        default=argparse.SUPPRESS,
-        help=text.replace("%", "%%") + of_default,
-        dest=dest or flag.removeprefix("--").replace("-", "_"),
-    )
-
-
-def add_flag(group: argparse._ArgumentGroup, flag: str, text: str) -> None:
-    """Adds an option without a value, absent from the namespace unless given."""
-    group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
-
-
-def add_model_option(group: argparse._ActionsContainer, text: str, *, required: bool = True) -> None:
-    """Adds the option that names a model; absent it is ``None``."""
-    group.add_argument("--model-name-or-path", "--model", dest="model", required=required, metavar="MODEL", help=text)
-
-
-def add_output_option(group: argparse._ActionsContainer, text: str, *, required: bool = True) -> None:
-    """Adds the option that names the folder of the results; absent it is ``None``."""
-    group.add_argument("--output-dir", "--out", dest="out", required=required, metavar="DIR", help=text)
-
-
-def add_corpus_options(group: argparse._ArgumentGroup) -> None:
-    """How a corpus is read; the destinations are those of ``load_corpus`` (``split_seed`` is its ``seed``)."""
-    add_setting(
-        group,
-        "--splits",
-        "'document': split again so that no document stands in two splits; 'official': the corpus's own splits",
-        default="document",
-        choices=("document", "official"),
-    )
-    add_setting(
-        group,
-        "--labels",
-        "label set: 'default', 'all' (with the labels that the papers drop), 'surface-content' "
-        "(ArgRewrite), 'coarse' (arXivEdits)",
-        default="default",
-        metavar="SET",
-    )
-    add_setting(
-        group, "--multi", "rows with several labels: keep or drop them", default="keep", choices=("keep", "drop")
-    )
-    add_setting(group, "--before", "column with the text before the revision", metavar="COLUMN")
-    add_setting(group, "--after", "column with the text after the revision", metavar="COLUMN")
-    add_setting(group, "--label", "column with the intention", metavar="COLUMN")
-    add_setting(group, "--doc-id", "column that names the document", metavar="COLUMN")
-    add_setting(group, "--label-delimiter", "what separates several intentions in one cell", metavar="TEXT")
-    add_flag(group, "--strict", "stop at the first malformed row instead of skipping and counting it")
-    add_setting(group, "--split-seed", "seed of splits by document", default=0, kind=int, metavar="N")
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

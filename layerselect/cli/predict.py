@@ -22,17 +22,18 @@ A revision that cannot be labelled has no labels and an "error" instead; a line 
 """
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``predict`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``predict`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "predict",
         help="label new revisions with a trained adapter",
         description="Reads revisions (JSON lines, CSV, TSV, Parquet or Excel with the columns before and after) and "
-        "writes "
-        "their predicted intentions as JSON lines.",
+        "writes their predicted intentions as JSON lines.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if not whole:
+        return
     parser.add_argument("--adapter", required=True, metavar="DIR", help="the --out folder of a finished run")
     parser.add_argument(
         "--input", required=True, metavar="FILE", help="the revisions; - reads JSON lines or CSV from stdin"
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from ..data import read_revisions
     from ..models.load import quiet_transformers
     from ..tasks.intent import Predictor
-    from ..tasks.run.settings import resolve_device
+    from ..tasks.run.devices import resolve_device
     from ..utils.folders import new_file
     from ..utils.places import output_file
 

@@ -10,8 +10,8 @@ from typing import Any
 from ..errors import LayerSelectError
 from ..utils.saved_files import read_bytes
 from ..utils.user_paths import user_path
-from .options import add_common_options, add_threads_option, apply_threads, positive, whole
-from .revise import add_generation_options
+from .options import add_common_options, add_threads_option, apply_threads, positive
+from .settings import add_settings
 from .streams import write_data
 
 _EXAMPLE = """\
@@ -30,8 +30,8 @@ _MOST_BYTES = 256 << 20
 _LINE_ENDS = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``rewrite`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``rewrite`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "rewrite",
         help="revise new text with a trained generator",
@@ -40,6 +40,8 @@ def add_command(commands: Any) -> None:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if not whole:
+        return
     parser.add_argument(
         "--adapter", required=True, metavar="DIR", help="the --out folder of a finished 'layerselect revise'"
     )
@@ -58,8 +60,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to run (default: auto)"
     )
-    parser.add_argument("--seed", type=whole, default=0, metavar="N", help="of the draws (default: 0)")
-    add_generation_options(parser.add_argument_group("how it writes"))
+    from ..tasks.revise.generation import GenerationConfig
+
+    add_settings(parser, GenerationConfig, group="how it writes")
     add_threads_option(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect rewrite`` and returns its exit code."""
     from ..models.load import quiet_transformers
     from ..tasks.revise import GenerationConfig, Rewriter
-    from ..tasks.run.settings import resolve_device
+    from ..tasks.run.devices import resolve_device
     from ..utils.folders import new_file
     from ..utils.places import output_file
 

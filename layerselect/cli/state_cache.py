@@ -25,17 +25,18 @@ A shard holds what a model's frozen layers make of each example. Nothing is lost
 """
 
 
-def add_command(commands: Any) -> None:
-    """Adds the command ``state-cache`` and its options to the parser."""
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``state-cache`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "state-cache",
         help="show or clear the stored hidden states of frozen layers",
         description="Looks at the store of hidden states that frozen layers make of each example, which later epochs "
-        "and runs "
-        "reuse.",
+        "and runs reuse.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if not whole:
+        return
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
     ls = actions.add_parser(
         "ls", help="list the shards: model, cut, size, last use", description="Lists the shards of a store."

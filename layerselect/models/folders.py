@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
+from .held_sizes import Held, check_layers
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -92,8 +93,7 @@ def check_folder(folder: Path, *, weights: bool = True) -> None:
         raise LayerSelectError(
             f"the config.json of {str(folder)!r} has no name as its model_type: take it from where the model was made"
         )
-    for path in _weight_files(folder) if weights else ():
-        check_safetensors(path)
+    check_layers(config, held_in(folder) if weights else Held(), str(folder))
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER):
         raise LayerSelectError(
             f"the folder {str(folder)!r} holds no tokenizer (tokenizer.json or a vocabulary): save it there with "
@@ -101,8 +101,17 @@ def check_folder(folder: Path, *, weights: bool = True) -> None:
         )
 
 
-def check_safetensors(path: Path) -> None:
-    """Finds out whether a file of weights is whole, from its header.
+def held_in(folder: Path) -> Held:
+    """What the files of weights in a folder hold together.
+
+    Raises:
+        LayerSelectError: there are none, some are missing, or one of them is damaged.
+    """
+    return sum((check_safetensors(path) for path in _weight_files(folder)), Held())
+
+
+def check_safetensors(path: Path) -> Held:
+    """What a file of weights holds, from its header; finds out whether it is whole.
 
     Raises:
         LayerSelectError: it is a git-lfs pointer, empty, cut short, or something else.
@@ -124,12 +133,14 @@ def check_safetensors(path: Path) -> None:
             raise LayerSelectError(f"{str(path)!r} is cut short at {size} bytes: download it again")
         file.seek(_LENGTH)
         header = file.read(length)
-    needed = _LENGTH + length + _data_size(path, header)
+    held = _held(path, header)
+    needed = _LENGTH + length + held.size
     if size < needed:
         raise LayerSelectError(f"{str(path)!r} is cut short: it has {size} of its {needed} bytes, so download it again")
+    return held
 
 
-def _data_size(path: Path, header: bytes) -> int:
+def _held(path: Path, header: bytes) -> Held:
     damaged = LayerSelectError(f"the header of {str(path)!r} is damaged: download it again")
     try:
         entries = json.loads(header)
@@ -145,7 +156,7 @@ def _data_size(path: Path, header: bytes) -> int:
         if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) is int and end >= 0 for end in ends)):
             raise damaged
         most = max(most, *ends)
-    return most
+    return Held(len(entries) - ("__metadata__" in entries), most)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,12 @@ from transformers.utils import logging as transformers_logging
 from ..errors import LayerSelectError
 from ..layers.find import split_parameters
 from ..layers.stacks import has_forward
-from .folders import checked_source
+from .folders import checked_source, held_in
 from .fresh import fresh_modules, wake
+from .held_sizes import no_larger_than
+from .load_errors import sentence_of
 from .running import reads_ahead
+from .tokenizers import pad_on, separates_pairs
 from .traits import called_in_a_pass, find_traits, reason
 from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
 
@@ -27,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 #: Put between the two parts of a pair where the tokenizer puts nothing there (most decoders').
 PAIR_SEPARATOR = "\n=>\n"
-
-_CONFIGURATION = re.compile(r"\.(\w+)Config'>")
 
 
 @dataclass
@@ -125,45 +125,21 @@ def _load(name: str, auto: Any, dropout: float | None, overrides: dict[str, Any]
         _without_rescaling(config)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         check_words(tokenizer, name)
-        model, info = auto.from_pretrained(
-            name,
-            config=config,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with no_larger_than(held_in(Path(name)) if Path(name).is_dir() else None, name):
+            model, info = auto.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except LayerSelectError:
         raise
     except Exception as error:  # configurations, tokenizers and models of all makes raise whatever they like
-        raise LayerSelectError(_reason(name, error)) from error
+        raise LayerSelectError(sentence_of(name, error)) from error
     return model, tokenizer, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
-
-
-def load_tokenizer(source: str | Path) -> Any:
-    """The tokenizer of a model.
-
-    Raises:
-        LayerSelectError: no such folder or hub id.
-    """
-    return saved_tokenizer(checked_source(source, weights=False))
-
-
-def saved_tokenizer(source: str | Path) -> Any:
-    """The tokenizer in a folder that need not hold a model, or of a hub id.
-
-    Raises:
-        LayerSelectError: it cannot be loaded, or knows no words.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-        check_words(tokenizer, str(source))
-    except LayerSelectError:
-        raise
-    except Exception as error:  # tokenizers of all makes raise whatever they like
-        raise LayerSelectError(_reason(str(source), error)) from error
-    return tokenizer
 
 
 def prepare(
@@ -218,25 +194,6 @@ def prepare(
         separator=None if separates_pairs(tokenizer) and not writes else PAIR_SEPARATOR,
         writes=writes,
     )
-
-
-def pad_on(tokenizer: Any, *, writes: bool) -> None:
-    """Settles the side on which inputs are padded: what is written follows the prompt, so padding stands in front of
-    it.
-    """
-    tokenizer.padding_side = "left" if writes else "right"
-
-
-def separates_pairs(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts a token of its own between the two parts of a pair.
-
-    A second start token does not count: a decoder has seen it at the start of texts only.
-    """
-    start = {tokenizer.bos_token_id} - {tokenizer.sep_token_id, tokenizer.eos_token_id}
-    parts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b")]
-    own = [i for i in tokenizer("a", "b")["input_ids"] if i not in parts[0] and i not in parts[1] and i not in start]
-    alone = [i for i in tokenizer("a")["input_ids"] if i not in parts[0] and i not in start]
-    return len(own) > len(alone)
 
 
 def quiet_transformers() -> None:
@@ -303,48 +260,3 @@ def _without_rescaling(config: Any) -> None:
     """
     if isinstance(getattr(config, "rescale_every", None), int):
         config.rescale_every = 0
-
-
-def _reason(name: str, error: Exception) -> str:
-    """One sentence out of the many that loading can fail with."""
-    text = " ".join(str(error).split())
-    is_folder = Path(name).is_dir()
-    if "trust_remote_code" in text:
-        return f"the model {name!r} needs code from its repository, which is never run here; choose another model"
-    if "AutoModelForCausalLM" in text:
-        return (
-            f"the model {name!r} is no decoder and so cannot write: use one (to predict intentions, --head classifier)"
-        )
-    if "AutoModelForSequenceClassification" in text:
-        named = found[1] if (found := _CONFIGURATION.search(text)) else "this family"
-        return (
-            f"the model {name!r} cannot classify sequences: this version of transformers has no such head for "
-            f"{named} (a decoder can write the labels: --head generate)"
-        )
-    if "should have a `model_type`" in text.lower():
-        return (
-            f"the config.json of {name!r} names no model_type, so nobody knows what it is: take it from where the "
-            "model was made"
-        )
-    if "model type" in text or "Unrecognized model" in text:
-        return f"the model {name!r} is of a family that this version of transformers does not know: {text[:200]}"
-    if "tokenizer" in text.lower() or "sentencepiece" in text or "tiktoken" in text:
-        return f"the tokenizer of {name!r} cannot be loaded: {text[:200]}"
-    if isinstance(error, ImportError):
-        return f"the model {name!r} needs a package that is not installed: {text[:200]}"
-    if not is_folder and "connect" in text:
-        return (
-            f"{name!r} is no folder here, and the model hub cannot be reached to look for it; check the path or the "
-            "network"
-        )
-    if not is_folder and ("safetensors" in text or "no file named" in text.lower()):
-        return (
-            f"the model {name!r} has no weights in safetensors format at the hub, and no others are read: choose "
-            "another model"
-        )
-    if not is_folder:
-        return (
-            f"{name!r} is neither a folder here nor a model that the hub gave ({text[:160]}); check the name or the "
-            "network"
-        )
-    return f"the model in {name!r} cannot be loaded: {type(error).__name__}: {text[:300]}"

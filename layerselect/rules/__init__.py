@@ -19,7 +19,7 @@ from .lisa import Lisa
 from .no_layers import NoLayers
 from .probe_once import ProbeOnce
 from .random_layers import RandomLayers
-from .registry import available, make_rule
+from .registry import available, make_rule, rules_help
 from .threshold import Threshold
 from .topk import TopK
 from .upper import Upper
@@ -52,6 +52,7 @@ __all__ = [
     "WeightNorm",
     "available",
     "make_rule",
+    "rules_help",
 ]
 
 

@@ -38,6 +38,18 @@ def built_in() -> dict[str, type[Rule]]:
     return dict(sorted({**_of_the_folder(), **elsewhere}.items()))
 
 
+def rules_help() -> str:
+    """How the rules of the package are written: those that read gradients, and the others."""
+    rules = built_in().values()
+    by_scores, others = (
+        ", ".join(rule.example or rule.name for rule in rules if rule.uses_scores is wanted) for wanted in (True, False)
+    )
+    return (
+        f"how layers are selected. By their gradients: {by_scores}. Without them: {others}. Options follow a colon, "
+        "separated by ';'. Their values are JSON: texts stand in double quotes. Installed packages may add rules"
+    )
+
+
 def _of_the_folder() -> dict[str, type[Rule]]:
     found: dict[str, type[Rule]] = {}
     for module in pkgutil.iter_modules(sys.modules[__package__].__path__):

@@ -231,8 +231,9 @@ def interrupted(name, *args, **kwargs):
         raise KeyboardInterrupt
     return real(name, *args, **kwargs)
 builtins.__import__ = interrupted
-sys.argv = ["layerselect", "doctor"]
-import layerselect.__main__
+sys.argv = ["layerselect", "intent", "--help"]
+import runpy
+runpy.run_module("layerselect", run_name="__main__")
 """
 
 

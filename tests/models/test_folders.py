@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from layerselect import LayerSelectError
 from layerselect.models.folders import check_safetensors, checked_source
-from layerselect.models.load import load_classifier, load_tokenizer
+from layerselect.models.load import load_classifier
+from layerselect.models.tokenizers import load_tokenizer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456\n"
 WEIGHTS = "model.safetensors"

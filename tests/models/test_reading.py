@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from layerselect import LayerSelectError
-from layerselect.models.load import load_tokenizer
 from layerselect.models.reading import blank_token, read_tokens
+from layerselect.models.tokenizers import load_tokenizer
 from layerselect.tasks.intent.dataset import Encoder
 from layerselect.tasks.text.completions import completion_tokens, prompt_tokens
 from layerselect.tasks.text.formats import InputFormat

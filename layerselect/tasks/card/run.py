@@ -24,16 +24,16 @@ from ...models.traits import reason, traits_of
 from ...utils.claims import Claim
 from ...utils.folders import check_free, discard, move_into_place, partial_folder
 from ...utils.places import output_path
-from ...utils.sizes import parse_bytes
 from ..intent.config import IntentConfig
 from ..intent.dataset import Collator, build_splits, label_counts
-from ..intent.run import cover
-from ..intent.run import prepare as prepare_intent
+from ..intent.model import cover
+from ..intent.model import prepare as prepare_intent
 from ..intent.training import make_head
 from ..revise.config import ReviseConfig
-from ..revise.run import prepare as prepare_revise
-from ..run.settings import check, resolve_device
+from ..revise.model import prepare as prepare_revise
+from ..run.devices import resolve_device
 from ..text.completions import CompletionCollator, nll
+from .settings import CardSettings
 
 logger = logging.getLogger(__name__)
 
@@ -41,33 +41,24 @@ CARD = "card.json"
 
 
 @dataclass(frozen=True)
-class CardJob:
-    """One card.
+class CardJob(CardSettings):
+    """One card; see also :class:`~layerselect.tasks.card.settings.CardSettings`.
 
     Attributes:
         settings: of the task: corpus, model, text, seed, device, batch size. What is about training is not used.
-        examples: how many of the training split, drawn by the seed.
-        head_steps: parts of the model that no pretraining reached (a fresh classification head) are trained for so many
-            steps first, everything else frozen; the gradients of the layers come through them. That happens on other
-            examples of the training split than those that are measured.
-        max_memory: see :func:`layerselect.card.measure`.
+        head_lr: learning rate of the fresh head.
         options: further arguments of :func:`layerselect.card.measure`.
         overwrite: replace an earlier card at ``settings.out``.
     """
 
     settings: IntentConfig | ReviseConfig
-    examples: int = 256
-    head_steps: int = 100
     head_lr: float = 1e-3
-    max_memory: int | str = "4GB"
     overwrite: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check(self.examples >= 1, "examples", self.examples, "must be at least 1")
-        check(self.head_steps >= 0, "head_steps", self.head_steps, "must not be negative")
+        super().__post_init__()
         # What measure() would refuse is refused before a model is loaded.
-        parse_bytes(self.max_memory, "max_memory")
         MeasureSettings(
             **{each.name: self.options[each.name] for each in fields(MeasureSettings) if each.name in self.options}
         )

@@ -1,13 +1,19 @@
 """Methods x seeds on one corpus: each run is one of a task, in a process of its own, one table at the end."""
 
-from .config import CompareConfig
-from .methods import METHODS, Method, Variant, parse_variants
-from .page import compare_report
-from .run import Comparison, run_compare
-from .runs import Run, RunResult, read_run
-from .significance import Difference, holm, paired_bootstrap
-from .table import Row, comparison_rows, csv_table, markdown_table, used_columns
-from .tasks import TASKS, Task
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import CompareConfig
+    from .methods import METHODS, Method, Variant, parse_variants
+    from .page import compare_report
+    from .run import Comparison, run_compare
+    from .runs import Run, RunResult, read_run
+    from .significance import Difference, holm, paired_bootstrap
+    from .table import Row, comparison_rows, csv_table, markdown_table, used_columns
+    from .tasks import TASKS, Task
 
 __all__ = [
     "METHODS",
@@ -32,3 +38,36 @@ __all__ = [
     "run_compare",
     "used_columns",
 ]
+
+#: Where the names are found; importing them reads transformers, which a help page can do without.
+_PLACES = {
+    "CompareConfig": ".config",
+    "METHODS": ".methods",
+    "Method": ".methods",
+    "Variant": ".methods",
+    "parse_variants": ".methods",
+    "compare_report": ".page",
+    "Comparison": ".run",
+    "run_compare": ".run",
+    "Run": ".runs",
+    "RunResult": ".runs",
+    "read_run": ".runs",
+    "Difference": ".significance",
+    "holm": ".significance",
+    "paired_bootstrap": ".significance",
+    "Row": ".table",
+    "comparison_rows": ".table",
+    "csv_table": ".table",
+    "markdown_table": ".table",
+    "used_columns": ".table",
+    "TASKS": ".tasks",
+    "Task": ".tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACES[name], __name__), name)
+    globals()[name] = value
+    return value

@@ -11,6 +11,7 @@ from ..intent import IntentConfig
 from ..revise import ReviseConfig
 from ..run.settings import PLACES, TrainingSettings, option
 from .methods import Method, Variant, parse_variants
+from .settings import CompareSettings
 from .tasks import TASKS, Task
 
 _VARIED = ("rule", "adapter", "seed", "out")
@@ -19,24 +20,16 @@ _VARIED = ("rule", "adapter", "seed", "out")
 PREDICTOR = "predictor"
 
 
-@dataclass(frozen=True)
-class CompareConfig:
-    """Methods x seeds on one corpus and model.
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(CompareSettings):
+    """Methods x seeds on one corpus and model; see also :class:`~layerselect.tasks.compare.settings.CompareSettings`.
 
     Attributes:
         out: the folder of the comparison; what is finished in it is kept.
         base: the settings that all runs share, as for :class:`~layerselect.tasks.intent.IntentConfig` or
             :class:`~layerselect.tasks.revise.ReviseConfig`.
         methods, adapters: see :func:`~layerselect.tasks.compare.methods.parse_variants`.
-        task: ``intent`` or ``revise``.
         adapter_lr: learning rates of adapters that need another one than ``base`` gives, by the adapter's name.
-        seeds: every variant is trained with the seeds 0 .. seeds - 1.
-        jobs: runs that run at the same time.
-        threads: of each run; ``None`` shares the cores among the jobs.
-        reference: the method that the others are tested against; ``None`` is ``all`` if it is there, else the first
-            one.
-        split: the split that the table reports; ``None`` is ``test``, or ``validation`` where there is no test split.
-        bootstrap: samples of the paired test.
 
     Raises:
         LayerSelectError: a value out of range, a setting that the task does not have or that the comparison itself
@@ -47,22 +40,11 @@ class CompareConfig:
     base: Mapping[str, Any]
     methods: tuple[str, ...]
     adapters: tuple[str, ...] = ("lora",)
-    task: str = "intent"
     adapter_lr: Mapping[str, float] = field(default_factory=dict)
-    seeds: int = 3
-    jobs: int = 1
-    threads: int | None = None
-    reference: str | None = None
-    split: str | None = None
-    bootstrap: int = 2000
     variants: list[Variant] = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise LayerSelectError(f"--task {self.task} is none of {', '.join(TASKS)}")
-        for name in ("seeds", "jobs", "bootstrap"):
-            if getattr(self, name) < 1:
-                raise LayerSelectError(f"--{name} {getattr(self, name)} must be at least 1")
+        super().__post_init__()
         for name in self.base:
             if name in (*_VARIED, *self.kind.varied):
                 raise LayerSelectError(f"{option(name)} is what a comparison varies: leave it out")

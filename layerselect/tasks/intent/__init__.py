@@ -1,12 +1,20 @@
 """Intention prediction (IR-Tuning): what was the writer after with this revision?"""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .config import IntentConfig
-from .dataset import Collator, EncodedSplit, Encoder, Splits, build_splits
-from .heads import ClassifierHead, Head, LabelWordHead
-from .predict import Prediction, Predictor, save_adapter
-from .results import SplitResult
-from .run import RunResult, run_intent
-from .training import ClassificationTrainer, build_trainer, probabilities
+
+if TYPE_CHECKING:
+    from ..run.task import RunResult
+    from .dataset import Collator, EncodedSplit, Encoder, Splits, build_splits
+    from .heads import ClassifierHead, Head, LabelWordHead
+    from .predict import Prediction, Predictor, save_adapter
+    from .results import SplitResult
+    from .task import run_intent
+    from .training import ClassificationTrainer, build_trainer, probabilities
 
 __all__ = [
     "ClassificationTrainer",
@@ -28,3 +36,32 @@ __all__ = [
     "run_intent",
     "save_adapter",
 ]
+
+#: Where the names are found; importing them reads transformers, which a help page can do without.
+_PLACES = {
+    "RunResult": "..run.task",
+    "Collator": ".dataset",
+    "EncodedSplit": ".dataset",
+    "Encoder": ".dataset",
+    "Splits": ".dataset",
+    "build_splits": ".dataset",
+    "ClassifierHead": ".heads",
+    "Head": ".heads",
+    "LabelWordHead": ".heads",
+    "Prediction": ".predict",
+    "Predictor": ".predict",
+    "save_adapter": ".predict",
+    "SplitResult": ".results",
+    "run_intent": ".task",
+    "ClassificationTrainer": ".training",
+    "build_trainer": ".training",
+    "probabilities": ".training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACES[name], __name__), name)
+    globals()[name] = value
+    return value

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..run.settings import TrainingSettings, check, one_of
+from ...utils.options import setting
+from ..run.settings import READS, TRAINING, TRAINS, TrainingSettings
 from ..text.formats import InputFormat
-
-HEADS = ("classifier", "generate")
-CLASS_WEIGHTS = ("none", "sqrt", "balanced")
-
 
 #: What suits the demo's small model, which starts from random weights: no adapter, and nothing but the edit to read.
 DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "window": 0, "dropout": 0.1, "lr": 7e-4, "epochs": 10.0}
@@ -18,31 +15,39 @@ DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "window": 0, "dropout": 0.1,
 
 @dataclass(frozen=True)
 class IntentConfig(TrainingSettings):
-    """One run. The defaults are the settings measured in the README; for what is not listed here see
-    :class:`~layerselect.tasks.run.settings.TrainingSettings`.
+    """One run. The defaults are the settings that were measured (see the documentation's page of measurements).
 
-    Attributes:
-        format, window, gap, cap, summary: see ``layerselect.tasks.text.formats``.
-        max_length: longer inputs are cut, in tokens.
-        head: ``classifier`` puts a classification head on the model; ``generate`` lets a decoder write the label's
-            words after the input (see ``layerselect.tasks.text.verbalizer``).
-        class_weights: weights of the classes in the loss: ``balanced`` goes by the inverse of their counts,
-            ``sqrt`` by its square root.
+    ``format`` to ``summary`` are those of :class:`~layerselect.tasks.text.formats.InputFormat`. ``head`` is explained
+    in :mod:`layerselect.tasks.text.verbalizer`, and ``class_weights`` in
+    :func:`layerselect.tasks.intent.training.class_weights`.
     """
 
-    format: str = "edits"
-    window: int = 4
-    gap: int = 1
-    cap: int = 12
-    summary: bool = True
-    max_length: int = 64
-    head: str = "classifier"
-    class_weights: str = "sqrt"
+    format: str = setting(
+        "edits",
+        "pair: both texts; plain: an instruction; contextual: an instruction with the text around; edits: the changed "
+        "words marked in a window",
+        group=READS,
+        metavar="NAME",
+    )
+    window: int = setting(4, "edits: words of context on each side of an edit", group=READS, metavar="N", least=0)
+    gap: int = setting(1, "edits: edits this close together are shown as one", group=READS, metavar="N", least=0)
+    cap: int = setting(12, "edits: words shown of a long run of changed words", group=READS, metavar="N", least=2)
+    summary: bool = setting(True, "edits: put the kind and size of the edit in front", group=READS)
+    max_length: int = setting(64, "longer inputs are cut, in tokens", group=READS, metavar="N", least=1)
+    head: str = setting(
+        "classifier",
+        "classifier: a classification head on the model; generate: a decoder writes the label's words",
+        group=TRAINS,
+        choices=("classifier", "generate"),
+    )
+    class_weights: str = setting(
+        "sqrt",
+        "weights of the classes in the loss: by the inverse of their counts (balanced), its square root, or all alike",
+        group=TRAINING,
+        choices=("none", "sqrt", "balanced"),
+    )
 
     def __post_init__(self) -> None:
-        one_of("head", self.head, HEADS)
-        one_of("class_weights", self.class_weights, CLASS_WEIGHTS)
-        check(self.max_length >= 1, "max_length", self.max_length, "must be at least 1")
         super().__post_init__()
         self.input_format()
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from ...errors import LayerSelectError
 from ...models.adapter_files import META, find_adapter
-from ...models.load import LoadedModel, load_causal_lm, load_classifier, pad_on, saved_tokenizer
+from ...models.load import LoadedModel, load_causal_lm, load_classifier
 from ...models.saved_adapter import load_adapted, read_meta, save_adapted
+from ...models.tokenizers import pad_on, saved_tokenizer
 from ...models.traits import reason
 from ...models.vocabulary import embedding_rows
 from ...utils.saved_schema import Fields, Flag, Items, Maybe, Text, Whole

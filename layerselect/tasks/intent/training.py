@@ -152,7 +152,7 @@ def check_selection(
     try_selector(model, config, look)
 
 
-def kept_lengths(splits: Splits, *, writes: bool) -> list[int]:
+def cached_lengths(splits: Splits, *, writes: bool) -> list[int]:
     """The lengths of the examples whose hidden states a run keeps, if it keeps any.
 
     Args:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ...errors import LayerSelectError
 from ...rules import make_rule
+from ...utils.options import like, setting
 from ..intent.config import IntentConfig
-from ..run.settings import TrainingSettings, check, one_of
-from .generate import GenerationConfig
-
-TRANSFERS = ("shared", "all", "none")
+from ..run.settings import PREDICTOR, READS, WRITING, TrainingSettings
+from .generation import GenerationConfig
 
 #: Settings of the predictor that a run trains itself, by the name they have there.
 _PREDICTOR = {
@@ -61,64 +59,88 @@ DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "lr": 2e-3, "predictor_lr": 
 
 @dataclass(frozen=True)
 class ReviseConfig(TrainingSettings):
-    """One run. For what is not listed here see :class:`~layerselect.tasks.run.settings.TrainingSettings`.
+    """One run. ``transfer="shared"`` is Intention-Tuning: the layers that matter by the predictor's frequency G start
+    from its adapters and train, and the others stay as they are.
 
-    Attributes:
-        predictor: the finished run of ``layerselect intent`` to transfer from; ``None`` trains one in ``OUT/predictor``
-            (not with ``transfer="none"``).
-        transfer: ``shared`` is Intention-Tuning: the layers that matter by the predictor's frequency G start from its
-            adapters and train, the others stay as they are. ``all``: every layer starts from the predictor's adapter.
-            ``none``: every layer starts fresh.
-        rule: with ``shared``, how layers are picked from G, once. Otherwise, as everywhere, how they are selected by
-            their gradients in each step.
-        max_length: a text before or after its revision that is longer, in tokens, is cut at sentence borders.
-        eval_limit: evaluate, revise and score at most so many examples of a split, drawn by ``split_seed``; ``None``:
-            all.
-        untrained: also score what the untrained model writes.
-        beams, sample, temperature, top_p, max_new_tokens: see
-        :class:`~layerselect.tasks.revise.generate.GenerationConfig`. predictor_rule, predictor_epochs,
-        predictor_max_steps, predictor_lr, predictor_batch_size, predictor_max_length: of the predictor
-            that the run trains itself; the rest is as in this run, or the default of ``layerselect intent``.
+    With ``shared``, ``rule`` picks layers from G, once; otherwise it selects them by their gradients in each step.
+    ``beams`` to ``max_new_tokens`` are those of :class:`~layerselect.tasks.revise.generation.GenerationConfig`. What is
+    not said of the predictor is as in this run, or the default of ``layerselect intent``.
+
+    Raises:
+        LayerSelectError: a value is out of range. The message names its option.
     """
 
-    predictor: str | None = None
-    transfer: str = "shared"
-    max_length: int = 256
-    batch_size: int = 8
-    lr: float = 5e-4
-    eval_limit: int | None = None
-    untrained: bool = False
-    beams: int = 1
-    sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int | None = None
-    predictor_rule: str = "variance"
-    predictor_epochs: float = 3.0
-    predictor_max_steps: int | None = None
-    predictor_lr: float = 1e-3
-    predictor_batch_size: int = 16
-    predictor_max_length: int | None = None
+    rule: str = like(
+        TrainingSettings,
+        "rule",
+        help="with --transfer shared, how layers are picked, once, from how often the predictor selected each: "
+        "variance, topk:k=4, fraction:p=0.5, and so on. Otherwise how they are selected in every step, as for "
+        "'layerselect intent'",
+    )
+    batch_size: int = like(TrainingSettings, "batch_size", 8)
+    lr: float = like(TrainingSettings, "lr", 5e-4)
+    max_length: int = setting(
+        256,
+        "texts that are longer, in tokens, before or after their revision, are cut at sentence borders; how many is "
+        "said",
+        group=READS,
+        metavar="N",
+        least=8,
+    )
+    predictor: str | None = setting(
+        None,
+        "a finished run of 'layerselect intent' on the same model; without it a predictor is trained first",
+        group=PREDICTOR,
+        metavar="DIR",
+        flag="--from",
+    )
+    transfer: str = setting(
+        "shared",
+        "shared: the layers that matter start from the predictor's adapters and train, the others stay as they are; "
+        "all: every layer starts from them; none: no predictor",
+        group=PREDICTOR,
+        choices=("shared", "all", "none"),
+    )
+    predictor_rule: str = setting(
+        "variance", "how the layers of the predictor are selected", group=PREDICTOR, metavar="RULE"
+    )
+    predictor_epochs: float = setting(3.0, "length of its training", group=PREDICTOR, metavar="N", above=0)
+    predictor_max_steps: int | None = setting(
+        None, "stop its training after N steps", group=PREDICTOR, metavar="N", least=1
+    )
+    predictor_lr: float = setting(1e-3, "its learning rate", group=PREDICTOR, metavar="X", above=0)
+    predictor_batch_size: int = setting(16, "its examples at a time", group=PREDICTOR, metavar="N", least=1)
+    predictor_max_length: int | None = setting(
+        None,
+        "its inputs are cut, in tokens (default: as 'layerselect intent')",
+        group=PREDICTOR,
+        metavar="N",
+        least=1,
+    )
+    eval_limit: int | None = setting(
+        None,
+        "evaluate, revise and score at most N examples of a split, drawn by --split-seed (default: all)",
+        group=WRITING,
+        metavar="N",
+        least=1,
+    )
+    untrained: bool = setting(False, "also score what the untrained model writes", group=WRITING)
+    beams: int = like(GenerationConfig, "beams")
+    sample: bool = like(GenerationConfig, "sample")
+    temperature: float = like(GenerationConfig, "temperature")
+    top_p: float = like(GenerationConfig, "top_p")
+    max_new_tokens: int | None = like(GenerationConfig, "max_new_tokens")
 
     def __post_init__(self) -> None:
-        one_of("transfer", self.transfer, TRANSFERS)
-        check(self.max_length >= 8, "max_length", self.max_length, "must be at least 8 tokens")
-        check(self.eval_limit is None or self.eval_limit >= 1, "eval_limit", self.eval_limit, "must be at least 1")
+        super().__post_init__()
         if self.transfer == "none" and self.predictor is not None:
             raise LayerSelectError(
                 f"--from {self.predictor} with --transfer none: there is nothing to take from it, leave one out"
             )
-        for name in ("predictor_max_steps", "predictor_max_length"):
-            value = getattr(self, name)
-            check(value is None or value >= 1, name, value, "must be at least 1")
-        check(self.predictor_batch_size >= 1, "predictor_batch_size", self.predictor_batch_size, "must be at least 1")
-        for name in ("predictor_epochs", "predictor_lr"):
-            check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "must be above 0 and finite")
         try:
             make_rule(self.predictor_rule)
         except LayerSelectError as error:
             raise LayerSelectError(f"--predictor-rule: {error}") from error
-        super().__post_init__()
         self.generation()
         self.predictor_config(self.out)
 

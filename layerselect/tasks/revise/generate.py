@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -25,46 +24,9 @@ from ...models.positions import usable_positions
 from ...models.traits import traits_of
 from ...rules.suppression import evaluating
 from ..text.completions import base_of, pad_prompts, unwrapped
+from .generation import GenerationConfig
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """How texts are chosen.
-
-    Attributes:
-        beams: how many candidates are followed; 1 is greedy.
-        sample: draw each token instead of taking the most likely.
-        temperature, top_p: of the draws.
-        max_new_tokens: a limit on every example's budget.
-        seed: of the draws, which depend on the batch size too.
-    """
-
-    beams: int = 1
-    sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.beams < 1:
-            raise LayerSelectError(f"beams={self.beams} must be at least 1")
-        if self.beams > 1 and self.sample:
-            raise LayerSelectError(f"beams={self.beams} and sample=True exclude each other: choose one of them")
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
-            raise LayerSelectError(f"temperature={self.temperature} must be a number above 0")
-        if not 0 < self.top_p <= 1:
-            raise LayerSelectError(f"top_p={self.top_p} must be above 0 and at most 1")
-        if not self.sample and (self.temperature != 1 or self.top_p != 1):
-            raise LayerSelectError(
-                f"temperature={self.temperature} and top_p={self.top_p} change nothing without sample=True"
-            )
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise LayerSelectError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
-        if self.seed < 0:
-            raise LayerSelectError(f"seed={self.seed} must not be negative")
 
 
 def generate(

@@ -11,8 +11,9 @@ from torch import nn
 
 from ...errors import LayerSelectError
 from ...models.adapter_files import find_adapter
-from ...models.load import load_causal_lm, pad_on, saved_tokenizer
+from ...models.load import load_causal_lm
 from ...models.saved_adapter import load_adapted, read_meta
+from ...models.tokenizers import pad_on, saved_tokenizer
 from ...utils.saved_schema import Fields, Items, Text, Whole
 from ..text.completions import prompt_tokens
 from .cutting import outer_space, split_text

@@ -2,147 +2,228 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ...data import Corpus, load_corpus
 from ...errors import LayerSelectError
-from ...models.adapters import AdapterConfig
-from ...rules import make_rule
+from ...rules import make_rule, rules_help
 from ...state_cache import DEFAULT_CUT, default_folder
 from ...state_cache.cut import is_number
 from ...state_cache.selection import STATE_CACHES
 from ...state_cache.store import PRECISIONS, is_size
+from ...utils.options import check_values, flag_of, setting
 from ...utils.saved_words import in_words
 from ...utils.user_paths import user_path
 
-KEEP = ("best", "last")
-MODES = ("auto", "freeze", "gate", "observe")
-SCHEDULES = ("linear", "cosine", "constant")
-DEVICES = ("auto", "cpu", "cuda")
+if TYPE_CHECKING:
+    from ...models.adapters import AdapterConfig
+
+#: Headings of the help pages, in their order.
+JOB = "the job"
+CORPUS = "the corpus"
+PREDICTOR = "the predictor"
+READS = "what the model reads"
+WRITING = "revisions"
+TRAINS = "what trains"
+CACHE = "hidden states of frozen layers"
+TRAINING = "training"
+
 #: Settings that change where a run stands or how fast it is, not what it comes to.
 PLACES = ("out", "device", "state_cache_store", "state_cache_memory")
 #: What every generator takes that a training seeds.
 _LARGEST_SEED = 2**32 - 1
-_MOST_EPOCHS = 1_000_000
-#: Settings that say nothing unless hidden states are kept.
+#: Settings that say nothing unless hidden states are cached.
 _OF_CACHE = ("cut", "state_cache_store", "state_cache_memory", "state_cache_precision")
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """One run of a task; each task adds its own settings and may have other defaults.
+    """One run of a task. Each task adds its own settings and may have other defaults.
 
-    Attributes:
-        data: a corpus: a name, a path, ``NAME:PATH`` or a hub id (see ``layerselect.data.load_corpus``).
-        model: a model folder, a hub id, or ``demo``.
-        out: the folder that the finished run becomes.
-        splits, labels, before, after, label, doc_id, label_delimiter, multi, strict: passed to ``load_corpus``.
-        split_seed: of the splits by document and of ``holdout``; apart from ``seed``, so that runs with several seeds
-            are compared on the same splits.
-        holdout: this fraction of the training split, in whole documents, is held out to choose the checkpoint
-            by; 0 chooses by the validation split.
-        adapter, lora_rank, lora_alpha, lora_dropout, bottleneck_size: see ``layerselect.models.adapters``.
-        dropout: replaces the model's own dropout; ``None`` keeps it.
-        rule, mode, score, interval, warmup, probe_every, backend: see ``layerselect.FastSelector``.
-        state_cache, cut: likewise; a number of layers below the cut is given as text, too.
-        state_cache_store: the folder of the cached hidden states; ``None`` is the one in the user's cache folder, and
-            ``none`` keeps them for this run only: in memory, and what is too much for it in a temporary folder.
-        state_cache_memory, state_cache_precision: see ``layerselect.state_cache.StateStore``.
-        epochs, max_steps: the length of the training; ``max_steps`` wins if it is given.
-        batch_size, accumulate: examples per forward pass; passes per step.
-        lr, schedule, lr_warmup, weight_decay, clip: of AdamW; ``lr_warmup`` is a fraction of all steps.
-        keep: ``best`` keeps the best evaluated checkpoint, ``last`` the last one.
-        eval_steps: evaluate every so many steps; ``None`` evaluates after every epoch.
-        patience: stop after so many evaluations that are no better; ``None`` never stops early.
-        save_steps: a checkpoint every so many steps, besides the one after each epoch; 0 saves after epochs only.
-        measure_memory: count the bytes that the forward passes save for the backward pass (a little slower).
-        seed: of everything that is random.
+    What a field means is its help text, which stands beside its default; ``layerselect intent --help`` prints it.
+    ``split_seed`` is apart from ``seed`` so that runs with several seeds are compared on the same splits.
 
     Raises:
-        LayerSelectError: a value out of range; the message names its option.
+        LayerSelectError: a value is out of range. The message names its option.
     """
 
-    data: str
-    model: str
-    out: str
-    splits: str = "document"
-    labels: str = "default"
-    before: str | None = None
-    after: str | None = None
-    label: str | None = None
-    doc_id: str | None = None
-    label_delimiter: str | None = None
-    multi: str = "keep"
-    strict: bool = False
-    split_seed: int = 0
-    holdout: float = 0.0
-    adapter: str = "lora"
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.05
-    bottleneck_size: int = 64
-    dropout: float | None = None
-    rule: str = "variance"
-    mode: str = "auto"
-    score: str = "l2"
-    interval: int = 1
-    warmup: int = 0
-    probe_every: int = 20
-    backend: str = "auto"
-    state_cache: str = "none"
-    cut: str = DEFAULT_CUT
-    state_cache_store: str | None = None
-    state_cache_memory: str = "2GB"
-    state_cache_precision: str = "exact"
-    epochs: float = 3.0
-    max_steps: int | None = None
-    batch_size: int = 16
-    accumulate: int = 1
-    lr: float = 1e-3
-    schedule: str = "linear"
-    lr_warmup: float = 0.06
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    keep: str = "best"
-    patience: int | None = None
-    eval_steps: int | None = None
-    save_steps: int = 0
-    measure_memory: bool = False
-    seed: int = 0
-    device: str = "auto"
+    data: str = setting(
+        help="demo, iterater-sent, iterater-doc, a file or folder, a hub id, or NAME:PATH with one of the names "
+        "iterater-sent, iterater-doc, argrewrite, argrevision, arxivedits, generic",
+        group=JOB,
+        metavar="CORPUS",
+    )
+    model: str = setting(
+        help="a model folder, a hub id, or 'demo' (a small model made on the spot, with its own defaults)",
+        group=JOB,
+        metavar="MODEL",
+        known_as="--model-name-or-path",
+    )
+    out: str = setting(
+        help="the folder that the finished run becomes", group=JOB, metavar="DIR", known_as="--output-dir"
+    )
+    splits: str = setting(
+        "document",
+        "'document': split again so that no document stands in two splits; 'official': the corpus's own splits",
+        group=CORPUS,
+        choices=("document", "official"),
+    )
+    labels: str = setting(
+        "default",
+        "label set: 'default', 'all' (with the labels that the papers drop), 'surface-content' (ArgRewrite), 'coarse' "
+        "(arXivEdits)",
+        group=CORPUS,
+        metavar="SET",
+    )
+    before: str | None = setting(None, "column with the text before the revision", group=CORPUS, metavar="COLUMN")
+    after: str | None = setting(None, "column with the text after the revision", group=CORPUS, metavar="COLUMN")
+    label: str | None = setting(None, "column with the intention", group=CORPUS, metavar="COLUMN")
+    doc_id: str | None = setting(None, "column that names the document", group=CORPUS, metavar="COLUMN")
+    label_delimiter: str | None = setting(
+        None, "what separates several intentions in one cell", group=CORPUS, metavar="TEXT"
+    )
+    multi: str = setting("keep", "keep or drop rows with several labels", group=CORPUS, choices=("keep", "drop"))
+    strict: bool = setting(False, "stop at the first malformed row instead of skipping and counting it", group=CORPUS)
+    split_seed: int = setting(0, "seed of the splits by document", group=CORPUS, metavar="N", least=0)
+    holdout: float = setting(
+        0.0,
+        "fraction of the training split, in whole documents, that is held out to choose the checkpoint by; with 0 the "
+        "validation split chooses",
+        group=CORPUS,
+        metavar="F",
+        least=0,
+        below=1,
+    )
+    adapter: str = setting(
+        "lora",
+        "lora; dora; bottleneck (behind) or bottleneck-parallel (beside what a layer adds to the stream); none: the "
+        "layers' own weights train",
+        group=TRAINS,
+        metavar="NAME",
+    )
+    lora_rank: int = setting(16, "rank of LoRA and DoRA", group=TRAINS, metavar="N", least=1, known_as="--lora-r")
+    lora_alpha: int = setting(32, "LoRA's update is scaled by alpha / rank", group=TRAINS, metavar="N", least=1)
+    lora_dropout: float = setting(0.05, "dropout in front of LoRA", group=TRAINS, metavar="P", least=0, below=1)
+    bottleneck_size: int = setting(64, "hidden units of a bottleneck", group=TRAINS, metavar="N", least=1)
+    dropout: float | None = setting(
+        None, "replaces the dropout of the model itself", group=TRAINS, metavar="P", least=0, below=1
+    )
+    rule: str = setting("variance", rules_help, group=TRAINS)
+    mode: str = setting(
+        "auto",
+        "freeze: compute the gradients of the selected layers only; gate: compute all, update the selected; observe: "
+        "select and train all",
+        group=TRAINS,
+        choices=("auto", "freeze", "gate", "observe"),
+    )
+    score: str = setting("l2", "score of a layer", group=TRAINS, choices=("l2", "rms", "sqrt_sum"))
+    interval: int = setting(1, "select anew every N steps", group=TRAINS, metavar="N", least=1)
+    warmup: int = setting(0, "train all layers in the first N steps", group=TRAINS, metavar="N", least=0)
+    probe_every: int = setting(
+        20, "mode freeze: measure all layers again every N steps; 0: never", group=TRAINS, metavar="N", least=0
+    )
+    backend: str = setting("auto", "who measures the gradients", group=TRAINS, choices=("auto", "native", "torch"))
+    state_cache: str = setting(
+        "none",
+        "cached: the layers below the cut never train; what they make of each example is computed once, without their "
+        "dropout, and read from then on; auto: where reading is faster; none: all layers run in every step",
+        group=CACHE,
+        choices=STATE_CACHES,
+    )
+    cut: str = setting(
+        DEFAULT_CUT,
+        "a number of layers below the cut, or a rule as for --rule whose lowest layer is the cut; one that reads "
+        "gradients looks at the first steps, which then train no layer",
+        group=CACHE,
+        metavar="N|RULE",
+    )
+    state_cache_store: str | None = setting(
+        None,
+        "keep hidden states in this folder, where later runs find them ('layerselect state-cache ls' shows and clears "
+        "it); none: for this run only; without this option: the user's cache folder, or $LAYERSELECT_CACHE/states",
+        group=CACHE,
+        metavar="DIR",
+    )
+    state_cache_memory: str = setting("2GB", "hold as much of them in memory; 0: nothing", group=CACHE, metavar="SIZE")
+    state_cache_precision: str = setting(
+        "exact", "exact keeps every bit; half keeps 16 bits a number", group=CACHE, choices=PRECISIONS
+    )
+    epochs: float = setting(
+        3.0,
+        "passes over the training split",
+        group=TRAINING,
+        metavar="N",
+        above=0,
+        most=1_000_000,
+        known_as="--num-train-epochs",
+    )
+    max_steps: int | None = setting(
+        None, "stop after N steps, whatever --epochs says", group=TRAINING, metavar="N", least=1
+    )
+    batch_size: int = setting(
+        16, "examples at a time", group=TRAINING, metavar="N", least=1, known_as="--per-device-train-batch-size"
+    )
+    accumulate: int = setting(
+        1, "batches in one step", group=TRAINING, metavar="N", least=1, known_as="--gradient-accumulation-steps"
+    )
+    lr: float = setting(
+        1e-3, "learning rate of AdamW", group=TRAINING, metavar="X", above=0, known_as="--learning-rate"
+    )
+    schedule: str = setting(
+        "linear",
+        "how the learning rate falls",
+        group=TRAINING,
+        choices=("linear", "cosine", "constant"),
+        known_as="--lr-scheduler-type",
+    )
+    lr_warmup: float = setting(
+        0.06,
+        "fraction of all steps in which the learning rate rises",
+        group=TRAINING,
+        metavar="F",
+        least=0,
+        below=1,
+        known_as="--warmup-ratio",
+    )
+    weight_decay: float = setting(0.01, "weight decay of AdamW", group=TRAINING, metavar="X", least=0)
+    clip: float = setting(
+        1.0, "largest norm of the gradient", group=TRAINING, metavar="X", above=0, known_as="--max-grad-norm"
+    )
+    keep: str = setting(
+        "best", "keep the checkpoint that evaluates best, or the last one", group=TRAINING, choices=("best", "last")
+    )
+    patience: int | None = setting(
+        None, "stop after N evaluations that are no better", group=TRAINING, metavar="N", least=1
+    )
+    eval_steps: int | None = setting(
+        None, "evaluate every N steps instead of after every epoch", group=TRAINING, metavar="N", least=1
+    )
+    save_steps: int = setting(
+        0,
+        "save a checkpoint every N steps, besides the one after each epoch; 0: only there. A run that was killed at "
+        "any moment continues at its last checkpoint and ends as if it had not been killed",
+        group=TRAINING,
+        metavar="N",
+        least=0,
+    )
+    measure_memory: bool = setting(
+        False, "also count the bytes kept for the backward pass (a little slower)", group=TRAINING
+    )
+    seed: int = setting(
+        0, "seed of all random choices in the training", group=JOB, metavar="N", least=0, most=_LARGEST_SEED
+    )
+    device: str = setting("auto", "where to train", group=JOB, choices=("auto", "cpu", "cuda"))
 
     def __post_init__(self) -> None:
-        for name, allowed in (("keep", KEEP), ("mode", MODES), ("schedule", SCHEDULES), ("device", DEVICES)):
-            one_of(name, getattr(self, name), allowed)
-        for name in ("batch_size", "accumulate", "interval", "lora_rank", "lora_alpha", "bottleneck_size"):
-            check(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
-        for name in ("max_steps", "patience", "eval_steps"):
-            value = getattr(self, name)
-            check(value is None or value >= 1, name, value, "must be at least 1")
-        for name in ("warmup", "probe_every", "save_steps", "seed", "split_seed", "weight_decay"):
-            check(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
-        check(self.seed <= _LARGEST_SEED, "seed", self.seed, f"must be at most {_LARGEST_SEED}")
-        for name in ("epochs", "lr", "clip", "weight_decay"):
-            check(math.isfinite(getattr(self, name)), name, getattr(self, name), "is not a finite number")
-        for name in ("epochs", "lr", "clip"):
-            check(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
-        check(self.epochs <= _MOST_EPOCHS, "epochs", self.epochs, f"must be at most {_MOST_EPOCHS:,}")
-        for name in ("holdout", "lr_warmup", "lora_dropout"):
-            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "must be in [0, 1)")
-        check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "must be in [0, 1)")
+        object.__setattr__(self, "cut", str(self.cut))  # 22 means "22"
+        check_values(self)
         self.adapter_config()
         self._check_state_cache()
         make_rule(self.rule, seed=self.seed)
 
     def _check_state_cache(self) -> None:
-        object.__setattr__(self, "cut", str(self.cut))  # 22 means "22"
-        one_of("state_cache", self.state_cache, STATE_CACHES)
         if self.state_cache == "none":
             defaults = {field.name: field.default for field in fields(TrainingSettings)}
             for name in _OF_CACHE:
@@ -174,7 +255,6 @@ class TrainingSettings:
             self.state_cache_memory,
             "is no size: give bytes or a number with a unit, such as 2GB or 512MiB",
         )
-        one_of("state_cache_precision", self.state_cache_precision, PRECISIONS)
         store = self.cache_folder()
         check(
             store is None or store.is_dir() or not store.exists(),
@@ -203,6 +283,9 @@ class TrainingSettings:
             check(int(self.cut) < layers, "cut", self.cut, f"leaves no layer above it: the model has {layers} layers")
 
     def adapter_config(self) -> AdapterConfig:
+        """The adapter that the run trains."""
+        from ...models.adapters import AdapterConfig  # reads transformers and peft, which a help page can do without
+
         return AdapterConfig(
             self.adapter,
             rank=self.lora_rank,
@@ -259,36 +342,11 @@ class TrainingSettings:
 
 
 def option(name: str) -> str:
-    """The command-line spelling of a setting."""
-    return "--" + name.replace("_", "-")
-
-
-def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-    """Raises ``LayerSelectError`` unless ``value`` is allowed."""
-    check(value in allowed, name, value, f"is not one of {', '.join(allowed)}")
+    """The command-line spelling of a setting that all tasks have."""
+    return flag_of(TrainingSettings, name)
 
 
 def check(condition: bool, name: str, value: object, reason: str) -> None:
     """Raises ``LayerSelectError`` about the option ``name`` unless the condition holds."""
     if not condition:
         raise LayerSelectError(f"{option(name)} {in_words(value)} {reason}")
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` is CUDA where there is any.
-
-    Raises:
-        LayerSelectError: CUDA is asked for and torch has no such device.
-    """
-    check_device(device)
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
-def check_device(device: str) -> None:
-    """Raises ``LayerSelectError`` unless torch has the device."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise LayerSelectError(
-            "--device cuda: this machine has no CUDA device that torch can use; see 'layerselect doctor'"
-        )

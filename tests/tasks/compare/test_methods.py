@@ -51,7 +51,7 @@ def test_bad_lists(methods, adapters, message):
         ({"base": {**BASE, "rule": "all"}}, "--rule is what a comparison varies"),
         ({"base": {**BASE, "epochs": -1}}, "--epochs -1"),
         ({"reference": "lisa"}, "--reference lisa is none"),
-        ({"task": "translate"}, "--task translate is none of intent, revise"),
+        ({"task": "translate"}, "--task translate is not one of intent, revise"),
         ({"base": {**BASE, "beams": 2}}, "--beams is no option of --task intent"),
         ({"task": "revise", "base": {**BASE, "window": 2}}, "--window is no option of --task revise"),
         ({"task": "revise", "base": {**BASE, "transfer": "all"}}, "--transfer is what a comparison varies"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layerselect import LayerSelectError
 from layerselect.data import load_corpus
-from layerselect.models.load import load_tokenizer
+from layerselect.models.tokenizers import load_tokenizer
 from layerselect.tasks.intent.dataset import Collator, Encoder, build_splits, make_targets
 from layerselect.tasks.run.training import SimilarLengths
 from layerselect.tasks.text.formats import InputFormat

@@ -191,7 +191,7 @@ def test_a_run_that_was_interrupted_while_it_wrote_its_files_can_be_finished(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr("layerselect.tasks.intent.run.write_files", full_disk)
+        patch.setattr("layerselect.tasks.run.runner.write_files", full_disk)
         run_intent(config("broken"))
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "broken.partial"}
     finished = run_intent(config("broken"), resume=True)

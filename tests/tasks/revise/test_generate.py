@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.models.load import load_tokenizer
+from layerselect.models.tokenizers import load_tokenizer
 from layerselect.tasks.revise.generate import GenerationConfig, generate
 from transformers import GenerationConfig as TheirConfig
 

@@ -188,7 +188,7 @@ def test_all_layers_can_start_from_the_predictor(generator_options, tmp_path):
 
 
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(done, generator_options, tmp_path, monkeypatch):
-    from layerselect.tasks.revise import run as run_module
+    from layerselect.tasks.revise import task as run_module
 
     config = ReviseConfig(
         **generator_options, out=str(tmp_path / "run"), untrained=True, measure_memory=True, save_steps=2
@@ -287,7 +287,7 @@ def test_documents_with_several_intentions(options, tmp_path):
 
 
 def test_a_run_killed_while_its_predictor_trains_is_resumed(options, tmp_path, monkeypatch):
-    from layerselect.tasks.revise import run as run_module
+    from layerselect.tasks.revise import task as run_module
 
     config = ReviseConfig(
         **options,

@@ -24,5 +24,5 @@ def pages() -> None:
 def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """No page is written unless a test asks for ``pages``: it takes longer than the training."""
     if "pages" not in request.fixturenames:
-        monkeypatch.setattr("layerselect.tasks.intent.finish.write_intent_report", lambda path, report: None)
-        monkeypatch.setattr("layerselect.tasks.revise.finish.write_revise_report", lambda path, report: None)
+        monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: None)
+        monkeypatch.setattr("layerselect.tasks.revise.task.write_revise_report", lambda path, report: None)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layerselect import LayerSelectError
 from layerselect.tasks.intent import IntentConfig
-from layerselect.tasks.intent.finish import COMMAND
+from layerselect.tasks.intent.task import IntentTask
 from layerselect.tasks.run.folder import RunFolder, _json_text, _runs
 from layerselect.utils.folders import output_path
 
@@ -37,14 +37,14 @@ def config(tmp_path):
 
 
 def finished(config):
-    folder = RunFolder(COMMAND, config)
+    folder = RunFolder(IntentTask.command, config)
     folder.open()
     (folder.path / "mark").write_text("1")
     return folder.finish()
 
 
 def test_nothing_is_written_before_open_nor_in_place_before_finish(config, tmp_path):
-    folder = RunFolder(COMMAND, config)
+    folder = RunFolder(IntentTask.command, config)
     assert [path.name for path in tmp_path.iterdir()] == [".run.lock"]  # while somebody writes
     folder.open()
     assert not (tmp_path / "run").exists()
@@ -55,8 +55,8 @@ def test_nothing_is_written_before_open_nor_in_place_before_finish(config, tmp_p
 def test_an_earlier_run_is_replaced_only_on_request(config):
     done = finished(config)
     with pytest.raises(LayerSelectError, match="holds an earlier run.*--overwrite"):
-        RunFolder(COMMAND, config)
-    again = RunFolder(COMMAND, config, overwrite=True)
+        RunFolder(IntentTask.command, config)
+    again = RunFolder(IntentTask.command, config, overwrite=True)
     again.open()
     assert (done / "mark").exists()  # it stands until the new one is complete
     again.finish()
@@ -70,27 +70,27 @@ def test_a_foreign_folder_is_never_replaced(config, tmp_path, content):
     if content is not None:
         (tmp_path / "run" / "config.json").write_text(content)
     with pytest.raises(LayerSelectError, match="no run of layerselect made"):
-        RunFolder(COMMAND, config, overwrite=True)
+        RunFolder(IntentTask.command, config, overwrite=True)
     assert (tmp_path / "run" / "thesis.txt").exists()
 
 
 def test_a_file_is_in_the_way(config, tmp_path):
     (tmp_path / "run").write_text("x")
     with pytest.raises(LayerSelectError, match="is a file"):
-        RunFolder(COMMAND, config, overwrite=True)
+        RunFolder(IntentTask.command, config, overwrite=True)
 
 
 def test_an_interrupted_run_is_continued_or_dropped_on_request_only(config):
-    first = RunFolder(COMMAND, config)
+    first = RunFolder(IntentTask.command, config)
     first.open()
     (first.path / "mark").write_text("1")
     with pytest.raises(LayerSelectError, match="--resume, or drop it with --overwrite"):
-        RunFolder(COMMAND, config)
+        RunFolder(IntentTask.command, config)
     with pytest.raises(LayerSelectError, match="has --lr 0.001, not 0.1"):
-        RunFolder(COMMAND, replace(config, lr=0.1), resume=True)
-    RunFolder(COMMAND, config, resume=True).open()
+        RunFolder(IntentTask.command, replace(config, lr=0.1), resume=True)
+    RunFolder(IntentTask.command, config, resume=True).open()
     assert (first.path / "mark").exists()
-    RunFolder(COMMAND, config, overwrite=True).open()
+    RunFolder(IntentTask.command, config, overwrite=True).open()
     assert not (first.path / "mark").exists()
 
 
@@ -101,9 +101,9 @@ def test_a_process_killed_while_it_opens_a_run_leaves_nothing_that_is_in_the_way
     for resume in (False, True):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(RunFolder, "write_json", killed)
-            RunFolder(COMMAND, config, resume=resume).open()
+            RunFolder(IntentTask.command, config, resume=resume).open()
         assert not (tmp_path / "run.partial").exists()
-    folder = RunFolder(COMMAND, config, resume=True)
+    folder = RunFolder(IntentTask.command, config, resume=True)
     folder.open()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "run.partial"]
     assert [path.name for path in folder.path.iterdir()] == ["config.json"]
@@ -112,17 +112,17 @@ def test_a_process_killed_while_it_opens_a_run_leaves_nothing_that_is_in_the_way
 def test_a_finished_run_has_nothing_to_resume(config, tmp_path):
     done = finished(config)
     (tmp_path / "run.old").mkdir()  # killed while it removed what it had replaced
-    folder = RunFolder(COMMAND, config, resume=True)
+    folder = RunFolder(IntentTask.command, config, resume=True)
     assert folder.finished
     assert folder.path == done
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     with pytest.raises(LayerSelectError, match="finished run .* has --lr 0.001, not 0.1"):
-        RunFolder(COMMAND, replace(config, lr=0.1), resume=True)
-    assert not RunFolder(COMMAND, config, resume=True, overwrite=True).finished
+        RunFolder(IntentTask.command, replace(config, lr=0.1), resume=True)
+    assert not RunFolder(IntentTask.command, config, resume=True, overwrite=True).finished
 
 
 def test_the_checkpoints_go_when_the_run_stands(config, tmp_path, monkeypatch):
-    folder = RunFolder(COMMAND, config)
+    folder = RunFolder(IntentTask.command, config)
     folder.open()
     (folder.path / "checkpoints").mkdir()
 
@@ -133,12 +133,12 @@ def test_the_checkpoints_go_when_the_run_stands(config, tmp_path, monkeypatch):
         patch.setattr("layerselect.tasks.run.folder.discard", killed)
         folder.finish()
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "checkpoints"}
-    assert RunFolder(COMMAND, config, resume=True).finished
+    assert RunFolder(IntentTask.command, config, resume=True).finished
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json"}
 
 
 def test_lines_after_the_resumed_step_are_written_again(config):
-    folder = RunFolder(COMMAND, config)
+    folder = RunFolder(IntentTask.command, config)
     folder.open()
     for step in (10, 20, 30):
         folder.append_line("metrics.jsonl", {"step": step})
@@ -171,12 +171,12 @@ signal.pause()
         assert other.stdout.readline().strip() == "claimed"
         for options in ({}, {"resume": True}, {"overwrite": True}):
             with pytest.raises(LayerSelectError, match=r"another run is writing to .*run\.partial"):
-                RunFolder(COMMAND, config, **options)
+                RunFolder(IntentTask.command, config, **options)
     finally:
         other.kill()
         other.wait()
     assert (tmp_path / ".run.lock").exists()
-    folder = RunFolder(COMMAND, config)
+    folder = RunFolder(IntentTask.command, config)
     folder.open()
     folder.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

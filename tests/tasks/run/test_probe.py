@@ -9,7 +9,7 @@ import pytest
 import torch
 from layerselect import Ist, LayerSelectError
 from layerselect.data import load_corpus
-from layerselect.models.load import load_tokenizer
+from layerselect.models.tokenizers import load_tokenizer
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.intent.dataset import Collator, Encoder, build_splits
 from layerselect.tasks.run.probe import give_probe, reserve_for_probe

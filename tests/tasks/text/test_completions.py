@@ -3,7 +3,7 @@
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.models.load import load_tokenizer
+from layerselect.models.tokenizers import load_tokenizer
 from layerselect.tasks.text.completions import (
     CompletionCollator,
     CompletionSplit,

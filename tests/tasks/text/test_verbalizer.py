@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from layerselect import LayerSelectError
-from layerselect.models.load import load_tokenizer
 from layerselect.models.running import reads_ahead
+from layerselect.models.tokenizers import load_tokenizer
 from layerselect.tasks.text import verbalizer as label_words
 from layerselect.tasks.text.formats import CUE
 from layerselect.tasks.text.verbalizer import Verbalizer, label_logits, label_sets, nll, pad_answers, score

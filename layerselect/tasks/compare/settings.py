@@ -1,0 +1,53 @@
+"""The options of a comparison that are not those of its runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...utils.options import check_values, setting
+
+COMPARISON = "the comparison"
+_MOST_PROCESSES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """How many runs there are, how they are run, and how they are compared.
+
+    ``reference=None`` is the method ``all`` if it is compared, else the first one. ``split=None`` is ``test``, or
+    ``validation`` where there is no test split.
+
+    Raises:
+        LayerSelectError: a value is out of range. The message names its option.
+    """
+
+    task: str = setting(
+        "intent",
+        "what is trained: predictors of intentions, or writers of revisions",
+        group=COMPARISON,
+        choices=("intent", "revise"),
+    )
+    seeds: int = setting(
+        3, "train every method with the seeds 0 to N - 1", group=COMPARISON, metavar="N", least=1, most=1000
+    )
+    reference: str | None = setting(
+        None, "the method that the others are tested against (default: all)", group=COMPARISON, metavar="METHOD"
+    )
+    split: str | None = setting(
+        None, "the split in the table (default: test, or validation)", group=COMPARISON, metavar="NAME"
+    )
+    bootstrap: int = setting(2000, "samples of the paired test", group=COMPARISON, metavar="N", least=1, most=1_000_000)
+    jobs: int = setting(
+        1, "train N runs at the same time", group=COMPARISON, metavar="N", least=1, most=_MOST_PROCESSES
+    )
+    threads: int | None = setting(
+        None,
+        "CPU threads of a run (default: cores / jobs)",
+        group=COMPARISON,
+        metavar="N",
+        least=1,
+        most=_MOST_PROCESSES,
+    )
+
+    def __post_init__(self) -> None:
+        check_values(self)

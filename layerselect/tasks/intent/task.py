@@ -1,0 +1,162 @@
+"""One run of the intention task: a corpus, a model that learns what revisions are for, and how well it has learned
+it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data import Corpus
+from ...integrations.transformers import SelectorCallback
+from ...models.adapter_files import ADAPTER
+from ...models.adapters import add_adapter
+from ...models.demo import SOURCE as DEMO
+from ...models.saved_adapter import BASE, base_reference
+from ...report import IntentReport, write_intent_report
+from ...transfer import base_fingerprint
+from ...utils.saved_schema import Fields, Mapped
+from ..run.facts import kept_step, steps_per_epoch
+from ..run.folder import METRICS, RESULTS, RunFolder
+from ..run.log import RunLog
+from ..run.probe import reserve_for_probe
+from ..run.runner import run_task
+from ..run.state_cache import RunCache
+from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
+from .config import IntentConfig
+from .dataset import EncodedSplit, build_splits, label_counts
+from .model import cover, prepare
+from .outputs import prediction_records
+from .predict import save_adapter
+from .results import SPLIT, SplitResult, split_results
+from .training import EVALUATED, ClassificationTrainer, build_trainer, cached_lengths, check_selection, probabilities
+
+
+def run_intent(
+    config: IntentConfig, *, resume: bool = False, overwrite: bool = False, on_event: OnEvent | None = None
+) -> RunResult:
+    """Fine-tunes a model to predict revision intentions (IR-Tuning) and writes the run's folder.
+
+    Args:
+        resume: continue the interrupted run at ``config.out``, if there is one. A run that was killed at any moment
+            ends as if it had not been, bit for bit; one that is finished is read and returned.
+        overwrite: replace an earlier run at ``config.out``.
+        on_event: told of steps, losses and evaluations as they come (see ``RunLog``).
+
+    Raises:
+        LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used. Nothing is then at
+            ``config.out`` that was not there before.
+    """
+    return run_task(IntentTask, config, resume=resume, overwrite=overwrite, on_event=on_event)
+
+
+class IntentTask(Task[IntentConfig]):
+    """Intention prediction; see :class:`~layerselect.tasks.run.task.Task`."""
+
+    command = "layerselect intent"
+    evaluated = EVALUATED
+
+    def __init__(self, config: IntentConfig, corpus: Corpus, notify: OnEvent) -> None:
+        super().__init__(config, corpus, notify)
+        self._loaded, self._words, self._encoder = prepare(config, corpus)
+        self._fingerprint = base_fingerprint(self._loaded.model, self._loaded.layer_names)
+        # The baselines are the same whatever the rule holds out.
+        self._whole = build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed)
+        cover(self._loaded, self._words, self._whole)
+        train, probe = reserve_for_probe(self._whole.train, config)
+        self._splits = replace(self._whole, train=train, probe=probe)
+        # An adapter of the demo's model is of use only beside the model, which stands nowhere else.
+        self._base = copy.deepcopy(self._loaded.model) if config.model == DEMO and config.adapter != "none" else None
+        self._model = add_adapter(self._loaded, config.adapter_config())
+        check_selection(self._model, self._loaded, self._splits, self._words, config, multi_label=corpus.multi_label)
+        self._scores: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def finished(cls, folder: RunFolder) -> RunResult:
+        saved = folder.read_json(RESULTS, Fields({"training": Mapped(), "splits": Mapped(SPLIT)}))
+        splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
+        return RunResult(folder.path, splits, saved["training"])
+
+    @property
+    def watched(self) -> str | None:
+        return self._splits.select.name if self._splits.select else None
+
+    def begin(self, folder: RunFolder) -> None:
+        if self._base is not None:
+            self._base.save_pretrained(folder.path / ADAPTER / BASE)
+            self._loaded.tokenizer.save_pretrained(folder.path / ADAPTER / BASE)
+
+    def cached_lengths(self) -> list[int]:
+        return cached_lengths(self._splits, writes=self._words is not None)
+
+    def trainer(
+        self, folder: Path, log: RunLog, state_cache: RunCache
+    ) -> tuple[ClassificationTrainer, SelectorCallback]:
+        return build_trainer(
+            self._model,
+            self._loaded.tokenizer,
+            self._splits,
+            self.corpus.labels,
+            self.config,
+            folder,
+            multi_label=self.corpus.multi_label,
+            callbacks=[log],
+            state_cache=state_cache,
+            words=self._words,
+        )
+
+    def evaluate(self, trained: Trained) -> dict[str, Any]:
+        """Fills in the probabilities ``[n, C]`` of every reported split, and adds its lines to ``metrics.jsonl``."""
+        trainer, kept = trained.trainer, kept_step(trained.trainer)
+        with trained.state_cache.reading(trainer.model, trained.selector):
+            for split in self._splits.report:
+                output = trainer.predict(split, metric_key_prefix="final")
+                self._scores[split.name] = probabilities(output.predictions, multi_label=self.corpus.multi_label)
+                line = {"split": split.name, "step": kept, "epoch": kept / steps_per_epoch(trainer)}
+                values = {key: output.metrics[f"final_{key}"] for key in EVALUATED}
+                trained.folder.append_line(METRICS, {**line, **values, "final": True})
+        return {}
+
+    def save_adapter(self, path: Path) -> None:
+        save_adapter(
+            path,
+            self._model,
+            self._encoder,
+            base_model=base_reference(self.config.model),
+            kind=self.config.adapter,
+            multi_label=self.corpus.multi_label,
+            fingerprint=self._fingerprint,
+            answers=self._words.answers if self._words else None,
+        )
+
+    def outcome(self) -> Outcome:
+        labels, multi_label = self.corpus.labels, self.corpus.multi_label
+        splits = (self._splits.train, self._splits.probe, *self._splits.report)
+        return Outcome(
+            results=split_results(self._whole, self._scores, labels, multi_label=multi_label),
+            splits={split.name: self._split_facts(split) for split in splits if split is not None},
+            predictions=[
+                record
+                for split in self._splits.report
+                for record in prediction_records(
+                    split.name, split.rows, self._scores[split.name], labels, multi_label=multi_label
+                )
+            ],
+            page={"labels": labels, "multi_label": multi_label},
+        )
+
+    def write_report(self, path: Path, **facts: Any) -> None:
+        write_intent_report(path, IntentReport(**facts))
+
+    def _split_facts(self, split: EncodedSplit) -> Mapping[str, Any]:
+        labels = self.corpus.labels
+        return {
+            "examples": len(split),
+            "documents": len({row["doc_id"] for row in split.rows}),
+            "labels": dict(zip(labels, label_counts(split, len(labels)).tolist(), strict=True)),
+        }

@@ -1,0 +1,47 @@
+"""The base model of a generator, and the corpus as it reads it."""
+
+from __future__ import annotations
+
+from transformers import set_seed
+
+from ...data import Corpus
+from ...models.demo import SOURCE as DEMO
+from ...models.demo import build_demo_causal_lm
+from ...models.load import LoadedModel, load_causal_lm
+from ...models.positions import usable_positions
+from ...models.vocabulary import cover_tokens
+from ..text.rows import TRAIN
+from .config import ReviseConfig
+from .examples import RevisionSplits, build_revision_splits, check_room
+from .prompts import write_completion, write_prompt
+
+
+def prepare(config: ReviseConfig, corpus: Corpus) -> tuple[LoadedModel, RevisionSplits]:
+    """The base model and the encoded corpus; whatever is random afterwards starts from the run's seed."""
+    loaded = base_model(config, corpus)
+    splits = build_revision_splits(
+        corpus, loaded.tokenizer, max_length=config.max_length, holdout=config.holdout, seed=config.split_seed
+    )
+    check_room(splits, usable_positions(loaded.model), loaded.source, config.max_length)
+    cover(loaded, splits)
+    return loaded, splits
+
+
+def cover(loaded: LoadedModel, splits: RevisionSplits) -> None:
+    """Sees to it that every token that will be read or written has an embedding."""
+    every = [tokens for split in (splits.train, *splits.report) for tokens in (*split.prompts, *split.completions)]
+    cover_tokens(loaded.model, loaded.tokenizer, every, loaded.source)
+
+
+def base_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
+    """The base model, as every part of the run finds it."""
+    set_seed(config.seed)
+    return _demo_model(config, corpus) if config.model == DEMO else load_causal_lm(config.model, dropout=config.dropout)
+
+
+def _demo_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
+    rows = corpus.splits.get(TRAIN, [])
+    texts = [write_prompt(row["before"], row["intentions"]) for row in rows] + [
+        write_completion(row["after"]) for row in rows
+    ]
+    return build_demo_causal_lm(texts, corpus.labels, max_length=4 * config.max_length, dropout=config.dropout or 0.0)

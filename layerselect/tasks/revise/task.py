@@ -1,0 +1,290 @@
+"""One run of the revision task: predictor, transfer, generator, revisions, scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ...data import Corpus
+from ...integrations.transformers import SelectorCallback
+from ...models.adapters import add_adapter
+from ...models.demo import SOURCE as DEMO
+from ...models.load import LoadedModel
+from ...models.saved_adapter import base_reference, save_adapted
+from ...models.vocabulary import cover_tokens
+from ...report import ReviseReport, write_revise_report
+from ...transfer import base_fingerprint
+from ...utils.saved_schema import Fields, Mapped, Maybe, fields_of
+from ..intent import run_intent
+from ..run.facts import kept_step, steps_per_epoch
+from ..run.folder import METRICS, RESULTS, RunFolder
+from ..run.log import RunLog
+from ..run.probe import give_probe, reserve_for_probe
+from ..run.runner import run_task
+from ..run.state_cache import RunCache, try_selector
+from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
+from ..run.training import check_training
+from ..text.completions import CompletionSplit
+from .config import ReviseConfig
+from .examples import token_budget, token_counter
+from .generate import generate
+from .model import base_model, cover, prepare
+from .passes import check_passes
+from .prompts import read_completion
+from .results import SPLIT, SplitResult, prediction_records, scored_part, split_result
+from .training import EVALUATED, RevisionTrainer, build_trainer
+from .transfer import Transfer, check_rule, generator_rule, hand_over, look_at, measure_alignment
+
+#: In the folder of a run: the predictor that it trained, and the demo's model.
+PREDICTOR = "predictor"
+DEMO_MODEL = "model"
+
+
+@dataclass(frozen=True)
+class ReviseResult(RunResult):
+    """A finished run.
+
+    Attributes:
+        transfer: what was transferred; ``None`` where nothing was.
+    """
+
+    transfer: Transfer | None = None
+
+
+def run_revise(
+    config: ReviseConfig, *, resume: bool = False, overwrite: bool = False, on_event: OnEvent | None = None
+) -> ReviseResult:
+    """Fine-tunes a decoder to write revisions (Intention-Tuning, arXiv 2602.00477) and writes the run's folder.
+
+    Args:
+        resume: continue the interrupted run at ``config.out``, if there is one; a finished one is read and returned.
+        overwrite: replace an earlier run at ``config.out``.
+        on_event: told of what is being done: ``("phase", {"name"})``, the events of ``RunLog``, and ``("revise",
+            {"split", "done", "examples"})``.
+
+    Raises:
+        LayerSelectError: whatever in the corpus, the model, the predictor, the options or the place cannot be used.
+            Nothing is then at ``config.out`` that was not there before.
+    """
+    result = run_task(ReviseTask, config, resume=resume, overwrite=overwrite, on_event=on_event)
+    assert isinstance(result, ReviseResult)
+    return result
+
+
+class ReviseTask(Task[ReviseConfig]):
+    """Revision generation; see :class:`~layerselect.tasks.run.task.Task`."""
+
+    command = "layerselect revise"
+    evaluated = EVALUATED
+
+    def __init__(self, config: ReviseConfig, corpus: Corpus, notify: OnEvent) -> None:
+        super().__init__(config, corpus, notify)
+        loaded, self._splits = prepare(config, corpus)
+        self._fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
+        check_rule(config, len(loaded.layer_names))
+        self._parts = {
+            split.name: scored_part(split, config.eval_limit, config.split_seed) for split in self._splits.report
+        }
+        self._watch = self._parts[self._splits.watch.name] if self._splits.watch else None
+        self._transfer: Transfer | None = None
+        self._start_loss = 0.0
+        self._written: dict[str, list[str]] = {}
+        self._losses: dict[str, float] = {}
+        self._adapt(loaded)
+        self._check()
+        if config.predictor is not None:
+            self._hand_over(config.predictor)
+
+    @classmethod
+    def finished(cls, folder: RunFolder) -> ReviseResult:
+        kind = Fields({"training": Mapped(), "splits": Mapped(SPLIT), "transfer": Maybe(fields_of(Transfer))})
+        saved = folder.read_json(RESULTS, kind)
+        splits = [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
+        transfer = Transfer(**saved["transfer"]) if saved["transfer"] else None
+        return ReviseResult(folder.path, splits, saved["training"], transfer)
+
+    @property
+    def watched(self) -> str | None:
+        return self._watch.name if self._watch else None
+
+    def begin(self, folder: RunFolder) -> None:
+        """Trains the predictor, if the run trains its own, and takes over its adapters."""
+        config = self.config
+        if config.trains_predictor:
+            del self._model, self._loaded  # two models need not be in memory
+            self.notify("phase", {"name": "predictor"})
+            self._train_predictor(folder)
+            loaded = base_model(config, self.corpus)
+            cover(loaded, self._splits)
+            self._adapt(loaded)
+            self._hand_over(folder.path / PREDICTOR)
+        self.notify("phase", {"name": "generator"})
+        transfer, train = self._transfer, self._splits.train
+        self._start_loss = transfer.first_loss if transfer else self._look_at(train)
+        # Of rules that pick from a frequency none makes probes.
+        shared = transfer is not None and config.transfer == "shared"
+        self._train, self._probe = (train, None) if shared else reserve_for_probe(train, config)
+
+    def cached_lengths(self) -> list[int]:
+        used = (self._train, self._probe, *self._parts.values())
+        return [length for split in used if split is not None for length in split.lengths]
+
+    def trainer(self, folder: Path, log: RunLog, state_cache: RunCache) -> tuple[RevisionTrainer, SelectorCallback]:
+        rule = generator_rule(self.config, self._transfer)
+        trainer, callback = build_trainer(
+            self._model,
+            self._loaded.tokenizer,
+            self._train,
+            self._watch,
+            self.config,
+            folder,
+            rule=rule,
+            callbacks=[log],
+            state_cache=state_cache,
+        )
+        give_probe(rule, trainer, self._probe, trainer.data_collator, self.config.batch_size, state_cache)
+        return trainer, callback
+
+    def evaluate(self, trained: Trained) -> dict[str, Any]:
+        """Writes the revisions of every reported split and takes their losses."""
+        facts: dict[str, Any] = {"start_loss": self._start_loss, "end_loss": _end_loss(trained.trainer)}
+        if self._transfer is not None:
+            measure_alignment(self._transfer, trained.selector, self.config)
+            facts["alignment_ratio"] = self._transfer.ratio
+        parts, model = self._parts.values(), trained.trainer.model
+        self._written = {part.name: self._revise(model, self._loaded, part) for part in parts}
+        with trained.state_cache.reading(model, trained.selector):
+            self._losses = {part.name: _final_loss(trained, part) for part in parts}
+        return facts
+
+    def save_adapter(self, path: Path) -> None:
+        save_adapted(
+            path,
+            self._model,
+            self._loaded.tokenizer,
+            task="revise",
+            base_model=base_reference(self.config.model),
+            kind=self.config.adapter,
+            fingerprint=self._fingerprint,
+            more={"labels": list(self.corpus.labels), "max_length": self.config.max_length},
+        )
+
+    def outcome(self) -> Outcome:
+        untrained = self._untrained() if self.config.untrained else {}
+        results = [
+            split_result(
+                self._parts[split.name],
+                len(split),
+                self._losses[split.name],
+                self._written[split.name],
+                untrained.get(split.name),
+            )
+            for split in self._splits.report
+        ]
+        records = [
+            record for part in self._parts.values() for record in prediction_records(part, self._written[part.name])
+        ]
+        transfer = self._transfer.as_dict() if self._transfer else None
+        return Outcome(
+            results=results,
+            splits={split.name: self._split_facts(split) for split in (self._splits.train, *self._splits.report)},
+            predictions=records,
+            more={"transfer": transfer},
+            page={"transfer": transfer, "predictions": records},
+        )
+
+    def write_report(self, path: Path, **facts: Any) -> None:
+        write_revise_report(path, ReviseReport(**facts))
+
+    def result(self, folder: Path, outcome: Outcome, training: dict[str, Any]) -> ReviseResult:
+        return ReviseResult(folder, list(outcome.results), training, self._transfer)
+
+    def _adapt(self, loaded: LoadedModel) -> None:
+        self._loaded, self._model = loaded, add_adapter(loaded, self.config.adapter_config())
+
+    def _check(self) -> None:
+        """Finds out whether the run can be what the settings ask for."""
+        check_training(self._model, self.config, evaluates=self._watch is not None)
+        check_passes(self._model, self._loaded, self._splits)
+        train = self._splits.train
+        try_selector(self._model, self.config, lambda number: self._look_at(train.subset([number % len(train)])))
+
+    def _look_at(self, examples: CompletionSplit) -> float:
+        return look_at(self._model, examples, self._loaded.tokenizer, self.config)
+
+    def _hand_over(self, predictor: str | Path) -> None:
+        self._transfer = hand_over(
+            self._model,
+            predictor,
+            self.config,
+            self._splits.train,
+            tokenizer=self._loaded.tokenizer,
+            fingerprint=self._fingerprint,
+        )
+
+    def _train_predictor(self, folder: RunFolder) -> None:
+        base = None
+        if self.config.model == DEMO:
+            # Both steps need one base model, so the generator's is the predictor's.
+            base = folder.path / DEMO_MODEL
+            if not (base / "config.json").is_file():
+                loaded = base_model(self.config, self.corpus)
+                loaded.model.save_pretrained(base)
+                loaded.tokenizer.save_pretrained(base)
+        settings = self.config.predictor_config(str(folder.path / PREDICTOR), str(base) if base else None)
+        run_intent(settings, resume=True, on_event=self.notify)
+
+    def _revise(self, model: nn.Module, loaded: LoadedModel, part: CompletionSplit) -> list[str]:
+        """What the model writes for the examples of ``part``."""
+        count = token_counter(loaded.tokenizer)
+        written = generate(
+            model,
+            loaded.tokenizer,
+            part.prompts,
+            self.config.generation(),
+            batch_size=2 * self.config.batch_size,
+            budgets=[token_budget(count(row["source"])) for row in part.rows],
+            device=next(model.parameters()).device,
+            on_batch=lambda done, total: self.notify("revise", {"split": part.name, "done": done, "examples": total}),
+        )
+        return [read_completion(text) for text in written]
+
+    def _untrained(self) -> dict[str, list[str]]:
+        """What the model writes that nobody has trained."""
+        self.notify("phase", {"name": "untrained model"})
+        loaded, parts = base_model(self.config, self.corpus), self._parts.values()
+        prompts = (tokens for part in parts for tokens in part.prompts)
+        cover_tokens(loaded.model, loaded.tokenizer, prompts, loaded.source)
+        return {part.name: self._revise(loaded.model, loaded, part) for part in parts}
+
+    def _split_facts(self, split: CompletionSplit) -> dict[str, Any]:
+        sentences, kept = self._splits.sentences[split.name]
+        return {
+            "examples": len(split),
+            "documents": len({row["doc_id"] for row in split.rows}),
+            "cut": sum(row["cut"] for row in split.rows),
+            "sentences": sentences,
+            "kept_sentences": kept,
+            "intentions": dict(Counter(label for row in split.rows for label in row["intentions"])),
+        }
+
+
+def _final_loss(trained: Trained, part: CompletionSplit) -> float:
+    """The trained model's loss on a split, also as a line of ``metrics.jsonl``."""
+    trainer, kept = trained.trainer, kept_step(trained.trainer)
+    loss = trainer.predict(part, metric_key_prefix="final").metrics["final_loss"]
+    line = {"split": part.name, "step": kept, "epoch": kept / steps_per_epoch(trainer), "loss": loss, "final": True}
+    trained.folder.append_line(METRICS, line)
+    return loss
+
+
+def _end_loss(trainer: RevisionTrainer) -> float | None:
+    """The mean of the last tenth of the logged training losses."""
+    losses: Sequence[float] = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last) if last else None

@@ -1,0 +1,110 @@
+"""Runs a task: corpus, model, training, evaluation, files. What is one task's own is in its
+:class:`~layerselect.tasks.run.task.Task`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ...integrations.transformers import last_checkpoint
+from ...models.adapter_files import ADAPTER
+from ...selector.selector import FastSelector
+from .devices import check_device
+from .facts import training_facts, versions
+from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
+from .log import RunLog
+from .settings import TrainingSettings
+from .state_cache import RunCache
+from .task import OnEvent, Outcome, RunResult, Task, Trained
+
+logger = logging.getLogger(__name__)
+
+
+def run_task(
+    kind: type[Task[Any]],
+    config: TrainingSettings,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_event: OnEvent | None = None,
+) -> RunResult:
+    """Trains one task and writes the folder of the run.
+
+    Args:
+        resume: continue the interrupted run at ``config.out``, if there is one. A run that was killed at any moment
+            ends as if it had not been, bit for bit; one that is finished is read and returned.
+        overwrite: replace an earlier run at ``config.out``.
+        on_event: told of what is being done.
+
+    Raises:
+        LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used. Nothing is then at
+            ``config.out`` that was not there before.
+    """
+    notify = on_event or (lambda name, record: None)
+    check_device(config.device)
+    folder = RunFolder(kind.command, config, resume=resume, overwrite=overwrite)
+    if folder.finished:
+        logger.info("the run in %s is finished", folder.path)
+        return kind.finished(folder)
+    task = kind(config, config.load_corpus(), notify)
+    # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
+    folder.open()
+    task.begin(folder)
+    log = RunLog(folder, task.watched, task.evaluated, on_event)
+    with RunCache(config, task.cached_lengths(), on_event) as state_cache:
+        trainer, callback = task.trainer(folder.path, log, state_cache)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
+        training = training_facts(trainer, callback.selector, log)
+        training |= task.evaluate(Trained(trainer, callback.selector, folder, state_cache))
+        training |= state_cache.facts()
+    task.save_adapter(folder.path / ADAPTER)
+    outcome = task.outcome()
+    write_files(folder, task, outcome, training, callback.selector)
+    return task.result(folder.finish(), outcome, training)
+
+
+def write_files(
+    folder: RunFolder, task: Task[Any], outcome: Outcome, training: dict[str, Any], selector: FastSelector
+) -> None:
+    """Writes every file of the run that the training has not written already."""
+    config, facts = task.config, corpus_facts(task, outcome)
+    chosen, rows = folder.write_selection(selector)
+    predictions = list(outcome.predictions)
+    folder.write_json(
+        "config.json", {"command": task.command, "settings": config.as_dict(), "corpus": facts, "versions": versions()}
+    )
+    splits = {result.split: result.as_dict() for result in outcome.results}
+    folder.write_json(RESULTS, {"training": training, **outcome.more, "splits": splits})
+    folder.write_lines(PREDICTIONS, predictions)
+    task.write_report(
+        folder.path / "report.html",
+        settings=config.as_dict(),
+        corpus=facts,
+        training=dict(training),
+        versions=versions(),
+        splits={result.split: dict(result.reports) for result in outcome.results},
+        metrics=folder.read_lines(METRICS),
+        losses=folder.read_lines(TRAINING_LOG),
+        layer_names=chosen["layer_names"],
+        frequency=chosen["frequency"],
+        history=rows,
+        **outcome.page,
+    )
+
+
+def corpus_facts(task: Task[Any], outcome: Outcome) -> dict[str, Any]:
+    """What ``config.json`` says of the corpus."""
+    corpus, config = task.corpus, task.config
+    chooses = config.keep == "best" or config.patience is not None
+    return {
+        "name": corpus.name,
+        "fingerprint": corpus.fingerprint,
+        "labels": corpus.labels,
+        "multi_label": corpus.multi_label,
+        "chosen_by": task.watched if chooses else None,
+        "splits": dict(outcome.splits),
+        "notes": list(corpus.notes),
+        "defects": [str(defect) for defect in corpus.defects[:20]],
+        "defect_count": len(corpus.defects),
+    }
