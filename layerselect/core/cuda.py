@@ -120,7 +120,7 @@ class CudaCore:
         return source is not None and source.written()
 
     def unmeasured(self, active: Sequence[bool]) -> list[bool]:
-        """Which of the active layers had no gradient in the last step. Of shards the host does not know."""
+        """Which of the active layers had no gradient in the last step. The host does not know that of sharded ones."""
         if self._sharded is not None:
             return [False] * len(active)
         measured = set(self.measured)

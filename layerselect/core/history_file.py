@@ -1,6 +1,4 @@
-"""A history in a file: a line of JSON that says whose it is, and behind it rows of one size, appended block by
-block.
-"""
+"""A history in a file: one line of JSON that names the layers, then rows of one size, appended block by block."""
 
 from __future__ import annotations
 
@@ -132,7 +130,7 @@ def _row(layers: int) -> np.dtype:
 
 
 def _open(path: Path) -> tuple[dict[str, Any] | None, np.ndarray]:
-    """What a file says of itself, and its whole rows; ``None`` and no rows if there is no file."""
+    """The header of a file, and its whole rows; ``None`` and no rows if there is no file."""
     try:
         content = read_bytes(path, advice="pass the path of a file", most=_MOST_BYTES)
     except DamagedFile as error:

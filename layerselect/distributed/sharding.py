@@ -1,7 +1,7 @@
-"""Gradients that are spread over processes: ``DTensor``, as ``fully_shard`` and tensor parallelism make them.
+"""Gradients that are sharded over processes: ``DTensor``, as ``fully_shard`` and tensor parallelism make them.
 
-Each process adds up the squares of what it holds; one all-reduce of one number for each parameter makes of that the
-sums of the whole gradients.
+Each process adds up the squares of what it holds. One all-reduce of one number for each parameter then gives the sums
+of the whole gradients.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ShardedSums:
 
     @classmethod
     def of(cls, parameters: Sequence[Tensor], device: torch.device, columns: int = 1) -> ShardedSums | None:
-        """None if no parameter is spread."""
+        """``None`` if no parameter is sharded."""
         return cls(parameters, device, columns) if any(map(is_sharded, parameters)) else None
 
     def add_up(self, sums: Tensor) -> None:
@@ -130,9 +130,9 @@ class ShardedSums:
 
 @dataclass(frozen=True)
 class _MeshSums:
-    """The numbers of the parameters that are spread over one mesh."""
+    """The sums of the parameters that are sharded over one mesh."""
 
-    places: Tensor  #: int64 [n], where these stand in the vector of sums
+    places: Tensor  #: int64 [n], their places in the vector of sums
     counts: Tensor  #: bool [n], whether this process's number counts, or another one holds the same
     groups: list[Any]  #: process groups over which to add, one after the other
     last: set[int]  #: the dimension of the last of them

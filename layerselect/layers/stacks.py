@@ -173,7 +173,7 @@ def _repeated_classes(module: nn.Module) -> set[type[nn.Module]]:
 
 
 def _serves_stages(stack: Stack, stacks: list[Stack], model: nn.Module) -> bool:
-    """A flat list beside a list of stages, with one entry for each: what stands between the stages (the embeddings of
+    """A flat list beside a list of stages, with one entry for each: the modules between the stages (the embeddings of
     patches of hierarchical encoders). It does not run before the first stage, nor after the last one.
     """
     return not stack.stages and any(

@@ -112,7 +112,7 @@ class Saved:
         self._core.history.check_state(state["history"], "history", before=state["step"])
 
     def _load_rule(self, saved: dict[str, Any]) -> None:
-        """A rule of one's own may do anything with what it cannot take; it is put back then."""
+        """Loads the state of the rule. If that fails, as it may in any way, the rule gets its old state back."""
         before = self._rule.state_dict()
         try:
             self._rule.load_state_dict(saved)

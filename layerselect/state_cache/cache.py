@@ -123,7 +123,7 @@ class StateCache:
 
     @property
     def reasons(self) -> list[str]:
-        """Why passes have computed, as far as it was said."""
+        """Why passes have computed hidden states themselves: the causes that the log has named."""
         return self._places.reasons
 
     def close(self) -> None:
@@ -260,7 +260,7 @@ class StateCache:
         return states
 
     def _send(self, batch: BatchKeys) -> None:
-        """Starts to copy what will be asked for, if all of it is there and has a way to go."""
+        """Starts to copy the states of the next batch to the GPU, if all of them are there."""
         kept = self._latest
         if kept is None or not kept.on_gpu or batch.asks_padding:
             return

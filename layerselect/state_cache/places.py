@@ -81,11 +81,11 @@ class Places:
 
     @property
     def reasons(self) -> list[str]:
-        """Why passes had to compute: what was said, in the order of the alphabet."""
+        """Why passes had to compute: the causes that the log has named, in alphabetical order."""
         return sorted(self._warned)
 
     def closed_to(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether a pass with these inputs has to compute. The reason is said once."""
+        """Whether a pass with these inputs has to compute. The log names each cause once."""
         replaced = self._skipping.replaced()
         reason = (
             reasons.of_inputs(inputs)
@@ -211,7 +211,7 @@ class Places:
                 self._skipping,
             )
         except LayerSelectError:
-            # What others have hooked in may be why, wherever it stands.
+            # A hook of somebody else may be the cause, on whatever module it is.
             if self._is_closed(reasons.of_hooks(self._model.modules(), (), self._name_of)):
                 return None
             raise

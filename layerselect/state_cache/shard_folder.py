@@ -71,7 +71,7 @@ def read_entry(shard: Path, key: bytes) -> tuple[Tensor, ...] | None:
 
 
 def write_file(path: str | Path, buffers: Sequence[Any]) -> int:
-    """Puts a file in place, whole or not at all; makes the folders it stands in.
+    """Puts a file in place, whole or not at all; makes its folders.
 
     Returns:
         Its length in bytes.

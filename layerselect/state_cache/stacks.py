@@ -32,9 +32,11 @@ class CutStack:
 
 
 def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[CutStack]:
-    """Divides every stack: what stands before layer ``cut``, in its stack or in an earlier one, is below; blocks
-    without trainable parameters, which are no layers of a selector, included. What reads images or sound beside the
-    text, and has no layer, is no part of it: it need not run.
+    """Divides every stack into the blocks below and above layer ``cut``.
+
+    A block is below if it comes before that layer, in the same stack or in an earlier one. Blocks without trainable
+    parameters count, though they are no layers of a selector. A stack that reads images or sound, and has no layer, is
+    left out, since it need not run.
     """
     lowest = layers[cut]
     stacks = [
@@ -53,7 +55,7 @@ def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[C
 
 
 def _reads_else(model: nn.Module, name: str, lowest: nn.Module) -> bool:
-    """Whether the stack of that name stands in a part of the model, beside the layers, whose input is no text."""
+    """Whether the stack of that name is in a part of the model without layers whose input is no text."""
     parts = name.split(".")
     for depth in range(1, len(parts)):
         around = model.get_submodule(".".join(parts[:depth]))

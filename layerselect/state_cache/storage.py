@@ -1,4 +1,4 @@
-"""What the shards of one store share: the memory they may fill, the folder they stand in, and whether it can be
+"""What the shards of one store share: the memory that they may fill, their folder, and whether it can be
 written.
 """
 
@@ -51,11 +51,11 @@ class CacheStorage:
         self.bytes_in_memory -= size
 
     def root(self) -> Path | None:
-        """The folder in which shards stand, if there is one already."""
+        """The folder of the shards, if there is one already."""
         return self.folder or self._temporary
 
     def root_to_write(self) -> Path:
-        """The folder in which shards stand.
+        """The folder of the shards; made if there is none.
 
         Raises:
             OSError: there is no temporary folder and none can be made.

@@ -1,4 +1,4 @@
-"""Arguments as callers give them: tensors whose numbers can be read, numbers and names that are ones."""
+"""Checks of arguments: tensors whose numbers can be read, numbers in range, names that are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One output, one writer: says which process writes a place, and is told so by others."""
+"""One writer for each output: a lock tells other processes which one writes a place."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Arrival:
 
 
 class Mirror:
-    """A vector on the host, ``lag`` steps old, for which nobody waits longer than for a step that is that old.
+    """The copy on the host of a vector that a device makes, ``lag`` steps old. Reading it waits for no newer step.
 
     Args:
         length: of the vector.

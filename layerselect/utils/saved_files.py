@@ -1,10 +1,9 @@
-"""The one way to read a file that somebody saved: nothing in it is believed, and what is wrong is one sentence.
+"""The one way to read a file that somebody saved. Nothing in it is trusted, and what is wrong is one sentence.
 
-Every reader of the package goes through here: JSON documents, JSON lines, safetensors. They refuse what is no regular
-file, what is too long, other bytes than UTF-8, values nested too deep, integers of thousands of digits, numbers that
-are none, names that stand twice in an object, halves of characters, and whatever a description
-(:mod:`layerselect.utils.saved_schema`) says is of another type, range or length. The sentence says which file, where in
-it, what is wrong and what to do.
+Every reader of JSON documents, JSON lines and safetensors in the package goes through here. A file is refused if it is
+no regular file, if it is too long, if its JSON is not strict (:mod:`layerselect.utils.saved_json`), or if a value has
+another type, range or length than its description asks for (:mod:`layerselect.utils.saved_schema`). The sentence says
+which file is meant, where in it, what is wrong and what to do.
 """
 
 from __future__ import annotations

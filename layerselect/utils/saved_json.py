@@ -1,4 +1,8 @@
-"""The one way to read a JSON text: strictly, and with limits on what it may hold."""
+"""The one way to read a JSON text: strictly, and with limits on what it may hold.
+
+Refused are bytes that are not UTF-8, values that are nested too deep, integers of thousands of digits, ``NaN`` and
+infinities, names that an object holds twice, and halves of characters.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from typing import Any
 from .saved_schema import Mismatch
 from .saved_words import shown
 
-#: Objects and lists inside of each other.
+#: How deep objects and lists may be nested.
 MOST_DEPTH = 100
+#: How many digits an integer may have.
 MOST_DIGITS = 40
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -21,7 +26,7 @@ def parse_json(content: bytes | str, *, constants: bool = False) -> Any:
     """The value that a JSON text holds.
 
     Raises:
-        Mismatch: it holds none, or one that no program of ours writes.
+        Mismatch: the text is no JSON, or holds a value that this package never writes.
     """
     if isinstance(content, bytes):
         try:
@@ -71,7 +76,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_nesting(value: Any, *, halves: bool) -> None:
-    """Goes down level by level, without recursion."""
+    """Checks the depth of a value, and its texts if there may be halves of characters. Works without recursion."""
     level, depth = [value], 0
     while level:
         if depth > MOST_DEPTH:

@@ -232,7 +232,7 @@ class Mapped(Kind):
 
 
 class Both(Kind):
-    """What all of some descriptions say."""
+    """A value that fits all of some descriptions."""
 
     def __init__(self, *kinds: Kind) -> None:
         self._kinds = kinds
