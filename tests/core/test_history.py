@@ -1,4 +1,4 @@
-"""The history is bounded or in a file, and knows what it lacks."""
+"""The history in memory: it is bounded, is saved and resumed, and knows which steps it lacks."""
 
 from __future__ import annotations
 

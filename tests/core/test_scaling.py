@@ -1,4 +1,4 @@
-"""Scaled gradients and skipped steps: scores of the unscaled gradient, and a skipped step as if it had never been."""
+"""Scaled gradients: scores and norms are those of the unscaled gradient."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Trainings that an exception ends, trainings after them, and two callbacks on one Trainer: the model is as it was
-found.
-"""
+"""Trainings that are broken off: the model, the trainer and its callbacks are as they were found."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The page of a finished run of `revise`: what it shows, escapes and says, and its controls."""
+
 import json
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""A selection within a budget, against brute force over all depths in exact fractions, and inside a selector."""
+"""The rule ``cost-aware``: its options, its base, and the budget in a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operation that cuts a selection down to a budget, against trying every depth."""
+"""The operation that cuts a selection down to a budget, against brute force over all depths in exact fractions."""
 
 from __future__ import annotations
 

@@ -14,8 +14,6 @@ from tests.helpers.models import plain, plain_loss
 from tests.helpers.selected import a_rule, same_state, train
 from tests.selector.copies import COPIES, RULES, a_model, flags, pickled, selected_model
 
-# ---------------------------------------------------------------------- what else is copied
-
 
 class KeepsAll(torch.optim.SGD):
     """Copies with everything that it has, hooks included."""

@@ -1,4 +1,4 @@
-"""Copies of a model that has a selector: free of it, however they are made, with whatever rule and when."""
+"""Copies of a model that has a selector are free of it, however and whenever they are made, and with any rule."""
 
 from __future__ import annotations
 

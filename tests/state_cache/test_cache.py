@@ -1,4 +1,4 @@
-"""What a state cache refuses, notices and leaves alone."""
+"""The state cache: how exact it is, what it leaves alone, and which calls and models it refuses."""
 
 from __future__ import annotations
 

@@ -16,8 +16,6 @@ from tests.helpers.models import hugging_face
 from tests.state_cache.changes import CUT, given, logits
 from tests.state_cache.test_same_numbers import adapted
 
-# ---------------------------------------------------------------------- weights below the cut
-
 
 def add_in_place(model: nn.Module) -> None:
     with torch.no_grad():

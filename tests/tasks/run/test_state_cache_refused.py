@@ -17,9 +17,6 @@ from tests.tasks.run.cached import kept
 pytestmark = pytest.mark.usefixtures("no_pages")
 
 
-# ------------------------------------------------------------------ what is said, and refused
-
-
 @pytest.fixture
 def intent(capsys, tmp_path, small_corpus, bert_folder, llama_folder):
     """Runs ``layerselect intent`` with more options; returns (status, stdout, stderr)."""
