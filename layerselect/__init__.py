@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
+from .utils.renamed import OF_PACKAGE
 
 if TYPE_CHECKING:
     from .errors import LayerSelectError
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
         WeightNorm,
         make_rule,
     )
-    from .rules.suppression import SuppressionProbe
+    from .rules.ablation import Ablation
     from .selector.selector import FastSelector
 
 __all__ = [
+    "Ablation",
     "All",
     "BlockCyclic",
     "Cosine",
@@ -49,7 +52,6 @@ __all__ = [
     "RandomLayers",
     "Rule",
     "Selection",
-    "SuppressionProbe",
     "Threshold",
     "TopK",
     "VarianceSplit",
@@ -59,7 +61,7 @@ __all__ = [
 ]
 
 #: Where the names of this module come from, unless from the rules.
-_PLACES = {"LayerSelectError": "errors", "SuppressionProbe": "rules.suppression", "FastSelector": "selector"}
+_PLACES = {"LayerSelectError": "errors", "Ablation": "rules.ablation", "FastSelector": "selector"}
 
 if not TYPE_CHECKING:  # to a checker of types, a module with this function has every name
 
@@ -67,6 +69,9 @@ if not TYPE_CHECKING:  # to a checker of types, a module with this function has 
         """Imports what is asked for, and torch with it: a command has to be able to say that it was interrupted
         meanwhile.
         """
+        if name in OF_PACKAGE:
+            warnings.warn(f"layerselect.{name} is called {OF_PACKAGE[name]} now", FutureWarning, stacklevel=2)
+            name = OF_PACKAGE[name]
         if name in __all__:
             found = getattr(importlib.import_module(f".{_PLACES.get(name, 'rules')}", __name__), name)
             globals()[name] = found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _RESAMPLES = 400
 
@@ -43,7 +45,7 @@ class Contributions:
             (self.units.sum() - self.units)[:, None],
         )
         spread = np.sqrt((batches - 1) / batches * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
-        middle, reach = self.fresh_resnorm(), student_quantile(0.5 + level / 2, batches - 1) * spread
+        middle, reach = self.fresh_resnorm(), _student(0.5 + level / 2, batches - 1) * spread
         return middle - reach, middle + reach
 
     def stability(self, seed: int = 0) -> float | None:
@@ -56,15 +58,22 @@ class Contributions:
         generator, figures = np.random.default_rng(seed), self.fresh_resnorm()
         weights = generator.multinomial(batches, np.full(batches, 1 / batches), size=_RESAMPLES).astype(float)
         drawn = _ratio(weights @ self.removed, weights @ self.square, (weights @ self.units)[:, None])
-        return float(np.mean([spearman(figures, row) for row in drawn]))
+        return float(_rank_correlations(np.vstack([figures, drawn])).mean())
 
 
-def spearman(one: np.ndarray, other: np.ndarray) -> float:
+def spearman(one: ArrayLike, other: ArrayLike) -> float:
     """Rank correlation; ties get their mean rank. NaN where one side is constant."""
-    first, second = _ranks(np.asarray(one)), _ranks(np.asarray(other))
-    first, second = first - first.mean(), second - second.mean()
-    scale = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / scale) if scale > 0 else float("nan")
+    return float(_rank_correlations(np.stack([np.asarray(one, dtype=float), np.asarray(other, dtype=float)]))[0])
+
+
+def _rank_correlations(rows: np.ndarray) -> np.ndarray:
+    """The rank correlation of the first row with each of the others, float64 [n - 1]."""
+    from scipy.stats import ConstantInputWarning, spearmanr  # of the extra "card"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)  # the answer, NaN, says it
+        found = spearmanr(rows, axis=1).statistic
+    return np.atleast_1d(found) if np.ndim(found) == 0 else found[0, 1:]
 
 
 def spearman_interval(correlation: float, count: int, level: float = 0.95) -> tuple[float, float]:
@@ -84,30 +93,13 @@ def spearman_interval(correlation: float, count: int, level: float = 0.95) -> tu
     return float(np.tanh(np.arctanh(r) - reach)), float(np.tanh(np.arctanh(r) + reach))
 
 
-def student_quantile(p: float, freedom: int) -> float:
-    """A quantile of Student's distribution, by Cornish and Fisher's expansion (Abramowitz and Stegun, 26.7.5), exact
-    for 1 and 2 degrees of freedom; off by less than 1 % from 3 on for p up to 0.975.
-    """
-    if freedom == 1:
-        return float(np.tan(np.pi * (p - 0.5)))
-    if freedom == 2:
-        return float((2 * p - 1) / np.sqrt(2 * p * (1 - p)))
-    z, n = NormalDist().inv_cdf(p), float(freedom)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
+def _student(p: float, freedom: int) -> float:
+    """A quantile of Student's distribution."""
+    from scipy.stats import t  # of the extra "card"
+
+    return float(t.ppf(p, freedom))
 
 
 def _ratio(removed: np.ndarray, square: np.ndarray, units: np.ndarray | float) -> np.ndarray:
     known = square > 0
     return np.where(known, removed / np.sqrt(np.where(known, square, 1.0) * units), 0.0)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[inverse]

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import LayerSelectError
 from ..layers.find import LayerSpec
+from ..utils.renamed import OF_MEASURE, takes_old_names
 from ..utils.sizes import parse_bytes, show_bytes
 from .adapt import performance
 from .assemble import assemble
@@ -33,6 +34,7 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 STABLE = 0.8
 
 
+@takes_old_names(OF_MEASURE, "measure")
 def measure(
     model: nn.Module,
     batches: Iterable[Any],
@@ -71,7 +73,7 @@ def measure(
             ``targets`` (which linear maps, a regular expression for their names inside a layer);
             ``ridge`` (0.001; eps as a multiple of the activation energy);
             ``check`` (1/3; the share of the batches that nothing is fitted to; 0, or fewer than four batches: the same
-            are used); ``probes`` (2; random directions for the coupling; outputs with no more numbers than this are
+            are used); ``directions`` (2; random ones for the coupling; outputs with no more numbers than this are
             followed exactly); ``likelihood`` (what the loss takes the outputs for: ``categorical``, ``binary``,
             ``gaussian``; ``None`` looks at the labels; ``none`` measures no coupling); ``rank`` (16; of the adapter
             that costs are given for); ``timed`` (whether times and saved bytes are measured); ``adapt_steps`` (0; above

@@ -25,7 +25,7 @@ class MeasureSettings:
         1e-3, "what inputs must carry to count, in activation energies", group=MEASURED, metavar="X", least=0
     )
     check: float = 1 / 3
-    probes: int = setting(2, "random directions for the coupling", group=MEASURED, metavar="N", least=1)
+    directions: int = setting(2, "random directions for the coupling", group=MEASURED, metavar="N", least=1)
     likelihood: str | None = None
     rank: int = setting(
         16,

@@ -154,7 +154,7 @@ class Sweeper:
         if kind == "none":
             return []
         counted = self._counted(batch) if self._counted else positions_that_matter(self._model, batch)
-        return directions(self._loss.logits(), kind, self._settings.probes, counted, generator)
+        return directions(self._loss.logits(), kind, self._settings.directions, counted, generator)
 
 
 def _without_change(solved: Solved) -> Solved:

@@ -45,7 +45,7 @@ _OPTIONAL_PACKAGES = {
     "accelerate": "data",
     "datasets": "data",
     "sklearn": "data",
-    "scipy": "data",
+    "scipy": "card",
     "pandas": "data",
     "openpyxl": "data",
     "safetensors": "data",

@@ -12,6 +12,7 @@ OPTIONS = {
     "--trunk-store": "--state-cache-store",
     "--trunk-memory": "--state-cache-memory",
     "--trunk-precision": "--state-cache-precision",
+    "--probes": "--directions",
 }
 
 

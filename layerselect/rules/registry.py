@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ..errors import LayerSelectError
+from ..utils.renamed import OF_RULES, with_new_names
 from ..utils.saved_words import in_words, shown
 from .base import Rule
 
@@ -90,6 +91,7 @@ def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> R
     cls = _find(name)
     known = [f.name for f in fields(cls) if f.init]  # type: ignore[arg-type]
     options = {**_parse_options(name, text), **options}
+    options = with_new_names(options, OF_RULES.get(name, {}), f"rule {name!r}")
     for option in options:
         if option not in known:
             raise LayerSelectError(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..rules.suppression import evaluating
+from ..rules.ablation import evaluating
 from .skipping import Skipping
 from .stacks import inside_adapters
 

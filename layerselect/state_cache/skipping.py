@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..rules.suppression import evaluating
+from ..rules.ablation import evaluating
 from .cached import numerics_on
 
 #: What an item of a block's output is: ``"hidden"``, the hidden states; ``(argument,)``, an argument that is handed on,

@@ -10,8 +10,13 @@ from typing import Any, ParamSpec, TypeVar
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-#: Arguments of a selector, by their old names.
+#: Arguments by their old names.
 OF_SELECTOR = {"trunk": "state_cache", "trunk_store": "state_cache_store"}
+OF_MEASURE = {"probes": "directions"}
+#: Options of rules, by the name of the rule.
+OF_RULES = {"ist": {"probes": "ablations"}}
+#: Names of the package.
+OF_PACKAGE = {"SuppressionProbe": "Ablation"}
 
 
 def with_new_names(given: dict[str, Any], names: dict[str, str], owner: str) -> dict[str, Any]:

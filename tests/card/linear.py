@@ -86,5 +86,5 @@ def removed(model: Parallel, x: Tensor, target: Tensor, layers: Sequence[int]) -
 
 def exact_card(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], **options: object) -> LayerCard:
     """A card without ridge and without held-out batches, in float64, the outputs followed exactly."""
-    settings = {"ridge": 0.0, "check": 0.0, "probes": 64, "timed": False, "dtype": torch.float64, "loss": losses}
+    settings = {"ridge": 0.0, "check": 0.0, "directions": 64, "timed": False, "dtype": torch.float64, "loss": losses}
     return measure(model, batches, **{**settings, **options})

@@ -87,7 +87,7 @@ def test_coupling_is_the_overlap_of_what_the_fits_do_to_the_outputs():
 def test_random_directions_come_near_the_exact_coupling():
     model, (x, target) = unlike(), data(rows=2000)
     exact = torch.tensor(exact_card(model, [(x, target)]).coupling)
-    drawn = torch.tensor(exact_card(model, [(x, target)], probes=5).coupling)
+    drawn = torch.tensor(exact_card(model, [(x, target)], directions=5).coupling)
     assert (drawn - exact).abs().max() < 0.05
     assert (drawn - exact).abs().max() > 1e-6  # they are drawn
 

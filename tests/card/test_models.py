@@ -31,7 +31,7 @@ def test_every_family_has_a_card(name):
 
 @pytest.mark.parametrize(("problem", "multi"), [(None, False), ("multi_label_classification", True)])
 def test_classifiers(problem, multi):
-    card = measure(classifier(problem), classified(multi=multi), timed=False, probes=3)
+    card = measure(classifier(problem), classified(multi=multi), timed=False, directions=3)
     assert card.data["unit"] == "examples"
     assert card.data["fit_units"] == 16 and card.data["check_units"] == 8 and card.held_out
     assert card.data["coupling_samples"] == 8 * 3
@@ -85,7 +85,7 @@ def test_padding_does_not_count(name):
     for batch in short:
         filled = {"input_ids": 5, "attention_mask": 0, "labels": -100}
         longer.append({key: nn.functional.pad(value, (0, 4), value=filled[key]) for key, value in batch.items()})
-    options = {"check": 0.0, "timed": False, "dtype": torch.float64, "probes": 1}
+    options = {"check": 0.0, "timed": False, "dtype": torch.float64, "directions": 1}
     one, other = measure(model, short, **options), measure(model, longer, **options)
     for key in ("resnorm", "fresh", "gradient_norm", "energy", "condition"):
         assert figures(other, key) == pytest.approx(figures(one, key), rel=1e-8), key
@@ -106,7 +106,7 @@ def test_coupling_of_padded_classifiers_is_the_same():
         }
         for b in short
     ]
-    options = {"check": 0.0, "timed": False, "dtype": torch.float64, "probes": 3}
+    options = {"check": 0.0, "timed": False, "dtype": torch.float64, "directions": 3}
     one, other = measure(model, short, **options), measure(model, longer, **options)
     assert np.array(other.coupling) == pytest.approx(np.array(one.coupling), abs=1e-9)
 

@@ -35,7 +35,12 @@ def test_every_new_name_is_an_option_and_no_old_one_is_shown(command, capsys):
         main([command, "--help"])
     page = capsys.readouterr().out
     for old, new in OPTIONS.items():
-        assert new in page and f"{old} " not in page
+        assert f"{old} " not in page and (new in page) is (new != "--directions")
+
+
+def test_the_directions_of_a_card_were_called_probes(capsys):
+    assert main(["card", "--probes", "3"]) == 2
+    assert "--probes is called --directions now" in capsys.readouterr().err
 
 
 def test_every_new_name_is_a_command(capsys):

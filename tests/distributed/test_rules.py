@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from layerselect import FastSelector, Ist, SuppressionProbe
+from layerselect import Ablation, FastSelector, Ist
 
 from tests.distributed.training import loss_of, ranks, train, whole, wrap
 from tests.helpers.models import plain
@@ -32,7 +32,7 @@ def probed_loss(model, number):
 def train_ist(engine: str, mode: str) -> dict[str, Any]:
     model = wrap(engine, plain(), **FREEZABLE[engine])
     rule = Ist(update_every=2, rate=200.0, train_fraction=0.5, seed=2)
-    rule.probe = SuppressionProbe(model, probed_loss, [0, 1, 2])
+    rule.ablation = Ablation(model, probed_loss, [0, 1, 2])
     selector = FastSelector(model, rule, mode=mode)
     stepper = torch.optim.SGD(selector.trainable_parameters(), lr=0.3)
     selector.attach(stepper)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from layerselect import CostAware, Ist, SuppressionProbe, make_rule
+from layerselect import Ablation, CostAware, Ist, make_rule
 from layerselect.rules import LayerCardRule
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ def a_rule(name: str, model: nn.Module):
         return LayerCardRule(made([1.0, 0.0, 3.0, 0.0, 2.0, 0.0], prefix="blocks"), k=2)
     rule = make_rule("cost-aware:budget=0.9" if name == "counted" else name, seed=3)
     if isinstance(rule, Ist):
-        rule.probe = SuppressionProbe(model, plain_loss, [100, 101])
+        rule.ablation = Ablation(model, plain_loss, [100, 101])
     return rule
 
 

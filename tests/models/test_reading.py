@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from layerselect import LayerSelectError
 from layerselect.models.reading import blank_token, read_tokens
@@ -56,3 +58,22 @@ def test_an_empty_text_is_a_token_that_is_none(llama_folder):
     tokenizer = load_tokenizer(llama_folder)
     (feature,) = Encoder(tokenizer, InputFormat("pair"), ["a", "b"], 16, None)([{"id": 1, "before": "", "after": ""}])
     assert feature == {"input_ids": [blank_token(tokenizer)], "attention_mask": [1]}
+
+
+@pytest.mark.parametrize("second", ["short", "bc " * 30_000, "y" * 70_000])
+def test_a_long_pair_makes_no_piece_of_each_pair_of_pieces(tokenizer, second):
+    for text in ("a b " * 20_000, "x" * 70_000):
+        read = read_tokens(tokenizer, text, second, truncation=True, max_length=16)
+        assert len(read["input_ids"]) <= 16
+        # Of the pieces of 70,000 letters there would be millions of pairs.
+        assert len(read.encodings[0].overflowing) < 10_000
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_left_of_a_pair_is_the_same(tokenizer, monkeypatch, seed):
+    draw = random.Random(seed)
+    words = ["plan", "old", "x" * draw.randint(1, 90), "é", "中文", ".", "\n", "  ", "🙂"]
+    text, second = (" ".join(draw.choices(words, k=draw.randint(1, 400))) for _ in range(2))
+    whole = tokenizer(text, second, truncation=True, max_length=24)
+    monkeypatch.setattr("layerselect.models.reading._PIECES", 0)
+    assert read_tokens(tokenizer, text, second, truncation=True, max_length=24)["input_ids"] == whole["input_ids"]

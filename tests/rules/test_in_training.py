@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layerselect import FastSelector, Ist, SuppressionProbe, make_rule
+from layerselect import Ablation, FastSelector, Ist, make_rule
 from layerselect.checkpoint import load_selector, save_selector
 from layerselect.integrations.transformers import SelectorCallback
 from torch import nn
@@ -26,7 +26,7 @@ RULES = [
 def rule_for(text: str, model: nn.Module):
     rule = make_rule(text, seed=3)
     if isinstance(rule, Ist):
-        rule.probe = SuppressionProbe(model, plain_loss, [100, 101])
+        rule.ablation = Ablation(model, plain_loss, [100, 101])
     return rule
 
 
@@ -107,7 +107,7 @@ def test_under_the_trainer(tmp_path, text, mode):
         model = with_lora(hugging_face("llama"))
         rule = make_rule(text, seed=1)
         if isinstance(rule, Ist):
-            rule.probe = SuppressionProbe(model, language_loss, [50, 51])
+            rule.ablation = Ablation(model, language_loss, [50, 51])
         callback = SelectorCallback(rule=rule, mode=mode)
         arguments = TrainingArguments(
             str(tmp_path / folder),

@@ -17,7 +17,7 @@ from tests.rules.choosing import assert_frequencies, choose, draws, next_after_r
 
 def ready(layers: int, probe, **options) -> Ist:
     rule = make_rule("ist", **options)
-    rule.probe = probe
+    rule.ablation = probe
     rule.bind([f"layers.{i}" for i in range(layers)])
     return rule
 
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(caplog):
     before = rule.state_dict()["values"]
     draws(rule, 6, 1)
     assert torch.equal(rule.state_dict()["values"], before) and before.any()
-    assert "a probe's loss is not finite" in caplog.text
+    assert "an ablation's loss is not finite" in caplog.text
 
 
 @pytest.mark.parametrize("done", [0, 3, 5, 11])
@@ -198,7 +198,7 @@ def test_excluded_layers_and_the_numbers_of_layers():
 
 
 def test_a_selector_wants_a_probe():
-    with pytest.raises(LayerSelectError, match="rule 'ist' needs a probe: build Ist.., set its attribute probe"):
+    with pytest.raises(LayerSelectError, match="rule 'ist' needs an ablation: build Ist.., set its attribute ablation"):
         FastSelector(plain(), "ist")
 
 
@@ -206,7 +206,7 @@ def test_a_selector_wants_a_probe():
     ("text", "message"),
     [
         ("ist:update_every=0", "update_every=0 is not a whole number"),
-        ("ist:probes=1", "nothing to compare with"),
+        ("ist:ablations=1", "nothing to compare with"),
         ("ist:suppress=1", r"suppress=1 is not in \[0, 1\)"),
         ("ist:rate=-1", "rate=-1 is not a number above 0"),
         ("ist:train_fraction=0", r"train_fraction=0 is not in \(0, 1\]"),

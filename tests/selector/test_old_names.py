@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import warnings
 
 import pytest
-from layerselect import FastSelector
+from layerselect import FastSelector, Ist, make_rule
 from layerselect.integrations.transformers import SelectorCallback
 from layerselect.state_cache import StateStore
 
@@ -43,3 +44,19 @@ def test_the_new_names_warn_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FastSelector(plain(), state_cache="none").close()
+
+
+def test_what_is_ablation_now():
+    import layerselect
+
+    with pytest.warns(FutureWarning, match=r"layerselect\.SuppressionProbe is called Ablation now"):
+        assert layerselect.SuppressionProbe is layerselect.Ablation
+    with pytest.warns(FutureWarning, match=r"rule 'ist': probes= is called ablations= now"):
+        rule = make_rule("ist:probes=4")
+    with pytest.warns(FutureWarning, match=r"Ist: probes= is called ablations= now"):
+        assert Ist(probes=4).ablations == rule.ablations == 4
+    with pytest.warns(FutureWarning, match="attribute probe is called ablation now"):
+        rule.probe = float
+    assert rule.ablation is rule.probe is float
+    copied = pickle.loads(pickle.dumps(rule))
+    assert copied.ablations == 4

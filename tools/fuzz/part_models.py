@@ -16,6 +16,7 @@ from families.small import save
 from layerselect.models.adapters import AdapterConfig, add_adapter
 from layerselect.models.load import LoadedModel, load_causal_lm, load_classifier, quiet_transformers
 from layerselect.models.reading import read_tokens
+from layerselect.models.vocabulary import cover_tokens
 
 from .mutate import ODD_TEXTS, break_text
 from .part_saved import broken, copy_with
@@ -66,6 +67,7 @@ def load_and_run(folder: Path, writes: bool) -> Any:
     """Loads the model with an adapter and runs it on a text, as far as a run does before it trains."""
     loaded = _load(folder, writes)
     tokens = read_tokens(loaded.tokenizer, "The plan is old.", return_tensors="pt")
+    cover_tokens(loaded.model, loaded.tokenizer, tokens["input_ids"].tolist(), str(folder))
     model = add_adapter(loaded, AdapterConfig())
     with torch.no_grad():
         return model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits.shape

@@ -138,17 +138,17 @@ class Splits:
         train: what the model is trained on.
         select: what chooses the checkpoint; ``None`` where nothing does.
         report: every split that a result is reported for, ``select`` among them.
-        probe: training examples that are held out for the rule's probes; ``None`` where it makes none.
+        importance: training examples that are held out for the rule's ablations; ``None`` where it makes none.
     """
 
     train: EncodedSplit
     select: EncodedSplit | None
     report: list[EncodedSplit]
-    probe: EncodedSplit | None = None
+    importance: EncodedSplit | None = None
 
     def token_lists(self) -> Iterator[list[int]]:
         """The tokens of every input."""
-        for split in (self.train, self.probe, *self.report):
+        for split in (self.train, self.importance, *self.report):
             if split is not None:
                 yield from (feature["input_ids"] for feature in split.features)
 

@@ -23,8 +23,8 @@ from ...transfer import base_fingerprint
 from ...utils.saved_schema import Fields, Mapped
 from ..run.facts import kept_step, steps_per_epoch
 from ..run.folder import METRICS, RESULTS, RunFolder
+from ..run.importance_split import reserve_importance_split
 from ..run.log import RunLog
-from ..run.probe import reserve_for_probe
 from ..run.runner import run_task
 from ..run.state_cache import RunCache
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
@@ -68,8 +68,8 @@ class IntentTask(Task[IntentConfig]):
         # The baselines are the same whatever the rule holds out.
         self._whole = build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed)
         cover(self._loaded, self._words, self._whole)
-        train, probe = reserve_for_probe(self._whole.train, config)
-        self._splits = replace(self._whole, train=train, probe=probe)
+        train, importance = reserve_importance_split(self._whole.train, config)
+        self._splits = replace(self._whole, train=train, importance=importance)
         # An adapter of the demo's model is of use only beside the model, which stands nowhere else.
         self._base = copy.deepcopy(self._loaded.model) if config.model == DEMO and config.adapter != "none" else None
         self._model = add_adapter(self._loaded, config.adapter_config())
@@ -136,7 +136,7 @@ class IntentTask(Task[IntentConfig]):
 
     def outcome(self) -> Outcome:
         labels, multi_label = self.corpus.labels, self.corpus.multi_label
-        splits = (self._splits.train, self._splits.probe, *self._splits.report)
+        splits = (self._splits.train, self._splits.importance, *self._splits.report)
         return Outcome(
             results=split_results(self._whole, self._scores, labels, multi_label=multi_label),
             splits={split.name: self._split_facts(split) for split in splits if split is not None},

@@ -15,7 +15,7 @@ from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
 from ...models.load import LoadedModel
 from ..run.folder import HISTORY_ROWS
-from ..run.probe import give_probe
+from ..run.importance_split import give_ablation
 from ..run.state_cache import RunCache, try_selector
 from ..run.training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
 from ..run.trial import try_passes
@@ -104,7 +104,7 @@ def build_trainer(
         compute_metrics=_metrics(labels, multi_label=multi_label),
         callbacks=own_callbacks(config, selector, state_cache, *callbacks),
     )
-    give_probe(options["rule"], trainer, splits.probe, collator, config.batch_size, state_cache)
+    give_ablation(options["rule"], trainer, splits.importance, collator, config.batch_size, state_cache)
     return trainer, selector
 
 
@@ -159,7 +159,7 @@ def cached_lengths(splits: Splits, *, writes: bool) -> list[int]:
         writes: the model writes verbalizer words. Then an evaluation remembers what the layers made of the prompt, for
             which all have to run, and only the loss is computed from cached states.
     """
-    once = [splits.train, splits.probe, *(() if writes else splits.report)]
+    once = [splits.train, splits.importance, *(() if writes else splits.report)]
     return [length for split in once if split is not None for length in split.lengths]
 
 

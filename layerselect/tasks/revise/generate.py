@@ -22,7 +22,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from ...errors import LayerSelectError
 from ...models.positions import usable_positions
 from ...models.traits import traits_of
-from ...rules.suppression import evaluating
+from ...rules.ablation import evaluating
 from ..text.completions import base_of, pad_prompts, unwrapped
 from .generation import GenerationConfig
 

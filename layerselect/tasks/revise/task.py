@@ -23,8 +23,8 @@ from ...utils.saved_schema import Fields, Mapped, Maybe, fields_of
 from ..intent import run_intent
 from ..run.facts import kept_step, steps_per_epoch
 from ..run.folder import METRICS, RESULTS, RunFolder
+from ..run.importance_split import give_ablation, reserve_importance_split
 from ..run.log import RunLog
-from ..run.probe import give_probe, reserve_for_probe
 from ..run.runner import run_task
 from ..run.state_cache import RunCache, try_selector
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
@@ -126,12 +126,12 @@ class ReviseTask(Task[ReviseConfig]):
         self.notify("phase", {"name": "generator"})
         transfer, train = self._transfer, self._splits.train
         self._start_loss = transfer.first_loss if transfer else self._look_at(train)
-        # Of rules that pick from a frequency none makes probes.
+        # Of rules that pick from a frequency none makes ablations.
         shared = transfer is not None and config.transfer == "shared"
-        self._train, self._probe = (train, None) if shared else reserve_for_probe(train, config)
+        self._train, self._importance = (train, None) if shared else reserve_importance_split(train, config)
 
     def cached_lengths(self) -> list[int]:
-        used = (self._train, self._probe, *self._parts.values())
+        used = (self._train, self._importance, *self._parts.values())
         return [length for split in used if split is not None for length in split.lengths]
 
     def trainer(self, folder: Path, log: RunLog, state_cache: RunCache) -> tuple[RevisionTrainer, SelectorCallback]:
@@ -147,7 +147,7 @@ class ReviseTask(Task[ReviseConfig]):
             callbacks=[log],
             state_cache=state_cache,
         )
-        give_probe(rule, trainer, self._probe, trainer.data_collator, self.config.batch_size, state_cache)
+        give_ablation(rule, trainer, self._importance, trainer.data_collator, self.config.batch_size, state_cache)
         return trainer, callback
 
     def evaluate(self, trained: Trained) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...rules import Fixed, Rule, make_rule
-from ...rules.suppression import evaluating
+from ...rules.ablation import evaluating
 from ...selector.selector import FastSelector
 from ...transfer import alignment_ratio, own_frequency, pick_layers, read_importance, transfer_adapter
 from ..text.completions import CompletionCollator, CompletionSplit, completion_loss

@@ -19,11 +19,11 @@ from ...integrations.transformers import SelectorCallback
 from ...layers.find import split_parameters
 from ...layers.requires_grad import Freezer
 from ...rules import MEASURED, Fixed, LayerCardRule
-from ...rules.suppression import evaluating
+from ...rules.ablation import evaluating
 from ...selector.selector import FastSelector
 from ...state_cache import StateCache, StateStore
 from ...utils.sizes import show_bytes
-from .probe import tried_on
+from .importance_split import tried_on
 from .settings import TrainingSettings
 from .training import selector_options
 

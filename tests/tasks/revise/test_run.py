@@ -151,7 +151,7 @@ def test_a_rule_that_makes_probes_gets_training_examples_for_them(options, tmp_p
         **options,
         out=str(tmp_path / "run"),
         transfer="none",
-        rule="ist:update_every=2;probes=2",
+        rule="ist:update_every=2;ablations=2",
         max_steps=4,
         eval_limit=2,
         batch_size=2,

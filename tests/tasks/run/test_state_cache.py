@@ -10,7 +10,7 @@ from layerselect.state_cache.inventory import list_shards
 from layerselect.tasks.compare import CompareConfig
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.revise import ReviseConfig, run_revise
-from layerselect.tasks.run.probe import give_probe
+from layerselect.tasks.run.importance_split import give_ablation
 
 from tests.tasks.intent.test_run import Interrupted, outcome, settings
 from tests.tasks.run.cached import HIGHEST, NOTHING_RANDOM, evaluated, kept, losses
@@ -273,10 +273,10 @@ def test_probes_leave_layers_below_the_cut_as_they_are(monkeypatch):
     class FakeCache:
         layers_below = 0
 
-    monkeypatch.setattr("layerselect.tasks.run.probe.SuppressionProbe", FakeProbe)
+    monkeypatch.setattr("layerselect.tasks.run.importance_split.Ablation", FakeProbe)
     rule, state_cache = Ist(), FakeCache()
-    give_probe(rule, FakeTrainer(), [1, 2], list, 1, state_cache)
-    rule.probe([0.25, 0.25, 1.0], 0)
+    give_ablation(rule, FakeTrainer(), [1, 2], list, 1, state_cache)
+    rule.ablation([0.25, 0.25, 1.0], 0)
     state_cache.layers_below = 1
-    rule.probe([0.25, 0.25, 1.0], 1)
+    rule.ablation([0.25, 0.25, 1.0], 1)
     assert asked == [([0.25, 0.25, 1.0], 0), ([1.0, 0.25, 1.0], 1)]

@@ -1,4 +1,4 @@
-"""SuppressionProbe: what it computes, and that it leaves no trace."""
+"""Ablation: what it computes, and that it leaves no trace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from layerselect import FastSelector, LayerSelectError, SuppressionProbe
+from layerselect import Ablation, FastSelector, LayerSelectError
 from layerselect.models.bottleneck import BottleneckConfig
 from peft import IA3Config, LoHaConfig, LoraConfig, VeraConfig, get_peft_model
 from torch import nn
@@ -31,7 +31,7 @@ def shaken(model: nn.Module, by: float = 0.1) -> nn.Module:
 @pytest.mark.parametrize("scale", [0.0, 0.25])
 def test_lora_is_its_scaling(scale):
     model = with_lora(hugging_face("llama"))
-    probe = SuppressionProbe(model, language_loss, [0])
+    probe = Ablation(model, language_loss, [0])
     expected = copy.deepcopy(model)
     for layer in (1, 3):
         for module in expected.base_model.model.model.layers[layer].modules():
@@ -56,7 +56,7 @@ ADAPTERS = {
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_every_adapter_ends_where_it_is_disabled(kind):
     model = shaken(get_peft_model(hugging_face("llama"), copy.deepcopy(ADAPTERS[kind])), by=2.0)
-    probe = SuppressionProbe(model, language_loss, [0])
+    probe = Ablation(model, language_loss, [0])
     model.eval()
     with torch.no_grad():
         adapted = language_loss(model)
@@ -79,7 +79,7 @@ def test_the_output_of_an_adapted_map_is_mixed():
         return caught[-1].sum()
 
     x = torch.randn(3, 32)
-    probe = SuppressionProbe(model, loss, [x])
+    probe = Ablation(model, loss, [x])
     probe([1.0, 1.0, 0.25, 1.0], 0)
     model.eval()
     adapted, base = layer(x), layer.base_layer(x)
@@ -90,7 +90,7 @@ def test_the_output_of_an_adapted_map_is_mixed():
 def test_layers_that_train_themselves_go_back_towards_their_start(scale):
     model = plain()
     start = copy.deepcopy(model)
-    probe = SuppressionProbe(model, plain_loss, [3])
+    probe = Ablation(model, plain_loss, [3])
     shaken(model)
     expected = copy.deepcopy(model)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_leaves_no_trace(kind, fails):
             raise RuntimeError("out of memory")
         return value
 
-    probe = SuppressionProbe(model, loss, [0, 7])
+    probe = Ablation(model, loss, [0, 7])
     shaken(model)
     model.train()
     next(iter(model.modules())).training = True
@@ -158,7 +158,7 @@ def test_batches_take_turns():
         seen.append(batch)
         return torch.tensor(float(batch))
 
-    probe = SuppressionProbe(plain(), loss, [10, 20, 30])
+    probe = Ablation(plain(), loss, [10, 20, 30])
     assert [float(probe([1.0] * 6, number)) for number in (0, 0, 1, 2, 3, 7)] == [10, 10, 20, 30, 10, 20]
     assert seen == [10, 10, 20, 30, 10, 20]
 
@@ -166,7 +166,7 @@ def test_batches_take_turns():
 def test_frozen_layers_do_not_disturb_it():
     """A probe is built before the selector freezes anything, and called while layers are frozen."""
     model = with_lora(hugging_face("llama"))
-    probe = SuppressionProbe(model, language_loss, [0])
+    probe = Ablation(model, language_loss, [0])
     want = float(probe([0.25] * 4, 0))
     with FastSelector(model, "fixed:layers=[3]", mode="freeze") as selector:
         assert selector.trained() == [3]
@@ -178,11 +178,11 @@ def test_frozen_layers_do_not_disturb_it():
 
 def test_bad_use():
     with pytest.raises(LayerSelectError, match="at least one training batch"):
-        SuppressionProbe(plain(), plain_loss, [])
-    with pytest.raises(LayerSelectError, match="the probe got 2 scales for 6 layers"):
-        SuppressionProbe(plain(), plain_loss, [0])([1.0, 0.5], 0)
+        Ablation(plain(), plain_loss, [])
+    with pytest.raises(LayerSelectError, match="the ablation got 2 scales for 6 layers"):
+        Ablation(plain(), plain_loss, [0])([1.0, 0.5], 0)
     model = with_lora(hugging_face("llama"))
-    probe = SuppressionProbe(model, language_loss, [0])
+    probe = Ablation(model, language_loss, [0])
     model.merge_adapter()
     with pytest.raises(LayerSelectError, match="merged: call unmerge_adapter"):
         probe([0.25] * 4, 0)

@@ -1,4 +1,4 @@
-"""Training examples that a rule's probes look at, and the probe over them."""
+"""Training examples on which rule ``ist`` measures the importance of layers, by ablation."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from ...errors import LayerSelectError
 from ...rules import Ist, Rule, make_rule
-from ...rules.suppression import SuppressionProbe
+from ...rules.ablation import Ablation
 from .settings import TrainingSettings
 from .training import MeasuredTrainer
 
 logger = logging.getLogger(__name__)
 
-PROBE = "probe"
+IMPORTANCE = "importance"
 #: So many batches are held out, and no more than this share of the training examples.
-PROBE_BATCHES = 4
+BATCHES = 4
 MOST = 0.1
 
 
@@ -45,8 +45,8 @@ class Cached(Protocol):
 Split = TypeVar("Split", bound=Examples)
 
 
-def reserve_for_probe(train: Split, settings: TrainingSettings) -> tuple[Split, Split | None]:
-    """The training split with some examples taken out of it, and these, if the rule needs them for its probes.
+def reserve_importance_split(train: Split, settings: TrainingSettings) -> tuple[Split, Split | None]:
+    """The training split with some examples taken out of it, and these, if the rule needs them for its ablations.
 
     Which ones depends on ``settings.split_seed`` alone.
 
@@ -58,13 +58,13 @@ def reserve_for_probe(train: Split, settings: TrainingSettings) -> tuple[Split, 
     total = len(train)
     if total < 2:
         raise LayerSelectError(f"--rule {settings.rule} holds out training examples, and there is only one")
-    count = max(1, min(PROBE_BATCHES * settings.batch_size, int(MOST * total)))
+    count = max(1, min(BATCHES * settings.batch_size, int(MOST * total)))
     order = np.random.default_rng((settings.split_seed, total)).permutation(total)
-    logger.info("%d of %d training examples are held out for the probes of rule %s", count, total, settings.rule)
-    return train.subset(sorted(order[count:].tolist())), train.subset(order[:count].tolist(), name=PROBE)
+    logger.info("%d of %d training examples are held out for the ablations of rule %s", count, total, settings.rule)
+    return train.subset(sorted(order[count:].tolist())), train.subset(order[:count].tolist(), name=IMPORTANCE)
 
 
-def give_probe(
+def give_ablation(
     rule: Rule,
     trainer: MeasuredTrainer,
     held_out: Examples | None,
@@ -72,11 +72,11 @@ def give_probe(
     batch_size: int,
     state_cache: Cached | None = None,
 ) -> None:
-    """Ties ``rule`` to the trainer's model and loss, if it needs a probe. Call it before weights of a checkpoint are
-    loaded.
+    """Ties ``rule`` to the trainer's model and loss, if it needs an ablation. Call it before weights of a checkpoint
+    are loaded.
 
     Args:
-        held_out: from :func:`reserve_for_probe`.
+        held_out: from :func:`reserve_importance_split`.
         state_cache: what the run keeps. Layers below its cut have learned nothing in this run, so they are never
             suppressed: hidden states would be kept that are not those of the model.
     """
@@ -85,21 +85,21 @@ def give_probe(
     assert held_out is not None
     items = [held_out[i] for i in range(len(held_out))]
     batches = [collator(items[start : start + batch_size]) for start in range(0, len(items), batch_size)]
-    probe = SuppressionProbe(trainer.model, trainer.loss_on, batches)
+    ablation = Ablation(trainer.model, trainer.loss_on, batches)
 
     def above_the_cut(scales: Sequence[float], number: int) -> Tensor:
         below = state_cache.layers_below if state_cache is not None else 0
-        return probe([*[1.0] * below, *scales[below:]], number)
+        return ablation([*[1.0] * below, *scales[below:]], number)
 
-    rule.probe = above_the_cut
+    rule.ablation = above_the_cut
 
 
 def tried_on(rule: Rule) -> Rule:
     """``rule``, fit for a selector that makes no step."""
     if isinstance(rule, Ist):
-        rule.probe = _nothing_to_probe
+        rule.ablation = _nothing_to_ablate
     return rule
 
 
-def _nothing_to_probe(scales: Sequence[float], number: int) -> Tensor:
+def _nothing_to_ablate(scales: Sequence[float], number: int) -> Tensor:
     raise AssertionError("no update is due before the first step")

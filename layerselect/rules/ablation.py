@@ -20,13 +20,14 @@ from ..layers.model_hooks import ModelHook
 logger = logging.getLogger(__name__)
 
 
-class SuppressionProbe:
-    """The loss on held-out training batches with each layer's fine-tuning scaled down: the probe of rule ``ist``.
+class Ablation:
+    """The loss on held-out training batches with each layer's fine-tuning scaled down: what rule ``ist`` measures
+    importance by.
 
     With an adapter of ``peft``, of whatever kind, every adapted module of a layer gives base + scale (adapted - base),
     where base is its output without the adapter; for LoRA that is its scaling times ``scale``. A layer that trains
-    weights of its own instead computes with initial + scale (now - initial); the probe then keeps a copy of its initial
-    weights, so build it before the training, and before weights of a checkpoint are loaded into the model.
+    weights of its own instead computes with initial + scale (now - initial); the ablation then keeps a copy of its
+    initial weights, so build it before the training, and before weights of a checkpoint are loaded into the model.
 
     A call changes nothing that lasts: weights, gradients, ``requires_grad``, the modules' modes and the random
     generators of PyTorch are as before. Under ``torch.distributed`` the mean over all ranks is returned.
@@ -51,7 +52,7 @@ class SuppressionProbe:
         layers: LayerSpec = None,
     ) -> None:
         if not batches:
-            raise LayerSelectError("a probe needs at least one training batch that is left out of the training")
+            raise LayerSelectError("an ablation needs at least one training batch that is left out of the training")
         found = split_parameters(model, layers)
         self.layer_names: list[str] = found.names
         self._model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
@@ -63,7 +64,7 @@ class SuppressionProbe:
             self._suppressors.append(_Adapters(adapted) if adapted else _Weights([p for _, p in own]))
         kept = sum(s.kept_bytes for s in self._suppressors)
         if kept:
-            logger.info("the probe keeps %.1f MB of initial weights", kept / 1e6)
+            logger.info("the ablation keeps %.1f MB of initial weights", kept / 1e6)
 
     def __call__(self, scales: Sequence[float], number: int) -> Tensor:
         """float32 [] on the device: the loss on the batch of update ``number`` with layer l scaled by ``scales[l]``.
@@ -72,7 +73,7 @@ class SuppressionProbe:
             LayerSelectError: not one scale for each layer.
         """
         if len(scales) != len(self._suppressors):
-            raise LayerSelectError(f"the probe got {len(scales)} scales for {len(self._suppressors)} layers")
+            raise LayerSelectError(f"the ablation got {len(scales)} scales for {len(self._suppressors)} layers")
         devices = sorted({p.device.index or 0 for p in self._model.parameters() if p.device.type == "cuda"})
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -152,7 +153,7 @@ def _scale_adapter(scale: float, module: nn.Module, args: tuple[Any, ...], kwarg
     flags = [m._disable_adapters for m in inside]
     if any(getattr(m, "merged", False) for m in inside):
         raise LayerSelectError(
-            "a probe cannot suppress an adapter that is merged: call unmerge_adapter() on the model first"
+            "an ablation cannot suppress an adapter that is merged: call unmerge_adapter() on the model first"
         )
     try:
         for m in inside:
