@@ -12,50 +12,36 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ..utils.sizes import show_bytes
+from .progress import StageLine
 
 if TYPE_CHECKING:
     from ..card import CardDifference, LayerCard
 
 
-class CardDisplay:
+class CardDisplay(StageLine):
     """Shows the events of a measurement on stderr."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._tasks: dict[str, Any] = {}
+        super().__init__()
+        self._now = ""
 
     def __enter__(self) -> CardDisplay:
-        self._progress.start()
+        super().__enter__()
+        self.begin("loading")
         return self
 
-    def __exit__(self, *exc_info: Any) -> None:
-        self._progress.stop()
-
     def __call__(self, kind: str, record: dict[str, Any]) -> None:
-        from ..utils.sizes import show_bytes
-
         if kind == "plan":
             sweeps = f"{record['sweeps']} sweep{'s' * (record['sweeps'] > 1)}"
-            self._console.print(
-                f"holds at most {show_bytes(record['peak_bytes'])} besides the model and its passes, in {sweeps}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self.say(f"holds at most {show_bytes(record['peak_bytes'])} besides the model and its passes, in {sweeps}")
             return
-        if kind not in self._tasks:
-            words = {"batch": "measuring", "adapted": "adapting layers"}[kind]
-            self._tasks[kind] = self._progress.add_task(words, total=record["total"])
-        self._progress.update(self._tasks[kind], completed=record["done"])
+        if kind != self._now:
+            self._now = kind
+            self.begin({"batch": "measuring", "adapted": "adapting layers"}[kind])
+        self.advance(record["done"], record["total"])
 
 
 def print_card(card: LayerCard, folder: Path) -> None:

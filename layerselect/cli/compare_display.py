@@ -1,4 +1,4 @@
-"""What ``layerselect compare`` shows: a bar over the runs, and the final table."""
+"""What ``layerselect compare`` shows: how far its runs are, and the final table."""
 
 from __future__ import annotations
 
@@ -8,59 +8,49 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from .progress import StageLine
 
 if TYPE_CHECKING:
     from ..tasks.compare import Comparison, Row
     from ..tasks.compare.tasks import Column
 
 
-class RunDisplay:
-    """Shows the events of a comparison on stderr: a bar on a terminal, and a line for each run that ends."""
+class RunDisplay(StageLine):
+    """Shows the events of a comparison on stderr: how many runs are done, how far the running ones are, and a line for
+    each that ends.
+    """
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("runs"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[now]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=None, now="")
-        self._running: list[str] = []
+        super().__init__()
+        self._running: dict[str, str] = {}
         self._notes: set[str] = set()
 
     def __enter__(self) -> RunDisplay:
-        self._progress.start()
+        super().__enter__()
+        self.begin("runs")
         return self
 
-    def __exit__(self, *exc_info: Any) -> None:
-        self._progress.stop()
-
     def __call__(self, kind: str, record: dict[str, Any]) -> None:
+        name = record["name"]
         if kind == "note":
             if record["text"] not in self._notes:  # most runs say the same
                 self._notes.add(record["text"])
-                self._say(f"{record['name']}: {record['text']}")
-            return
-        name, state = record["name"], record["state"]
-        if state == "started":
-            self._running.append(name)
-        elif name in self._running:
-            self._running.remove(name)
-        if state == "finished":
-            self._say(f"{name}: {record['seconds']:.0f} s")
-        elif state == "failed":
-            self._say(f"{name}: failed: {record['reason']}")
-        now = escape(", ".join(self._running))
-        self._progress.update(self._task, completed=record["done"], total=record["runs"], now=now)
-
-    def _say(self, line: str) -> None:
-        self._console.print(escape(line), highlight=False, soft_wrap=True)
+                self.say(f"{name}: {record['text']}")
+        elif kind == "part":
+            self._running[name] = record["text"]
+        else:
+            if record["state"] == "started":
+                self._running[name] = "starting"
+            else:
+                self._running.pop(name, None)
+            if record["state"] == "finished":
+                self.say(f"{name}: {record['seconds']:.0f} s")
+            elif record["state"] == "failed":
+                self.say(f"{name}: failed: {record['reason']}")
+            self.advance(record["done"], record["runs"])
+        self.facts("; ".join(f"{each}: {part}" for each, part in self._running.items()))
 
 
 def print_comparison(comparison: Comparison, rows: list[Row]) -> None:

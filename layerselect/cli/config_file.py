@@ -34,6 +34,8 @@ def with_config_file(arguments: Sequence[str], parser: argparse.ArgumentParser) 
     path = user_path(source, FLAG)
     content = read_bytes(path, advice="give a file of 'name: value'", most=_MOST_BYTES)
     values = _read(source, content.decode("utf-8-sig", "backslashreplace"))
+    if "command" in values and isinstance(values.get("settings"), dict):
+        values = _of_run(values, parser)
     options: list[str] = []
     for name, value in values.items():
         options += _typed(source, name, value, parser)
@@ -60,11 +62,17 @@ def _read(source: str, text: str) -> Mapping[str, Any]:
         raise LayerSelectError(
             f"{FLAG} {source!r} cannot be read ({' '.join(str(error).split())[:160]}): write 'name: value', one a line"
         ) from error
-    if isinstance(content, dict) and "command" in content and isinstance(content.get("settings"), dict):
-        content = content["settings"]  # of a finished run
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise LayerSelectError(f"{FLAG} {source!r} holds no options: write 'name: value', one a line")
     return content
+
+
+def _of_run(config: Mapping[str, Any], parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The settings of a run, as far as the command has such options: a comparison makes some of them itself."""
+    known = {action.dest for action in parser._actions}
+    values = {name: value for name, value in config["settings"].items() if name in known}
+    task = str(config["command"]).rpartition(" ")[2]
+    return {**({"task": task} if "task" in known else {}), **values}
 
 
 def _typed(source: str, name: str, value: Any, parser: argparse.ArgumentParser) -> list[str]:

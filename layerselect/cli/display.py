@@ -1,82 +1,73 @@
-"""What the training commands show: a progress bar with the latest numbers, and the final table."""
+"""What the training commands show: the stages of a run with the newest numbers, and the final table."""
 
 from __future__ import annotations
 
+import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..report.state_cache import cache_facts_line, cache_size_line
+from .progress import StageLine
+
+#: So many of the layers that were the lowest are named.
+_LOWEST = 3
 
 if TYPE_CHECKING:
     from ..tasks.intent import RunResult
 
 
-class TrainingDisplay:
-    """Shows the events of a run on stderr: a bar on a terminal, a line for each evaluation elsewhere."""
+class TrainingDisplay(StageLine):
+    """Shows the events of a run on stderr: its stages, how far each is, and a line for each evaluation."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.fields[doing]}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[facts]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=None, facts="", doing="training")
+        super().__init__()
         self._facts: dict[str, str] = {}
+        self._part = ""  # of the run: predictor or generator, if it has such parts
+        self._size: tuple[int, int] = (0, 0)
 
     def __enter__(self) -> TrainingDisplay:
-        self._progress.start()
+        super().__enter__()
         return self
 
-    def __exit__(self, *exc_info: Any) -> None:
-        self._progress.stop()
-
     def __call__(self, kind: str, record: dict[str, Any]) -> None:
-        if kind == "step":
-            self._progress.update(self._task, completed=record["step"], total=record["steps"])
-            return
-        if kind == "phase":
+        if kind == "stage":
             self._begin(record["name"])
-            return
-        if kind == "revise":
-            self._progress.update(
-                self._task,
-                doing=f"revising {escape(record['split'])}",
-                completed=record["done"],
-                total=record["examples"],
-            )
-            return
-        if kind == "state_cache":
-            self._console.print(escape(cache_size_line(record)), highlight=False, soft_wrap=True)
-            return
-        if kind == "train":
+        elif kind == "step":
+            self._size = (record["step"], record["steps"])
+            self.advance(*self._size)
+        elif kind == "phase":
+            self._part = record["name"]
+            self._facts = {}
+            self.say(record["name"], style="bold")
+        elif kind == "revise":
+            self.facts(record["split"])
+            self.advance(record["done"], record["examples"])
+        elif kind == "state_cache":
+            self.say(cache_size_line(record))
+        elif kind == "train":
             self._facts["loss"] = f"loss {record['loss']:.3f}"
             if "num_trained" in record:
                 self._facts["layers"] = f"{record['num_trained']} layers selected"
-        else:
-            self._facts["quality"] = f"{escape(record['split'])} " + _quality(record)[0]
-            self._console.print(
-                f"epoch {record['epoch']:.1f}, step {record['step']}: {escape(record['split'])} "
-                f"{', '.join(_quality(record))}",
-                highlight=False,
-                soft_wrap=True,
+            self.facts("  ".join(self._facts.values()))
+        elif kind == "eval":
+            self._facts["quality"] = f"{record['split']} {_quality(record)[0]}"
+            self.say(
+                f"epoch {record['epoch']:.1f}, step {record['step']}: {record['split']} {', '.join(_quality(record))}"
             )
-        self._progress.update(self._task, facts="  ".join(self._facts.values()))
 
     def _begin(self, name: str) -> None:
-        """Another part of the job: the bar starts anew."""
-        self._facts = {}
-        self._console.print(name, highlight=False, style="bold")
-        self._progress.reset(self._task, total=None, facts="", doing=name)
+        """A stage begins, or goes on where an evaluation or a checkpoint has interrupted it."""
+        part = f"{self._part}: " if self._part else ""
+        self.begin(part + name)
+        if name == "training":
+            if self._size[1]:
+                self.advance(*self._size)
+            self.facts("  ".join(self._facts.values()))
 
 
 def _quality(record: dict[str, Any]) -> list[str]:
@@ -110,14 +101,31 @@ def print_results(result: RunResult) -> None:
             )
     console.print(table)
     print_training(console, result.training)
-    console.print(f"report: {escape(str(result.folder / 'report.html'))}", highlight=False, soft_wrap=True)
+    print_next(console, "intent", result.folder)
 
 
 def print_training(console: Console, facts: dict[str, Any]) -> None:
-    """A line on a training, and one on the hidden states that it kept."""
-    for line in (training_line(facts), cache_facts_line(facts)):
+    """What is to be said of a training, and of the hidden states that it cached."""
+    for line in (training_line(facts), savings_line(facts), cache_facts_line(facts), stages_line(facts)):
         if line is not None:
             console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_next(console: Console, task: str, folder: Path) -> None:
+    """What can be done with a finished run, as commands that can be typed."""
+    run = shlex.quote(str(folder))
+    use = {
+        "intent": f"layerselect predict --adapter {run} --input FILE",
+        "revise": f"layerselect rewrite --adapter {run} --intent NAME --input FILE",
+    }
+    lines = {
+        "page": str(folder / "report.html"),
+        "use it": use[task],
+        "look at it": f"layerselect inspect {run}",
+        "compare": f"layerselect compare --config {shlex.quote(str(folder / 'config.json'))} --out {run}-compare",
+    }
+    for name, line in lines.items():
+        console.print(f"{name + ':':11} {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def training_line(facts: dict[str, Any]) -> str:
@@ -127,6 +135,30 @@ def training_line(facts: dict[str, Any]) -> str:
         per_step += f" ({facts['last_epoch_seconds_per_step']:.3f} s in the last epoch)"
     saved = f", {facts['saved_mb']:.1f} MB saved for the backward pass" if "saved_mb" in facts else ""
     return f"{facts['steps']} steps{per_step}; {layers_line(facts)}{saved}"
+
+
+def savings_line(facts: dict[str, Any]) -> str | None:
+    """What the selection cost beside training all layers; ``None`` where a run does not say."""
+    if facts.get("step_share") is None:
+        return None
+    parts = [f"{facts['step_share']:.0%} of a step's arithmetic ({facts['step_share_from']})"]
+    parts.append(f"{facts['activation_share']:.0%} of its activations ({facts['activation_share_from']})")
+    if facts.get("optimizer_share") is not None:
+        parts.append(f"{facts['optimizer_share']:.0%} of the optimizer's memory")
+    text = f"beside training all layers: {', '.join(parts)}"
+    lowest = list(facts["lowest_layers"].items())[:_LOWEST]
+    if not lowest:
+        return f"{text}; no layer trained"
+    shares = ", ".join(f"layer {layer} in {count / facts['steps']:.0%}" for layer, count in lowest)
+    return f"{text}; the lowest layer that took gradients was {shares} of the steps"
+
+
+def stages_line(facts: dict[str, Any]) -> str | None:
+    """Where the time of a run went; ``None`` where it does not say."""
+    stages = facts.get("stages")
+    if not stages:
+        return None
+    return f"{sum(stages.values()):.0f} s in all: " + ", ".join(f"{name} {took:.1f}" for name, took in stages.items())
 
 
 def layers_line(facts: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .display import print_training
+from .display import print_next, print_training
 
 if TYPE_CHECKING:
     from ..tasks.revise import ReviseResult
@@ -41,4 +41,4 @@ def print_revision_results(result: ReviseResult) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    console.print(f"report: {escape(str(result.folder / 'report.html'))}", highlight=False, soft_wrap=True)
+    print_next(console, "revise", result.folder)

@@ -96,6 +96,11 @@ class CostAware(Wrapping):
         return self._in_force
 
     @property
+    def measured_costs(self) -> LayerCosts | None:
+        """The costs in force, where they were measured."""
+        return self._measured
+
+    @property
     def cost_table(self) -> Tensor:
         """float64 [2 L + 1] on the CPU, see :meth:`layerselect.costs.counted.LayerCosts.table`."""
         self.layer_costs  # noqa: B018, says so where there is none

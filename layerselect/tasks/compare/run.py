@@ -168,7 +168,10 @@ class _Workshop:
         def tell(note: str) -> None:
             self._notify("note", {"name": run.name, "text": note})
 
-        reason = train_run(task, settings, log, self._threads, self._running, tell)
+        def tell_part(text: str) -> None:
+            self._notify("part", {"name": run.name, "text": text})
+
+        reason = train_run(task, settings, log, self._threads, self._running, tell, tell_part)
         return reason, time.perf_counter() - started
 
     def _tell(self, run: Run, state: str, *, done: int = 0, **more: Any) -> None:

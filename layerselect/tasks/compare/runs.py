@@ -37,6 +37,8 @@ from .tasks import MODEL, TASKS
 
 #: How a line of a run's output begins that its comparison is to show.
 NOTE = "note: "
+#: How one begins that says how far the run is.
+PART = "so far: "
 _REASON = 200  # characters of a reason that go into a table
 
 _ADVICE = "remove its folder"
@@ -110,6 +112,7 @@ def train_run(
     threads: int,
     running: set[subprocess.Popen],
     on_note: Callable[[str], None],
+    on_part: Callable[[str], None],
 ) -> str | None:
     """Trains one run and waits for it.
 
@@ -119,6 +122,7 @@ def train_run(
         log: takes all output of the process.
         running: holds the process while it runs, for whoever must stop it.
         on_note: told of every line that the process wants to be shown, while it runs.
+        on_part: told how far the run is.
 
     Returns:
         Why it failed, in one line, or ``None``.
@@ -140,6 +144,9 @@ def train_run(
             with suppress(BrokenPipeError), process.stdin:  # it may have died before it read them
                 process.stdin.write(json.dumps({"task": task, "settings": settings}))
             for line in process.stdout:
+                if line.startswith(PART):
+                    on_part(line.removeprefix(PART).rstrip("\n"))
+                    continue
                 output.write(line)
                 output.flush()
                 if line.startswith(NOTE):

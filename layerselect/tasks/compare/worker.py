@@ -7,24 +7,44 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from typing import Any
 
 from ...errors import LayerSelectError
 from ...models.load import quiet_transformers
 from ...report.state_cache import cache_size_line
-from .runs import NOTE
+from .runs import NOTE, PART
 from .tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
+#: The least time between two lines about how far a run is.
+_SECONDS = 0.5
 
-def _pass_on(kind: str, record: dict[str, Any]) -> None:
-    """Writes what the user of the comparison should know to the standard output."""
-    if kind == "state_cache":
-        for text in (cache_size_line(record), record["warning"]):
-            if text is not None:
-                sys.stdout.write(f"{NOTE}{text}\n")
-                sys.stdout.flush()
+
+class _Teller:
+    """Writes what the user of the comparison should know to the standard output: notes, and how far the run is."""
+
+    def __init__(self) -> None:
+        self._told, self._stage = 0.0, ""
+
+    def __call__(self, kind: str, record: dict[str, Any]) -> None:
+        if kind == "state_cache":
+            for text in (cache_size_line(record), record["warning"]):
+                if text is not None:
+                    self._write(NOTE, text)
+        elif kind == "stage":
+            self._stage = record["name"]
+            self._write(PART, self._stage)
+        elif kind == "step" and time.monotonic() - self._told > _SECONDS:
+            self._write(PART, f"{self._stage} {record['step']} of {record['steps']}")
+        elif kind == "revise" and time.monotonic() - self._told > _SECONDS:
+            self._write(PART, f"revising {record['split']} {record['done']} of {record['examples']}")
+
+    def _write(self, kind: str, text: str) -> None:
+        self._told = time.monotonic()
+        sys.stdout.write(f"{kind}{text}\n")
+        sys.stdout.flush()
 
 
 def main() -> int:
@@ -34,7 +54,7 @@ def main() -> int:
     try:
         asked = json.load(sys.stdin)
         task = TASKS[asked["task"]]
-        task.run(task.config(**asked["settings"]), resume=True, on_event=_pass_on)
+        task.run(task.config(**asked["settings"]), resume=True, on_event=_Teller())
     except (LayerSelectError, OSError) as error:
         logger.error("%s", " ".join(str(error).split()))
         return 2

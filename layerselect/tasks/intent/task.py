@@ -26,6 +26,7 @@ from ..run.folder import METRICS, RESULTS, RunFolder
 from ..run.importance_split import reserve_importance_split
 from ..run.log import RunLog
 from ..run.runner import run_task
+from ..run.stages import BASELINES, Stages
 from ..run.state_cache import RunCache
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
 from .config import IntentConfig
@@ -60,6 +61,7 @@ class IntentTask(Task[IntentConfig]):
 
     command = "layerselect intent"
     evaluated = EVALUATED
+    scoring = BASELINES
 
     def __init__(self, config: IntentConfig, corpus: Corpus, notify: OnEvent) -> None:
         super().__init__(config, corpus, notify)
@@ -86,7 +88,7 @@ class IntentTask(Task[IntentConfig]):
     def watched(self) -> str | None:
         return self._splits.select.name if self._splits.select else None
 
-    def begin(self, folder: RunFolder) -> None:
+    def begin(self, folder: RunFolder, stages: Stages) -> None:
         if self._base is not None:
             self._base.save_pretrained(folder.path / ADAPTER / BASE)
             self._loaded.tokenizer.save_pretrained(folder.path / ADAPTER / BASE)

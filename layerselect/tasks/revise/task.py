@@ -26,6 +26,8 @@ from ..run.folder import METRICS, RESULTS, RunFolder
 from ..run.importance_split import give_ablation, reserve_importance_split
 from ..run.log import RunLog
 from ..run.runner import run_task
+from ..run.stages import PREDICTOR as PREDICTOR_STAGE
+from ..run.stages import REVISING, SCORING, Stages
 from ..run.state_cache import RunCache, try_selector
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
 from ..run.training import check_training
@@ -81,6 +83,7 @@ class ReviseTask(Task[ReviseConfig]):
 
     command = "layerselect revise"
     evaluated = EVALUATED
+    scoring = SCORING
 
     def __init__(self, config: ReviseConfig, corpus: Corpus, notify: OnEvent) -> None:
         super().__init__(config, corpus, notify)
@@ -112,13 +115,14 @@ class ReviseTask(Task[ReviseConfig]):
     def watched(self) -> str | None:
         return self._watch.name if self._watch else None
 
-    def begin(self, folder: RunFolder) -> None:
+    def begin(self, folder: RunFolder, stages: Stages) -> None:
         """Trains the predictor, if the run trains its own, and takes over its adapters."""
         config = self.config
         if config.trains_predictor:
             del self._model, self._loaded  # two models need not be in memory
             self.notify("phase", {"name": "predictor"})
-            self._train_predictor(folder)
+            with stages.within(PREDICTOR_STAGE):
+                self._train_predictor(folder)
             loaded = base_model(config, self.corpus)
             cover(loaded, self._splits)
             self._adapt(loaded)
@@ -157,7 +161,8 @@ class ReviseTask(Task[ReviseConfig]):
             measure_alignment(self._transfer, trained.selector, self.config)
             facts["alignment_ratio"] = self._transfer.ratio
         parts, model = self._parts.values(), trained.trainer.model
-        self._written = {part.name: self._revise(model, self._loaded, part) for part in parts}
+        with trained.stages.within(REVISING):
+            self._written = {part.name: self._revise(model, self._loaded, part) for part in parts}
         with trained.state_cache.reading(model, trained.selector):
             self._losses = {part.name: _final_loss(trained, part) for part in parts}
         return facts

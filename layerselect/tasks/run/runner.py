@@ -14,7 +14,9 @@ from .devices import check_device
 from .facts import training_facts, versions
 from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .log import RunLog
+from .savings import counted_costs, saved_by_selection
 from .settings import TrainingSettings
+from .stages import EVALUATION, LOADING, TRAINING, WRITING, Stages
 from .state_cache import RunCache
 from .task import OnEvent, Outcome, RunResult, Task, Trained
 
@@ -42,6 +44,8 @@ def run_task(
             ``config.out`` that was not there before.
     """
     notify = on_event or (lambda name, record: None)
+    stages = Stages(on_event)
+    stages.begin(LOADING)
     check_device(config.device)
     folder = RunFolder(kind.command, config, resume=resume, overwrite=overwrite)
     if folder.finished:
@@ -50,22 +54,36 @@ def run_task(
     task = kind(config, config.load_corpus(), notify)
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
-    task.begin(folder)
+    task.begin(folder, stages)
     log = RunLog(folder, task.watched, task.evaluated, on_event)
     with RunCache(config, task.cached_lengths(), on_event) as state_cache:
         trainer, callback = task.trainer(folder.path, log, state_cache)
+        trainer.stages = stages
+        costs = counted_costs(trainer.model)
+        stages.begin(TRAINING)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
         training = training_facts(trainer, callback.selector, log)
-        training |= task.evaluate(Trained(trainer, callback.selector, folder, state_cache))
+        training |= saved_by_selection(trainer, callback.selector, costs)
+        stages.begin(EVALUATION)
+        training |= task.evaluate(Trained(trainer, callback.selector, folder, state_cache, stages))
         training |= state_cache.facts()
+    stages.begin(WRITING)
     task.save_adapter(folder.path / ADAPTER)
+    stages.begin(task.scoring)
     outcome = task.outcome()
-    write_files(folder, task, outcome, training, callback.selector)
-    return task.result(folder.finish(), outcome, training)
+    stages.begin(WRITING)
+    write_files(folder, task, outcome, training, callback.selector, stages)
+    place = folder.finish()
+    return task.result(place, outcome, {**training, "stages": stages.seconds()})
 
 
 def write_files(
-    folder: RunFolder, task: Task[Any], outcome: Outcome, training: dict[str, Any], selector: FastSelector
+    folder: RunFolder,
+    task: Task[Any],
+    outcome: Outcome,
+    training: dict[str, Any],
+    selector: FastSelector,
+    stages: Stages,
 ) -> None:
     """Writes every file of the run that the training has not written already."""
     config, facts = task.config, corpus_facts(task, outcome)
@@ -74,14 +92,12 @@ def write_files(
     folder.write_json(
         "config.json", {"command": task.command, "settings": config.as_dict(), "corpus": facts, "versions": versions()}
     )
-    splits = {result.split: result.as_dict() for result in outcome.results}
-    folder.write_json(RESULTS, {"training": training, **outcome.more, "splits": splits})
     folder.write_lines(PREDICTIONS, predictions)
     task.write_report(
         folder.path / "report.html",
         settings=config.as_dict(),
         corpus=facts,
-        training=dict(training),
+        training={**training, "stages": stages.seconds()},
         versions=versions(),
         splits={result.split: dict(result.reports) for result in outcome.results},
         metrics=folder.read_lines(METRICS),
@@ -91,6 +107,10 @@ def write_files(
         history=rows,
         **outcome.page,
     )
+    # The last file, so that its times are those of nearly the whole run.
+    splits = {result.split: result.as_dict() for result in outcome.results}
+    last = {**training, "stages": stages.seconds()}
+    folder.write_json(RESULTS, {"training": last, **outcome.more, "splits": splits})
 
 
 def corpus_facts(task: Task[Any], outcome: Outcome) -> dict[str, Any]:

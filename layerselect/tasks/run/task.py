@@ -16,6 +16,7 @@ from ...selector.selector import FastSelector
 from .folder import RunFolder
 from .log import RunLog
 from .settings import TrainingSettings
+from .stages import Stages
 from .state_cache import RunCache
 from .training import MeasuredTrainer
 
@@ -55,6 +56,7 @@ class Trained:
     selector: FastSelector
     folder: RunFolder
     state_cache: RunCache
+    stages: Stages
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Task(ABC, Generic[Config]):
     command: ClassVar[str]
     #: What is kept of an evaluation while training.
     evaluated: ClassVar[tuple[str, ...]]
+    #: What :meth:`outcome` takes its time for.
+    scoring: ClassVar[str]
 
     def __init__(self, config: Config, corpus: Corpus, notify: OnEvent) -> None:
         self.config, self.corpus, self.notify = config, corpus, notify
@@ -107,7 +111,7 @@ class Task(ABC, Generic[Config]):
         """The split that is evaluated while training, and that chooses the checkpoint."""
 
     @abstractmethod
-    def begin(self, folder: RunFolder) -> None:
+    def begin(self, folder: RunFolder, stages: Stages) -> None:
         """Does what comes before the training and leaves files."""
 
     @abstractmethod

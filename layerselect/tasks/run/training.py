@@ -21,6 +21,7 @@ from ...utils.saved_activations import SavedActivations
 from .checkpoints import SaveSteps, WholeCheckpoints
 from .folder import CHECKPOINTS
 from .settings import TrainingSettings
+from .stages import EVALUATION, WRITING, Stages
 
 
 class MeasuredTrainer(WholeCheckpoints):
@@ -30,6 +31,7 @@ class MeasuredTrainer(WholeCheckpoints):
         measure_memory: fill :attr:`saved_bytes`.
 
     Attributes:
+        stages: told when evaluations and checkpoints interrupt the training.
         saved_bytes: for each training forward pass, the bytes that autograd kept for its backward pass.
     """
 
@@ -37,6 +39,7 @@ class MeasuredTrainer(WholeCheckpoints):
         super().__init__(*args, **kwargs)
         self._measure_memory = measure_memory
         self.saved_bytes: list[int] = []
+        self.stages = Stages()
         # The loss of our tasks is a mean over the batch; the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         # Progress is the caller's to show.
@@ -51,6 +54,14 @@ class MeasuredTrainer(WholeCheckpoints):
         with SavedActivations([*model.parameters(), *model.buffers()]) as saved:
             yield
         self.saved_bytes.append(saved.bytes)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self.stages.within(EVALUATION):
+            return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with self.stages.within(WRITING):
+            super()._save_checkpoint(*args, **kwargs)
 
     def loss_on(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
         """The loss of a batch as the collator made it, under the precision of the training."""

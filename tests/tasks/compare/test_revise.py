@@ -97,9 +97,11 @@ def test_baselines_and_the_test_against_all(done):
 
 
 def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(config, tmp_path, monkeypatch):
-    def train_run(task, settings, log, threads, running, on_note):
+    def train_run(task, settings, log, threads, running, on_note, on_part):
         return (
-            "killed by SIGKILL" if task == "intent" else in_this_process(task, settings, log, threads, running, on_note)
+            "killed by SIGKILL"
+            if task == "intent"
+            else in_this_process(task, settings, log, threads, running, on_note, on_part)
         )
 
     monkeypatch.setattr(run_module, "train_run", train_run)

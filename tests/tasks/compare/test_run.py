@@ -45,7 +45,7 @@ def config(corpus, bert_folder, tmp_path_factory):
     )
 
 
-def in_this_process(task, settings, log, threads, running, on_note):
+def in_this_process(task, settings, log, threads, running, on_note, on_part):
     """Trains a run here: without the seconds that a new process takes to import everything."""
     try:
         TASKS[task].run(TASKS[task].config(**settings), resume=True)
@@ -128,11 +128,11 @@ def test_names_are_escaped(done):
 def test_what_is_finished_is_kept_and_a_failed_run_leaves_the_rest(done, config, monkeypatch):
     started = []
 
-    def train_run(task, settings, log, threads, running, on_note):
+    def train_run(task, settings, log, threads, running, on_note, on_part):
         started.append(settings["rule"])
         if settings["rule"] == "topk:k=1":
             return "killed by SIGKILL (out of memory?)"
-        return in_this_process(task, settings, log, threads, running, on_note)
+        return in_this_process(task, settings, log, threads, running, on_note, on_part)
 
     monkeypatch.setattr(run_module, "train_run", train_run)
     methods = (*config.methods, "topk:k=1", "fixed:layers=[9]")
@@ -181,7 +181,7 @@ class FakeProcess:
 
 def test_a_killed_process_names_its_signal(tmp_path, monkeypatch):
     monkeypatch.setattr(runs_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(-signal.SIGKILL))
-    reason = runs_module.train_run("intent", {}, tmp_path / "log", 1, set(), print)
+    reason = runs_module.train_run("intent", {}, tmp_path / "log", 1, set(), print, print)
     assert reason == "killed by SIGKILL (out of memory?)"
 
 
@@ -189,7 +189,7 @@ def test_what_a_run_wants_to_be_shown_is_passed_on_and_all_it_says_is_logged(tmp
     said = "a warning\nnote: about 3 GB\nmore\n"
     monkeypatch.setattr(runs_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(0, said))
     notes = []
-    assert runs_module.train_run("intent", {}, tmp_path / "log", 1, set(), notes.append) is None
+    assert runs_module.train_run("intent", {}, tmp_path / "log", 1, set(), notes.append, print) is None
     assert notes == ["about 3 GB"]
     assert (tmp_path / "log").read_text() == said
 

@@ -1,0 +1,102 @@
+"""What a user sees while a command works: on a terminal one line, elsewhere a plain line after a silence."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from layerselect.cli.compare_display import RunDisplay
+from layerselect.cli.display import TrainingDisplay, savings_line, stages_line
+from layerselect.cli.progress import StageLine, _clock
+
+
+def wait_for(capsys, words):
+    """What stderr has shown when these words have come."""
+    seen, end = "", time.monotonic() + 20
+    while words not in seen and time.monotonic() < end:
+        time.sleep(0.02)
+        seen += capsys.readouterr().err
+    return seen
+
+
+def test_a_silence_is_broken_by_a_line_of_what_goes_on(capsys):
+    with StageLine(silence=0.1) as line:
+        line.begin("loading [v1]")
+        assert "loading [v1], 0:00 so far\n" in wait_for(capsys, "loading")
+        line.begin("training", total=40)
+        line.advance(12)
+        line.facts("loss 0.5")
+        seen = wait_for(capsys, "12 of 40")
+        assert "training, 12 of 40, " in seen and seen.rstrip().endswith("loss 0.5")
+    time.sleep(0.3)
+    assert capsys.readouterr().err == ""
+
+
+def test_who_says_something_is_not_interrupted(capsys):
+    with StageLine(silence=60.0) as line:
+        line.begin("loading")
+        line.say("a [line] of its own")
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "a [line] of its own\n"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_on_a_terminal_the_line_fits(monkeypatch, columns):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    with TrainingDisplay() as display:
+        display("stage", {"name": "training"})
+        display("step", {"step": 3, "steps": 400})
+        display("train", {"loss": 0.512, "num_trained": 4, "step": 3})
+        display("eval", {"split": "validation", "epoch": 1.0, "step": 3, "macro_f1": 0.5, "loss": 1.0})
+        shown = display._progress.get_renderable()
+        lines = display._console.render_lines(shown, pad=False)
+        text = ["".join(part.text for part in line) for line in lines]
+    assert len(text) == 1 and len(text[0]) <= columns
+    assert text[0].startswith("training 3 of 400")
+
+
+def test_a_stage_goes_on_where_an_evaluation_has_interrupted_it(capsys):
+    display = TrainingDisplay()
+    display("stage", {"name": "training"})
+    display("step", {"step": 30, "steps": 60})
+    display("stage", {"name": "evaluation"})
+    assert display._line().startswith("evaluation")
+    display("stage", {"name": "training"})
+    assert display._line().startswith("training, 30 of 60")
+    display("phase", {"name": "generator"})
+    display("stage", {"name": "revising"})
+    display("revise", {"split": "test", "done": 2, "examples": 8})
+    assert display._line().startswith("generator: revising, 2 of 8")
+
+
+def test_a_comparison_shows_the_whole_and_the_part():
+    display = RunDisplay()
+    display.begin("runs")
+    display("run", {"name": "ir-0", "state": "started", "done": 1, "runs": 6})
+    display("part", {"name": "ir-0", "text": "training 20 of 60"})
+    assert display._line().startswith("runs, 1 of 6") and display._line().endswith("ir-0: training 20 of 60")
+    display("run", {"name": "ir-0", "state": "finished", "done": 2, "runs": 6, "seconds": 3.0})
+    assert "ir-0" not in display._line()
+
+
+def test_times_and_savings_in_words():
+    assert [_clock(seconds) for seconds in (0, 59.9, 60, 3725)] == ["0:00", "0:59", "1:00", "1:02:05"]
+    facts = {
+        "step_share": 0.62,
+        "step_share_from": "counted",
+        "activation_share": 0.5,
+        "activation_share_from": "measured",
+    }
+    facts |= {"optimizer_share": None, "lowest_layers": {"3": 30, "0": 10}, "steps": 40}
+    assert savings_line(facts) == (
+        "beside training all layers: 62% of a step's arithmetic (counted), 50% of its activations (measured); the "
+        "lowest layer that took gradients was layer 3 in 75%, layer 0 in 25% of the steps"
+    )
+    assert savings_line({**facts, "lowest_layers": {}}).endswith("; no layer trained")
+    assert savings_line({"steps": 3}) is None and stages_line({}) is None
+    assert stages_line({"stages": {"loading": 1.26, "training": 2.0}}) == "3 s in all: loading 1.3, training 2.0"
