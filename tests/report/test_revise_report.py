@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from layerselect.report import write_revise_report
+from layerselect.report.figures import curves, transfer_bars
 from layerselect.report.revise import MAX_PREDICTIONS, render
 
 from tests.report.revised import COPIED, EVIL, PREDICTIONS, TRANSFER, make, prediction
@@ -189,6 +190,32 @@ def test_the_same_run_gives_the_same_page(tmp_path):
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == render(make())
     write_revise_report(tmp_path / "b.html", make(predictions=[prediction("x", "a \ud800", "b", "c")]))
     assert "a ?" in (tmp_path / "b.html").read_text(encoding="utf-8").replace("<del>", "").replace("</del>", "")
+
+
+def test_the_bars_mark_chosen_layers_and_those_of_both():
+    drawing = transfer_bars([1, 2, 3], [0, 1], [3, 2, 1], [1], own_steps=3)
+    assert drawing.count("fill: #2563eb") == 2
+    assert drawing.count("fill: #d97706") == 1
+    assert drawing.count("fill: #cbd5e1") == 3
+    assert drawing.count("fill: #ede9fe") == 2  # one layer, in both panels
+    alone = transfer_bars([1, 2, 3], [0, 1], [], [])
+    assert "fill: #d97706" not in alone
+    assert "fill: #ede9fe" not in alone
+
+
+def test_the_curves_draw_what_was_measured():
+    rows = [{"split": "v", "step": s, "loss": 1.0} for s in (1, 2)]
+    assert "no quality measured" in curves_text(rows)
+    assert "no evaluation" in curves_text([])
+    measured = curves_text([rows[0], {**rows[1], "sari": 40.0}])
+    assert "SARI" in measured
+    assert "keep" not in measured
+
+
+def curves_text(metrics):
+    """The comments in which matplotlib keeps the texts that it draws as paths."""
+    drawing = curves([{"step": 1, "loss": 1.0}], metrics, (("sari", "SARI"), ("keep", "keep")), top=100)
+    return " ".join(re.findall(r"<!--(.*?)-->", drawing))
 
 
 #: What the controls say, and the ids that are shown then, in order. ``none`` has no score: it stays last in either
