@@ -19,7 +19,7 @@ import torch
 from layerselect import FastSelector
 from torch import nn
 
-from decoders import lora_decoder, with_own_adapters
+from decoders import NARROW, lora_decoder, with_own_adapters
 from layouts import Turns, bootstrap_interval
 
 LAYERS = 12
@@ -53,14 +53,7 @@ class Step:
 
 def test_cache(benchmark):
     torch.set_num_threads(1)
-    model = lora_decoder(
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        vocab_size=VOCABULARY,
-    )
+    model = lora_decoder(**NARROW, num_hidden_layers=LAYERS, vocab_size=VOCABULARY)
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randint(0, VOCABULARY, (8, 128), generator=generator) for _ in range(4)]
     steps = {"all layers": Step(with_own_adapters(model), batches, 0, "none")}

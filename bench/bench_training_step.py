@@ -19,7 +19,7 @@ from layerselect import FastSelector
 from layerselect.utils.saved_activations import saved_activation_bytes
 from torch import nn
 
-from decoders import lora_decoder, with_own_adapters
+from decoders import NARROW, lora_decoder, with_own_adapters
 from layouts import Turns, bootstrap_interval
 
 LAYERS = 12
@@ -73,14 +73,7 @@ class Step:
 
 def test_training_step(benchmark):
     torch.set_num_threads(1)
-    model = lora_decoder(
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        vocab_size=2048,
-    )
+    model = lora_decoder(**NARROW, num_hidden_layers=LAYERS, vocab_size=2048)
     tokens = torch.randint(0, 2048, (4, 128), generator=torch.Generator().manual_seed(0))
     steps = {
         f"{kind}, {selection}": Step(with_own_adapters(model), rule, reentrant, tokens)

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import math
 import os
-import random
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +33,8 @@ from layerselect.tasks.revise.task import run_revise
 from layerselect.tasks.text.completions import nll, pad_answers
 from layerselect.tasks.text.verbalizer import score
 
+from .corpus import write_corpus
+from .faults import Wrong, one_line, warnings_in, where
 from .small import kind, save
 
 TASKS = ("classifier", "generate", "revise", "cache", "card")
@@ -45,10 +44,6 @@ RATES = (2e-3, 5e-3)
 CLOSE = 1e-5
 #: Steps of an epoch: the losses of the first and of the last one are of the same examples.
 EPOCH = 4
-
-
-class Wrong(Exception):
-    """Something that must hold did not."""
 
 
 def try_family(family: str) -> dict[str, Any]:
@@ -65,8 +60,8 @@ def try_family(family: str) -> dict[str, Any]:
         try:
             made = save(family, folder)
         except Exception as error:  # whatever the family's own code raises says why there is nothing to try
-            return {"kind": kind(family), "builds": _one_line(error), "tasks": {}}
-        corpus = _corpus(Path(place, "corpus.jsonl"))
+            return {"kind": kind(family), "builds": one_line(error), "tasks": {}}
+        corpus = write_corpus(Path(place, "corpus.jsonl"))
         outcome = {task: _outcome(CHECKS[task], folder, corpus) for task in TASKS}
         return {"kind": kind(family), "class": made.__name__, "builds": "", "tasks": outcome}
 
@@ -86,7 +81,7 @@ def _without_drawings() -> None:
 
 def _outcome(check: Callable[[Path, Path], None], folder: Path, corpus: Path) -> dict[str, Any]:
     started = time.monotonic()
-    with _said() as said:
+    with warnings_in() as said:
         try:
             check(folder, corpus)
             result, sentence = "works", ""
@@ -95,7 +90,7 @@ def _outcome(check: Callable[[Path, Path], None], folder: Path, corpus: Path) ->
         except Wrong as error:
             result, sentence = "wrong", str(error)
         except Exception as error:  # what users would see as a traceback is what is looked for
-            result, sentence = "wrong", f"a traceback: {_one_line(error)} ({_where(error)})"
+            result, sentence = "wrong", f"a traceback: {one_line(error)} ({where(error)})"
     seconds = round(time.monotonic() - started, 1)
     return {
         "result": result,
@@ -268,64 +263,3 @@ def _close(what: str, one: Any, other: Any, *, scale: float = 1.0) -> None:
     difference = float(np.abs(np.asarray(one, dtype=float) - np.asarray(other, dtype=float)).max())
     if not difference <= CLOSE * max(scale, 1.0):
         raise Wrong(f"{what} differ by {difference:.2g}")
-
-
-def _corpus(path: Path) -> Path:
-    """Revisions that are easy to tell apart, of unlike lengths; a few are longer than any position of the small
-    models.
-    """
-    draw = random.Random(7)
-    subjects = ["The committee", "A student", "The old bridge", "My neighbour"]
-    verbs, objects = (
-        ["shows", "keeps", "moves", "opens"],
-        ["the result", "a small boat", "every letter", "a plan for the long winter"],
-    )
-    rows = []
-    for number in range(40):
-        subject, verb, thing = draw.choice(subjects), draw.choice(verbs), draw.choice(objects)
-        label = ("fluency", "clarity", "style")[number % 3]
-        after = f"{subject} {verb} {thing}."
-        before = {
-            "fluency": f"{subject} {verb[:-1]} {thing}.",
-            "clarity": f"It is the case that {subject.lower()} {verb} {thing}.",
-            "style": f"{subject} {verb} {thing} indeed.",
-        }[label]
-        if number in (6, 10):
-            before, after = " ".join([before] * 9), " ".join([after] * 9)
-        rows.append({"id": f"r{number}", "doc_id": f"d{number % 16}", "before": before, "after": after, "label": label})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@contextmanager
-def _said() -> Iterator[list[str]]:
-    """The warnings of the package in the block."""
-    said: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
-
-    listener = Listener(logging.WARNING)
-    logger = logging.getLogger("layerselect")
-    logger.addHandler(listener)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(listener)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _where(error: Exception) -> str:
-    """The last lines of code of ours that it went through, and where it was raised."""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        frames.append((code.co_filename, f"{Path(code.co_filename).name}:{trace.tb_lineno}"))
-        trace = trace.tb_next
-    ours = [name for file, name in frames if "layerselect" in file][-3:]
-    return " ".join([*ours, frames[-1][1]])

@@ -82,9 +82,10 @@ def in_folder(packages: str | Path) -> TorchBuild | None:
         facts = {}
     else:
         facts = _constants(tree)
-    if isinstance(facts.get("__version__"), str):
-        platform = _platform(facts["__version__"], facts.get("cuda"), facts.get("hip"), facts.get("xpu"))
-        return TorchBuild(_release(facts["__version__"]), platform, None)
+    version = facts.get("__version__")
+    if isinstance(version, str):
+        platform = _platform(version, facts.get("cuda"), facts.get("hip"), facts.get("xpu"))
+        return TorchBuild(_release(version), platform, None)
     for distribution in metadata.distributions(name="torch", path=[str(packages)]):
         # A version without a local part says nothing about the platform.
         return TorchBuild(_release(distribution.version), _platform_named(distribution.version), None)
@@ -93,7 +94,7 @@ def in_folder(packages: str | Path) -> TorchBuild | None:
 
 def _constants(tree: ast.Module) -> dict[str, object]:
     """The constants that a module assigns at its top, with or without an annotation."""
-    found = {}
+    found: dict[str, object] = {}
     for line in tree.body:
         targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
         value = getattr(line, "value", None)

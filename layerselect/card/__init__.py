@@ -2,8 +2,9 @@
 
 from .card import CostFigures, LayerCard, LayerFigures, MapFigures
 from .compare import CardDifference, diff
-from .measure import MeasureSettings, measure
+from .measure import measure
 from .place import Placement, Placer
+from .settings import MeasureSettings
 
 __all__ = [
     "CardDifference",

@@ -74,8 +74,9 @@ def _adapted(maps: Sequence[LinearMap], rank: int, generator: torch.Generator) -
             handle.remove()
 
 
-def _add(down: Tensor, up: Tensor, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-    return output + ((args[0].to(down.dtype) @ down) @ up).to(output.dtype)
+def _add(down: Tensor, up: Tensor, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    changed: Tensor = output + ((args[0].to(down.dtype) @ down) @ up).to(output.dtype)
+    return changed
 
 
 @torch.no_grad()

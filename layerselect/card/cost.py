@@ -53,11 +53,12 @@ def layer_costs(
         for counts, maps in zip(found.rows, layers.maps, strict=True)
     ]
     flat = [linear for maps in layers.maps for linear in maps]
-    measured, saved = None, [None] * len(weights)
+    measured = None
+    saved: list[int | None] = [None] * len(weights)
     if timed:
         with gradients_from(flat), all_frozen(model, training=True), _own_draws(model):
             measured = _time(model, found, run)
-            saved = _saved_bytes(model, layers.modules, run)
+            saved = [*_saved_bytes(model, layers.modules, run)]
     figures = [
         CostFigures(
             forward_ms=None if measured is None else 1e3 * measured.forward[layer],

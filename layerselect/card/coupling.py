@@ -21,4 +21,5 @@ def coupling(moved: np.ndarray) -> np.ndarray:
     scale = np.where(length > 0, length, 1.0)
     normal = np.clip(products / np.outer(scale, scale), -1.0, 1.0)
     np.fill_diagonal(normal, 1.0)
-    return (normal + normal.T) / 2
+    coupling: np.ndarray = (normal + normal.T) / 2
+    return coupling

@@ -155,14 +155,16 @@ def counted_positions(model: nn.Module, batch: Any) -> Tensor | None:
     counted = labels != IGNORED
     if not encoder_decoder and getattr(model, "loss_type", None) in (None, "ForCausalLM"):
         counted = torch.cat([counted[:, 1:], torch.zeros_like(counted[:, :1])], dim=1)
-    return counted
+    known: Tensor = counted
+    return known
 
 
 def positions_that_matter(model: nn.Module, batch: Any) -> Tensor | None:
     """As :func:`counted_positions`; where that knows nothing, the positions that are not padding."""
     counted = counted_positions(model, batch)
     if counted is None and isinstance(batch, Mapping) and isinstance(batch.get(ARGUMENT), Tensor):
-        return batch[ARGUMENT] != 0
+        there: Tensor = batch[ARGUMENT] != 0
+        return there
     return counted
 
 

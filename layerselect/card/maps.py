@@ -105,8 +105,9 @@ def _linear_maps(block: nn.Module) -> Sequence[tuple[str, nn.Module]]:
 def _sizes(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    inputs, outputs = module.weight.shape  # Conv1D
-    return inputs, outputs
+    weight = module.weight  # of the Conv1D of transformers
+    assert isinstance(weight, Tensor)
+    return weight.shape[0], weight.shape[1]
 
 
 def _pattern(targets: str | None) -> re.Pattern[str] | None:

@@ -144,7 +144,7 @@ class _Record:
         self._source: Source | None = None
         self._leader = -1
 
-    def forward(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> None:
+    def forward(self, index: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._source is None or not self._source.is_at(args[0]):
             self._source, self._leader = Source(args[0]), index
         self.leaders.setdefault(index, self._leader)

@@ -169,26 +169,28 @@ class Placer:
         """Sets of growing size, up to ``limit``, among the layers from ``lowest`` up, with their values."""
         chosen: list[int] = []
         alpha = np.zeros(len(self._r))
-        value, chain = 0.0, []
+        value = 0.0
+        chain: list[tuple[list[int], float]] = []
         while len(chosen) < min(limit, len(self._r) - lowest):
             others = [layer for layer in range(lowest, len(self._r)) if layer not in chosen]
             alphas, values = self._extended(alpha, chosen, others)
             # Of equals the upper one: it costs less.
-            best = max(range(len(others)), key=lambda i: (round(values[i], 12), others[i]))
+            best = max(range(len(others)), key=lambda i: (round(float(values[i]), 12), others[i]))
             if chosen and values[best] <= value + _NOTHING * self._whole:
                 break
-            chosen, alpha, value = [*chosen, others[best]], alphas[best], values[best]
+            chosen, alpha, value = [*chosen, others[best]], alphas[best], float(values[best])
             chain.append((chosen, value))
         return chain
 
     def _value(self, layers: Sequence[int]) -> float:
         """The gain itself, layer after layer."""
-        alpha, chosen, value = np.zeros(len(self._r)), [], 0.0
+        alpha, value = np.zeros(len(self._r)), 0.0
+        chosen: list[int] = []
         for layer in layers:
             alphas, values = self._extended(alpha, chosen, [layer])
-            alpha, value = alphas[0], values[0]
+            alpha, value = alphas[0], float(values[0])
             chosen.append(layer)
-        return float(value)
+        return value
 
     def _extended(
         self, alpha: np.ndarray, chosen: Sequence[int], others: Sequence[int]

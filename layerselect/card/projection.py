@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class Projection:
         with hooked(self._maps, self._forward):
             yield
 
-    def _forward(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> None:
+    def _forward(self, index: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         linear, inputs = self._maps[index], self._shape.unfolded(args[0].detach())
         examples = inputs.shape[0]
         self._allocate(examples, linear)

@@ -68,14 +68,15 @@ class Features:
         if self.energy == 0.0:
             return
         sigma.diagonal().add_(ridge * self.energy)
-        self._factor, failed = torch.linalg.cholesky_ex(sigma)
+        factor, failed = torch.linalg.cholesky_ex(sigma)
+        self._factor = factor
         if int(failed):
             raise LayerSelectError(
                 f"the {rows} inputs of {name!r} do not span its {size} dimensions with ridge={ridge:g}: give more "
                 "batches or a larger ridge"
             )
         largest = _largest(lambda v: sigma @ v, size, sigma)
-        smallest = 1.0 / _largest(lambda v: torch.cholesky_solve(v, self._factor), size, sigma)
+        smallest = 1.0 / _largest(lambda v: torch.cholesky_solve(v, factor), size, sigma)
         self.condition = largest / smallest
 
     def solve(self, cross: Tensor, units: int) -> Solved:

@@ -98,7 +98,7 @@ class Statistics:
                 gram = self.sums[index].gram
                 gram.copy_(gram.triu() + gram.triu(1).T)
 
-    def _forward(self, index: int, module: nn.Module, args: tuple, output: Tensor) -> None:
+    def _forward(self, index: int, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         rows, kept = self._rows(module, args[0])
         sums = self.sums[index]
         sums.rows += len(rows)

@@ -164,7 +164,8 @@ def _call() -> Callable[..., None]:
         if alive is not None:
             getattr(alive, method)(*arguments)
 
-    return torch.compiler.disable(call)
+    uncompiled: Callable[..., None] = torch.compiler.disable(call)
+    return uncompiled
 
 
 def _under_compiled_autograd() -> bool:

@@ -20,16 +20,32 @@ logger = logging.getLogger(__name__)
 class Capture(Protocol):
     """Measures gradients, one sum of squares per parameter."""
 
-    sqnorms: Tensor  #: float64 [P], live
-    #: The parameters whose sums are of the gradients as finish() saw them, not as the backward pass left them.
-    late: list[int]
-    taken: bool  #: whether a gradient was gone when its backward pass ended: somebody takes it in there
+    @property
+    def sqnorms(self) -> Tensor:
+        """float64 [P], live."""
+        ...
+
+    @property
+    def late(self) -> list[int]:
+        """The parameters whose sums are of the gradients as ``finish()`` saw them, not as the backward pass left
+        them.
+        """
+        ...
+
+    @property
+    def taken(self) -> bool:
+        """Whether a gradient was gone when its backward pass ended, because somebody takes it during that pass."""
+        ...
 
     def finish(self, written: bool = False) -> list[int]:
-        """Closes the step; returns the groups that were measured: in which some parameter has a gradient now. A
-        gradient that no backward pass has touched and that is all zero, as ``zero_grad(set_to_none=False)`` leaves it,
-        is none. After it, ``sqnorms`` holds the sum of squares of the ``.grad`` of every parameter of these groups.
-        ``written``: gradients were written to since the backward pass, perhaps without a trace.
+        """Closes the step. Afterwards ``sqnorms`` holds the sums of every parameter of the groups that were measured.
+
+        Args:
+            written: gradients were written to since the backward pass, perhaps without a trace.
+
+        Returns:
+            The groups that were measured: those in which some parameter has a gradient now. A gradient that no backward
+            pass has touched and that is all zero, as ``zero_grad(set_to_none=False)`` leaves it, is none.
         """
         ...
 
@@ -43,11 +59,11 @@ class Capture(Protocol):
 
 
 class StepCapture:
-    """One multi-tensor pass over ``.grad`` when a backward pass has ended, behind the engine's own last work: for
-    gradients that are final only then, and where hooks in C++ cannot run.
+    """Measures all of ``.grad`` in one multi-tensor pass when a backward pass has ended, behind the engine's own last
+    work. It serves where gradients are final only then, and where hooks in C++ cannot run.
 
-    Of sharded parameters (``DTensor``) each process measures what it holds then, and all processes add up in
-    ``finish()``: that is a call that every process has to make, also one without gradients.
+    Of sharded parameters (``DTensor``) each process measures what it holds, and all processes add up in ``finish()``.
+    Every process has to call it, also one without gradients.
     """
 
     def __init__(
@@ -56,9 +72,9 @@ class StepCapture:
         self._groups = list(groups)
         self._ops = _backend.load(backend, parameters[0].device)
         self._local = torch.zeros(len(parameters), dtype=torch.float64)
-        self._spread = ShardedSums.of(parameters, self._local.device, columns=2)
-        self.sqnorms = self._local if self._spread is None else torch.zeros_like(self._local)
-        self._engine = EngineSeen(owner, sharded=self._spread is not None)
+        self._sharded = ShardedSums.of(parameters, self._local.device, columns=2)
+        self.sqnorms = self._local if self._sharded is None else torch.zeros_like(self._local)
+        self._engine = EngineSeen(owner, sharded=self._sharded is not None)
         num_groups = max(groups, default=-1) + 1
         self._watch = GradientWatch(parameters, groups, num_groups, self._measure, by_engine=self._engine.makes_final)
 
@@ -73,7 +89,7 @@ class StepCapture:
     def finish(self, written: bool = False) -> list[int]:
         with_gradient = self._watch.finish(written, anew=self._engine.unseen())
         measured = self._watch.measured(with_gradient, self._local)
-        if self._spread is None:
+        if self._sharded is None:
             return measured
         present = torch.zeros_like(self._local)
         here = set(measured)
@@ -81,7 +97,7 @@ class StepCapture:
             [i for i, group in enumerate(self._groups) if group in here and self._watch.gradient(i) is not None]
         ] = 1.0
         sums = torch.cat([self._local, present])
-        self._spread.add_up(sums)
+        self._sharded.add_up(sums)
         self.sqnorms.copy_(sums[: len(self._groups)])
         return sorted(
             {group for group, count in zip(self._groups, sums[len(self._groups) :].tolist(), strict=True) if count > 0}
@@ -113,4 +129,5 @@ def make_capture(
     if kind == "step":
         return StepCapture(parameters, groups, backend, owner)
     ops = _backend.load(backend, parameters[0].device)
-    return ops.GradientMonitor(list(parameters), list(groups), num_groups, owner=owner)
+    monitor: Capture = ops.GradientMonitor(list(parameters), list(groups), num_groups, owner=owner)
+    return monitor

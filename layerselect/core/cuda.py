@@ -69,14 +69,14 @@ class CudaCore:
         self._warmup, self._interval = warmup, interval
         self._parameters, self._groups = list(parameters), list(groups)
         self._device = self._parameters[0].device
-        self._spread = ShardedSums.of(self._parameters, self._device, columns=2)
+        self._sharded = ShardedSums.of(self._parameters, self._device, columns=2)
         self._core = native.DeviceCore(
             [held_here(p) for p in self._parameters],
             self._groups,
             num_layers,
             score,
             history_rows,
-            self._numels() if self._spread else None,
+            self._numels() if self._sharded else None,
         )
         self._monitor = None
         self._watch: GradientWatch | None = None
@@ -86,7 +86,7 @@ class CudaCore:
                 self._parameters, self._groups, num_layers + 1, owner=owner, core=self._core
             )
         elif capture == "step":
-            self._engine = EngineSeen(owner, sharded=self._spread is not None)
+            self._engine = EngineSeen(owner, sharded=self._sharded is not None)
             self._watch = GradientWatch(
                 self._parameters,
                 self._groups,
@@ -105,7 +105,8 @@ class CudaCore:
     @property
     def launches(self) -> int:
         """Kernel launches of the last step."""
-        return self._core.launches
+        count: int = self._core.launches
+        return count
 
     @property
     def taken(self) -> bool:
@@ -119,8 +120,8 @@ class CudaCore:
         return source is not None and source.written()
 
     def unmeasured(self, active: Sequence[bool]) -> list[bool]:
-        """Which of the active layers had no gradient in the last step. Of shards the host does not know."""
-        if self._spread is not None:
+        """Which of the active layers had no gradient in the last step. The host does not know that of sharded ones."""
+        if self._sharded is not None:
             return [False] * len(active)
         measured = set(self.measured)
         return [on and layer not in measured for layer, on in enumerate(active)]
@@ -152,8 +153,8 @@ class CudaCore:
         if self._watch is not None and not written:
             # So is what no hook reported, as far as anybody can tell: it may be all zero, and the device looks.
             late = late | (set(self.measured) - self._watch.touched)
-        if self._spread is not None:
-            self.measured = self._add_up(self._spread)
+        if self._sharded is not None:
+            self.measured = self._add_up(self._sharded)
         if not self.measured:
             return False
         self.decide(rule, active, scaling, measured=self.measured, late=sorted(late), first_layer=first_layer)
@@ -210,14 +211,14 @@ class CudaCore:
             held_gradient(p) if group in groups else None
             for p, group in zip(self._parameters, self._groups, strict=True)
         ]
-        self._summed = self._spread is not None and len(due) == len(self._parameters)
+        self._summed = self._sharded is not None and len(due) == len(self._parameters)
         if self._summed:
             self._core.hold_all(gradients)
             self._core.sum_held()
         else:
             self._core.launch_groups(sorted(groups), gradients)
 
-    def _add_up(self, spread: ShardedSums) -> list[int]:
+    def _add_up(self, sharded: ShardedSums) -> list[int]:
         """Makes sums over all processes of those of what is held here; returns the groups that may have a gradient."""
         if not self._summed:
             self._core.sum_held()
@@ -230,7 +231,7 @@ class CudaCore:
         if here != self._present[0]:
             self._present = here, to_device(torch.tensor(here, dtype=torch.float64), self._device)
         present.copy_(self._present[1], non_blocking=True)
-        spread.add_up(self._sums)
+        sharded.add_up(self._sums)
         known = torch.where(present > 0, sums, -1.0)
         torch.index_select(known, 0, order, out=self.state["sqnorms"])
         return sorted(set(self._groups)) if any(here) or self._others_have_gradients() else []

@@ -17,7 +17,7 @@ from ..rules import Rule
 
 
 def is_capturing(device: torch.device) -> bool:
-    """Whether the current stream is being captured; nobody waits for the answer."""
+    """Whether the current stream is being captured. The question does not make the host wait."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 

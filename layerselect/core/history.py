@@ -12,26 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import LayerSelectError
-from ..utils.mirror import Arrival
-from ..utils.saved_schema import Fields, Mismatch, Numbers, check
-from ..utils.saved_words import shown
+from ..utils.saved_schema import Fields, Mismatch, check
+from ..utils.saved_tensors import Numbers
 from .graph_capture import is_capturing
-from .history_file import HistoryFile
+from .history_file import HistoryFile, check_history, writes_files
+from .history_ring import COLUMNS, RingCopy, new_ring
 from .history_views import draw, frame_of
 
 logger = logging.getLogger(__name__)
 
 #: How many of the last steps are kept where nothing else is asked for.
 DEFAULT_ROWS = 10_000
-
-_COLUMNS = {
-    "step": torch.int64,
-    "scores": torch.float32,
-    "mask": torch.bool,
-    "trained": torch.bool,
-    "threshold": torch.float32,
-}
 
 
 class History:
@@ -71,19 +62,19 @@ class History:
     ) -> None:
         check_history(keep)
         self._layer_names = layer_names
-        self._ring = _new_ring(len(layer_names), device) if ring is None else ring
+        self._ring = new_ring(len(layer_names), device) if ring is None else ring
         self._ring["step"].fill_(-1)  # no row is written
         self._capacity = len(self._ring["step"])
         self._rows = keep if isinstance(keep, int) else DEFAULT_ROWS
-        self._file = None if isinstance(keep, int) or not _writes_files() else HistoryFile(keep, layer_names)
+        self._file = None if isinstance(keep, int) or not writes_files() else HistoryFile(keep, layer_names)
         self._is_whole_elsewhere = not isinstance(keep, int)  # where this process is not the one that writes
         self._blocks: deque[dict[str, Tensor]] = deque()
         self._held = 0  # rows in the blocks
         self._last = -1  # the last step that is on the host
         self._unseen = 0  # rows since the last copy was started
-        self._copy: _Copy | None = None
+        self._copy: RingCopy | None = None
         self._missing = self._dropped = 0
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def __len__(self) -> int:
         """The number of steps that :meth:`arrays` returns; this waits for the device."""
@@ -116,7 +107,7 @@ class History:
         """Makes room for a row that is about to be written."""
         if self._unseen >= self._capacity // 2 and not is_capturing(self._ring["step"].device):
             self._absorb(self._copy)
-            self._copy = _Copy(self._ring)
+            self._copy = RingCopy(self._ring)
             self._unseen = 0
         self._unseen += 1
 
@@ -127,7 +118,7 @@ class History:
         rows (512).
         """
         self._absorb(self._copy)
-        self._absorb(_Copy(self._ring))
+        self._absorb(RingCopy(self._ring))
         self._copy, self._unseen = None, 0
 
     def close(self) -> None:
@@ -144,7 +135,7 @@ class History:
         """
         if self._file is not None:
             self.collect()
-        if self._file is not None:  # writing may have failed
+        if self._file is not None:  # collecting may have found that it cannot be written
             return self._file.read()
         return {name: column.numpy() for name, column in self._bounded().items()}
 
@@ -201,7 +192,7 @@ class History:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continues there. A file keeps its rows up to that step, and gets those of the state that it lacks."""
-        columns = {name: state[name].cpu().to(dtype) for name, dtype in _COLUMNS.items()}
+        columns = {name: state[name].cpu().to(dtype) for name, dtype in COLUMNS.items()}
         steps = columns["step"]
         self._last = int(steps[-1]) if len(steps) else -1
         self._dropped, self._missing = int(state.get("dropped", 0)), int(state.get("missing", 0))
@@ -209,7 +200,7 @@ class History:
         if self._file is not None:
             written = self._file.keep_until(self._last)
             if len(steps) and written + 1 < steps[0]:
-                self._say(
+                self._warn(
                     "file",
                     "the history at %s lacks the steps %d to %d, which the saved state does not hold either",
                     self._file.path,
@@ -226,10 +217,10 @@ class History:
         """The last rows, by column."""
         self.collect()
         empty = {name: column[:0].cpu() for name, column in self._ring.items()}
-        whole = {name: torch.cat([empty[name], *(block[name] for block in self._blocks)]) for name in _COLUMNS}
+        whole = {name: torch.cat([empty[name], *(block[name] for block in self._blocks)]) for name in COLUMNS}
         return {name: column[-self._rows :].clone() for name, column in whole.items()}
 
-    def _absorb(self, copy: _Copy | None) -> None:
+    def _absorb(self, copy: RingCopy | None) -> None:
         """Takes the rows of a copy that are new here."""
         if copy is None:
             return
@@ -243,7 +234,7 @@ class History:
         lost = last - self._last - len(new)
         if lost:
             self._missing += lost
-            self._say(
+            self._warn(
                 "gaps",
                 "the history lacks %d of the steps up to %d: the device wrote more than the %d rows of its ring "
                 "before the host looked, as when a CUDA graph replays the step; call selector.history.collect() at "
@@ -263,7 +254,7 @@ class History:
             self._file.append({name: column.numpy() for name, column in rows.items()})
         except OSError as error:
             # A training of days must not end because of it.
-            self._say(
+            self._warn(
                 "file",
                 "the history cannot be written to %s (%s): from here on only the last %d steps are kept, in memory",
                 self._file.path,
@@ -283,62 +274,14 @@ class History:
         total = self._last + 1 - self._missing
         self._dropped = max(self._dropped, total - self._rows)
         if self._dropped and not self._is_whole_elsewhere:
-            self._say(
+            self._warn(
                 "dropped",
                 "the history keeps the last %d steps, and older ones are dropped from now on: pass history= with a "
                 "larger number, or with the path of a file for all steps",
                 self._rows,
             )
 
-    def _say(self, what: str, message: str, *values: Any) -> None:
-        if what not in self._said:
-            self._said.add(what)
+    def _warn(self, what: str, message: str, *values: Any) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
             logger.warning(message, *values)
-
-
-class _Copy:
-    """A copy of a ring that is on its way to the host."""
-
-    def __init__(self, ring: dict[str, Tensor]) -> None:
-        device = ring["step"].device
-        self._columns = {
-            name: torch.empty_like(column, device="cpu", pin_memory=device.type == "cuda").copy_(
-                column, non_blocking=True
-            )
-            for name, column in ring.items()
-        }
-        self._arrived = Arrival(device) if device.type == "cuda" else None
-        if self._arrived is not None:
-            self._arrived.mark(device)
-
-    def columns(self) -> dict[str, Tensor]:
-        """The copy; waits until it has arrived."""
-        if self._arrived is not None:
-            self._arrived.wait()
-        return self._columns
-
-
-def check_history(keep: Any) -> None:
-    """Raises LayerSelectError unless ``keep`` is a number of steps or a path."""
-    if (
-        isinstance(keep, bool)
-        or not isinstance(keep, (int, str, Path))
-        or keep == ""
-        or (isinstance(keep, int) and keep < 1)
-    ):
-        raise LayerSelectError(
-            f"history={shown(keep)} is neither a number of steps of at least 1 nor the path of a file"
-        )
-
-
-def _writes_files() -> bool:
-    """Whether this process is the one that writes: the first of those that train together."""
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not there or torch.distributed.get_rank() == 0
-
-
-def _new_ring(num_layers: int, device: torch.device, rows: int = 512) -> dict[str, Tensor]:
-    return {
-        name: torch.zeros((rows,) if name in ("step", "threshold") else (rows, num_layers), dtype=dtype, device=device)
-        for name, dtype in _COLUMNS.items()
-    }

@@ -1,6 +1,4 @@
-"""A history in a file: a line of JSON that says whose it is, and behind it rows of one size, appended block by
-block.
-"""
+"""A history in a file: one line of JSON that names the layers, then rows of one size, appended block by block."""
 
 from __future__ import annotations
 
@@ -11,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import LayerSelectError
-from ..utils.saved_files import DamagedFile, parse_json, read_bytes
+from ..utils.saved_files import DamagedFile, read_bytes
+from ..utils.saved_json import parse_json
 from ..utils.saved_schema import Anything, Fields, Items, Mismatch, Text, check
 from ..utils.saved_words import shown
 from ..utils.user_paths import user_path
@@ -130,7 +130,7 @@ def _row(layers: int) -> np.dtype:
 
 
 def _open(path: Path) -> tuple[dict[str, Any] | None, np.ndarray]:
-    """What a file says of itself, and its whole rows; ``None`` and no rows if there is no file."""
+    """The header of a file, and its whole rows; ``None`` and no rows if there is no file."""
     try:
         content = read_bytes(path, advice="pass the path of a file", most=_MOST_BYTES)
     except DamagedFile as error:
@@ -157,3 +157,22 @@ def _open(path: Path) -> tuple[dict[str, Any] | None, np.ndarray]:
         ) from error
     dtype = _row(len(header["layer_names"]))
     return header, np.frombuffer(rest, dtype, count=len(rest) // dtype.itemsize)
+
+
+def check_history(keep: Any) -> None:
+    """Raises LayerSelectError unless ``keep`` is a number of steps or a path."""
+    if (
+        isinstance(keep, bool)
+        or not isinstance(keep, (int, str, Path))
+        or keep == ""
+        or (isinstance(keep, int) and keep < 1)
+    ):
+        raise LayerSelectError(
+            f"history={shown(keep)} is neither a number of steps of at least 1 nor the path of a file"
+        )
+
+
+def writes_files() -> bool:
+    """Whether this process is the one that writes: the first of those that train together."""
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not there or torch.distributed.get_rank() == 0

@@ -120,7 +120,7 @@ class SeveralDevicesCore:
         if not measured:
             return False
         torch.sqrt(self._sums.sum(), out=self._total_norm)
-        # 0, or NaN: the last carrier stands for whatever has no score.
+        # 0, or NaN where a gradient is not finite: the last carrier represents everything without a score.
         self._squares[-1:].copy_(self._total_norm * 0.0, non_blocking=True)
         found_inf = None if scaling is None else Scaling(found_inf=scaling.found_inf)
         self._decision.decide(rule, active, found_inf, measured=self._groups, first_layer=first_layer)

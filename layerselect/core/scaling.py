@@ -28,8 +28,7 @@ from ..errors import LayerSelectError
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a step must know about scaled gradients. That there is one says: a gradient that is not finite skips the
-    step.
+    """What a step must know about scaled gradients. With it, a gradient that is not finite skips the step.
 
     Attributes:
         inv_scale: float32 [], what to multiply scaled gradients by; None where they are right as they are.
@@ -72,7 +71,7 @@ class Scaling:
         return skipped if self.found_inf is None else skipped | (self.found_inf != 0)
 
     def on(self, device: torch.device) -> Scaling:
-        """The same scaling on another device; the host does not wait."""
+        """This scaling on another device; the host does not wait."""
         found = (None if t is None else t.to(device, non_blocking=True) for t in (self.inv_scale, self.found_inf))
         inv_scale, found_inf = found
         return replace(self, inv_scale=inv_scale, found_inf=found_inf)
@@ -81,7 +80,7 @@ class Scaling:
 def read_scaling(
     grad_scale: float | Tensor | GradScaler | None, optimizers: Sequence[torch.optim.Optimizer], device: torch.device
 ) -> Scaling | None:
-    """What ``grad_scale`` says about this step, without waiting for a device.
+    """The scaling that ``grad_scale`` means for this step. No device is waited for.
 
     Args:
         grad_scale: a scaler, or the factor by which the gradients are too large: now as when the backward pass ended.

@@ -1,22 +1,12 @@
-"""Worksheets of an Excel workbook (.xlsx), read from its XML with limits, many times faster than cell objects are
-made.
-"""
+"""Worksheets of an Excel workbook (.xlsx) as tables: which sheets are read, and which of their rows is the header."""
 
 from __future__ import annotations
 
-import datetime
-import io
 import itertools
-import posixpath
-import re
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError, fromstring, iterparse
 
-from .limits import COLUMNS, SHEET_ROWS, Limits
+from .limits import Limits
 from .schema import CorpusError
 from .splits import split_name
 from .table import (
@@ -30,56 +20,13 @@ from .table import (
     say_repeated,
     short,
 )
+from .workbook_xml import BROKEN, LONGEST_CELL, Book, Cells, Sheet, rows_of
 
-LONGEST_CELL = 32_767
-"""Characters of a cell: writers cut what is longer, without a word."""
-
-BROKEN: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile,
-    zlib.error,
-    KeyError,
-    IndexError,
-    ValueError,
-    OverflowError,
-    OSError,
-    EOFError,
-    ParseError,
-    LookupError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-)
 _LOOKED_INTO = 8
 """Sheets whose header is looked at to tell what corpus a workbook holds."""
 
 _LOOKED_AT = 100_000
 """Elements of XML that are read for it."""
-
-DEEPEST = 64
-"""Elements of XML that stand in one another; a sheet has six."""
-
-_ESCAPED = re.compile(r"_x(00[01][0-9A-Fa-f]|005[Ff])_")
-_DATES = {*range(14, 23), *range(27, 37), *range(45, 48), *range(50, 59)}
-"""Numbers of the built-in formats of dates and times."""
-
-Cells = dict[int, Any]
-"""Column, from 0 -> value; an empty cell is not there."""
-
-
-@dataclass
-class Sheet:
-    """One worksheet: (row number from 1, cells) of every row that is not empty.
-
-    Attributes:
-        formulas: cells that are formulas without a saved value, read as the formula's text.
-        full: cells as long as a cell may be, so probably cut by whoever wrote them.
-    """
-
-    title: str
-    hidden: bool
-    rows: list[tuple[int, Cells]]
-    formulas: int = 0
-    full: int = 0
 
 
 Sheets = dict[str, tuple[list[str], list[tuple[int, list[Any]]]]]
@@ -140,11 +87,11 @@ def has_sides_within(sheet: Sheet, sides: Sides) -> bool:
 
 def first_header(content: bytes, name: str) -> list[str]:
     """The columns of the first sheet that has the usual ones, or else of the first sheet with rows."""
-    book = _Book(content, Limits(name, len(content)))
+    book = Book(content, Limits(name, len(content)))
     book.left = min(book.left, _LOOKED_AT)
     found: list[list[str]] = []
     for title, hidden, part in book.parts[:_LOOKED_INTO]:
-        rows = [cells for _, cells in itertools.islice(_rows(book, part, Sheet(title, hidden, [])), HEADER_WITHIN)]
+        rows = [cells for _, cells in itertools.islice(rows_of(book, part, Sheet(title, hidden, [])), HEADER_WITHIN)]
         names = [_names(cells) for cells in rows]
         if names:
             found.append([column for column in names[header_place(names, (None, None))] if column])
@@ -160,12 +107,12 @@ def read_sheets(content: bytes, limits: Limits) -> list[Sheet]:
         CorpusError: not a workbook, a broken one, one without a sheet, or one beyond the limits.
     """
     try:
-        book = _Book(content, limits)
+        book = Book(content, limits)
         sheets = []
         count = 0
         for title, hidden, part in book.parts:
             sheet = Sheet(title, hidden, [])
-            for row in _rows(book, part, sheet):
+            for row in rows_of(book, part, sheet):
                 sheet.rows.append(row)
                 count += 1
                 if count % 4096 == 0:
@@ -231,240 +178,3 @@ def _why(passed: Sequence[Sheet], fit: Sequence[Sheet]) -> str:
     if any(sheet in fit for sheet in passed):
         return "others are named after splits"
     return "hidden" if all(sheet.hidden for sheet in passed) else "without the columns"
-
-
-class _Book:
-    """The parts of a workbook, unpacked one by one and no further than the limits allow."""
-
-    def __init__(self, content: bytes, limits: Limits) -> None:
-        self._zip = zipfile.ZipFile(io.BytesIO(content))
-        self.limits = limits
-        self.left = limits.elements
-        self._unpacked = 0
-        self._strings: list[str] = []
-        self._more: Iterator[str] = iter(())
-        self.dates: list[bool] = []
-        main = next(
-            (self._target("", r) for r in self._relations("") if r.get("Type", "").endswith("/officeDocument")), ""
-        )
-        main = main or "xl/workbook.xml"
-        relations = {relation.get("Id"): relation for relation in self._relations(main)}
-        root = fromstring(self.part(main))
-        self.from_1904 = any(_flag(e.get("date1904")) for e in root if _tag(e) == "workbookPr")
-        self.parts: list[tuple[str, bool, str]] = []
-        for sheet in root.iter():
-            if _tag(sheet) != "sheet":
-                continue
-            key = next((value for name, value in sheet.attrib.items() if name.endswith("}id")), "")
-            relation = relations.get(key)
-            # Sheets of a chart alone have no cells.
-            if relation is not None and relation.get("Type", "").endswith("/worksheet"):
-                title = sheet.get("name", "")
-                self.parts.append((title, sheet.get("state", "visible") != "visible", self._target(main, relation)))
-        for relation in relations.values():
-            kind, target = relation.get("Type", ""), self._target(main, relation)
-            if kind.endswith("/sharedStrings") and target in self._zip.namelist():
-                self._more = _shared(self, self.part(target))
-            elif kind.endswith("/styles") and target in self._zip.namelist():
-                self.dates = _date_styles(fromstring(self.part(target)))
-
-    def part(self, name: str) -> bytes:
-        with self._zip.open(name) as file:
-            content = file.read(self.limits.unpacked - self._unpacked + 1)
-        self._unpacked += len(content)
-        self.limits.check_unpacked(self._unpacked)
-        if b"<!DOCTYPE" in content[:4096]:
-            raise ValueError(f"{name} declares a document type, which no workbook does")
-        return content
-
-    def string(self, number: int) -> str:
-        """A text by its number; they are read as far as they are asked for."""
-        if number < 0:
-            raise IndexError(f"there is no text {number}")
-        if number >= len(self._strings):
-            self._strings.extend(itertools.islice(self._more, max(1024, number + 1 - len(self._strings))))
-        return self._strings[number]
-
-    def _relations(self, part: str) -> list[Element]:
-        folder, file = posixpath.split(part)
-        try:
-            return list(fromstring(self.part(posixpath.join(folder, "_rels", f"{file}.rels"))))
-        except KeyError:
-            return []
-
-    @staticmethod
-    def _target(part: str, relation: Element) -> str:
-        target = relation.get("Target", "")
-        base = "" if target.startswith("/") else posixpath.dirname(part)
-        return posixpath.normpath(posixpath.join(base, target.lstrip("/")))
-
-
-def _rows(book: _Book, part: str, sheet: Sheet) -> Iterator[tuple[int, Cells]]:
-    letters: dict[str, int] = {}
-    last = 0
-    for element in _elements(book, book.part(part), "row"):
-        number = _row_number(element.get("r"), last)
-        last = number
-        cells: Cells = {}
-        column = -1
-        for cell in element:
-            place = cell.get("r")
-            if place is None:
-                column += 1
-            else:
-                word = place.rstrip("0123456789")
-                if (known := letters.get(word)) is None:
-                    known = letters[word] = _column_number(word)
-                column = known
-            value = _value(book, cell, sheet)
-            if value is not None:
-                cells[column] = value
-        element.clear()
-        if cells:
-            yield number, cells
-
-
-def _elements(book: _Book, content: bytes, name: str) -> Iterator[Element]:
-    """Every element of a name, when it ends; the caller empties it.
-
-    Empty rows and cells cost time and hardly any bytes of the file, so all elements are counted.
-    """
-    deep = 0
-    for event, element in iterparse(io.BytesIO(content), events=("start", "end")):
-        if event == "start":
-            deep += 1
-            book.left -= 1
-            if deep > DEEPEST:
-                raise ValueError(f"elements stand in one another more than {DEEPEST} deep")
-            if book.left < 0:
-                book.limits.refuse_elements()
-        else:
-            deep -= 1
-            tag = element.tag
-            if tag.endswith(name) and tag.rpartition("}")[2] == name:
-                yield element
-
-
-def _row_number(text: str | None, last: int) -> int:
-    if text is None:
-        number = last + 1
-    elif text.isascii() and text.isdigit() and len(text) < 20:
-        number = int(text)
-    else:
-        raise ValueError(f"a row has the number '{text[:20]}'")
-    if number > SHEET_ROWS:
-        raise ValueError(f"a row says that it is row {number}, and a sheet has at most {SHEET_ROWS:,}")
-    return number
-
-
-def _column_number(letters: str) -> int:
-    number = 0
-    for letter in letters[:4]:
-        if not "A" <= letter.upper() <= "Z":
-            raise ValueError(f"a cell has the place '{letters[:20]}'")
-        number = number * 26 + ord(letter.upper()) - 64
-    if not 1 <= number <= COLUMNS:
-        raise ValueError(f"a cell stands in column '{letters[:20]}', and a sheet has at most {COLUMNS:,}")
-    return number - 1
-
-
-def _value(book: _Book, cell: Element, sheet: Sheet) -> Any:
-    kind = cell.get("t", "n")
-    text = formula = inline = None
-    for child in cell:
-        tag = child.tag
-        if tag.endswith("}v"):
-            text = child.text
-        elif tag.endswith("}is"):
-            inline = child
-        elif tag.endswith("}f"):
-            formula = child.text
-    if kind == "inlineStr":
-        value: Any = _text_of(inline) if inline is not None else text
-    elif text is None:
-        if formula:
-            sheet.formulas += 1
-            return f"={formula}"
-        return None
-    elif kind == "s":
-        value = book.string(int(text))
-    elif kind == "n":
-        value = _number(text)
-        style = cell.get("s")
-        if style is not None and not isinstance(value, str) and style.isdigit() and len(style) < 9:
-            place = int(style)
-            if place < len(book.dates) and book.dates[place]:
-                return _date(value, book.from_1904)
-        return value
-    elif kind == "b":
-        return text.strip() not in ("0", "")
-    else:  # a formula's text, an error, a date in ISO form
-        value = _unescaped(text)
-    if isinstance(value, str) and len(value) >= LONGEST_CELL:
-        sheet.full += len(value) == LONGEST_CELL
-    return value
-
-
-def _number(text: str) -> int | float | str:
-    try:
-        return int(text) if len(text) < 20 and "." not in text and "e" not in text.lower() else float(text)
-    except ValueError:
-        return text
-
-
-def _date(value: int | float, from_1904: bool) -> Any:
-    try:
-        start = datetime.datetime(1904, 1, 1) if from_1904 else datetime.datetime(1899, 12, 30)
-        found = start + datetime.timedelta(seconds=round(value * 86_400))
-    except (OverflowError, ValueError):
-        return value
-    return found.date() if found.time() == datetime.time() else found
-
-
-def _shared(book: _Book, content: bytes) -> Iterator[str]:
-    for element in _elements(book, content, "si"):
-        yield _text_of(element)
-        element.clear()
-
-
-def _text_of(element: Element) -> str:
-    """The text of a cell, of one piece or of several with fonts of their own; how it is pronounced is left out."""
-    pieces = []
-    for child in element:
-        tag = _tag(child)
-        if tag == "t":
-            pieces.append(child.text or "")
-        elif tag == "r":
-            pieces += [inner.text or "" for inner in child if _tag(inner) == "t"]
-    return _unescaped("".join(pieces))
-
-
-def _unescaped(text: str) -> str:
-    """Characters that XML cannot hold are written as _x0007_, and an underscore that would look so as _x005F_."""
-    return _ESCAPED.sub(lambda found: chr(int(found.group(1), 16)), text) if "_x" in text else text
-
-
-def _date_styles(root: Element) -> list[bool]:
-    """For each style of cells, whether it shows a date or a time."""
-    own = {e.get("numFmtId"): _is_date(e.get("formatCode", "")) for e in root.iter() if _tag(e) == "numFmt"}
-    formats = next((e for e in root if _tag(e) == "cellXfs"), None)
-    found = []
-    for style in formats if formats is not None else ():
-        number = style.get("numFmtId", "0")
-        found.append(own.get(number, number.isdigit() and len(number) < 9 and int(number) in _DATES))
-    return found
-
-
-def _is_date(code: str) -> bool:
-    bare = re.sub(r'"[^"]*"|\[[^\]]*\]|\\.|_.', "", code).lower()
-    return code.lower().startswith(("[h", "[m", "[s")) or (
-        any(letter in bare for letter in "dmyhs") and "general" not in bare
-    )
-
-
-def _flag(text: str | None) -> bool:
-    return text in ("1", "true")
-
-
-def _tag(element: Element) -> str:
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""

@@ -1,1 +1,1 @@
-"""Training in several processes: what is spread over them, which engine runs the model, whether they agree."""
+"""Training in several processes: sharded tensors, the engine that runs the model, and whether the processes agree."""

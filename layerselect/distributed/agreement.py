@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 #: Steps whose selections are compared: this one and, before the first of every so many, its powers, since what is wrong
 #: is mostly wrong from the start. Names are compared in the first.
 _EARLY, _EVERY = 2, 100
-#: So many steps after it was found that processes disagree, all of them raise: by then all have heard of it, and none
-#: waits in a collective for one that has gone.
+#: Steps from the one in which it is found that processes disagree to the one in which all of them raise. By then all
+#: know of it, and none waits in a collective for one that has gone.
 _NOTICE = 5
-#: So often a process looks for an answer in the steps that follow, before it leaves it for the next comparison.
+#: In how many of the following steps a process looks for an answer before it leaves that for the next comparison.
 _LOOKS = 50
-#: What stands in the place of a token where the one that compared has gone. The key stays: one that another process has
+#: What replaces the token of a comparing process that has gone. The key stays: one that another process has
 #: just found there must not be gone when it is read, since the store would wait for it.
 _GONE = "gone"
 
@@ -47,7 +47,7 @@ class Agreement:
     """Compares, in the 2nd, 4th, 8th to 64th step and in every 100th, the names of the layers and the selection with
     those of the other processes.
 
-    The first of the processes that train together is the one that compares, and tells the others.
+    The first of the processes that train together compares, and the others read its answer.
 
     Args:
         model: the selector's; its engine says which processes train it together. Without one these are all.
@@ -60,10 +60,10 @@ class Agreement:
         self._names = list(names)
         self._shapes = [str([list(shape) for shape in layer]) for layer in shapes]
         self._steps = 0
-        self._talk: _Talk | None = None
+        self._exchange: _Exchange | None = None
         self._copy: _Copy | None = None
         self._bad: tuple[int, str] | None = None
-        self._heard = 0  # so many steps ago
+        self._heard = 0  # steps since it was found that the processes disagree
 
     def compare(self, mask: Tensor) -> None:
         """To be called at the end of each step of the selector, with its selection: bool [L], on any device.
@@ -76,10 +76,10 @@ class Agreement:
         self._steps += 1
         early = self._steps < _EVERY and self._steps >= _EARLY and self._steps.bit_count() == 1
         due = early or self._steps % _EVERY == 0
-        if (due or self._steps == 1) and self._talk is None:
+        if (due or self._steps == 1) and self._exchange is None:
             # In the first step, so that the others know of it in the second.
-            self._talk = _Talk.begin(self._model(), self._names)
-        if self._talk is None:
+            self._exchange = _Exchange.begin(self._model(), self._names)
+        if self._exchange is None:
             return
         try:
             self._go_on(mask if due else None)
@@ -92,20 +92,20 @@ class Agreement:
                 raise LayerSelectError(self._bad[1])
 
     def close(self) -> None:
-        """Takes no more part."""
-        if self._talk is not None:
-            self._talk.close()
-        self._talk, self._copy = None, None
+        """Takes no part any more."""
+        if self._exchange is not None:
+            self._exchange.close()
+        self._exchange, self._copy = None, None
 
     def _go_on(self, mask: Tensor | None) -> None:
-        assert self._talk is not None
+        assert self._exchange is not None
         if mask is not None:
             self._copy = _Copy(mask, self._steps)
         if self._copy is not None and self._copy.has_arrived():
-            said = {"names": self._names, "shapes": self._shapes} if self._copy.step == _EARLY else {}
-            self._talk.tell(self._copy.step, {**said, "mask": self._copy.values()})
+            layers = {"names": self._names, "shapes": self._shapes} if self._copy.step == _EARLY else {}
+            self._exchange.report(self._copy.step, {**layers, "mask": self._copy.values()})
             self._copy = None
-        found = self._talk.listen(self._steps, anew=mask is not None)
+        found = self._exchange.look(self._steps, anew=mask is not None)
         self._bad = self._bad or found
 
 
@@ -127,18 +127,18 @@ class _Copy:
 
 
 @dataclass(frozen=True)
-class _Words:
-    """What a process has said about a step."""
+class _Report:
+    """What a process reports about a step: its selection, and once the names and shapes of its layers."""
 
     rank: int
-    said: dict[str, Any]
+    values: dict[str, Any]
 
 
-class _Talk:
-    """What one process says and hears about one selector.
+class _Exchange:
+    """What one process reports about one selector, and what it is answered.
 
-    Each selector of a process has a slot, the lowest that is free, so that the same selectors meet. Each has a token,
-    too: what was left by others that had the slot is not listened to.
+    Each selector of a process has a slot, the lowest that is free, so that the selectors of all processes are paired.
+    Each has a token, too, so that what an earlier selector left in the slot is not read.
     """
 
     def __init__(self, store: Any, rank: int, ranks: Sequence[int], names: Sequence[str]) -> None:
@@ -152,13 +152,13 @@ class _Talk:
             self, _leave, store, f"{self._slots}{self._slot}", f"{self._place}/first" if self.compares else None
         )
         self._open: dict[int, int] = {}  # looks left, by step
-        self._said: dict[int, dict[str, Any]] = {}
+        self._reports: dict[int, dict[str, Any]] = {}
         self._missed = False
         if self.compares:
             store.set(f"{self._place}/first", self._token)
 
     @classmethod
-    def begin(cls, model: nn.Module | None, names: Sequence[str]) -> _Talk | None:
+    def begin(cls, model: nn.Module | None, names: Sequence[str]) -> _Exchange | None:
         """None where a process is alone."""
         distributed = torch.distributed
         if model is None or not (distributed.is_available() and distributed.is_initialized()):
@@ -175,59 +175,59 @@ class _Talk:
     def close(self) -> None:
         self._free()
 
-    def tell(self, step: int, said: dict[str, Any]) -> None:
-        """Says what this process has in ``step``."""
-        self._open[step], self._said[step] = _LOOKS, said
+    def report(self, step: int, values: dict[str, Any]) -> None:
+        """Notes what this process has in ``step``, to be sent when the others can read it."""
+        self._open[step], self._reports[step] = _LOOKS, values
 
-    def listen(self, now: int, *, anew: bool) -> tuple[int, str] | None:
-        """The step in which all raise, and what is wrong; None if nothing is, or nobody knows yet."""
+    def look(self, now: int, *, anew: bool) -> tuple[int, str] | None:
+        """The step in which all raise, and what is wrong; ``None`` if nothing is, or if it is not known yet."""
         for step in list(self._open):
             if self._open[step] or anew:
                 self._open[step] = max(0, self._open[step] - 1)
-                found = self._judge(step, now) if self.compares else self._hear(step)
+                found = self._compare_all(step, now) if self.compares else self._read_answer(step)
                 if found is not None:
                     return found
         return None
 
-    def _judge(self, step: int, now: int) -> tuple[int, str] | None:
+    def _compare_all(self, step: int, now: int) -> tuple[int, str] | None:
         others = [rank for rank in self._ranks if rank != self._rank]
         keys = [self._key(self._token, step, rank) for rank in others]
         if not self._store.check(keys):
             self._note_missing(step, others)
             return None
         del self._open[step]
-        mine = _Words(self._rank, self._said.pop(step))
-        words = [_Words(rank, json.loads(self._store.get(key))) for rank, key in zip(others, keys, strict=True)]
-        problems = [problem for one in words if (problem := _difference(step, self._names, mine, one)) is not None]
-        answer: dict[str, Any] = {"to": [one.said["token"] for one in words]}
+        mine = _Report(self._rank, self._reports.pop(step))
+        reports = [_Report(rank, json.loads(self._store.get(key))) for rank, key in zip(others, keys, strict=True)]
+        problems = [problem for one in reports if (problem := _difference(step, self._names, mine, one)) is not None]
+        answer: dict[str, Any] = {"to": [one.values["token"] for one in reports]}
         if problems:
             answer |= {"at": now + _NOTICE, "text": problems[0]}
         self._store.set(self._key(self._token, step), json.dumps(answer))
         return (answer["at"], answer["text"]) if problems else None
 
-    def _hear(self, step: int) -> tuple[int, str] | None:
+    def _read_answer(self, step: int) -> tuple[int, str] | None:
         if not self._store.check([f"{self._place}/first"]):
             return None
         first = self._store.get(f"{self._place}/first").decode()
         if first == _GONE:
             return None
-        if self._said[step].get("to") != first:  # nobody has listened so far, or another one
-            self._said[step] |= {"token": self._token, "to": first}
-            self._store.set(self._key(first, step, self._rank), json.dumps(self._said[step]))
+        if self._reports[step].get("to") != first:  # not sent yet, or sent to another one
+            self._reports[step] |= {"token": self._token, "to": first}
+            self._store.set(self._key(first, step, self._rank), json.dumps(self._reports[step]))
         if not self._store.check([self._key(first, step)]):
             return None
         answer = json.loads(self._store.get(self._key(first, step)))
         if self._token not in answer["to"]:
             return None
-        del self._open[step], self._said[step]
+        del self._open[step], self._reports[step]
         return (answer["at"], answer["text"]) if "text" in answer else None
 
     def _key(self, first: str, step: int, rank: int | str = "answer") -> str:
-        """Where a process says something to the one with the token ``first``, or hears its answer."""
+        """Where a process reports to the one with the token ``first``, or reads its answer."""
         return f"{self._place}/{first}/{step}/{rank}"
 
     def _note_missing(self, step: int, others: Sequence[int]) -> None:
-        """Says once whose word is missing, of those who have such a selector."""
+        """Warns once of a process that has such a selector and whose report is missing."""
         if self._open[step] or self._missed:
             return
         here = [rank for rank in others if self._store.add(f"layerselect/{rank}/{self._slot}", 0) > 0]
@@ -259,10 +259,10 @@ def _leave(store: Any, slot: str, first: str | None) -> None:
         logger.debug("%s", problem)
 
 
-def _difference(step: int, names: Sequence[str], one: _Words, other: _Words) -> str | None:
+def _difference(step: int, names: Sequence[str], one: _Report, other: _Report) -> str | None:
     """What two processes do not agree in; None if they agree."""
-    if "names" in other.said:
-        for index, (mine, theirs) in enumerate(zip_longest(one.said["names"], other.said["names"])):
+    if "names" in other.values:
+        for index, (mine, theirs) in enumerate(zip_longest(one.values["names"], other.values["names"])):
             if mine != theirs:
                 return (
                     f"the processes do not hold the same layers (process {other.rank} has {theirs!r} as its layer "
@@ -270,13 +270,13 @@ def _difference(step: int, names: Sequence[str], one: _Words, other: _Words) -> 
                     "all layers can be made: give the selector a model that every process holds whole, under "
                     "DistributedDataParallel or fully_shard"
                 )
-        for name, mine, theirs in zip(names, one.said["shapes"], other.said["shapes"], strict=True):
+        for name, mine, theirs in zip(names, one.values["shapes"], other.values["shapes"], strict=True):
             if mine != theirs:
                 return (
                     f"process {other.rank} trains other parameters in layer {name!r} than process {one.rank} (shapes "
                     f"{theirs} and {mine}): build the model and its adapters alike in every process"
                 )
-    for name, mine, theirs in zip(names, one.said["mask"], other.said["mask"], strict=True):
+    for name, mine, theirs in zip(names, one.values["mask"], other.values["mask"], strict=True):
         if mine != theirs:
             return (
                 f"process {other.rank} and process {one.rank} do not choose the same layers: in step {step} of the "

@@ -68,7 +68,7 @@ def check_engine(model: nn.Module) -> None:
 
 
 def check_freezing(model: nn.Module) -> None:
-    """Refuses mode ``freeze`` where the engine that wraps ``model`` does not stand it.
+    """Refuses mode ``freeze`` where the engine that wraps ``model`` cannot work with it.
 
     Raises:
         LayerSelectError: with the reason and the remedy.
@@ -94,7 +94,7 @@ def ddp_in(model: nn.Module) -> DistributedDataParallel | None:
 
 
 def has_shards(model: nn.Module) -> bool:
-    """Whether some parameter is spread over processes."""
+    """Whether some parameter is sharded over processes."""
     return any(map(is_sharded, model.parameters()))
 
 

@@ -1,7 +1,7 @@
-"""Gradients that are spread over processes: ``DTensor``, as ``fully_shard`` and tensor parallelism make them.
+"""Gradients that are sharded over processes: ``DTensor``, as ``fully_shard`` and tensor parallelism make them.
 
-Each process adds up the squares of what it holds; one all-reduce of one number for each parameter makes of that the
-sums of the whole gradients.
+Each process adds up the squares of what it holds. One all-reduce of one number for each parameter then gives the sums
+of the whole gradients.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
-def is_sharded(tensor: object) -> bool:
+
+def is_sharded(tensor: object) -> TypeGuard[DTensor]:
     """Whether ``tensor`` is a ``DTensor``."""
     # No DTensor can exist before its module is loaded, which takes a second that most users need not spend.
     kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
@@ -47,17 +50,19 @@ def held_gradient(parameter: Tensor) -> Tensor | None:
     gradient = parameter.grad
     if gradient is None or not is_sharded(gradient):
         return gradient
-    if gradient.placements != parameter.placements:
+    placed: Any = parameter  # another DTensor
+    if gradient.placements != placed.placements:
         # As tensor parallelism leaves the gradients of replicated parameters: not added up yet.
         with torch.no_grad():
-            gradient = gradient.redistribute(parameter.device_mesh, parameter.placements)
+            gradient = gradient.redistribute(placed.device_mesh, placed.placements)
     return held_here(gradient)
 
 
 def _arrived(tensor: Any) -> Tensor:
     """``tensor``, without the wrapper that functional collectives put around what is still on its way."""
     kind = getattr(sys.modules.get("torch.distributed._functional_collectives"), "AsyncCollectiveTensor", None)
-    return tensor.wait() if kind is not None and isinstance(tensor, kind) else tensor
+    arrived: Tensor = tensor.wait() if kind is not None and isinstance(tensor, kind) else tensor
+    return arrived
 
 
 class ShardedSums:
@@ -95,7 +100,7 @@ class ShardedSums:
 
     @classmethod
     def of(cls, parameters: Sequence[Tensor], device: torch.device, columns: int = 1) -> ShardedSums | None:
-        """None if no parameter is spread."""
+        """``None`` if no parameter is sharded."""
         return cls(parameters, device, columns) if any(map(is_sharded, parameters)) else None
 
     def add_up(self, sums: Tensor) -> None:
@@ -125,9 +130,9 @@ class ShardedSums:
 
 @dataclass(frozen=True)
 class _MeshSums:
-    """The numbers of the parameters that are spread over one mesh."""
+    """The sums of the parameters that are sharded over one mesh."""
 
-    places: Tensor  #: int64 [n], where these stand in the vector of sums
+    places: Tensor  #: int64 [n], their places in the vector of sums
     counts: Tensor  #: bool [n], whether this process's number counts, or another one holds the same
     groups: list[Any]  #: process groups over which to add, one after the other
     last: set[int]  #: the dimension of the last of them

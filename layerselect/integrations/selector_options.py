@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from .. import _backend
-from ..core.history import check_history
+from ..core.history_file import check_history
 from ..core.schedule import Schedule
 from ..core.scores import SCORE_FORMS
 from ..errors import LayerSelectError
@@ -28,6 +28,7 @@ from ..selector.selector import FastSelector
 from ..state_cache import StateStore
 from ..state_cache.cut import is_number
 from ..state_cache.selection import STATE_CACHES
+from ..utils.arguments import check_choice
 
 _PARAMETERS = inspect.signature(FastSelector).parameters
 #: What may be given as an option: the arguments of a selector, its model apart.
@@ -85,11 +86,7 @@ def _check_together(given: Mapping[str, Any]) -> None:
 
 
 def _one_of(*choices: str) -> Callable[[str, Any], None]:
-    def check(name: str, value: Any) -> None:
-        if not isinstance(value, str) or value not in choices:
-            raise LayerSelectError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
-
-    return check
+    return lambda name, value: check_choice(name, value, choices)
 
 
 def _whole(name: str, value: Any) -> None:

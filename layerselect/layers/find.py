@@ -20,7 +20,7 @@ from .stacks import Named, Stack, blocks_in, find_stacks, is_composite, is_insid
 
 logger = logging.getLogger(__name__)
 
-#: What a caller may pass to say which modules are the layers.
+#: What a caller may pass to name the modules that are the layers.
 LayerSpec = str | Sequence[str] | Sequence[nn.Module] | None
 
 # Wrappers (DistributedDataParallel, torch.compile, torch's CheckpointWrapper) put these in front of every name. Without
@@ -135,7 +135,7 @@ def _why_nothing_to_train(model: nn.Module, found: list[Named]) -> str:
 
 
 def _owners(model: nn.Module, layers: list[Named]) -> dict[int, set[int]]:
-    """For each parameter, by identity, the layers it stands in; -1 stands for "outside every layer"."""
+    """For each parameter, by identity, the layers that hold it; -1 means "outside every layer"."""
     inside: dict[int, int] = {}
     for index, (_, module) in enumerate(layers):
         for child in module.modules():

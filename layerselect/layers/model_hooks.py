@@ -10,19 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-#: What stands in a copy in the place of a hook: it takes whatever a hook is given, does nothing and returns ``None``.
+#: What replaces a hook in a copy: it takes whatever a hook is given, does nothing and returns ``None``.
 #: It is the standard library's, so that a model that was pickled whole can be loaded where this package is not
 #: installed.
 _NOTHING = contextlib.nullcontext.__exit__
 
 
 class ModelHook:
-    """What is registered on a module or an optimizer (``register_forward_hook`` and its kin) in the place of
-    ``function``.
+    """Wraps a function that is registered as a hook on a module or an optimizer, so that copies are free of it.
 
-    ``copy.deepcopy`` and ``pickle`` copy a module's hooks with it, and so everything that a hook refers to. In the copy
-    nothing is left of this one: a function of the standard library that does nothing takes its place, so that a copy of
-    a model has no part of a selector in it.
+    ``copy.deepcopy`` and ``pickle`` copy a module's hooks with it, and with them everything that a hook refers to. This
+    one is replaced in the copy by a function of the standard library that does nothing. So the copy of a model holds no
+    part of a selector.
 
     Args:
         function: what to call.
@@ -53,7 +52,7 @@ class ModelHook:
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
         return _nothing_left(copy.deepcopy(self._borrowed(), memo))
 
-    def __reduce__(self) -> tuple[Callable, tuple]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         borrowed = self._borrowed()
         if borrowed:
             return _nothing_left, (borrowed,)

@@ -59,13 +59,13 @@ class PaddingMasks:
         self._handles = []
         self._masks.clear()
 
-    def _take(self, name: str, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _take(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         place = self._places[name]
         if ARGUMENT in kwargs:
             self._masks[name] = _tensor(kwargs[ARGUMENT])
         elif place == _ANY_KEYWORD:
             self._masks.pop(name, None)  # it passes on what it is given, and was given none
-        else:
+        elif place is not None:
             self._masks[name] = _tensor(args[place]) if len(args) > place else None
 
 

@@ -86,7 +86,7 @@ def stacks_of_kind(model: nn.Module, kind: Kind, *, trainable: bool) -> list[Sta
         blocks = _repeated_blocks(name, module, kind, trainable)
         if blocks:
             opened = kind.container is nn.ModuleList and any(_parent(block) != name for block, _ in blocks)
-            stacks.append(Stack(name, blocks, len(module) if opened else 0))
+            stacks.append(Stack(name, blocks, len(module._modules) if opened else 0))
             known.update(block for block, _ in blocks)
             around.update(ancestor for block, _ in blocks for ancestor in _ancestors(block))
     stacks = [stack for stack in stacks if not _serves_stages(stack, stacks, model)]
@@ -173,13 +173,13 @@ def _repeated_classes(module: nn.Module) -> set[type[nn.Module]]:
 
 
 def _serves_stages(stack: Stack, stacks: list[Stack], model: nn.Module) -> bool:
-    """A flat list beside a list of stages, with one entry for each: what stands between the stages (the embeddings of
+    """A flat list beside a list of stages, with one entry for each: the modules between the stages (the embeddings of
     patches of hierarchical encoders). It does not run before the first stage, nor after the last one.
     """
     return not stack.stages and any(
         other.stages
         and _parent(other.name) == _parent(stack.name)
-        and other.stages == len(model.get_submodule(stack.name))
+        and other.stages == len(model.get_submodule(stack.name)._modules)
         for other in stacks
     )
 

@@ -118,7 +118,8 @@ def classification_report(
 
 
 def _matrix(targets: np.ndarray, predicted: np.ndarray, count: int) -> list[list[int]]:
-    return confusion_matrix(targets, predicted, labels=list(range(count))).tolist()
+    matrix: list[list[int]] = confusion_matrix(targets, predicted, labels=list(range(count))).tolist()
+    return matrix
 
 
 def _per_label_counts(truth: np.ndarray, predicted: np.ndarray) -> list[list[int]]:

@@ -79,7 +79,8 @@ def sari_parts(counts: np.ndarray) -> np.ndarray:
     """
     right, done, wanted = counts[..., 0], counts[..., 1], counts[..., 2]
     f1 = np.where(right > 0, 2 * right / np.maximum(done + wanted, 1e-300), 0.0)
-    return 100.0 * f1.mean(axis=-2)
+    parts: np.ndarray = 100.0 * f1.mean(axis=-2)
+    return parts
 
 
 def gleu(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -17,7 +17,8 @@ from ..errors import LayerSelectError
 from ..layers.view import ModelView
 from ..status import EXCLUDED
 from ..utils.mirror import Mirror
-from ..utils.saved_schema import Fields, Items, Kind, Mismatch, Numbers, Whole, check
+from ..utils.saved_schema import Fields, Items, Kind, Mismatch, Whole, check
+from ..utils.saved_tensors import Numbers
 from ..utils.saved_words import shown
 
 

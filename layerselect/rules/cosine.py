@@ -19,7 +19,8 @@ from ..layers.padding import MasksAround, PaddingMasks
 from ..layers.view import ModelView
 from ..status import EXCLUDED
 from ..utils.mirror import Mirror
-from ..utils.saved_schema import Mapped, Numbers
+from ..utils.saved_schema import Mapped
+from ..utils.saved_tensors import Numbers
 from .base import MirrorState, Rule, Selection, check_saved, no_threshold
 from .wrapping import Wrapping, base_rule, choose_by
 

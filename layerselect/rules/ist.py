@@ -16,7 +16,8 @@ from ..errors import LayerSelectError
 from ..layers.view import ModelView
 from ..utils.arguments import seeded
 from ..utils.renamed import OF_RULES, takes_old_names
-from ..utils.saved_schema import Numbers, Whole
+from ..utils.saved_schema import Whole
+from ..utils.saved_tensors import Numbers
 from .base import GeneratorState, Rule, Selection, check_count, check_fraction, check_saved, drawn
 
 logger = logging.getLogger(__name__)

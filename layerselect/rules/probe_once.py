@@ -11,7 +11,8 @@ from torch import Tensor
 from ..layers.view import ModelView
 from ..status import EXCLUDED, MEASURED
 from ..utils.mirror import Mirror
-from ..utils.saved_schema import Mapped, Maybe, Numbers
+from ..utils.saved_schema import Mapped, Maybe
+from ..utils.saved_tensors import Numbers
 from .base import MirrorState, Rule, Selection, check_count, check_saved, drawn, layer_list, no_threshold
 from .wrapping import Wrapping, base_rule, choose_by
 

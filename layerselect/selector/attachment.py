@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from ..core.step import Core
+from ..core.base import Core
 from ..modes.device_gate import make_gate
 from ..modes.freeze import LayerFreezer
 from ..modes.gate import Gate
@@ -94,13 +94,14 @@ class Attachment:
             leave_something(scaler, self._gates)
 
     def clipping(self) -> list[Gate]:
-        """To be asked before the selector writes to the gradients that it has measured, which spreads nothing; the
-        answer is for :meth:`clipped`.
+        """The gates whose gradients are still those that were measured; to be passed to :meth:`clipped`.
+
+        Call it before the selector itself writes to the gradients, so that its own writing is not taken for another's.
         """
         return [gate for gate in self._gates if self._nonfinite.matters and not gate.moved()]
 
     def clipped(self, as_measured: list[Gate]) -> None:
-        """The selector wrote to them. ``as_measured``: what :meth:`clipping` said before."""
+        """The selector has written to the gradients. ``as_measured`` is what :meth:`clipping` returned before."""
         for gate in as_measured:
             gate.mark()
 

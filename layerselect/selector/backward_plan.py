@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.base import check_mask
 from ..core.schedule import Schedule
-from ..core.step import check_mask
 from ..modes.freeze import LayerFreezer
 from ..rules import MEASURED, Rule
 from ..utils.mirror import Mirror
-from ..utils.saved_schema import Anything, Fields, Flag, Items, Mismatch, Numbers, Whole, check
+from ..utils.saved_schema import Anything, Fields, Flag, Items, Mismatch, Whole, check
+from ..utils.saved_tensors import Numbers
 
 
 class BackwardPlan:
@@ -55,23 +56,22 @@ class BackwardPlan:
         self._may_skip = False
 
     def preselected(self, rule: Rule, step: int) -> Tensor | None:
-        """``bool`` [L] on the host: the selection that stands in ``step``, where the rule makes it without looking at
-        scores.
+        """``bool`` [L] on the host: the selection in force in ``step``, where the rule makes it without scores.
 
-        There is one draw for each step that is due to select, however often that step is tried. None before the first
-        one, and after a change of rules until the next one.
+        A step that is due to select gets one selection, however often the step is tried. ``None`` before the first
+        selection, and after a change of rules until the next one.
         """
         if rule.uses_scores:
             return None
         if self._schedule.selects_in(step) and self._preselected_for != step:
-            # It is told that all is well: what is not finite is left out of its choice step by step, also where the
-            # choice stands for several steps.
+            # The rule sees all layers as measured. Layers that are not finite are left out of its selection step by
+            # step, also where one selection serves several steps.
             out = self.freezer.floor if rule.draws else 0
             count = self._num_layers - out
             scores, status = torch.full((count,), float("nan")), torch.full((count,), MEASURED, dtype=torch.uint8)
             mask = check_mask(rule, getattr(rule.select(scores, status), "mask", None), count)
             mask = mask if not out else torch.cat([torch.zeros(out, dtype=torch.bool), mask])
-            # The same tensor as long as it is the same choice: a device is not told again.
+            # As long as the selection is the same, so is the tensor: then nothing is copied to a device.
             if self._preselected is None or not mask.equal(self._preselected):
                 self._preselected = mask
             self._preselected_for = step

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..core.step import Core
+from ..core.base import Core
 from ..distributed.sharding import held_here
 from ..errors import LayerSelectError
 from ..layers.find import LayeredParameters

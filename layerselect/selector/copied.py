@@ -8,7 +8,7 @@ from ..errors import LayerSelectError
 
 
 class _NotHere(LayerSelectError, AttributeError):
-    """So that ``hasattr`` and the protocols of the standard library get the answer that they understand."""
+    """An error that ``hasattr`` and the protocols of the standard library understand, too."""
 
 
 class CopiedSelector:

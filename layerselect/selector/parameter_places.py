@@ -13,7 +13,7 @@ from ..layers.find import LayeredParameters
 
 
 class ParameterPlaces:
-    """One place in the model for each parameter of some layers, where it stands.
+    """One place in the model for each parameter of some layers: the module and the name that hold it.
 
     Args:
         model: the model.
@@ -35,8 +35,8 @@ class ParameterPlaces:
         )
 
     def look(self) -> LayeredParameters | None:
-        """What stands in their places now, if anything was replaced, as ``load_state_dict(assign=True)`` does; else
-        None.
+        """What is in their places now, if anything was replaced, as ``load_state_dict(assign=True)`` does; else
+        ``None``.
 
         Raises:
             LayerSelectError: a parameter is gone.

@@ -1,16 +1,44 @@
-"""What a selector has measured and decided, as live tensors."""
+"""What a selector knows: what it has measured and decided, as live tensors, and how far it is."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ..core.step import Core
+from ..core.base import Core
+from ..core.history import History
+from ..modes.freeze import LayerFreezer
+from ..rules import Rule
+from ..state_cache import StateCache
+from ..state_cache.selection import CacheSelection
 
 
 class Readings:
-    """The tensors of a core under their names."""
+    """Part of :class:`~layerselect.FastSelector`: everything that is read from it and changes nothing."""
 
+    num_layers: int
+    mode: str
     _core: Core
+    _rule: Rule
+    _cache: CacheSelection
+    _freezer: LayerFreezer
+    _closed: bool
+    _step: int
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._step} steps"
+        return f"<FastSelector of {self.num_layers} layers, rule {self._rule.name}, mode {self.mode}, {state}>"
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been closed. Steps that a ``GradScaler`` skips do not count.
+
+        A device does not tell the host at once that a step was skipped. In mode ``freeze`` the host counts such a step
+        until ``lag`` steps later, and plans probes, random selections and what takes gradients accordingly. In the
+        other modes none of this depends on the count, and the host counts it for good. The device counts the
+        selections, and leaves skipped steps out. It alone counts the steps that a CUDA graph replays:
+        ``state_dict()["step"]`` has them.
+        """
+        return self._step
 
     @property
     def scores(self) -> Tensor:
@@ -66,3 +94,26 @@ class Readings:
     def nonfinite(self) -> Tensor:
         """int64 [L], live, on the device: in how many steps each layer's gradient was not finite."""
         return self._core.state["nonfinite"]
+
+    @property
+    def history(self) -> History:
+        """What was measured and chosen in every step."""
+        return self._core.history
+
+    @property
+    def cut(self) -> int | None:
+        """How many layers are below the cut of the state cache; ``None`` where there is no cut, or none yet."""
+        return self._cache.depth
+
+    @property
+    def state_cache(self) -> StateCache | None:
+        """The cache of hidden states; ``None`` until the cut is known."""
+        return self._cache.state_cache
+
+    def selected(self) -> list[int]:
+        """The indices of the selected layers, ascending. A host copy: this call may wait for the device."""
+        return self.mask.nonzero().flatten().tolist()
+
+    def trained(self) -> list[int]:
+        """The indices of the layers whose parameters take gradients in the next backward pass."""
+        return [index for index, active in enumerate(self._freezer.active) if active]

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from ..core.step import Core
+from ..core.base import Core
 from ..errors import LayerSelectError
 from ..modes.freeze import LayerFreezer
 from ..rules import Rule
 from ..state_cache.selection import CacheSelection
 from ..status import EXCLUDED, NEVER_MEASURED
-from ..utils.saved_schema import MOST, Fields, Mismatch, Numbers, check
+from ..utils.saved_schema import MOST, Fields, Mismatch, check
+from ..utils.saved_tensors import Numbers
 from .backward_plan import BackwardPlan
 from .saved_state import STATE_VERSION, check_state, say_what_changed, settings_of
 
@@ -111,7 +112,7 @@ class Saved:
         self._core.history.check_state(state["history"], "history", before=state["step"])
 
     def _load_rule(self, saved: dict[str, Any]) -> None:
-        """A rule of one's own may do anything with what it cannot take; it is put back then."""
+        """Loads the state of the rule. If that fails, as it may in any way, the rule gets its old state back."""
         before = self._rule.state_dict()
         try:
             self._rule.load_state_dict(saved)

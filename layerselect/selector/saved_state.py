@@ -25,7 +25,7 @@ _IDENTITY = Fields(
     optional={"settings": Mapped()},
 )
 
-#: Attributes of a selector and of its schedule that may be changed when a run is resumed, which is then said.
+#: Attributes of a selector and of its schedule that may change when a run is resumed. A warning names the change.
 _OF_SELECTOR = ("mode", "capture", "on_freeze", "budget")
 _OF_SCHEDULE = ("interval", "warmup", "probe_every")
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from .. import _backend
-from ..core.history import DEFAULT_ROWS, History, check_history
+from ..core.base import Outcome, StepInputs
+from ..core.history import DEFAULT_ROWS
+from ..core.history_file import check_history
 from ..core.scaling import Scaling, read_scaling
 from ..core.schedule import Schedule
 from ..core.scores import SCORE_FORMS
-from ..core.step import CoreSettings, Outcome, make_core
 from ..distributed.agreement import Agreement
 from ..distributed.engines import check_engine, put_shards_back
 from ..distributed.foreign_engines import explain_missing
@@ -24,10 +25,7 @@ from ..errors import LayerSelectError
 from ..layers.find import LayeredParameters, LayerSpec, all_stacks, split_parameters
 from ..layers.hints import check_is_module
 from ..layers.registrations import Registrations
-from ..layers.view import ModelView
-from ..modes.checkpointing import CheckpointBoundary
 from ..modes.compiled import CompileWatch, is_compiled
-from ..modes.engine_watch import EngineWatch
 from ..modes.freeze import LayerFreezer
 from ..modes.nonfinite import not_finite
 from ..modes.optimizer_watch import SeenGradients
@@ -35,16 +33,15 @@ from ..modes.optimizers import check_parameters, unwrap_optimizer
 from ..modes.resolve import resolve_capture, resolve_lag, resolve_mode
 from ..modes.state_reset import check_on_freeze
 from ..rules import EXCLUDED, Rule, make_rule
-from ..state_cache import DEFAULT_CUT, StateCache, StateStore
+from ..state_cache import DEFAULT_CUT, StateStore
 from ..state_cache.selection import CacheSelection
-from ..utils.arguments import check_parameters_are_dense, check_texts
+from ..utils.arguments import check_choice, check_parameters_are_dense, check_texts
 from ..utils.renamed import OF_SELECTOR, takes_old_names
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_to_clip
 from .copied import CopiedSelector
 from .holdings import Holdings, register, take_over, unregister
-from .parameter_places import ParameterPlaces
 from .readings import Readings
 from .saved import Saved
 from .upkeep import Upkeep, parameters_by_layer
@@ -76,7 +73,7 @@ class FastSelector(Readings, Saved, Upkeep):
     the averaged gradient and choose the same layers; the state is the same in all, and one of them saves it.
 
     Args:
-        model: any module whose trainable parameters stand, at least in part, in a stack of layers.
+        model: any module that has trainable parameters in a stack of layers.
         rule: a :class:`~layerselect.rules.Rule`, or a name with options (see :func:`~layerselect.rules.make_rule`).
         layers: where the layers are, if structure alone does not tell (see
             :func:`~layerselect.layers.find.split_parameters`).
@@ -85,34 +82,35 @@ class FastSelector(Readings, Saved, Upkeep):
             away from unselected layers. ``"freeze"`` computes only the gradients of selected layers, and with gradient
             checkpointing recomputes only the blocks from the lowest of them up. ``"auto"`` freezes in a single eager
             process and gates elsewhere.
-        interval: a new selection every so many steps.
-        warmup: so many steps train all layers before the first selection.
-        probe_every: in ``"freeze"``, every so many steps all layers get gradients for one step, which refreshes the
-            scores of frozen layers; 0 never does.
+        interval: how many steps there are from one selection to the next.
+        warmup: how many steps train all layers before the first selection.
+        probe_every: in ``"freeze"``, how many steps there are from one probe to the next. In a probe all layers get
+            gradients for one step, which refreshes the scores of frozen layers. 0 never probes.
         lag: in ``"freeze"``, how many steps old the selection is that decides which gradients are computed. ``None``
             is 0 on the CPU, where the host knows the selection at once, and 1 on a device, so that the host
             never waits for the step it has just launched.
         on_freeze: in ``"freeze"``, whether the optimizer keeps its state of a layer that stops training (``"keep"``) or
-            forgets it after the last step that used it (``"reset"``), so that its memory follows the selection. A layer
-            that returns then starts as a fresh parameter. With ``lag``, and on a device, a layer stops when the host
-            no longer lets it take gradients.
-        capture: ``"backward"`` measures a layer as soon as its last gradient is in, ``"step"`` all of them in
-            :meth:`step`; ``"auto"`` picks.
-        backend: ``"native"`` (the compiled core), ``"torch"`` (plain PyTorch), ``"auto"``.
-        seed: for rules given by name that draw at random.
-        state_cache: in ``"freeze"``, ``"cached"`` keeps the hidden states that enter the *cut* for each example, so
-            that the layers below are computed once and skipped from then on
-            (:class:`~layerselect.state_cache.StateCache`, and ``docs/state_cache.md`` for what follows). They never
-            train; the selection goes on among the layers above. ``"auto"`` does so where it is faster
-            (:func:`~layerselect.state_cache.worth_caching`). ``"none"`` never does.
-        cut: how many layers are below the cut; or a rule, by name or not, whose lowest layer is the cut. A rule that
-            reads scores is shown those of the first steps, in which no layer is updated
+            forgets it after the last step that used it (``"reset"``). With ``"reset"`` the optimizer's memory follows
+            the selection, and a layer that returns starts as a fresh parameter. With ``lag``, and on a device, a layer
+            stops when the host no longer lets it take gradients.
+        capture: ``"backward"`` measures a layer as soon as its last gradient is in. ``"step"`` measures all layers in
+            :meth:`step`. ``"auto"`` takes the first where it can.
+        backend: ``"native"`` is the compiled core, ``"torch"`` is plain PyTorch, ``"auto"`` takes the first where it
+            can.
+        seed: seed of a rule that is given by name and draws at random.
+        state_cache: in ``"freeze"``, ``"cached"`` keeps for each example the hidden states that enter the *cut*, so
+            that the layers below it are computed once and skipped from then on
+            (:class:`~layerselect.state_cache.StateCache`). Those layers never train, and the selection is made among
+            the layers above. ``"auto"`` does so where it is faster (:func:`~layerselect.state_cache.worth_caching`).
+            ``"none"`` never does.
+        cut: how many layers are below the cut; or a rule, or the name of one, whose lowest layer is the cut. A rule
+            that reads scores gets those of the first steps, in which no layer is updated
             (:class:`~layerselect.state_cache.Cut`).
-        state_cache_store: where the states are kept, a :class:`~layerselect.state_cache.StateStore`; ``None``: in
-            memory as far as it reaches, and only for this selector.
+        state_cache_store: the :class:`~layerselect.state_cache.StateStore` that keeps the states. ``None`` keeps them
+            for this selector alone, in memory as far as it reaches.
         history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file
-            to which every step is appended (:func:`~layerselect.core.history_file.read_history`): it survives a killed
-            process, and a resumed run continues it. Where several processes train, the first one writes it.
+            to which every step is appended (:func:`~layerselect.core.history_file.read_history`). The file survives a
+            killed process, and a resumed run continues it. Where several processes train, the first one writes it.
 
     Raises:
         LayerSelectError: no layers, no trainable parameters in them, or an argument out of range.
@@ -143,7 +141,7 @@ class FastSelector(Readings, Saved, Upkeep):
         check_texts(
             score=score, mode=mode, on_freeze=on_freeze, capture=capture, backend=backend, state_cache=state_cache
         )
-        _check_choice("score", score, SCORE_FORMS)
+        check_choice("score", score, SCORE_FORMS)
         check_history(history)
         self._keep_history = history
         schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
@@ -224,54 +222,6 @@ class FastSelector(Readings, Saved, Upkeep):
             self._rule.name,
         )
 
-    def _start(self, model: nn.Module) -> None:
-        """Puts on the model what the mode needs."""
-        freezer = self._freezer
-        self._holdings.hold("rule", self._rule.close)
-        self._holdings.hold("registrations", self._registrations.close)
-        self._engine = EngineWatch(model, freezer, mode=self.mode, capture=self.capture)
-        self._holdings.hold("engine", self._engine.close)
-        self._holdings.hold("agreement", self._agreement.close)
-        self._holdings.hold("freezer", freezer.close)
-        self._holdings.hold("state_cache", self._cache.close)
-        if self.mode == "freeze":
-            self._cache.activate(freezer)
-            self._plan.prepare(self._rule, self._step)
-            freezer.install(model)
-            self._boundary = CheckpointBoundary(model, self._found.modules, freezer)
-            self._holdings.hold("boundary", self._boundary.close)
-            self._watch = CompileWatch(model, self._found.modules)
-            self._holdings.hold("compiler", self._watch.close)
-
-    # ------------------------------------------------------------------ what it knows
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self._step} steps"
-        return f"<FastSelector of {self.num_layers} layers, rule {self._rule.name}, mode {self.mode}, {state}>"
-
-    @property
-    def steps(self) -> int:
-        """How many steps have been closed, those that a ``GradScaler`` skips left out.
-
-        On a device the host is not told of a skipped step at once: in mode ``freeze`` it counts it until ``lag`` steps
-        later, and plans probes, draws and what takes gradients accordingly; in the other modes, where none of this
-        depends on it, it counts it for good. Selections are counted by the device, which leaves skipped steps out.
-        Steps that a CUDA graph replays are counted by the device alone: ``state_dict()["step"]`` has them.
-        """
-        return self._step
-
-    @property
-    def cut(self) -> int | None:
-        """How many layers are below the cut of a state cache; ``None`` where there is none, or where it is still to be
-        chosen.
-        """
-        return self._cache.depth
-
-    @property
-    def state_cache(self) -> StateCache | None:
-        """What keeps the hidden states, once the cut is known."""
-        return self._cache.state_cache
-
     @property
     def rule(self) -> Rule:
         """The rule in force; it may be replaced between two steps."""
@@ -292,31 +242,6 @@ class FastSelector(Readings, Saved, Upkeep):
         self._plan.forget_drawn()
         if self.mode == "freeze":
             self._plan.prepare(self._rule, self._step)
-
-    @property
-    def history(self) -> History:
-        """What was measured and chosen in every step."""
-        return self._core.history
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Every parameter that may train in any step, outer ones included: what an optimizer must be given."""
-        if not self._closed:
-            self._follow_replaced_parameters()
-        return self.held_parameters()
-
-    def held_parameters(self) -> list[nn.Parameter]:
-        """Every parameter that may train in any step, as the selector last found them."""
-        return [p for _, p in self._all_parameters()]
-
-    def selected(self) -> list[int]:
-        """The indices of the selected layers, ascending. A host copy: this call may wait for the device."""
-        return self.mask.nonzero().flatten().tolist()
-
-    def trained(self) -> list[int]:
-        """The indices of the layers whose parameters take gradients in the next backward pass."""
-        return [index for index, active in enumerate(self._freezer.active) if active]
-
-    # ------------------------------------------------------------------ what it does
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> None:
         """Ties the optimizers to the selection: unselected layers keep weights and state bit for bit.
@@ -367,7 +292,7 @@ class FastSelector(Readings, Saved, Upkeep):
         scaling = read_scaling(grad_scale, self._optimizers, self._device)
         preselected = self._plan.preselected(self._rule, self._step)
         outcome = self._core.step(
-            self._rule, preselected, self._freezer.active, scaling, first_layer=self._cache.first_layer
+            StepInputs(self._rule, preselected, self._freezer.active, scaling, self._cache.first_layer)
         )
         if outcome is Outcome.NO_GRADIENT:
             raise LayerSelectError(explain_missing(self._model, self._all_parameters(), taken=self._core.taken))
@@ -451,46 +376,6 @@ class FastSelector(Readings, Saved, Upkeep):
         """A copy belongs to no model, as the copy of a model is free of its selector."""
         return CopiedSelector, ()
 
-    # ------------------------------------------------------------------ inside
-
-    def _prepared(self, rule: Rule) -> Rule:
-        rule.bind(self.layer_names, self.backend)
-        rule.prepare(self._view())
-        return rule
-
-    def _view(self) -> ModelView:
-        found = self._found
-        return ModelView(self._model, found.names, found.modules, found.layers, self._device, self._freezer.takes)
-
-    def _build_core(self) -> None:
-        """Hooks the parameters, one group per layer and a last one for the outer parameters."""
-        groups = [i for i, layer in enumerate(self._found.layers) for _ in layer]
-        groups += [self.num_layers] * len(self._found.outer)
-        parameters = [p for _, p in self._all_parameters()]
-        self._core = make_core(
-            CoreSettings(
-                parameters=parameters,
-                groups=groups,
-                layer_names=self.layer_names,
-                numels=self.layer_sizes,
-                device=self._device,
-                score=self.score,
-                capture=self.capture,
-                backend=self.backend,
-                schedule=self.schedule,
-                owner=self._model,
-                history=self._keep_history,
-            ),
-            self._rule,
-        )
-        self._holdings.hold("core", self._core.close)
-        self._places = ParameterPlaces(self._model, self._found)
-
     def _check_open(self) -> None:
         if self._closed:
             raise LayerSelectError("the selector was closed: build a new one")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise LayerSelectError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")

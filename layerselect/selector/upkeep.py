@@ -10,61 +10,38 @@ import torch
 from torch import nn
 
 from ..core.graph_capture import check_capture, is_capturing
-from ..core.step import Core
 from ..errors import LayerSelectError
 from ..layers.find import LayeredParameters
-from ..layers.registrations import Registrations
-from ..layers.view import ModelView
-from ..modes.checkpointing import CheckpointBoundary
-from ..modes.compiled import CompileWatch, compiled_autograd_on
-from ..modes.freeze import LayerFreezer
+from ..modes.compiled import compiled_autograd_on
 from ..modes.gate import parameters_of
 from ..modes.optimizer_watch import SeenGradients
 from ..modes.optimizers import check_parameters
 from ..modes.resolve import resolve_capture
-from ..rules import Rule
+from .assembly import Assembly
 from .attachment import Attachment
-from .holdings import Holdings
-from .parameter_places import ParameterPlaces
 from .user_flags import UserFlags
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY = (
-    50  #: steps; parameters that were added are found earlier where an optimizer is given them, or torch tells of them
-)
+#: Steps between two thorough looks for parameters that were added. They are found earlier where an optimizer is given
+#: them, or torch tells of them.
+_LOOK_EVERY = 50
 
 
-class Upkeep(ABC):
+class Upkeep(Assembly, ABC):
     """Part of :class:`~layerselect.FastSelector`: parameters that were replaced, frozen, unfrozen or added, optimizers,
     compilers.
     """
 
-    mode: str
     on_freeze: str
-    capture: str
-    num_layers: int
-    layer_names: list[str]
-    layer_sizes: list[int]
-    _model: nn.Module
-    _found: LayeredParameters
-    _places: ParameterPlaces
-    _core: Core
-    _rule: Rule
     _flags: UserFlags
-    _registrations: Registrations
-    _freezer: LayerFreezer
-    _boundary: CheckpointBoundary
-    _watch: CompileWatch | None
     _seen: SeenGradients
-    _holdings: Holdings
     _attachment: Attachment | None
     _asked_capture: str
     _may_gate: bool
     _captured: bool
-    _device: torch.device
+    _closed: bool
     _frozen_layers: list[bool]
-    _step: int
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -74,14 +51,11 @@ class Upkeep(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken."""
 
-    @abstractmethod
-    def _view(self) -> ModelView: ...
-
-    @abstractmethod
-    def _build_core(self) -> None: ...
-
-    def _all_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        return [pair for layer in self._found.layers for pair in layer] + self._found.outer
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Every parameter that may train in any step, outer ones included: what an optimizer must be given."""
+        if not self._closed:
+            self._follow_replaced_parameters()
+        return self.held_parameters()
 
     @property
     def _optimizers(self) -> list[torch.optim.Optimizer]:

@@ -143,7 +143,7 @@ class UserFlags:
         )
 
     def _some_layer_trains(self) -> bool:
-        """Whether a followed parameter of a layer still stands in the model and requires a gradient."""
+        """Whether a followed parameter of a layer is still in the model and requires a gradient."""
         there = {id(p) for _, p in self._parameters()}
         return any(p.requires_grad and id(p) in there for layer in self._found.layers for _, p in layer)
 

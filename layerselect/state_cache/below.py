@@ -139,7 +139,7 @@ class Below:
     # ------------------------------------------------------------------ looks
 
     def is_whole(self) -> bool:
-        """Whether the modules are those that stood here, with the attributes that they had then."""
+        """Whether the modules are the same as at first, with the same attributes."""
         return _same(self._structure_now(), self._structure)
 
     def has_hooks(self) -> bool:
@@ -161,8 +161,8 @@ class Below:
         )
 
     def tensors(self) -> list[Tensor]:
-        """The parameters and buffers, and tensors that are neither: looked up anew, since another one may stand where
-        one stood.
+        """The parameters and buffers, and tensors that are neither: looked up anew, since each may have been
+        replaced.
 
         By their names within a module: what is taken out and put back in a pass (experts that ``peft`` parametrises)
         goes to the end of its module's dictionary.
@@ -194,7 +194,7 @@ class Below:
     def _owner(self, own: dict[str, Any]) -> str:
         return next(self.name_of(module) for module in self.modules if vars(module) is own) or "the model"
 
-    def _structure_now(self) -> tuple:
+    def _structure_now(self) -> tuple[list[int], list[Any]]:
         return list(map(len, self._own)), list(itertools.chain.from_iterable(map(dict.values, self._children)))
 
 
@@ -223,7 +223,7 @@ def _by_name(own: dict[str, Any]) -> Iterable[Any]:
 
 
 def containers_of(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
-    """The modules that the blocks stand in, the model itself among them."""
+    """The modules that hold the blocks, the model itself among them."""
     wanted: set[int] = {id(block) for block in blocks}
     found: dict[int, nn.Module] = {}
 
@@ -255,7 +255,7 @@ def _of_layers(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in NOT_OF_LAYERS and "dropout" not in name}
 
 
-def _flat(value: Any) -> tuple:
+def _flat(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         return (value,)
     return tuple(value.items()) if isinstance(value, dict) else tuple(value)

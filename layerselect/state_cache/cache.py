@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,18 +13,19 @@ from ..errors import LayerSelectError
 from ..layers.find import LayerSpec, layer_modules
 from ..layers.model_hooks import ModelHook
 from .cached import CachedStates
-from .forgotten import REMEMBERED, Forgotten, without_memory
+from .forgotten import without_memory
 from .keys import CARRIED, BatchKeys, batch_size, keys_of
-from .padding import batch_of, examples_of
+from .padding import batch_of, check_shapes, examples_of
 from .passes import check_padding, states_at_cut
-from .places import Places, check_shapes
+from .places import Places
 from .prefetch import Prefetcher
+from .reasons import needs_all_layers
 from .skipping import Skipping
-from .stacks import argument_names, check_model, refuse_compiled, stacks_at
+from .stacks import argument_names, check_model, makes_inputs_of_labels, named_inputs, refuse_compiled, stacks_at
 from .store import StateStore
 
-#: What a call, or else the model's configuration, may ask for that the layers below the cut have to be run for.
-_ASKED_ANYWHERE = ("output_hidden_states", "output_attentions")
+#: The arguments of a call of the model, by position and by name.
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class StateCache:
@@ -96,12 +96,13 @@ class StateCache:
             self._model, model, self._stacks, self.store, self._skipping, {"cut": cut, "layers": len(found)}, held
         )
         self._of_keys = {
-            "shifts_labels": _shifts_labels(self._model),
+            "shifts_labels": makes_inputs_of_labels(self._model),
             "decoder_below": len(self._stacks) > 1 and bool(self._stacks[1].below),
         }
         self._inside = self._padding_is_idle = False
         self._latest: CachedStates | None = None
-        self._begin = torch.compiler.disable(self._begun)  # the model may be compiled afterwards, from outside
+        # The model may be compiled afterwards, from outside.
+        self._begin: Callable[[tuple[Any, ...], dict[str, Any]], Call] = torch.compiler.disable(self._begun)
         self._modes: list[tuple[nn.Module, bool]] = []
         self._sent = Prefetcher()
         self._handles = [
@@ -122,7 +123,7 @@ class StateCache:
 
     @property
     def reasons(self) -> list[str]:
-        """Why passes have computed, as far as it was said."""
+        """Why passes have computed hidden states themselves: the causes that the log has named."""
         return self._places.reasons
 
     def close(self) -> None:
@@ -168,16 +169,16 @@ class StateCache:
 
     # ------------------------------------------------------------------ hooks
 
-    def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         if self._inside or not self._handles:
             return None
         return self._begin(args, kwargs)
 
-    def _begun(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def _begun(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         refuse_compiled(self._model)
         carried = kwargs.pop(CARRIED, None)
-        inputs = {**_named(self._names, args), **kwargs}
-        if self._needs_all_layers(inputs):
+        inputs = {**named_inputs(self._names, args), **kwargs}
+        if needs_all_layers(inputs, getattr(self._model, "config", None)):
             below = [part for block in self._below() for part in block.modules()]
             self._modes = [(part, part.training) for part in below]
             for part in below:
@@ -200,7 +201,7 @@ class StateCache:
             if trains and self._places.gradients_are_asked():
                 states = [state.requires_grad_(True) for state in states]
             self._skipping.taken = [False] * len(self._stacks)
-            self._skipping.given = self._spread(states)
+            self._skipping.given = self._for_all_stacks(states)
         return args, kwargs
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> Any:
@@ -219,20 +220,10 @@ class StateCache:
             )
         return without_memory(output)
 
-    def _needs_all_layers(self, inputs: Mapping[str, Any]) -> bool:
-        config = getattr(self._model, "config", None)
-        for name in REMEMBERED:
-            if isinstance(inputs.get(name), Forgotten):
-                inputs[name].refuse()
-        if inputs.get("use_cache") or any(inputs.get(name) is not None for name in REMEMBERED):
-            return True
-        given = {name: inputs.get(name) for name in _ASKED_ANYWHERE}
-        return any(getattr(config, name, False) if value is None else value for name, value in given.items())
-
     # ------------------------------------------------------------------ states
 
     def _states(
-        self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple, kwargs: dict[str, Any], trains: bool
+        self, batch: BatchKeys, inputs: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any], trains: bool
     ) -> list[Tensor] | None:
         """The hidden states of a batch at the cut, on their devices, for each stack with layers below it; ``None`` if
         the pass has to compute them.
@@ -258,24 +249,28 @@ class StateCache:
                 examples[row] = kept.shard.put(batch.keys[row], parts)
         self.filled += len(missing)
         self.read += len(examples) - len(missing)
-        host = batch_of(examples, masks, kept.dtypes, pinned=kept.on_gpu)
+        whole = [example for example in examples if example is not None]
+        host = batch_of(whole, masks, kept.dtypes, pinned=kept.on_gpu)
         states = [state.to(device, non_blocking=True) for state, device in zip(host, kept.devices, strict=True)]
         if batch.asks_padding and not self._padding_is_idle:
-            check_padding(self._model, lambda: self._model(*args, **kwargs), self._spread(states), self._skipping)
+            check_padding(
+                self._model, lambda: self._model(*args, **kwargs), self._for_all_stacks(states), self._skipping
+            )
             self._padding_is_idle = True
         return states
 
     def _send(self, batch: BatchKeys) -> None:
-        """Starts to copy what will be asked for, if all of it is there and has a way to go."""
+        """Starts to copy the states of the next batch to the GPU, if all of them are there."""
         kept = self._latest
         if kept is None or not kept.on_gpu or batch.asks_padding:
             return
         masks = self._own(batch.masks)
         examples = kept.look_up(batch, masks)
-        if all(example is not None for example in examples):
-            self._sent.send(batch.keys, kept, batch_of(examples, masks, kept.dtypes, pinned=True), kept.devices)
+        there = [example for example in examples if example is not None]
+        if len(there) == len(examples):
+            self._sent.send(batch.keys, kept, batch_of(there, masks, kept.dtypes, pinned=True), kept.devices)
 
-    def _compute(self, rows: list[int], size: int, args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
+    def _compute(self, rows: list[int], size: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """The hidden states of some examples of a batch, padded as they are in it."""
 
         def of_rows(value: Any) -> Any:
@@ -293,26 +288,10 @@ class StateCache:
         return [stack.below[-1] if stack.below else None for stack in self._stacks]
 
     def _own(self, values: Sequence[Any]) -> list[Any]:
-        """Of values for each stack, those of the stacks with layers below the cut."""
+        """Of values for each stack, those of the stacks that have layers below the cut."""
         return [value for value, stack in zip(values, self._stacks, strict=True) if stack.below]
 
-    def _spread(self, values: Sequence[Tensor]) -> list[Tensor | None]:
-        """The other way round."""
+    def _for_all_stacks(self, values: Sequence[Tensor]) -> list[Tensor | None]:
+        """Of values for the stacks with layers below the cut, one for each stack: ``None`` for the others."""
         own = iter(values)
         return [next(own) if stack.below else None for stack in self._stacks]
-
-
-def _named(names: Sequence[str], args: tuple) -> dict[str, Any]:
-    """What is given by position, by name."""
-    known = {*names}
-    further = (f"argument {number}" for number in range(len(args)))
-    return dict(zip([*names, *(name for name in further if name not in known)], args, strict=False))
-
-
-def _shifts_labels(model: nn.Module) -> bool:
-    """Whether an encoder-decoder makes its decoder's inputs of the labels, as those of ``transformers`` say that they
-    do.
-    """
-    with suppress(AttributeError):
-        model = model.get_base_model()  # under peft
-    return hasattr(model, "prepare_decoder_input_ids_from_labels")

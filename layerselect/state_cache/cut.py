@@ -15,7 +15,8 @@ from ..errors import LayerSelectError
 from ..layers.view import ModelView
 from ..rules import MEASURED, CostAware, ProbeOnce, Rule, make_rule
 from ..rules.wrapping import choose_by
-from ..utils.saved_schema import Fields, Maybe, Numbers, Whole, check
+from ..utils.saved_schema import Fields, Maybe, Whole, check
+from ..utils.saved_tensors import Numbers
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ class Cut:
             return
         if not isinstance(chosen_by, (str, Rule)):
             raise LayerSelectError(f"cut={chosen_by!r} is neither a number of layers nor a rule")
-        self._rule = make_rule(chosen_by, seed=seed)
+        self._rule: Rule = make_rule(chosen_by, seed=seed)
         if isinstance(self._rule, ProbeOnce):
-            self.watched, self._rule = self._rule.steps, self._rule.base
+            self.watched, self._rule = self._rule.steps, make_rule(self._rule.base, seed=seed)
         elif self._rule.uses_scores:
             self.watched = _WATCHED_STEPS
         if isinstance(self._rule, CostAware) and isinstance(self._rule.costs, str):

@@ -170,7 +170,7 @@ def _is_absurd(shape: Sequence[int], dtype: torch.dtype) -> bool:
 
 def _as_bytes(part: Tensor) -> memoryview:
     """The memory of a contiguous tensor; NumPy knows no bfloat16, but bytes it does."""
-    return memoryview(part.reshape(-1).view(torch.uint8).numpy())
+    return part.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _checksum(header: bytes, numbers: Sequence[memoryview]) -> bytes:

@@ -75,7 +75,7 @@ def is_adapted(module: nn.Module) -> bool:
     return "base_layer" in module._modules and hasattr(module, "active_adapters") and hasattr(module, "merged_adapters")
 
 
-def speaking_adapters(module: nn.Module) -> list[str]:
+def speaking_adapters(module: Any) -> list[str]:
     """The adapters of an adapted module that its output depends on, in their order."""
     if module.disable_adapters or module.merged_adapters:
         return []

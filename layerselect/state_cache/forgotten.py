@@ -28,7 +28,7 @@ class Forgotten:
         )
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked by copy, pickle and their kin
+        if name.startswith("__"):  # asked by copy and pickle
             raise AttributeError(name)
         self.refuse()
 
@@ -47,12 +47,11 @@ def without_memory(output: Any) -> Any:
     if type(output) is tuple:
         return tuple(Forgotten() if _is_memory(item) else item for item in output)
     for name in REMEMBERED:
-        # A ModelOutput lets no item go by itself.
+        # A ModelOutput does not let its items be deleted.
         if isinstance(output, OrderedDict) and name in OrderedDict.keys(output):
             OrderedDict.__delitem__(output, name)
-            object.__setattr__(
-                output, name, Forgotten()
-            )  # an attribute alone: whoever goes through the items meets nothing
+            # An attribute alone: it is not among the items.
+            object.__setattr__(output, name, Forgotten())
     return output
 
 

@@ -116,7 +116,9 @@ def _look(folder: Path) -> ShardInfo:
         last_used = os.stat(folder / LABEL_FILE, follow_symlinks=False).st_mtime
     except OSError:
         last_used = None
-    fingerprint, half = SHARD_NAME.fullmatch(folder.name).groups()
+    name = SHARD_NAME.fullmatch(folder.name)
+    assert name is not None  # only such folders are looked into
+    fingerprint, half = name.groups()
     return ShardInfo(
         folder,
         fingerprint,

@@ -142,7 +142,8 @@ def _mask(value: Tensor | None, name: str, size: int) -> np.ndarray | None:
         raise LayerSelectError(
             f"{name} holds more than zeros and ones, so the store of hidden states cannot tell padding"
         )
-    return (mask != 0).numpy()
+    known: np.ndarray = (mask != 0).numpy()
+    return known
 
 
 def _are_tokens(labels: Tensor | None) -> bool:
@@ -152,7 +153,8 @@ def _are_tokens(labels: Tensor | None) -> bool:
 def _up_to_the_last(labels: Tensor) -> np.ndarray:
     """True up to the last label that counts: the token behind it is what its place predicts."""
     counts = _array(labels) != _NO_LABEL
-    return np.logical_or.accumulate(counts[:, ::-1], axis=1)[:, ::-1].copy()
+    up_to_it: np.ndarray = np.logical_or.accumulate(counts[:, ::-1], axis=1)[:, ::-1].copy()
+    return up_to_it
 
 
 def _asks_padding(mask: np.ndarray | None, labels: Tensor) -> bool:

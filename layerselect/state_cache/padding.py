@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import LayerSelectError
+
 #: The hidden states of one example, one tensor [n, ...] for each stack that has layers below the cut.
 Parts = tuple[Tensor, ...]
 
@@ -53,3 +55,19 @@ def batch_of(
                 state[row][mask[row]] = part.to(dtype)
         built.append(state)
     return built
+
+
+def check_shapes(states: Sequence[Tensor], examples: int, masks: Sequence[Tensor | None]) -> None:
+    """Checks that hidden states have one row for each example and one column for each token.
+
+    Raises:
+        LayerSelectError: hidden states are not [examples, tokens, ...]: the model has them in another order, or puts
+            tokens of its own to them or takes some away.
+    """
+    for state, mask in zip(states, masks, strict=True):
+        if state.ndim < 2 or len(state) != examples or (mask is not None and state.shape[:2] != mask.shape):
+            tokens = "" if mask is None else f" of {mask.shape[1]} tokens"
+            raise LayerSelectError(
+                f"the hidden states at the cut are {list(state.shape)} for {examples} examples{tokens}, so they "
+                "cannot be told apart token by token and example by example: train with state_cache='none'"
+            )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import LayerSelectError
 from ..rules.ablation import evaluating
 from .skipping import Skipping
+from .stacks import inside_adapters
 
 Call = Callable[[], Any]
 
@@ -99,7 +100,7 @@ def survey(
             )
         found[stack] = skipping.form_of(block).hidden(output)
 
-    def arrives(stack: int, block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def arrives(stack: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not any(value is found[stack] for value in (*args, *kwargs.values())):
             raise LayerSelectError(
                 f"{_called(model)} does not hand the hidden states from block to block as they are, so they cannot "
@@ -143,7 +144,7 @@ def survey(
 
 def _called(model: nn.Module) -> str:
     """The class of the model, of the one in an adapter if there is one."""
-    return type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+    return type(inside_adapters(model)).__name__
 
 
 def check_padding(model: nn.Module, call: Call, given: Sequence[Tensor | None], skipping: Skipping) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import LayerSelectError
 from . import reasons
 from .below import Below, Setting, containers_of
 from .cached import CachedStates, numerics_on
-from .fingerprint import fingerprint
 from .keys import BatchKeys
+from .padding import check_shapes
 from .passes import survey
+from .setting_shards import OfCall, SettingShards
 from .skipping import Skipping
 from .stacks import CutStack
 from .store import StateStore
@@ -24,8 +24,6 @@ from .weights import WatchedWeights
 
 logger = logging.getLogger(__name__)
 
-#: Goes up when entries of earlier releases mean something else.
-_VERSION = 2
 #: Settings that are remembered at a time: a policy and its references, in training and in evaluation.
 _MOST = 8
 #: So many new settings in a row are looked at; then hidden states are computed until two passes are set alike.
@@ -45,9 +43,6 @@ class Places:
         skipping: of the blocks below.
         facts: what is said about each shard.
         held: parameters below the cut that somebody keeps from training; ``None``: nobody does, so none may train.
-
-    Attributes:
-        bytes_per_token: what the store keeps of a token; ``None`` before the first pass.
     """
 
     def __init__(
@@ -60,8 +55,8 @@ class Places:
         facts: Mapping[str, Any],
         held: Collection[nn.Parameter] | None,
     ) -> None:
-        self.bytes_per_token: int | None = None
-        self._model, self._stacks, self._store, self._skipping, self._facts = model, stacks, store, skipping, facts
+        self._model, self._stacks, self._skipping = model, stacks, skipping
+        self._shards = SettingShards(model, stacks, store, skipping, facts)
         self._blocks = [block for stack in stacks for block in stack.below]
         self._above = [around, *containers_of(model, self._blocks)]
         self._held = None if held is None else frozenset(map(id, held))
@@ -69,11 +64,15 @@ class Places:
         self._weights: WatchedWeights | None = None
         self._moods: reasons.Moods | None = None
         self._outside: list[nn.Module] = []
-        self._kept: list[tuple[tuple, Setting, CachedStates]] = []
-        self._fingerprints: dict[tuple, set[str]] = {}
-        self._said: set[str] = set()
-        self._latest: tuple[tuple, Setting] | None = None
+        self._kept: list[tuple[OfCall, Setting, CachedStates]] = []
+        self._warned: set[str] = set()
+        self._latest: tuple[OfCall, Setting] | None = None
         self._new_in_a_row = 0
+
+    @property
+    def bytes_per_token(self) -> int | None:
+        """What the store keeps of a token; ``None`` before the first pass."""
+        return self._shards.bytes_per_token
 
     @property
     def settled(self) -> bool:
@@ -82,11 +81,11 @@ class Places:
 
     @property
     def reasons(self) -> list[str]:
-        """Why passes had to compute: what was said, in the order of the alphabet."""
-        return sorted(self._said)
+        """Why passes had to compute: the causes that the log has named, in alphabetical order."""
+        return sorted(self._warned)
 
     def closed_to(self, inputs: Mapping[str, Any]) -> bool:
-        """Whether a pass with these inputs has to compute. The reason is said once."""
+        """Whether a pass with these inputs has to compute. The log names each cause once."""
         replaced = self._skipping.replaced()
         reason = (
             reasons.of_inputs(inputs)
@@ -151,7 +150,7 @@ class Places:
             return below, setting, "what weights below the cut hold changes"
         return below, setting, None
 
-    def _is_unsteady(self, below: Below | None, setting: Setting | None, of_call: tuple, changes: str | None) -> bool:
+    def _is_unsteady(self, below: Below | None, setting: Setting | None, of_call: OfCall, changes: str | None) -> bool:
         """Whether every pass finds another setting than the one before, so that looking at each would be in vain."""
         before, now = self._latest, None if setting is None else (of_call, setting.kept())
         self._latest = now
@@ -190,8 +189,8 @@ class Places:
     def _is_closed(self, reason: str | None) -> bool:
         if reason is None:
             return False
-        if reason not in self._said:
-            self._said.add(reason)
+        if reason not in self._warned:
+            self._warned.add(reason)
             logger.warning("hidden states are computed as without a store where %s", reason)
         return True
 
@@ -201,7 +200,7 @@ class Places:
 
     # ------------------------------------------------------------------ a new setting
 
-    def _survey(self, of_call: tuple, call: Pass, batch: BatchKeys, trains: bool) -> CachedStates | None:
+    def _survey(self, of_call: OfCall, call: Pass, batch: BatchKeys, trains: bool) -> CachedStates | None:
         """Runs the model whole, once, to learn how it is cut."""
         try:
             seen = survey(
@@ -212,7 +211,7 @@ class Places:
                 self._skipping,
             )
         except LayerSelectError:
-            # What others have hooked in may be why, wherever it stands.
+            # A hook of somebody else may be the cause, on whatever module it is.
             if self._is_closed(reasons.of_hooks(self._model.modules(), (), self._name_of)):
                 return None
             raise
@@ -228,7 +227,8 @@ class Places:
         setting = self._below.setting()
         if self._is_closed(reason) or setting is None:
             return None
-        kept = CachedStates(self._shard(of_call, states), [s.dtype for s in states], [s.device for s in states])
+        shard = self._shards.open(self._below, of_call, states, in_use=bool(self._kept))
+        kept = CachedStates(shard, [s.dtype for s in states], [s.device for s in states])
         self._kept.append((of_call, setting.kept(), kept))
         del self._kept[:-_MOST]
         return kept
@@ -252,42 +252,6 @@ class Places:
         there = {id(module) for module in self._model.modules()}
         return all(id(module) in there for module in modules)
 
-    def _shard(self, of_call: tuple, states: Sequence[Tensor]) -> Any:
-        assert self._below is not None
-        config = getattr(self._model, "config", None)
-        facts = {
-            "version": _VERSION,
-            "below": [len(stack.below) for stack in self._stacks],
-            "numerics": self._skipping.numerics,
-            "call": of_call[1],
-            "attention": [getattr(c, "_attn_implementation", None) for c in self._below.configs[:1]],
-            "releases": [getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "transformers")],
-        }
-        if len(self._stacks) > 1:  # an encoder-decoder pads its decoder's inputs itself
-            facts["padding"] = getattr(config, "pad_token_id", None)
-        found = fingerprint(self._below, facts)
-        before = self._fingerprints.setdefault(of_call, set())
-        if before and found not in before and not self._kept:
-            logger.warning("weights below the cut have changed: what was kept of them is not used any more")
-        before.add(found)
-        half = self._store.precision == "half"
-        self.bytes_per_token = sum(s[0, 0].numel() * (2 if half else s.element_size()) for s in states)
-        logger.info(
-            "hidden states below layer %d of %d are kept as %s, %d bytes a token, and computed in evaluation mode%s",
-            self._facts["cut"],
-            self._facts["layers"],
-            found[:12],
-            self.bytes_per_token,
-            self._dropout(),
-        )
-        dtype = str(states[0].dtype).removeprefix("torch.")
-        name = getattr(config, "_name_or_path", "") or type(self._model).__name__
-        return self._store.shard(found, {"model": name, **self._facts, "dtype": dtype})
-
-    def _dropout(self) -> str:
-        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for block in self._blocks for m in block.modules())
-        return " (without the dropout of these layers)" if drops else ""
-
     def _own(self, values: Sequence[Any]) -> list[Any]:
         return [value for value, stack in zip(values, self._stacks, strict=True) if stack.below]
 
@@ -301,24 +265,8 @@ class Places:
         return next((name for name, other in self._model.named_modules() if other is module), "")
 
 
-def check_shapes(states: Sequence[Tensor], examples: int, masks: Sequence[Tensor | None]) -> None:
-    """Checks that hidden states have one row for each example and one column for each token.
-
-    Raises:
-        LayerSelectError: hidden states are not [examples, tokens, ...]: the model has them in another order, or puts
-            tokens of its own to them or takes some away.
-    """
-    for state, mask in zip(states, masks, strict=True):
-        if state.ndim < 2 or len(state) != examples or (mask is not None and state.shape[:2] != mask.shape):
-            tokens = "" if mask is None else f" of {mask.shape[1]} tokens"
-            raise LayerSelectError(
-                f"the hidden states at the cut are {list(state.shape)} for {examples} examples{tokens}, so they "
-                "cannot be told apart token by token and example by example: train with state_cache='none'"
-            )
-
-
-def _simple(inputs: Mapping[str, Any]) -> tuple:
-    """The arguments of a call that are no tensors and are the same for all examples."""
+def _simple(inputs: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The arguments of a call that are no tensors, and so are the same for all examples."""
     return tuple(
         sorted(
             (name, str(value))

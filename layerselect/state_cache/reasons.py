@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..layers.model_hooks import is_ours
 from .below import Below
 from .fingerprint import is_adapted
+from .forgotten import REMEMBERED, Forgotten
 
 #: Arguments that are no tensor and say nothing about hidden states below a cut.
 HARMLESS = {
@@ -29,6 +30,8 @@ HARMLESS = {
     "labels",
     "return_loss",
 }
+#: What a call, or else the model's configuration, may ask for that the layers below the cut have to be run for.
+_ASKED_ANYWHERE = ("output_hidden_states", "output_attentions")
 #: Hooks that change no numbers, by the beginning of their name.
 _ASKING_HOOK = "make_inputs_require_grad"
 _IDLE_HOOKS = (_ASKING_HOOK, "output_capturing_hook")
@@ -53,6 +56,21 @@ def of_inputs(inputs: Mapping[str, Any]) -> str | None:
     if isinstance(steps, Tensor) and not torch.equal(steps.cpu(), torch.arange(len(steps), dtype=steps.dtype)):
         return "cache_position does not count from 0"
     return None
+
+
+def needs_all_layers(inputs: Mapping[str, Any], config: Any) -> bool:
+    """Whether a pass asks for what only all layers can give, in its arguments or else in the model's configuration.
+
+    Raises:
+        LayerSelectError: it is given the memory of a pass whose lower layers were skipped.
+    """
+    for name in REMEMBERED:
+        if isinstance(inputs.get(name), Forgotten):
+            inputs[name].refuse()
+    if inputs.get("use_cache") or any(inputs.get(name) is not None for name in REMEMBERED):
+        return True
+    given = {name: inputs.get(name) for name in _ASKED_ANYWHERE}
+    return any(getattr(config, name, False) if value is None else value for name, value in given.items())
 
 
 def of_prompts(model: nn.Module) -> str | None:
@@ -108,18 +126,19 @@ class Moods:
         self._below = below
         modules = [module for _, module in below.parts]
         self._normed = [module for module in modules if isinstance(module, _PER_BATCH)]
-        self._adapted = [module for module in modules if is_adapted(module)]
-        self._dropping = [
+        # What has attributes of other packages is not typed.
+        self._adapted: list[Any] = [module for module in modules if is_adapted(module)]
+        self._dropping: list[Any] = [
             module for module in below.containers if isinstance(getattr(module, "layerdrop", None), float)
         ]
-        self._turning = [module for module in modules if hasattr(module, "rope_type")]
+        self._turning: list[Any] = [module for module in modules if hasattr(module, "rope_type")]
 
     def reason(self) -> str | None:
         """Why hidden states cannot be kept as the model is switched now."""
         name_of = self._below.name_of
-        for module in self._normed:
-            if module.training and getattr(module, "running_mean", None) is not None:
-                return f"{name_of(module)} trains, so it normalises by the batch: call its eval()"
+        for norm in self._normed:
+            if norm.training and getattr(norm, "running_mean", None) is not None:
+                return f"{name_of(norm)} trains, so it normalises by the batch: call its eval()"
         for module in self._dropping:
             if module.training and module.layerdrop > 0:
                 return f"{name_of(module) or 'the model'} leaves out layers at random: set its layerdrop to 0"

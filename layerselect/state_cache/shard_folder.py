@@ -71,7 +71,7 @@ def read_entry(shard: Path, key: bytes) -> tuple[Tensor, ...] | None:
 
 
 def write_file(path: str | Path, buffers: Sequence[Any]) -> int:
-    """Puts a file in place, whole or not at all; makes the folders it stands in.
+    """Puts a file in place, whole or not at all; makes its folders.
 
     Returns:
         Its length in bytes.
@@ -144,9 +144,10 @@ def open_shard(shard: Path, fingerprint: str, facts: Mapping[str, Any]) -> None:
 def read_label(shard: Path) -> dict[str, Any] | None:
     """What the label of a shard says; ``None`` if it has none or the label is damaged."""
     try:
-        return read_json(shard / LABEL_FILE, _LABEL, advice="remove the shard", most=_MOST_OF_A_LABEL)
+        label: dict[str, Any] = read_json(shard / LABEL_FILE, _LABEL, advice="remove the shard", most=_MOST_OF_A_LABEL)
     except DamagedFile:
         return None
+    return label
 
 
 def files_of(shard: Path) -> Iterator[os.DirEntry[str]]:

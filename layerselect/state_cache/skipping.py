@@ -22,6 +22,10 @@ from ..errors import LayerSelectError
 from ..rules.ablation import evaluating
 from .cached import numerics_on
 
+#: What an item of a block's output is: ``"hidden"``, the hidden states; ``(argument,)``, an argument that is handed on,
+#: by its place or its name; ``None``, anything else.
+Item = str | tuple[int | str] | None
+
 
 @dataclass(frozen=True)
 class OutputForm:
@@ -29,17 +33,16 @@ class OutputForm:
 
     Attributes:
         kind: ``Tensor``, ``tuple`` or ``list``.
-        items: of a tuple or list: ``"hidden"``, ``None``, or the argument that is handed on (its place or its name).
-            An item that is none of these makes ``computed`` true.
-        computed: the block has to be run for the rest of its output.
+        items: of a tuple or list.
+        computed: the block has to be run, since it computes another item.
     """
 
     kind: type
-    items: tuple[str | tuple[int | str] | None, ...] = ()
+    items: tuple[Item, ...] = ()
     computed: bool = False
 
     @classmethod
-    def of(cls, args: tuple, kwargs: dict[str, Any], output: Any) -> OutputForm | None:
+    def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> OutputForm | None:
         """The form of the output of a call; ``None`` for one that holds no hidden states where we would look for
         them.
         """
@@ -52,8 +55,9 @@ class OutputForm:
         )
         if place is None:
             return None
-        arguments = {id(value): (key,) for key, value in (*enumerate(args), *kwargs.items()) if value is not None}
-        items: list[str | tuple[int | str] | None] = []
+        given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        arguments: dict[int, tuple[int | str]] = {id(value): (key,) for key, value in given if value is not None}
+        items: list[Item] = []
         for i, item in enumerate(output):
             items.append("hidden" if i == place else None if item is None else arguments.get(id(item)))
         computed = any(made is None and item is not None for made, item in zip(items, output, strict=True))
@@ -61,14 +65,15 @@ class OutputForm:
 
     def hidden(self, output: Any) -> Tensor:
         """The hidden states in an output of this form."""
-        return output if self.kind is Tensor else output[self.items.index("hidden")]
+        hidden: Tensor = output if self.kind is Tensor else output[self.items.index("hidden")]
+        return hidden
 
-    def with_hidden(self, given: Tensor, args: tuple, kwargs: dict[str, Any], computed: Any = None) -> Any:
+    def with_hidden(self, given: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], computed: Any = None) -> Any:
         """An output with these hidden states; ``computed`` is the block's own, where it was run."""
         if self.kind is Tensor:
             return given
 
-        def item(i: int, made: str | tuple[int | str] | None) -> Any:
+        def item(i: int, made: Item) -> Any:
             if made == "hidden":
                 return given
             if isinstance(made, tuple):
@@ -95,7 +100,7 @@ class Skipping:
     def __init__(self, stacks: Sequence[Sequence[nn.Module]]) -> None:
         self.given: Sequence[Tensor | None] | None = None
         self.learn = False
-        self.numerics: tuple | None = None
+        self.numerics: tuple[str, str | None, str] | None = None
         self.taken = [False] * len(stacks)
         self._forwards = [
             _Forward(block, self, stack, f"block {number}")
@@ -127,8 +132,8 @@ class _Forward:
         self.block = block
         self.form: OutputForm | None = None
         self._skipping, self._stack, self._name = skipping, stack, name
-        self._own: Callable | None = vars(block).get("forward")
-        self._forward: Callable = block.forward
+        self._own: Callable[..., Any] | None = vars(block).get("forward")
+        self._forward: Callable[..., Any] = block.forward
         vars(block)["forward"] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -149,7 +154,7 @@ class _Forward:
         self._skipping.taken[self._stack] = True
         return self.form.with_hidden(hidden, args, kwargs, self._computed(args, kwargs) if self.form.computed else None)
 
-    def _computed(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with evaluating(self.block), torch.no_grad():
             return self._forward(*args, **kwargs)
 
@@ -159,19 +164,19 @@ class _Forward:
             if self._own is not None:
                 vars(self.block)["forward"] = self._own
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
         """A copy of the model has no store: its blocks compute."""
         if self._own is not None:
             return copy.deepcopy(self._own, memo)
         block = memo.get(id(self.block), self.block)
         return types.MethodType(type(block).forward, block)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Nor has one that was saved."""
         return (_itself, (self._own,)) if self._own is not None else (getattr, (self.block, "forward"))
 
 
-def _itself(forward: Callable) -> Callable:
+def _itself(forward: Callable[..., Any]) -> Callable[..., Any]:
     return forward
 
 

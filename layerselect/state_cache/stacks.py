@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,9 +32,11 @@ class CutStack:
 
 
 def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[CutStack]:
-    """Divides every stack: what stands before layer ``cut``, in its stack or in an earlier one, is below; blocks
-    without trainable parameters, which are no layers of a selector, included. What reads images or sound beside the
-    text, and has no layer, is no part of it: it need not run.
+    """Divides every stack into the blocks below and above layer ``cut``.
+
+    A block is below if it comes before that layer, in the same stack or in an earlier one. Blocks without trainable
+    parameters count, though they are no layers of a selector. A stack that reads images or sound, and has no layer, is
+    left out, since it need not run.
     """
     lowest = layers[cut]
     stacks = [
@@ -52,7 +55,7 @@ def stacks_at(model: nn.Module, layers: Sequence[nn.Module], cut: int) -> list[C
 
 
 def _reads_else(model: nn.Module, name: str, lowest: nn.Module) -> bool:
-    """Whether the stack of that name stands in a part of the model, beside the layers, whose input is no text."""
+    """Whether the stack of that name is in a part of the model without layers whose input is no text."""
     parts = name.split(".")
     for depth in range(1, len(parts)):
         around = model.get_submodule(".".join(parts[:depth]))
@@ -97,7 +100,25 @@ def argument_names(model: nn.Module) -> list[str]:
     """The names of the arguments that the model's call takes by position."""
     names = _positional(model)
     # Some of peft's wrappers hand on whatever they are given.
-    return names or _positional(model.get_base_model() if hasattr(model, "get_base_model") else model)
+    return names or _positional(inside_adapters(model))
+
+
+def named_inputs(names: Sequence[str], args: tuple[Any, ...]) -> dict[str, Any]:
+    """The arguments that are given by position, by their names; one without a name is called by its number."""
+    known = {*names}
+    further = (f"argument {number}" for number in range(len(args)))
+    return dict(zip([*names, *(name for name in further if name not in known)], args, strict=False))
+
+
+def inside_adapters(model: nn.Module) -> nn.Module:
+    """The model that ``peft`` has put its adapters into; any other model itself."""
+    unwrap: Callable[[], nn.Module] | None = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
+
+
+def makes_inputs_of_labels(model: nn.Module) -> bool:
+    """Whether an encoder-decoder makes its decoder's inputs of the labels, as those of ``transformers`` do."""
+    return hasattr(inside_adapters(model), "prepare_decoder_input_ids_from_labels")
 
 
 def _positional(model: nn.Module) -> list[str]:

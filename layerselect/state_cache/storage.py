@@ -1,4 +1,4 @@
-"""What the shards of one store share: the memory they may fill, the folder they stand in, and whether it can be
+"""What the shards of one store share: the memory that they may fill, their folder, and whether it can be
 written.
 """
 
@@ -11,6 +11,7 @@ import tempfile
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class CacheStorage:
         self.bytes_in_memory = 0
         self.writes = True
         self._temporary: Path | None = None
-        self._remove_temporary: weakref.finalize | None = None
+        self._remove_temporary: weakref.finalize[..., Any] | None = None
 
     def take(self, size: int) -> bool:
         """Takes ``size`` bytes of memory if they are there. To be called with the lock held."""
@@ -50,11 +51,11 @@ class CacheStorage:
         self.bytes_in_memory -= size
 
     def root(self) -> Path | None:
-        """The folder in which shards stand, if there is one already."""
+        """The folder of the shards, if there is one already."""
         return self.folder or self._temporary
 
     def root_to_write(self) -> Path:
-        """The folder in which shards stand.
+        """The folder of the shards; made if there is none.
 
         Raises:
             OSError: there is no temporary folder and none can be made.

@@ -1,4 +1,4 @@
-"""Whether hidden states are faster read than computed."""
+"""Whether reading hidden states is faster than computing them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 _COPIED = 64 * 2**20  # bytes of the trial copy
 _MATRIX = 4096  # width of the trial product
 _ROUNDS = 5
-#: Of the rate of one large matrix product, what a whole layer reaches.
+#: The share of the rate of one large matrix product that a whole layer reaches.
 _EFFICIENCY = 0.5
 
 
@@ -28,7 +28,7 @@ def worth_caching(blocks: Sequence[nn.Module]) -> bool:
     first = next(blocks[0].parameters())
     if first.device.type != "cuda":
         return True
-    # Of norms and biases, most are as wide as the hidden states.
+    # Most norms and biases are as wide as the hidden states.
     width = statistics.mode(len(p) for block in blocks for p in block.parameters() if p.ndim == 1)
     weights = sum(p.numel() for block in blocks for p in block.parameters())
     read = width * first.element_size() / link_bandwidth(first.device)

@@ -112,7 +112,7 @@ def pick_layers(frequency: Sequence[int], rule: str | Rule = "variance", seed: i
     if counts.ndim != 1 or counts.dtype.kind not in "iu" or not len(counts) or counts.min() < 0:
         raise LayerSelectError(f"frequency={frequency!r} is not a count for each of at least one layer")
     decide = _decider(rule, len(counts), seed)
-    chosen = np.flatnonzero(_choice(decide, counts)).tolist()
+    chosen: list[int] = np.flatnonzero(_choice(decide, counts)).tolist()
     if not chosen:
         raise LayerSelectError(
             f"rule {decide.name!r} picks none of {len(counts)} layers that were selected up to {counts.max()} times: "

@@ -1,4 +1,4 @@
-"""Arguments as callers give them: tensors whose numbers can be read, numbers and names that are ones."""
+"""Checks of arguments: tensors whose numbers can be read, numbers in range, names that are known."""
 
 from __future__ import annotations
 
@@ -103,6 +103,12 @@ def check_texts(**options: Any) -> None:
             raise LayerSelectError(
                 f"{name}={_option(value)} is no text: give one of the names that its description lists"
             )
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises LayerSelectError unless ``value`` is one of ``choices``."""
+    if not isinstance(value, str) or value not in choices:
+        raise LayerSelectError(f"{name}={value!r} is none of {', '.join(map(repr, choices))}")
 
 
 def seeded(rule: str, seed: Any) -> torch.Generator:

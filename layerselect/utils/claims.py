@@ -1,4 +1,4 @@
-"""One output, one writer: says which process writes a place, and is told so by others."""
+"""One writer for each output: a lock tells other processes which one writes a place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import LayerSelectError
@@ -34,7 +35,7 @@ class Claim:
     def __init__(self, target: Path) -> None:
         self._path = target.with_name(f".{target.name}.lock")
         self._target = target
-        self.release = lambda: None
+        self.release: Callable[[], object] = lambda: None
         if not is_first_of_launch():
             return
         made = [above for above in target.parents if not above.exists()]

@@ -73,7 +73,7 @@ def partial_folder(target: Path) -> Path:
 
 
 def replaced_folder(target: Path) -> Path:
-    """Where what stood at ``target`` waits for its end while it is replaced."""
+    """Where the old content of ``target`` is kept while it is replaced."""
     return target.with_name(target.name + ".old")
 
 
@@ -92,7 +92,7 @@ def move_into_place(partial: Path, target: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Removes a folder, if it is there. It loses its name first: nobody takes half of it for the whole."""
+    """Removes a folder, if it is there. It is renamed first, so that nobody takes half of it for the whole."""
     trash = folder.with_name(f".{folder.name}.discarded")
     if trash.exists():  # a process was killed here
         shutil.rmtree(trash)

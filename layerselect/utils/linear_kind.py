@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -19,8 +21,8 @@ def is_linear(module: nn.Module) -> bool:
     return not own or _maps(module)
 
 
-def _maps(module: nn.Module) -> bool:
-    """Whether it gives one tensor of as many numbers as it says."""
+def _maps(module: Any) -> bool:
+    """Whether it gives one tensor with as many numbers as ``out_features``."""
     blank = torch.zeros(1, module.in_features, device=module.weight.device, dtype=module.weight.dtype)
     try:
         with torch.no_grad():

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
-from .saved_schema import Fields, Numbers, Whole, check
+from .saved_schema import Fields, Whole, check
+from .saved_tensors import Numbers
 
 _KINDS = {"int64": "int", "float64": "float", "float32": "float"}
 
@@ -40,7 +41,8 @@ class Arrival:
 
     def is_there(self) -> bool:
         """Whether the copy has arrived; the host waits for nothing."""
-        return self._event.query()
+        arrived: bool = self._event.query()
+        return arrived
 
     def wait(self) -> None:
         """Makes the host wait until the copy has arrived."""
@@ -48,7 +50,7 @@ class Arrival:
 
 
 class Mirror:
-    """A vector on the host, ``lag`` steps old, for which nobody waits longer than for a step that is that old.
+    """The copy on the host of a vector that a device makes, ``lag`` steps old. Reading it waits for no newer step.
 
     Args:
         length: of the vector.

@@ -52,17 +52,18 @@ class Option:
         """What is wrong with ``value``, as the end of a sentence; ``None`` if nothing is."""
         if self.choices is not None:
             return None if value in self.choices else f"is not one of {', '.join(self.choices)}"
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             return None
-        if not math.isfinite(value):
+        number: Any = value  # the comparisons of numbers.Real with float have no types
+        if not math.isfinite(number):
             return "is not a finite number"
         if self.least is not None and self.below is not None:
-            return None if self.least <= value < self.below else f"must be in [{self.least:g}, {self.below:g})"
-        if self.least is not None and value < self.least:
+            return None if self.least <= number < self.below else f"must be in [{self.least:g}, {self.below:g})"
+        if self.least is not None and number < self.least:
             return "must not be negative" if self.least == 0 else f"must be at least {self.least:g}"
-        if self.above is not None and value <= self.above:
+        if self.above is not None and number <= self.above:
             return f"must be above {self.above:g}"
-        if self.most is not None and value > self.most:
+        if self.most is not None and number > self.most:
             return f"must be at most {self.most:,.0f}" if self.most < 2**31 else f"must be at most {int(self.most)}"
         return None
 

@@ -1,4 +1,4 @@
-"""Places for output: what an option names is looked at before anything is loaded."""
+"""Places for output: the path that an option names is checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import LayerSelectError
 from .saved_words import shown
 from .user_paths import user_path
 
-#: What stands around a name while its place is written and replaced.
+#: What is added to a name while its place is written and replaced.
 _AROUND = "..partial.discarded"
 _LONGEST_NAME = 255
 #: Folders above a place; more are a slip of a loop, and making them one in the other has an end somewhere.
@@ -65,7 +65,7 @@ def output_path(
 
 
 def output_file(out: str | Path, option: str = "--out", *, kept: Mapping[str, str | None] | None = None) -> Path:
-    """The same for a file, which may stand there already and is then replaced. Of a link it is what the link leads to.
+    """Like :func:`output_path`, for a file. A file that is there already is replaced, and a link is followed.
 
     Raises:
         LayerSelectError: nothing can be written under that name, or a folder stands there.

@@ -1,24 +1,21 @@
-"""The one way to read a file that somebody saved: nothing in it is believed, and what is wrong is one sentence.
+"""The one way to read a file that somebody saved. Nothing in it is trusted, and what is wrong is one sentence.
 
-Every reader of the package goes through here: JSON documents, JSON lines, safetensors. They refuse what is no regular
-file, what is too long, other bytes than UTF-8, values nested too deep, integers of thousands of digits, numbers that
-are none, names that stand twice in an object, halves of characters, and whatever a description
-(:mod:`layerselect.utils.saved_schema`) says is of another type, range or length. The sentence says which file, where in
-it, what is wrong and what to do.
+Every reader of JSON documents, JSON lines and safetensors in the package goes through here. A file is refused if it is
+no regular file, if it is too long, if its JSON is not strict (:mod:`layerselect.utils.saved_json`), or if a value has
+another type, range or length than its description asks for (:mod:`layerselect.utils.saved_schema`). The sentence says
+which file is meant, where in it, what is wrong and what to do.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
+from .saved_json import parse_json
 from .saved_schema import Anything, Kind, Mismatch, check
 from .saved_words import shown
 
@@ -27,11 +24,6 @@ MOST_BYTES = 256 << 20
 #: Bytes of a file of JSON lines, and of one line of it.
 MOST_BYTES_OF_LINES = 2 << 30
 MOST_BYTES_OF_A_LINE = 64 << 20
-#: Objects and lists inside of each other.
-MOST_DEPTH = 100
-MOST_DIGITS = 40
-
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class DamagedFile(LayerSelectError):
@@ -117,7 +109,7 @@ def read_json_lines(
         DamagedFile: it is missing, or a line is not that.
     """
     content = read_bytes(path, advice=advice, most=MOST_BYTES_OF_LINES)
-    values = []
+    values: list[Any] = []
     for number, line, is_whole in _lines(content):
         try:
             if len(line) > MOST_BYTES_OF_A_LINE:
@@ -211,33 +203,6 @@ def _stays(path: Path, folder: Path) -> bool:
     return any(target.is_relative_to(place) for place in homes)
 
 
-def parse_json(content: bytes | str, *, constants: bool = False) -> Any:
-    """The value that a JSON text holds.
-
-    Raises:
-        Mismatch: it holds none, or one that no program of ours writes.
-    """
-    if isinstance(content, bytes):
-        try:
-            content = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise Mismatch("", f"byte {error.start} is not of a text in UTF-8") from error
-    try:
-        value = json.loads(
-            content,
-            parse_int=_whole,
-            parse_float=_number,
-            parse_constant=float if constants else _no_number,
-            object_pairs_hook=_object,
-        )
-    except json.JSONDecodeError as error:
-        raise Mismatch("", f"it is no JSON: {error.msg}, line {error.lineno} column {error.colno}") from error
-    except RecursionError as error:
-        raise Mismatch("", f"its values are nested more than {MOST_DEPTH} deep") from error
-    _check_nesting(value, halves=_HALF.search(content) is not None)
-    return value
-
-
 def _lines(content: bytes) -> Iterator[tuple[int, bytes, bool]]:
     """Number, bytes, and whether it has its end; lines without anything are passed over."""
     start, number = 0, 0
@@ -248,59 +213,6 @@ def _lines(content: bytes) -> Iterator[tuple[int, bytes, bool]]:
         start += len(line) + 1
         if line.strip():
             yield number, line, end >= 0
-
-
-def _whole(text: str) -> int:
-    if len(text) > MOST_DIGITS:
-        raise Mismatch("", f"it holds a number of {len(text)} digits ({text[:8]}…)")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise Mismatch("", f"it holds {text[:20]}, which no number of the machine can hold")
-    return value
-
-
-def _no_number(text: str) -> float:
-    raise Mismatch("", f"it holds {text}, which is no number")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise Mismatch("", f"the name {shown(twice)} stands twice in an object")
-    return found
-
-
-def _check_nesting(value: Any, *, halves: bool) -> None:
-    """Goes down level by level, without recursion."""
-    level, depth = [value], 0
-    while level:
-        if depth > MOST_DEPTH:
-            raise Mismatch("", f"its values are nested more than {MOST_DEPTH} deep")
-        below: list[Any] = []
-        for inner in level:
-            if isinstance(inner, dict):
-                below.extend(inner.values())
-                if halves:
-                    below.extend(inner)
-            elif isinstance(inner, list):
-                below.extend(inner)
-            elif halves and isinstance(inner, str) and not _is_writable(inner):
-                raise Mismatch("", f"the text {shown(inner)} holds half of a character, which no file can hold")
-        level, depth = below, depth + 1
-
-
-def _is_writable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _one_line(error: Exception) -> str:

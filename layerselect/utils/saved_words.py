@@ -1,4 +1,4 @@
-"""Values that somebody saved or gave, in the words of a message: on one line, and never longer than that."""
+"""Values in messages: whatever was saved or given is shown on one line, and cut where it is long."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_plain_tensor(value: Any) -> bool:
 
 
 def join(where: str, name: Any) -> str:
-    """The path to what stands under ``name``."""
+    """The path to the value under ``name``."""
     text = str(name) if isinstance(name, str) else repr(name)
     text = text if text.isidentifier() else shown(text)
     return f"{where}.{text}" if where else text

@@ -21,7 +21,7 @@ from layerselect.card.statistics import _BLOCK, Statistics
 from layerselect.layers.padding import PaddingMasks
 from layerselect.utils.sizes import parse_bytes, show_bytes
 
-from tests.card.test_models import texts
+from tests.card.batches import texts
 from tests.helpers.models import hugging_face, plain
 
 

@@ -9,8 +9,8 @@ from layerselect import FastSelector, LayerSelectError, make_rule
 from layerselect.card import measure
 from layerselect.rules import LayerCardRule
 
+from tests.card.batches import texts
 from tests.card.made import made
-from tests.card.test_models import texts
 from tests.helpers.models import hugging_face, language_loss, with_lora
 from tests.rules.choosing import bound, choose
 

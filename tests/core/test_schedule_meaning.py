@@ -12,8 +12,8 @@ from layerselect.core.schedule import Schedule
 from torch import nn
 
 from tests.helpers.models import plain, plain_loss
+from tests.helpers.norms import gradient_norms
 from tests.helpers.simulation import variance_split
-from tests.selector.test_selector import gradient_norms
 
 LAYERS = 6
 EVERYTHING = set(range(LAYERS))

@@ -9,15 +9,13 @@ import logging
 
 import pytest
 import torch
-from layerselect import Ablation, CostAware, FastSelector, Ist, LayerSelectError, make_rule
+from layerselect import FastSelector, LayerSelectError
 from layerselect.core import graph_capture
 from layerselect.core import step as core_module
-from layerselect.rules import LayerCardRule
 from layerselect.selector import upkeep
-from torch import nn
 
-from tests.card.made import made
 from tests.helpers.models import plain, plain_loss
+from tests.helpers.selected import a_rule, train
 
 STEPS = [1.0, 0.95, 0.9, 0.75, 0.6, 0.5]
 BUDGETED = f'cost-aware:budget=0.8;base="topk:k=3";costs={STEPS}'
@@ -39,31 +37,12 @@ def capture(monkeypatch: pytest.MonkeyPatch):
     return set_to
 
 
-def a_rule(name: str, model: nn.Module):
-    if name == "layer-card":
-        return LayerCardRule(made([1.0, 0.0, 3.0, 0.0, 2.0, 0.0], prefix="blocks"), k=2)
-    if name == "measured":
-        return CostAware(budget=0.95, costs="measured")
-    rule = make_rule(name, seed=3)
-    if isinstance(rule, Ist):
-        rule.ablation = Ablation(model, plain_loss, [100, 101])
-    return rule
-
-
 def selected_model(rule: str, fused: bool = True, **options):
     model = plain()
     selector = FastSelector(model, a_rule(rule, model), **{"mode": "gate", **options})
     optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-2, fused=fused)
     selector.attach(optimizer)
     return model, selector, optimizer
-
-
-def train(model, selector, optimizer, steps: range) -> None:
-    for step in steps:
-        plain_loss(model, step).backward()
-        selector.step()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 def replay(model, selector, optimizer, steps: range) -> None:

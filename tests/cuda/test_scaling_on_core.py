@@ -12,70 +12,16 @@ import pytest
 import torch
 from layerselect import FastSelector
 from layerselect.core import step as core_module
-from layerselect.core.multi_device import SeveralDevicesCore
 from torch import nn
 from torch.amp import GradScaler
 
-from tests.core.test_scaling import OPTIMIZERS
+from tests.cuda.scaled_runs import ATTEMPTS, LAYERS, SKIPS, assert_same_run, spoil, train
 from tests.helpers.models import plain, plain_loss
-from tests.selector.test_selector import gradient_norms
-
-LAYERS = 6
-ATTEMPTS = 20
 
 
 @pytest.fixture(autouse=True)
 def device_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_module, "_has_kernels", lambda settings: True)
-
-
-def spoil(model: nn.Module, attempt: int, trained: list[int]) -> list[torch.utils.hooks.RemovableHandle]:
-    """Makes gradients not finite in the next backward pass: an outer one, or one of a layer that trains."""
-    if attempt % 2:
-        return [model.head.weight.register_hook(lambda g: g * math.inf)]
-    weights = [model.blocks[layer][1].weight for layer in trained]
-    return [weights[attempt % len(weights)].register_hook(lambda g: g + math.nan)]
-
-
-def train(
-    selector: FastSelector, model: nn.Module, skips: set[int], kind: str = "adamw fused", unscale: bool = False
-) -> list[dict[str, object]]:
-    """What was trained and what selected, attempt by attempt."""
-    optimizer = OPTIMIZERS[kind](selector.trainable_parameters())
-    selector.attach(optimizer)
-    scaler = GradScaler("cpu", init_scale=2.0**10, growth_interval=10**6)
-    rows = []
-    for attempt in range(ATTEMPTS):
-        handles = spoil(model, attempt, selector.trained()) if attempt in skips else []
-        trained = selector.trained()
-        scaler.scale(plain_loss(model, attempt)).backward()
-        if unscale:
-            scaler.unscale_(optimizer)
-        selector.step(scaler)
-        scale = scaler.get_scale()
-        scaler.step(optimizer)
-        scaler.update()
-        assert (scaler.get_scale() < scale) == (attempt in skips)
-        optimizer.zero_grad()
-        for handle in handles:
-            handle.remove()
-        rows.append({"trained": trained, "selected": selector.selected(), "steps": selector.steps})
-    return rows
-
-
-def assert_same_run(selector: FastSelector, model: nn.Module, expected: FastSelector, twin: nn.Module) -> None:
-    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
-        assert torch.equal(a, b)
-    torch.testing.assert_close(selector.scores, expected.scores, rtol=1e-6, atol=0, equal_nan=True)
-    torch.testing.assert_close(selector.total_norm, expected.total_norm, rtol=1e-6, atol=0)
-    assert torch.equal(selector.frequency, expected.frequency)
-    assert torch.equal(selector.nonfinite, expected.nonfinite)
-    rows, others = selector.history.arrays(), expected.history.arrays()
-    for name in ("step", "mask", "trained"):
-        assert (rows[name] == others[name]).all(), name
-
-
-SKIPS = {0, 1, 5, 8, 9, 10, 15}
 
 
 @pytest.mark.parametrize(
@@ -272,41 +218,3 @@ def test_a_run_with_skips_continues_bit_for_bit():
     assert steps(resumed, *other, fresh, range(11, ATTEMPTS)) == expected
     for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize("score", ["l2", "rms"])
-@pytest.mark.parametrize("capture", ["backward", "step"])
-@pytest.mark.parametrize("mode", ["gate", "freeze"])
-def test_layers_on_several_devices(mode, capture, score, monkeypatch):
-    """One device divided in three; what is not finite on one skips the step on all."""
-    settings = {"mode": mode, "capture": capture, "score": score, "probe_every": 5, "warmup": 2, "lag": 1}
-    model, twin = plain(), plain()
-    places = {id(p): 0 if n < 2 else 1 if n < 5 else 2 for n, b in enumerate(model.blocks) for p in b.parameters()}
-    places |= {id(p): 2 for p in model.head.parameters()}
-    with monkeypatch.context() as patch:
-        patch.setattr(core_module, "_device_of", lambda parameter: places.get(id(parameter), 0))
-        selector = FastSelector(model, "topk:k=3", **settings)
-    assert isinstance(selector._core._core, SeveralDevicesCore)
-    expected = FastSelector(twin, "topk:k=3", **settings)
-    assert train(selector, model, SKIPS) == train(expected, twin, SKIPS)
-    assert_same_run(selector, model, expected, twin)
-
-
-def test_scores_of_several_optimizers_and_a_scale_that_is_no_power_of_two():
-    model = plain()
-    with FastSelector(model, mode="gate") as selector:
-        parameters = selector.trainable_parameters()
-        optimizers = [torch.optim.SGD(part, lr=0.1, fused=True) for part in (parameters[:9], parameters[9:])]
-        selector.attach(*optimizers)
-        scaler = GradScaler("cpu", init_scale=777.0)
-        for attempt in range(3):
-            plain_loss(model, attempt).backward()
-            norms = gradient_norms(selector, model)
-            model.zero_grad()
-            scaler.scale(plain_loss(model, attempt)).backward()
-            selector.step(scaler)
-            assert selector.scores.tolist() == pytest.approx(norms, rel=1e-5)
-            for optimizer in optimizers:
-                scaler.step(optimizer)
-            scaler.update()
-            model.zero_grad()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError, Rule, Selection
+from layerselect.core import device_step
 from layerselect.core import step as core_module
 from layerselect.core.multi_device import SeveralDevicesCore
 from torch import nn
@@ -112,7 +113,7 @@ def test_layers_on_several_devices(mode, capture, score, monkeypatch):
     places |= {id(p): 2 for p in model.head.parameters()}
     rule = f'cost-aware:budget=1.0;base="topk:k=3";costs={STEPS}' if score == "l2" else "topk:k=3"
     with monkeypatch.context() as patch:
-        patch.setattr(core_module, "_device_of", lambda parameter: places.get(id(parameter), 0))
+        patch.setattr(device_step, "_device_of", lambda parameter: places.get(id(parameter), 0))
         selector = FastSelector(model, rule, **settings)
     assert isinstance(selector._core._core, SeveralDevicesCore)
     expected = FastSelector(twin, rule, **settings)

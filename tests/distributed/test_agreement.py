@@ -158,17 +158,17 @@ def left_between_two_looks(folder: Path) -> tuple[int, str] | None:
     """
     store, ended = dist.distributed_c10d._get_default_store(), None
     if dist.get_rank() == 0:
-        talk = agreement_module._Talk(store, 0, [0, 1], ["a"])
+        exchange = agreement_module._Exchange(store, 0, [0, 1], ["a"])
         dist.barrier()
         store.wait(["found"], timedelta(seconds=30))
-        talk.close()
+        exchange.close()
         store.set("closed", "")
     else:
-        talk, patience = agreement_module._Talk(_Interrupted(store), 1, [0, 1], ["a"]), store.timeout
+        exchange, patience = agreement_module._Exchange(_Interrupted(store), 1, [0, 1], ["a"]), store.timeout
         dist.barrier()
-        talk.tell(2, {"mask": [1]})
-        ended = talk.listen(2, anew=True)
-        talk.close()
+        exchange.report(2, {"mask": [1]})
+        ended = exchange.look(2, anew=True)
+        exchange.close()
         store.set_timeout(patience)
     dist.barrier()
     return ended
@@ -250,6 +250,6 @@ def test_nobody_waits_for_a_process_that_leaves_just_now(returned):
     assert returned(left_between_two_looks) == [None, None]
 
 
-def test_what_was_said_to_others_is_not_heard(returned):
+def test_what_was_reported_to_others_is_not_read(returned):
     for bad, good in returned(after_a_bad_run):
         assert bad[1] and good == (20, "")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tests.distributed.training import loss_of, whole, wrap
 from tests.helpers.models import plain
+from tests.helpers.selected import same_state
 
 PROCESSES = 2
 CORES = (False, True)  # whether it is that of a device, on the launchers' twins
@@ -187,17 +188,9 @@ def set_weights(model: nn.Module, folder: Path) -> None:
 CHECKS = [not_finite, missing, clipped, scaled, save_together]
 
 
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, Tensor):
-        return torch.equal(a.nan_to_num(-1.0), b.nan_to_num(-1.0)) and a.dtype == b.dtype
-    return type(a) is type(b) and a == b
-
-
 def test_what_is_not_finite_in_one_process_is_left_out_in_all(returned):
     first, second = returned(not_finite)
-    assert all(map(same, first, second))
+    assert all(map(same_state, first, second))
     for run in (first[:3], first[3:6], first[6:]):
         assert run[1]["mask"].tolist()[2] is False
         assert run[1]["nonfinite"].tolist() == [0, 0, 1, 0, 0, 0]
@@ -209,7 +202,7 @@ def test_what_is_not_finite_in_one_process_is_left_out_in_all(returned):
 def test_gradients_that_one_process_lacks_count_nothing(returned):
     first, second = returned(missing)
     for a, b in zip(first, second, strict=True):
-        assert same({**a, "own": None}, {**b, "own": None})
+        assert same_state({**a, "own": None}, {**b, "own": None})
         expected = (a["own"] + b["own"]).sqrt()
         torch.testing.assert_close(a["scores"][:5].double(), expected[:5], rtol=1e-6, atol=0)
         # What nobody has a gradient of is not measured. It never was, so it cannot be chosen.
@@ -225,10 +218,10 @@ def test_gradients_are_clipped_by_the_norm_of_all(returned):
 
 def test_a_step_that_overflows_in_one_process_is_skipped_in_all(returned):
     first, second = returned(scaled)
-    assert all(map(same, first, second))
+    assert all(map(same_state, first, second))
     for run in (first[:3], first[3:]):
         assert not torch.isfinite(run[1]["total_norm"])
-        assert same({**run[0], "total_norm": None}, {**run[1], "total_norm": None})
+        assert same_state({**run[0], "total_norm": None}, {**run[1], "total_norm": None})
         assert int(run[2]["frequency"].sum()) == 6
     model = plain()
     with FastSelector(model, "topk:k=3", mode="observe") as selector:
@@ -239,7 +232,7 @@ def test_a_step_that_overflows_in_one_process_is_skipped_in_all(returned):
 
 def test_a_run_goes_on_with_another_number_of_processes(returned, shared_folder):
     together = returned(save_together)
-    assert same(together[0]["state"], together[1]["state"])
+    assert same_state(together[0]["state"], together[1]["state"])
     model = plain()
     set_weights(model, shared_folder)
     with FastSelector(model, mode="gate", **SETTINGS) as selector:

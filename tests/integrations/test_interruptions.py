@@ -1,6 +1,4 @@
-"""Trainings that an exception ends, trainings after them, and two callbacks on one Trainer: the model is as it was
-found.
-"""
+"""Trainings that are broken off: the model, the trainer and its callbacks are as they were found."""
 
 from __future__ import annotations
 
@@ -10,101 +8,21 @@ import weakref
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError
-from layerselect.integrations import trainer_internals
 from layerselect.integrations.transformers import SelectorCallback
 from transformers import Trainer, TrainerCallback
 
 from tests.helpers.models import hugging_face, with_lora
+from tests.integrations.interrupted import (
+    ADAPTED,
+    CtrlC,
+    Interrupted,
+    assert_as_found,
+    flags_of,
+    gradients_of,
+    hooks_on,
+    interrupted,
+)
 from tests.integrations.trainers import arguments, build, dataset
-
-ADAPTED = 4 * 14  # four layers, seven linear maps, two matrices each
-
-
-class CtrlC(TrainerCallback):
-    """Raises in the given event of the third step (of the first, where events have no step)."""
-
-    def __init__(self, event: str, error: type[BaseException] = KeyboardInterrupt) -> None:
-        def interrupt(args, state, control, **kwargs):
-            if state.global_step >= 2 or event in ("on_evaluate", "on_train_begin"):
-                raise error("stop")
-
-        setattr(self, event, interrupt)
-
-
-class Interrupted(Trainer):
-    """Ctrl-C in the middle of the third step."""
-
-    where = "forward"
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        if self.state.global_step == 2:
-            layer = model.get_submodule("base_model.model.model.layers.3.mlp")
-            if self.where == "forward":
-                handle = layer.register_forward_hook(self._interrupt)
-            else:
-                handle = layer.register_full_backward_hook(self._interrupt)
-            try:
-                return super().training_step(model, inputs, num_items_in_batch)
-            finally:
-                handle.remove()
-        return super().training_step(model, inputs, num_items_in_batch)
-
-    def _interrupt(self, *_):
-        raise KeyboardInterrupt
-
-
-def hooks_on(model):
-    """How many hooks there are on the modules and the parameters, and which modules have a forward pass of their
-    own.
-    """
-    kinds = (
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_backward_hooks",
-        "_backward_pre_hooks",
-        "_forward_hooks_always_called",
-    )
-    on_modules = sum(len(vars(module).get(kind) or ()) for module in model.modules() for kind in kinds)
-    on_parameters = sum(
-        len(p._post_accumulate_grad_hooks or ()) + len(p._backward_hooks or ()) for p in model.parameters()
-    )
-    return on_modules, on_parameters, [name for name, module in model.named_modules() if "forward" in vars(module)]
-
-
-def flags_of(model):
-    return {name: p.requires_grad for name, p in model.named_parameters()}
-
-
-def gradients_of(model):
-    """The parameters that one backward pass of nobody's training reaches."""
-    model.train()
-    model.zero_grad()
-    tokens = dataset()[0]["input_ids"][None]
-    model(input_ids=tokens, labels=tokens).loss.backward()
-    found = [name for name, p in model.named_parameters() if p.grad is not None]
-    model.zero_grad()
-    return found
-
-
-def assert_as_found(model, found):
-    flags, hooks = found
-    assert flags_of(model) == flags
-    assert hooks_on(model) == hooks
-    assert len(gradients_of(model)) == ADAPTED
-
-
-def interrupted(tmp_path, mode, *, event=None, kind=Trainer, **changes):
-    """A Trainer whose training was interrupted, its callback, and what its model looked like before."""
-    callback = SelectorCallback(rule="fixed:layers=[3]", mode=mode)
-    others = [CtrlC(event)] if event else []
-    trainer = build(tmp_path, callback, *others, kind=kind, save_strategy="no", **changes)
-    found = flags_of(trainer.model), hooks_on(trainer.model)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    for other in others:
-        trainer.remove_callback(other)
-    return trainer, callback, found
-
 
 MODES = pytest.mark.parametrize("mode", ["freeze", "gate"])
 EVENTS = [
@@ -276,80 +194,3 @@ def test_a_smaller_batch_after_an_out_of_memory_begins_anew(tmp_path, mode):
     }
     assert moved == {"2"} and callback.selector.steps == trainer.state.global_step == 8
     assert sum(flags_of(trainer.model).values()) == ADAPTED
-
-
-TWO = {
-    "two of them": lambda ours: ([ours, SelectorCallback(rule="all")], []),
-    "the same twice": lambda ours: ([ours, ours], []),
-    "one added later": lambda ours: ([ours], [SelectorCallback(rule="all")]),
-    "as a class": lambda ours: ([ours, SelectorCallback], []),
-    "of a class derived from it": lambda ours: ([ours, type("Own", (SelectorCallback,), {})()], []),
-}
-
-
-@pytest.mark.parametrize("how", TWO)
-def test_two_callbacks_on_one_trainer_are_refused_before_anything_is_changed(tmp_path, how):
-    given, added = TWO[how](SelectorCallback(rule="fixed:layers=[1]", mode="freeze"))
-    trainer = build(tmp_path, *given, save_strategy="no")
-    for callback in added:
-        trainer.add_callback(callback)
-    found = flags_of(trainer.model), hooks_on(trainer.model)
-    before = list(trainer.callback_handler.callbacks)
-    with pytest.raises(LayerSelectError, match="this Trainer has 2 callbacks of the kind SelectorCallback") as refusal:
-        trainer.train()
-    assert "\n" not in str(refusal.value)
-    assert_as_found(trainer.model, found)
-    assert trainer.callback_handler.callbacks == before
-    trainer.pop_callback(SelectorCallback)
-    trainer.train()
-
-
-def test_one_callback_serves_one_trainer_after_the_other(tmp_path):
-    callback = SelectorCallback(rule="fixed:layers=[1]", mode="freeze")
-    trainers = [build(tmp_path / str(i), callback, save_strategy="no") for i in range(2)]
-    selectors = []
-    for trainer in [*trainers, trainers[0]]:
-        trainer.train()
-        selectors.append(callback.selector)
-        assert callback.selector.steps == 8
-        assert len(gradients_of(trainer.model)) == ADAPTED
-    assert len({id(selector) for selector in selectors}) == 3
-
-
-def test_a_trial_after_the_other_has_a_model_and_an_optimizer_of_its_own(tmp_path):
-    """What hyperparameter_search() does: model_init makes a new model for each."""
-    callback = SelectorCallback(rule="fixed:layers=[1]", mode="gate")
-    trainer = Trainer(
-        None,
-        arguments(tmp_path, save_strategy="no"),
-        train_dataset=dataset(),
-        callbacks=[callback],
-        model_init=lambda: with_lora(hugging_face("llama")),
-    )
-    start = {name: p.detach().clone() for name, p in with_lora(hugging_face("llama")).named_parameters()}
-    models = []
-    for _ in range(2):
-        trainer.train()
-        models.append(trainer.model)
-        moved = {
-            name.split(".layers.")[1][0]
-            for name, p in trainer.model.named_parameters()
-            if not torch.equal(p, start[name])
-        }
-        assert moved == {"1"} and callback.selector.steps == 8
-    assert models[0] is not models[1]
-
-
-def test_a_selector_over_another_model_is_refused(tmp_path):
-    with FastSelector(with_lora(hugging_face("llama")), "all", mode="gate") as selector:
-        trainer = build(tmp_path, SelectorCallback(selector))
-        with pytest.raises(LayerSelectError, match=r"build it over trainer\.model"):
-            trainer.train()
-
-
-def test_a_trainer_that_is_not_to_be_seen_leaves_it_to_the_next_selector(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_internals, "currentframe", lambda: None)
-    trainer, callback, _ = interrupted(tmp_path, "gate", event="on_step_end")
-    trainer.train()
-    assert callback.selector.steps == 8
-    assert len(gradients_of(trainer.model)) == ADAPTED

@@ -1,10 +1,11 @@
 """The house keeps its walls: rooms, no circles, a library that knows nothing of the application, few files in the
-hallway.
+hallway, no long files.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,20 @@ from pathlib import Path
 import layerselect
 
 PACKAGE = Path(layerselect.__file__).parent
+ROOT = Path(__file__).parents[2]
 #: What stands on the library and may be reached from it nowhere; ``__main__`` is the door to it.
 APPLICATION = {"tasks", "data", "models", "metrics", "report", "cli", "transfer"}
 DOORS = {"layerselect.__main__"}
+LINES, COLUMNS = 300, 120
+NATIVE = (".cpp", ".h", ".cu", ".cuh")
+#: Files of the package and of its core that have more lines, each with the reason.
+LONGER = {
+    "layerselect/selector/selector.py": "the public class: a third is the docstrings of its arguments and methods",
+    "layerselect/modes/freeze.py": "one class whose hooks share the flags that they switch",
+    "layerselect/modes/device_gate.py": "one class: what it sets aside, puts back and begins is one state",
+    "layerselect/tasks/run/settings.py": "the options that all runs share, each with its help text",
+    "layerselect/tasks/revise/cutting.py": "a quarter is a table of abbreviations, one to a line",
+}
 
 
 def _name(path: Path) -> str:
@@ -103,6 +115,45 @@ def test_the_library_does_not_reach_into_the_application():
 
 def test_the_hallway_is_short():
     assert len(list(PACKAGE.glob("*.py"))) <= 9
+
+
+def sources(*suffixes: str) -> dict[str, str]:
+    """The files of the package and of its core with such names: the path of each and what is in it."""
+    return {
+        f"{folder.name}/{path.relative_to(folder).as_posix()}": path.read_text(encoding="utf-8")
+        for folder in (PACKAGE, ROOT / "csrc")
+        for path in folder.rglob("*")
+        if path.suffix in suffixes
+    }
+
+
+def too_long(content: str, limit: int) -> list[int]:
+    """The numbers of the lines with more than ``limit`` characters."""
+    return [number for number, line in enumerate(content.splitlines(), 1) if len(line) > limit]
+
+
+def test_files_are_short_or_have_a_reason():
+    files = sources(".py", *NATIVE)
+    found = {name for name, content in files.items() if len(content.splitlines()) > LINES}
+    assert found == set(LONGER)  # a reason that is not needed any more goes
+
+
+def test_lines_of_the_core_are_short():
+    """Those of Python are ruff's to check."""
+    files = sources(*NATIVE)
+    assert files and [name for name, content in files.items() if too_long(content, COLUMNS)] == []
+
+
+def test_the_map_of_tests_names_what_is_there():
+    """``tests/README.md`` says which files hold a feature."""
+    tests = ROOT / "tests"
+    rows = [row for row in (tests / "README.md").read_text(encoding="utf-8").splitlines() if row.startswith("| ")]
+    named = [name for row in rows for name in re.findall(r"`([\w/*]+(?:/|\.py))`", row.split(" | ")[1])]
+    assert len(named) > 40 and [name for name in named if not list(tests.glob(name))] == []
+
+
+def test_a_long_line_is_found():
+    assert too_long(f"short\n{'x' * 121}\n{'x' * 120}", COLUMNS) == [2]
 
 
 def test_every_room_says_what_it_is():

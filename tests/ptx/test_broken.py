@@ -7,9 +7,9 @@ import pytest
 
 from tests.ptx.device import Gradient, Norms, State, encode
 from tests.ptx.emulator import Emulator
+from tests.ptx.steps import variance
 from tests.ptx.test_budget import said_by, tables, within_budget
 from tests.ptx.test_masked_copy import keep_and_restore
-from tests.ptx.test_step import variance
 
 # What is broken: file, text, replacement.
 BROKEN = {
@@ -38,20 +38,20 @@ BROKEN = {
         "min(past == 0 ? 0 : kPerVector - past, length)",
         "min(past == 0 ? 0U : 0U, length)",
     ),
-    "an item too many in a tensor": ("cuda/select_block.cuh", "item < end; item", "item <= end; item"),
+    "an item too many in a tensor": ("cuda/select_sums.cuh", "item < end; item", "item <= end; item"),
     "no barrier between tensors and groups": (
         "cuda/select_block.cuh",
         "  __syncthreads();\n  sum_groups(",
         "  sum_groups(",
     ),
     "no barrier before all know the total norm": (
-        "cuda/select_block.cuh",
+        "cuda/select_sums.cuh",
         "  __syncthreads();\n  return total;",
         "  return total;",
     ),
-    "no barrier between scores and ranks": ("cuda/select_block.cuh", "__syncthreads();  // and every", "// and every"),
+    "no barrier between scores and ranks": ("cuda/select_rule.cuh", "__syncthreads();  // and every", "// and every"),
     "no barrier between ranks and cuts": (
-        "cuda/select_block.cuh",
+        "cuda/select_rule.cuh",
         "  __syncthreads();\n  if (rule.kind == RuleKind::kVariance) {",
         "  if (rule.kind == RuleKind::kVariance) {",
     ),

@@ -71,7 +71,8 @@ def test_a_step_in_one_launch(counted):
     moved = counter.take()
     assert len(launches) == 1
     assert moved["norm_item.cuh", "ld"] == sum(g.numel * SIZE[g.dtype] for g in gradients)
-    selection = moved["select_block.cuh", "ld"] + moved["select_block.cuh", "st"]
+    files = ("select_sums.cuh", "select_rule.cuh", "select_block.cuh")
+    selection = sum(moved[file, kind] for file in files for kind in ("ld", "st"))
     # Per thread, the indices of a tensor are read by each of its two lanes; the counters by every thread.
     stated = 8 * len(norms.plan["items"]) + 40 * len(gradients) + 60 * layers + 20 * 256
     assert selection <= stated

@@ -96,7 +96,7 @@ def test_a_rule_that_refuses_leaves_the_one_in_force():
 def test_a_selector_that_cannot_be_built_leaves_no_hook(monkeypatch):
     model, rule = plain(), Watching()
     monkeypatch.setattr(
-        "layerselect.selector.selector.make_core", lambda *_: (_ for _ in ()).throw(LayerSelectError("no"))
+        "layerselect.selector.assembly.make_core", lambda *_: (_ for _ in ()).throw(LayerSelectError("no"))
     )
     with pytest.raises(LayerSelectError, match="no"):
         FastSelector(model, rule)

@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError
+from layerselect.core import device_step
 from layerselect.core import step as core_module
 from layerselect.core.multi_device import SeveralDevicesCore
 from torch import nn
@@ -215,7 +216,7 @@ def test_layers_on_several_devices(monkeypatch):
     places = {id(p): n % 3 for n, block in enumerate(model.blocks) for p in block.parameters()}
     for mode, score in (("gate", "sqrt_sum"), ("freeze", "rms")):
         with monkeypatch.context() as patch:
-            patch.setattr(core_module, "_device_of", lambda parameter: places.get(id(parameter), 2))
+            patch.setattr(device_step, "_device_of", lambda parameter: places.get(id(parameter), 2))
             selector = FastSelector(model, "topk:k=2", mode=mode, score=score, capture="step")
         assert isinstance(selector._core._core, SeveralDevicesCore)
         plain_loss(model).backward()

@@ -1,147 +1,22 @@
-"""Copies of a model that has a selector: free of it, however they are made, with whatever rule and when."""
+"""Copies of a model that has a selector are free of it, however and whenever they are made, and with any rule."""
 
 from __future__ import annotations
 
 import copy
-import io
 import multiprocessing
-import pickle
 import subprocess
 import sys
 import textwrap
 
 import pytest
 import torch
-from layerselect import Ablation, CostAware, FastSelector, Ist, LayerSelectError, make_rule
-from layerselect.layers.model_hooks import ModelHook
-from layerselect.rules import LayerCardRule
+from layerselect import FastSelector
 from layerselect.state_cache.reasons import _foreign
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.checkpoint import checkpoint
+from torch import nn
 
-from tests.card.made import made
-from tests.helpers.models import PlainStack, hugging_face, language_loss, plain, plain_loss, with_lora
-
-RULES = (
-    "variance",
-    "cosine",
-    "counted",
-    "measured",
-    "weight-norm",
-    "ist",
-    "lisa",
-    "block-cyclic",
-    "random:k=2",
-    "probe-once:steps=2",
-    "layer-card",
-)
-
-
-def pickled(model):
-    return pickle.loads(pickle.dumps(model))
-
-
-def saved(model):
-    file = io.BytesIO()
-    torch.save(model, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
-
-
-def averaged(model):
-    average = AveragedModel(model)
-    average.update_parameters(model)
-    return average.module
-
-
-COPIES = {"deepcopy": copy.deepcopy, "pickle": pickled, "torch.save": saved, "AveragedModel": averaged}
-
-
-class Checkpointed(PlainStack):
-    """With checkpoints of its own around the blocks, in the form that transformers keeps them in."""
-
-    def __init__(self, reentrant: bool) -> None:
-        super().__init__()
-        self.gradient_checkpointing = True
-        self._gradient_checkpointing_func = checkpoint
-        self.reentrant = reentrant
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.embed(tokens)
-        for block in self.blocks:
-            hidden = hidden + self._gradient_checkpointing_func(block, hidden, use_reentrant=self.reentrant)
-        return self.head(hidden)
-
-
-def a_model(kind: str) -> nn.Module:
-    torch.manual_seed(0)
-    model = plain() if kind == "plain" else Checkpointed(reentrant=kind == "reentrant")
-    model.embed.weight.requires_grad_(kind == "reentrant")  # frozen by the user, as one weight of a layer
-    model.blocks[2][0].bias.requires_grad_(False)
-    return model
-
-
-def a_rule(name: str, model: nn.Module):
-    if name == "measured":
-        return CostAware(budget=0.9, costs="measured")
-    if name == "layer-card":
-        return LayerCardRule(made([1.0, 0.0, 3.0, 0.0, 2.0, 0.0], prefix="blocks"), k=2)
-    rule = make_rule("cost-aware:budget=0.9" if name == "counted" else name, seed=3)
-    if isinstance(rule, Ist):
-        rule.ablation = Ablation(model, plain_loss, [100, 101])
-    return rule
-
-
-def selected_model(rule: str, mode: str, kind: str = "plain", **options):
-    model = a_model(kind)
-    selector = FastSelector(model, a_rule(rule, model), mode=mode, probe_every=4, **options)
-    optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-2)
-    selector.attach(optimizer)
-    return model, selector, optimizer
-
-
-def train(model, selector, optimizer, steps: range) -> None:
-    for step in steps:
-        plain_loss(model, step).backward()
-        selector.step()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def flags(model: nn.Module) -> list[bool]:
-    return [p.requires_grad for p in model.parameters()]
-
-
-def assert_free(copied: nn.Module, kind: str) -> None:
-    """It has the user's flags and none of our code in it, and trains like a model that never had a selector."""
-    assert flags(copied) == flags(a_model(kind))
-    assert b"layerselect" not in pickle.dumps(copied)
-    never = a_model(kind)
-    never.load_state_dict(copied.state_dict())
-    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-2) for model in (copied, never)]
-    for step in range(2):
-        for model, optimizer in zip((copied, never), optimizers, strict=True):
-            optimizer.zero_grad()
-            plain_loss(model, 50 + step).backward()
-        for ours, theirs in zip(copied.parameters(), never.parameters(), strict=True):
-            assert (ours.grad is None) == (theirs.grad is None)
-            assert ours.grad is None or torch.equal(ours.grad, theirs.grad)
-        for optimizer in optimizers:
-            optimizer.step()
-    for ours, theirs in zip(copied.parameters(), never.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-    copied.zero_grad()
-
-
-def same_state(a, b) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same_state(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same_state, a, b))
-    if isinstance(a, Tensor):
-        return torch.equal(a.nan_to_num(), b.nan_to_num())
-    return a == b
+from tests.helpers.models import hugging_face, language_loss, plain_loss, with_lora
+from tests.helpers.selected import a_rule, same_state, train
+from tests.selector.copies import COPIES, RULES, a_model, assert_free, averaged, flags, pickled, selected_model
 
 
 @pytest.mark.parametrize("mode", ["gate", "freeze"])
@@ -327,96 +202,3 @@ def test_a_process_that_is_spawned():
     assert answers.get() == flags(a_model("plain"))
     process.join()
     assert process.exitcode == 0
-
-
-# ---------------------------------------------------------------------- what else is copied
-
-
-class KeepsAll(torch.optim.SGD):
-    """Copies with everything that it has, hooks included."""
-
-    def __getstate__(self):
-        return dict(vars(self))
-
-
-@pytest.mark.parametrize("kind", [torch.optim.AdamW, KeepsAll])
-@pytest.mark.parametrize("make", [copy.deepcopy, pickled])
-@pytest.mark.parametrize("options", [{"mode": "gate"}, {"mode": "freeze", "on_freeze": "reset"}])
-def test_the_copy_of_an_optimizer_is_free_of_the_gate(options, make, kind):
-    model = plain()
-    selector = FastSelector(model, "fixed:layers=[1]", **options)
-    optimizer = kind(selector.trainable_parameters(), lr=0.1)
-    selector.attach(optimizer)
-    train(model, selector, optimizer, range(2))
-    copied, theirs = make((model, optimizer))
-    before = copy.deepcopy(copied)
-    plain_loss(copied, 2).backward()
-    theirs.step()
-    moved = [not torch.equal(a, b) for a, b in zip(copied.parameters(), before.parameters(), strict=True)]
-    assert all(moved)
-    still = copy.deepcopy(model.blocks[0].state_dict())
-    train(model, selector, optimizer, range(2, 3))  # and the original is gated as before
-    assert same_state(dict(model.blocks[0].state_dict()), dict(still))
-
-
-@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickled])
-def test_the_copy_of_a_selector_says_what_it_is(make):
-    model, selector, _ = selected_model("variance", "gate")
-    copied = make(selector)
-    for use in (lambda: copied.step(), lambda: copied.scores, lambda: copied.state_dict()):
-        with pytest.raises(LayerSelectError, match="copy of a selector.*build a FastSelector for the copied model"):
-            use()
-    with copied:
-        copied.close()
-    plain_loss(model).backward()
-    selector.step()  # the original is open
-
-
-def test_a_model_that_keeps_its_selector_is_copied():
-    model, selector, optimizer = selected_model("cosine", "gate")
-    model.selector = selector
-    train(model, selector, optimizer, range(2))
-    copied = copy.deepcopy(model)
-    plain_loss(copied).backward()
-    with FastSelector(copied, a_rule("cosine", copied), mode="gate") as own:
-        own.load_state_dict(selector.state_dict())  # as the sentence says
-        assert own.steps == 2
-
-
-@pytest.mark.parametrize("make", [copy.deepcopy, pickled])
-@pytest.mark.parametrize("name", [rule for rule in RULES if rule != "ist"])
-def test_a_rule_in_use_is_copied_for_another_model(name, make):
-    model, selector, optimizer = selected_model(name, "gate")
-    train(model, selector, optimizer, range(3))
-    rule = make(selector.rule)
-    assert type(rule) is type(selector.rule) and rule.config() == selector.rule.config()
-    other = a_model("plain")
-    with FastSelector(other, rule, mode="gate") as second:
-        second_optimizer = torch.optim.AdamW(second.trainable_parameters(), lr=1e-2)
-        second.attach(second_optimizer)
-        train(other, second, second_optimizer, range(3))
-    train(model, selector, optimizer, range(3, 5))
-
-
-def test_a_hook_calls_its_function_and_its_copy_calls_nothing():
-    module, seen = nn.Linear(2, 2), []
-    module.register_forward_hook(ModelHook(lambda *args, **kwargs: seen.append(1)), with_kwargs=True)
-    module.register_forward_pre_hook(ModelHook(lambda *args: seen.append(2)))
-    module.register_full_backward_hook(ModelHook(lambda *args: seen.append(3)))
-    for make in (copy.deepcopy, pickled, lambda m: copy.deepcopy(copy.deepcopy(m))):
-        make(module)(torch.ones(1, 2)).sum().backward()
-        assert seen == []
-    module(torch.ones(1, 2)).sum().backward()
-    assert seen == [2, 1, 3]
-
-
-def test_what_is_lent_is_given_back_in_the_copy():
-    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    module[0].bias.requires_grad_(False)
-    lent = [module[0].weight, module[1].weight]
-    module[0].register_forward_hook(ModelHook(lambda *args: None, lambda: lent))
-    for parameter in lent:
-        parameter.requires_grad_(False)
-    for make in COPIES.values():
-        assert flags(make(module)) == [True, False, True, True]
-    assert flags(module) == [False, False, False, True]

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pytest
 import torch
-from layerselect import FastSelector, Fixed, LayerSelectError, Rule, Selection, TopK, VarianceSplit
+from layerselect import FastSelector, Fixed, LayerSelectError, Rule, Selection, TopK
 from torch import nn
 
 from tests.helpers.models import HUGGING_FACE, hugging_face, language_loss, plain, plain_loss, with_lora
+from tests.helpers.norms import gradient_norms
 from tests.helpers.simulation import Simulation, variance_split
 
 CAPTURES = ("backward", "step")
-
-
-def gradient_norms(selector: FastSelector, model: nn.Module) -> list[float]:
-    """The layers' norms, in float64, from the gradients as they stand."""
-    parameters = dict(model.named_parameters())
-    return [
-        math.sqrt(
-            math.fsum(
-                float(p.grad.double().square().sum())
-                for name, p in parameters.items()
-                if name.startswith(layer + ".") and p.grad is not None
-            )
-        )
-        for layer in selector.layer_names
-    ]
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
@@ -167,94 +152,6 @@ def test_loss_scale_changes_no_selection():
     assert selections[0] == selections[1] == selections[2]
 
 
-def test_a_layer_without_a_gradient_keeps_its_score(backend):
-    model = plain()
-    unused = model.blocks[2]
-    with FastSelector(model, TopK(6), mode="observe", backend=backend) as selector:
-        plain_loss(model).backward()
-        selector.step()
-        before = float(selector.scores[2])
-        assert before > 0
-        model.zero_grad()
-        for parameter in unused.parameters():
-            parameter.requires_grad_(False)
-        unused_loss = plain_loss(model)
-        for parameter in unused.parameters():
-            parameter.requires_grad_(True)
-        unused_loss.backward()
-        selector.step()
-        norms = gradient_norms(selector, model)
-        assert norms[2] == 0.0
-        assert selector.scores.tolist() == pytest.approx([*norms[:2], before, *norms[3:]], rel=1e-6)
-
-
-@pytest.mark.parametrize("mode", ["gate", "freeze"])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_leaves_its_layer_out_for_one_step(mode, value, backend):
-    model = plain()
-    with FastSelector(model, TopK(6), mode=mode, backend=backend) as selector:
-        optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-3)
-        selector.attach(optimizer)
-        plain_loss(model).backward()
-        selector.step()
-        before = selector.scores.clone()
-        optimizer.step()
-        optimizer.zero_grad()
-
-        handle = model.blocks[3][1].weight.register_hook(lambda g: torch.full_like(g, value))
-        plain_loss(model).backward()
-        handle.remove()
-        selector.step()
-        assert selector.selected() == [0, 1, 2, 4, 5]
-        assert float(selector.scores[3]) == float(before[3])
-        assert selector.nonfinite.tolist() == [0, 0, 0, 1, 0, 0]
-        weight = model.blocks[3][1].weight.clone()
-        optimizer.step()
-        assert torch.equal(model.blocks[3][1].weight, weight)
-        optimizer.zero_grad()
-
-        plain_loss(model).backward()
-        selector.step()
-        assert selector.selected() == [0, 1, 2, 3, 4, 5]
-        assert float(selector.scores[3]) != float(before[3])
-
-
-@pytest.mark.parametrize("mode", ["gate", "freeze"])
-def test_a_choice_that_reads_no_scores_outlives_a_gradient_that_is_not_finite(mode):
-    model = plain()
-    with FastSelector(model, "random:k=3", mode=mode, interval=4) as selector:
-        chosen = None
-        for step in range(4):
-            broken = [b[1].weight for b in model.blocks if step == 1 and b[1].weight.requires_grad]
-            handles = [weight.register_hook(lambda g: g * math.nan) for weight in broken]
-            plain_loss(model).backward()
-            selector.step()
-            for handle in handles:
-                handle.remove()
-            model.zero_grad()
-            chosen = chosen or selector.selected()
-            assert selector.selected() == ([] if step == 1 else chosen)
-        assert len(chosen) == 3
-        assert selector.frequency.sum() == 3
-
-
-def test_never_measured_is_not_the_same_as_not_finite(backend):
-    model = plain()
-    with FastSelector(model, TopK(2), mode="freeze", probe_every=0, backend=backend) as selector:
-        handle = model.blocks[0][1].weight.register_hook(lambda g: g * math.nan)
-        plain_loss(model).backward()
-        handle.remove()
-        selector.step()
-        assert 0 not in selector.selected()
-        assert math.isnan(float(selector.scores[0]))
-        # Never measured: it takes gradients next, and then has a score like any other.
-        assert 0 in selector.trained()
-        model.zero_grad()
-        plain_loss(model).backward()
-        selector.step()
-        assert math.isfinite(float(selector.scores[0]))
-
-
 def test_freeze_follows_the_selection_and_close_leaves_the_model_as_found():
     model = plain()
     model.head.weight.requires_grad_(False)
@@ -302,54 +199,6 @@ def test_random_layers_train_what_they_drew_in_freeze():
             assert selector.selected() == drawn[step]
 
 
-@pytest.mark.parametrize("mode", ["gate", "freeze", "observe"])
-@pytest.mark.parametrize("rule", ["variance", "random:k=2", "topk:k=2"])
-@pytest.mark.parametrize("lag", [0, 2])
-def test_state_continues_bit_for_bit(mode, rule, lag):
-    def steps(model, selector, optimizer, numbers):
-        for number in numbers:
-            plain_loss(model, number).backward()
-            selector.step()
-            optimizer.step()
-            optimizer.zero_grad()
-
-    def start(model):
-        selector = FastSelector(model, rule, mode=mode, probe_every=4, warmup=1, lag=lag)
-        optimizer = torch.optim.AdamW(selector.trainable_parameters(), lr=1e-2)
-        selector.attach(optimizer)
-        return selector, optimizer
-
-    whole = plain()
-    selector, optimizer = start(whole)
-    steps(whole, selector, optimizer, range(7))
-    saved = selector.state_dict(), copy.deepcopy(whole.state_dict()), copy.deepcopy(optimizer.state_dict())
-    steps(whole, selector, optimizer, range(7, 15))
-
-    resumed = plain(seed=5)
-    other, other_optimizer = start(resumed)
-    resumed.load_state_dict(saved[1])
-    other.load_state_dict(saved[0])
-    other_optimizer.load_state_dict(saved[2])
-    steps(resumed, other, other_optimizer, range(7, 15))
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-    for name, column in selector.history.arrays().items():
-        assert (column == other.history.arrays()[name]).all() or name == "threshold", name
-    assert torch.equal(selector.frequency, other.frequency)
-    assert torch.equal(selector.scores.nan_to_num(), other.scores.nan_to_num())
-
-
-def test_state_of_another_model_rule_or_version_is_refused():
-    selector = FastSelector(plain(), mode="observe")
-    state = selector.state_dict()
-    with pytest.raises(LayerSelectError, match="another model: it has 6 layers .* this model has 3"):
-        FastSelector(plain(layers=3), mode="observe").load_state_dict(state)
-    with pytest.raises(LayerSelectError, match="rule 'variance', this selector has 'topk'"):
-        FastSelector(plain(), "topk:k=2", mode="observe").load_state_dict(state)
-    with pytest.raises(LayerSelectError, match="version 99"):
-        selector.load_state_dict({**state, "version": 99})
-
-
 def test_rule_may_be_replaced_between_steps():
     model = plain()
     with FastSelector(model, TopK(1), mode="freeze") as selector:
@@ -389,57 +238,6 @@ def test_a_rule_of_ones_own():
             selector.step()
 
 
-def test_step_out_of_place_is_refused():
-    model = plain()
-    with FastSelector(model, mode="observe") as selector:
-        with pytest.raises(LayerSelectError, match="after loss.backward"):
-            selector.step()
-        plain_loss(model).backward()
-        model.zero_grad()
-        with pytest.raises(LayerSelectError, match="before optimizer.zero_grad"):
-            selector.step()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"mode": "feeze"}, "mode='feeze'"),
-        ({"score": "l1"}, "score='l1'"),
-        ({"capture": "hooks"}, "capture='hooks'"),
-        ({"backend": "cpp"}, "cpp"),
-        ({"interval": 0}, "interval=0"),
-        ({"warmup": -1}, "warmup=-1"),
-        ({"probe_every": 1.5}, "probe_every=1.5"),
-        ({"lag": -1}, "lag=-1"),
-        ({"rule": "varience"}, "no rule 'varience'; the rules are: all, block-cyclic"),
-        ({"rule": "topk:kk=2"}, "no option 'kk'; it has: k"),
-        ({"rule": 3}, "rule=3"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(LayerSelectError, match=message):
-        FastSelector(plain(), **arguments)
-
-
 def test_auto_mode():
     assert FastSelector(plain()).mode == "freeze"
     assert FastSelector(torch.compile(plain(), backend="eager")).mode == "gate"
-
-
-def test_history_is_complete_over_many_rings_and_exports():
-    model = plain(layers=3)
-    with FastSelector(model, VarianceSplit(), mode="observe") as selector:
-        expected = []
-        for step in range(1100):
-            if step % 100 == 0:
-                model.zero_grad()
-                plain_loss(model, step).backward()
-            selector.step()
-            expected.append(selector.scores.tolist())
-        rows = selector.history.arrays()
-        assert rows["step"].tolist() == list(range(1100))
-        assert rows["scores"].tolist() == expected
-        frame = selector.history.to_pandas()
-        assert len(frame) == 3300
-        assert frame.groupby("layer")["selected"].sum().tolist() == selector.frequency.tolist()
-        assert list(frame["name"].unique()) == selector.layer_names

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.helpers.models import PlainStack, hugging_face, language_loss, plain, plain_loss, with_lora
-from tests.selector.test_selector import gradient_norms
+from tests.helpers.norms import gradient_norms
 
 
 class Checkpointed(PlainStack):

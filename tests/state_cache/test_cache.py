@@ -1,4 +1,4 @@
-"""What a state cache refuses, notices and leaves alone."""
+"""The state cache: how exact it is, what it leaves alone, and which calls and models it refuses."""
 
 from __future__ import annotations
 
@@ -13,177 +13,16 @@ from layerselect import LayerSelectError
 from layerselect.state_cache import StateCache, StateStore
 from torch import nn
 
-from tests.helpers.models import VOCABULARY, hugging_face
+from tests.helpers.models import VOCABULARY
+from tests.state_cache.changes import CUT, given, logits
 from tests.state_cache.test_same_numbers import Batch, adapted, batches, error, train
-
-CUT = 2
-
-
-def batch(name: str = "llama", padding: str = "right") -> Batch:
-    return batches(name, padding)[0]
-
-
-def logits(model: nn.Module, given: Batch) -> torch.Tensor:
-    """Of what is no padding."""
-    with torch.no_grad():
-        return model(**given).logits[given["attention_mask"] != 0]
-
-
-# ---------------------------------------------------------------------- weights below the cut
-
-
-def add_in_place(model: nn.Module) -> None:
-    with torch.no_grad():
-        model.get_base_model().model.layers[0].mlp.up_proj.base_layer.weight.add_(1e-3)
-
-
-def add_behind_torchs_back(model: nn.Module) -> None:
-    for parameter in model.get_base_model().model.layers[0].parameters():
-        parameter.data.add_(1e-3)
-
-
-def load_another_base(model: nn.Module) -> None:
-    other = adapted_with_seed(1)
-    model.load_state_dict(other.state_dict())
-
-
-def replace_a_parameter(model: nn.Module) -> None:
-    layer = model.get_base_model().model.layers[1].self_attn.q_proj.base_layer
-    layer.weight = nn.Parameter(layer.weight.detach() * 1.01, requires_grad=False)
-
-
-def move_to_double_and_back(model: nn.Module) -> None:
-    model.get_base_model().model.embed_tokens.weight.data.mul_(1.001)
-    model.double().float()
-
-
-def load_an_adapter(model: nn.Module) -> None:
-    with torch.no_grad():
-        model.get_base_model().model.layers[0].self_attn.v_proj.lora_B["default"].weight.mul_(2.0)
-
-
-def adapted_with_seed(seed: int) -> nn.Module:
-    from tests.helpers.models import with_lora
-
-    model = with_lora(hugging_face("llama", seed=seed)).eval()
-    model.get_base_model().model.layers[:CUT].requires_grad_(False)
-    return model
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        add_in_place,
-        add_behind_torchs_back,
-        load_another_base,
-        replace_a_parameter,
-        move_to_double_and_back,
-        load_an_adapter,
-    ],
-)
-def test_changed_weights_below_the_cut_are_noticed(change: Callable[[nn.Module], None], caplog):
-    model = adapted("llama", CUT)
-    with StateCache(model, CUT) as state_cache:
-        before = logits(model, batch())
-        assert state_cache.filled == 3
-        change(model)
-        found = [logits(model, batch()) for _ in range(40)]  # one tensor is looked at in a pass
-        assert state_cache.filled == 6
-    expected = logits(model, batch())
-    assert not torch.equal(expected, before)
-    assert torch.equal(found[-1], expected)
-    assert "weights below the cut have changed" in caplog.text
-
-
-def test_a_layer_above_the_cut_may_change():
-    model = adapted("llama", CUT)
-    with StateCache(model, CUT) as state_cache:
-        logits(model, batch())
-        with torch.no_grad():
-            model.get_base_model().model.layers[CUT].mlp.up_proj.base_layer.weight.mul_(1.5)
-            model.get_base_model().lm_head.weight.mul_(1.5)
-        found = logits(model, batch())
-        assert (state_cache.filled, state_cache.read) == (3, 3)
-    assert torch.equal(found, logits(model, batch()))
-
-
-def test_what_trains_below_the_cut_is_refused():
-    model = adapted("llama", CUT)
-    with StateCache(model, CUT):
-        logits(model, batch())
-        model.get_base_model().model.layers[0].mlp.up_proj.lora_A["default"].weight.requires_grad_(True)
-        with pytest.raises(
-            LayerSelectError, match=r"layers\.0\.mlp\.up_proj\.lora_A.* trains and stands below the cut"
-        ):
-            model(**batch())
-
-
-def test_trainable_embeddings_are_refused():
-    model = adapted("llama", CUT)
-    model.get_input_embeddings().weight.requires_grad_(True)
-    with StateCache(model, CUT), pytest.raises(LayerSelectError, match="embed_tokens.weight trains and stands below"):
-        model(**batch())
-    model(**batch())  # and nothing of it is left
-
-
-# ---------------------------------------------------------------------- who shares entries
-
-
-def test_another_base_model_finds_nothing(tmp_path: Path):
-    for seed in (0, 1):
-        model = adapted_with_seed(seed)
-        expected = logits(model, batch())
-        with StateStore(tmp_path) as store, StateCache(model, CUT, store) as state_cache:
-            assert torch.equal(logits(model, batch()), expected)
-            assert (state_cache.filled, state_cache.read) == (3, 0)
-
-
-def fresh(kind: str) -> nn.Module:
-    """The same base model under fresh adapters of several kinds and seeds, and under another head."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaForSequenceClassification
-
-    base = hugging_face("llama")
-    if kind == "head":
-        other = LlamaForSequenceClassification(copy.deepcopy(base.config))
-        other.model.load_state_dict(base.model.state_dict())
-        base = other
-    if kind != "plain":
-        torch.manual_seed(hash(kind) % 1000)
-        base = get_peft_model(base, LoraConfig(r=4 if kind == "rank" else 2, target_modules="all-linear"))
-    return base.eval().requires_grad_(False)
-
-
-def test_fresh_adapters_and_other_heads_share_entries(tmp_path: Path):
-    """An adapter that adds nothing leaves the base model as it is."""
-    filled = []
-    for kind in ("plain", "one seed", "another seed", "rank", "head"):
-        model = fresh(kind)
-        given = {name: value for name, value in batch().items() if name != "labels"}
-        with StateStore(tmp_path) as store, StateCache(model, CUT, store) as state_cache:
-            with torch.no_grad():
-                model(**given)
-            filled.append(state_cache.filled)
-    assert filled == [3, 0, 0, 0, 0]
-
-
-def test_another_cut_and_another_precision_are_apart(tmp_path: Path):
-    filled = []
-    for cut, precision, autocast in ((2, "exact", False), (1, "exact", False), (2, "half", False), (2, "exact", True)):
-        model = adapted("llama", cut)
-        with StateStore(tmp_path, precision=precision) as store, StateCache(model, cut, store) as state_cache:
-            for _ in range(2):
-                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                    logits(model, batch())
-            filled.append((state_cache.filled, state_cache.read))
-    assert filled == [(3, 3)] * 4
 
 
 def test_half_precision_is_close():
     model = adapted("llama", CUT)
-    expected = logits(model, batch())
+    expected = logits(model, given())
     with StateStore(precision="half") as store, StateCache(model, CUT, store):
-        computed, found = logits(model, batch()), logits(model, batch())
+        computed, found = logits(model, given()), logits(model, given())
     assert torch.equal(found, computed) and not torch.equal(found, expected)
     assert error(found, expected) < 1e-3
 
@@ -196,73 +35,73 @@ def test_dropout_does_not_run_below_the_cut():
     on.
     """
     model = adapted("bert", CUT).train()
-    given = batch("bert")
+    inputs = given("bert")
     with StateCache(model, CUT):
         torch.manual_seed(0)
-        first = model(**given).logits
+        first = model(**inputs).logits
         torch.manual_seed(0)
-        again = model(**given).logits
+        again = model(**inputs).logits
         assert torch.equal(first, again)
-        assert not torch.equal(model(**given).logits, again)
+        assert not torch.equal(model(**inputs).logits, again)
         model.eval()
-        evaluated = logits(model, given)
-    assert torch.equal(evaluated, logits(model, given))
+        evaluated = logits(model, inputs)
+    assert torch.equal(evaluated, logits(model, inputs))
     assert model.training is False
 
 
 def test_a_pass_that_needs_all_layers_runs_them():
     model = adapted("llama", CUT)
-    given = batch()
-    prompt = given["input_ids"][:1, :4]
+    inputs = given()
+    prompt = inputs["input_ids"][:1, :4]
     expected = model.generate(
         input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False
     )
     with StateCache(model, CUT) as state_cache, torch.no_grad():
-        states = model(**given, output_hidden_states=True).hidden_states
-        remembered = model(**given, use_cache=True)
+        states = model(**inputs, output_hidden_states=True).hidden_states
+        remembered = model(**inputs, use_cache=True)
         assert state_cache.filled == 0
         found = model.generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=6, do_sample=False
         )
-        kept = model(**given)
+        kept = model(**inputs)
         assert state_cache.filled == 3
     assert torch.equal(found, expected)
     assert len(states) == 5 and not torch.equal(states[1], states[2])
     cache = getattr(remembered, "past_key_values", None)
-    assert cache is not None and cache.get_seq_length() == given["input_ids"].shape[1]
+    assert cache is not None and cache.get_seq_length() == inputs["input_ids"].shape[1]
     # It would lack the layers that were skipped.
     assert set(kept.keys()) == {"loss", "logits"} and all(isinstance(item, torch.Tensor) for item in kept.to_tuple())
 
 
 def test_a_copy_of_the_model_computes():
     model = adapted("llama", CUT)
-    expected = logits(model, batch())
+    expected = logits(model, given())
     with StateCache(model, CUT) as state_cache:
-        logits(model, batch())
+        logits(model, given())
         other = copy.deepcopy(model)
         with torch.no_grad():
             for parameter in model.get_base_model().model.layers[0].parameters():
                 parameter.zero_()
         state_cache.close()
-    assert torch.equal(logits(other, batch()), expected)
+    assert torch.equal(logits(other, given()), expected)
 
 
 def test_an_error_in_a_pass_leaves_the_model_whole():
     model = adapted("llama", CUT)
     with StateCache(model, CUT):
-        logits(model, batch())
+        logits(model, given())
         with pytest.raises(IndexError):
             model(input_ids=torch.full((1, 3), VOCABULARY + 1))
-        found = logits(model, batch())
-    assert torch.equal(found, logits(model, batch()))
+        found = logits(model, given())
+    assert torch.equal(found, logits(model, given()))
 
 
 # ---------------------------------------------------------------------- what cannot be kept
 
 
-def packed(given: Batch) -> Batch:
+def packed(inputs: Batch) -> Batch:
     positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4, 5]] * 3)
-    return {"input_ids": given["input_ids"], "position_ids": positions}
+    return {"input_ids": inputs["input_ids"], "position_ids": positions}
 
 
 @pytest.mark.parametrize(
@@ -277,18 +116,18 @@ def packed(given: Batch) -> Batch:
 def test_packing_is_refused(change: Callable[[Batch], Batch], message: str):
     model = adapted("llama", CUT)
     with StateCache(model, CUT), pytest.raises(LayerSelectError, match=message):
-        model(**change(batch()))
+        model(**change(given()))
 
 
 def test_a_loss_that_asks_padding_is_refused():
     """Padding on the left, labels everywhere: the first token is predicted from padding, whose states are not kept."""
     model = adapted("gpt2", CUT)
-    given = batch("gpt2", "left")
-    labels = given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
+    inputs = given("gpt2", "left")
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
     with StateCache(model, CUT):
-        model(**given)
+        model(**inputs)
         with pytest.raises(LayerSelectError, match="asks for the first token behind padding"):
-            model(**{**given, "labels": labels})
+            model(**{**inputs, "labels": labels})
 
 
 @pytest.mark.parametrize("cut", [0, 4, -1, True, 2.0])

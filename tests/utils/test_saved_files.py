@@ -14,13 +14,14 @@ from layerselect import LayerSelectError
 from layerselect.utils.saved_files import (
     DamagedFile,
     inside,
-    parse_json,
     read_bytes,
     read_json,
     read_json_lines,
     read_tensors,
 )
-from layerselect.utils.saved_schema import Fields, Items, Mapped, Mismatch, Number, Numbers, Text, Whole
+from layerselect.utils.saved_json import parse_json
+from layerselect.utils.saved_schema import Fields, Items, Mapped, Mismatch, Number, Text, Whole
+from layerselect.utils.saved_tensors import Numbers
 from safetensors.torch import save_file
 
 JSON = st.recursive(

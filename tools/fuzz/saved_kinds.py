@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from layerselect import FastSelector
-from layerselect.card import CostFigures, LayerCard, LayerFigures, MapFigures
+from layerselect.card import LayerCard
 from layerselect.checkpoint import TENSORS_FILE, VALUES_FILE, defect, load_selector, save_selector
 from layerselect.core.history_file import HistoryFile, read_history
-from layerselect.costs.counted import LayerCosts
 from layerselect.errors import LayerSelectError
 from layerselect.integrations.transformers import checkpoint_defect, last_checkpoint
 from layerselect.models.adapter_files import SavedAdapter
@@ -29,7 +27,8 @@ from layerselect.tasks.run.folder import LOG_LINE, RunFolder, importance
 from layerselect.transfer import read_importance
 from layerselect.utils.saved_files import read_json_lines
 from safetensors.torch import save_file
-from torch import nn
+
+from .trained import LAYERS, Stack, card, same, step, trained
 
 #: With each of them another state is saved.
 RULES = (
@@ -42,7 +41,6 @@ RULES = (
     "cosine",
     "cost-aware:budget=0.6",
 )
-LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -77,49 +75,6 @@ def all_kinds() -> list[SavedKind]:
     ]
 
 
-class Stack(nn.Module):
-    """Layers with something that trains behind them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(LAYERS))
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            rows = layer(rows)
-        return self.head(rows)
-
-
-def trained(rule: str, mode: str = "observe", steps: int = 5) -> FastSelector:
-    """A selector that has seen some steps."""
-    selector = FastSelector(Stack(), rule, mode=mode)
-    for _ in range(steps):
-        step(selector)
-    return selector
-
-
-def step(selector: FastSelector) -> None:
-    """One more."""
-    selector._model.zero_grad()
-    selector._model(torch.ones(3, 4)).square().sum().backward()
-    selector.step()
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two states are alike, NaN included."""
-    if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, torch.Tensor):
-        return (
-            one.dtype == other.dtype
-            and one.shape == other.shape
-            and bool(torch.isclose(one.double(), other.double(), equal_nan=True).all())
-        )
-    return bool(one == other)
-
-
 def _selector(rule: str, mode: str = "observe") -> tuple[Callable[[Path], None], Callable[[Path], Any]]:
     taker: list[FastSelector] = []
 
@@ -140,37 +95,6 @@ def _selector(rule: str, mode: str = "observe") -> tuple[Callable[[Path], None],
 
 def _make_importance(folder: Path) -> None:
     (folder / "importance.json").write_text(json.dumps(importance(trained("topk:k=2"))), encoding="utf-8")
-
-
-def card() -> LayerCard:
-    """A card of four layers."""
-    ones = (1.0,) * LAYERS
-    return LayerCard(
-        model={"class": "Made", "parameters": 7, "fingerprint": "model"},
-        data={"fingerprint": "data", "batches": 6, "cost_batch": {"shapes": [[8, 9]], "device": "cpu"}},
-        settings={"ridge": 1e-3, "rank": 16},
-        layers=[
-            LayerFigures(
-                name=f"layers.{layer}",
-                resnorm=1.0,
-                fresh=0.5 * layer,
-                low=None,
-                high=0.7,
-                gradient_norm=1.0,
-                energy=2.0,
-                condition=10.0,
-                performance=None,
-                cost=CostFigures(1.0, None, 1000, 4096, 64),
-                maps=[MapFigures(f"layers.{layer}.map", 4, 3, 288, 1.0, 1.0, 2.0, None)],
-            )
-            for layer in range(LAYERS)
-        ],
-        coupling=np.eye(LAYERS).tolist(),
-        held_out=True,
-        stability=0.9,
-        step_costs=LayerCosts(ones, ones, ones, rest=1.0).to_dict(),
-        versions={"torch": "0"},
-    )
 
 
 def _read_card(folder: Path) -> Any:

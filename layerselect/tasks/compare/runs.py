@@ -26,11 +26,11 @@ from ...utils.saved_schema import (
     Maybe,
     Mismatch,
     Number,
-    Numbers,
     Text,
     Whole,
     check,
 )
+from ...utils.saved_tensors import Numbers
 from ..run.folder import HISTORY, IMPORTANCE, LOG_LINE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
 from .methods import Variant
 from .tasks import MODEL, TASKS

@@ -1,60 +1,21 @@
-"""Runs that keep hidden states: the same training, nothing computed twice, the size said before, one line for what
-cannot be.
-"""
+"""Runs that keep hidden states: the training is the same, and nothing is computed twice."""
 
 import json
-import logging
-from collections import namedtuple
 
 import pytest
 from layerselect import LayerSelectError
-from layerselect.cli import main
-from layerselect.report.state_cache import cache_facts_line, cache_size_line
+from layerselect.report.state_cache import cache_size_line
 from layerselect.rules import Ist
 from layerselect.state_cache.inventory import list_shards
-from layerselect.tasks.compare import CompareConfig, worker
+from layerselect.tasks.compare import CompareConfig
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.revise import ReviseConfig, run_revise
-from layerselect.tasks.run import state_cache as run_cache
 from layerselect.tasks.run.importance_split import give_ablation
 
-from tests.helpers import tiny_intent
-from tests.tasks.intent.test_run import Interrupted, lines, outcome, settings
+from tests.tasks.intent.test_run import Interrupted, outcome, settings
+from tests.tasks.run.cached import HIGHEST, NOTHING_RANDOM, evaluated, kept, losses
 
-#: Only the highest of three layers trains, with a state cache and without.
-HIGHEST = {"rule": "fixed:layers=[2]", "probe_every": 0}
-NOTHING_RANDOM = {"dropout": 0.0, "lora_dropout": 0.0, "lora_rank": 4}
-
-
-@pytest.fixture(scope="module")
-def corpus_path(tmp_path_factory):
-    """A smaller one than elsewhere."""
-    return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"), documents=6)
-
-
-@pytest.fixture
-def pages():
-    """For tests that look at the page of a run."""
-
-
-@pytest.fixture(autouse=True)
-def no_pages(request, monkeypatch):
-    """The page takes longer than the training."""
-    if "pages" not in request.fixturenames:
-        monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: None)
-        monkeypatch.setattr("layerselect.tasks.revise.task.write_revise_report", lambda path, report: None)
-
-
-def kept(store, **changes):
-    return {"state_cache": "cached", "cut": "2", "state_cache_store": str(store), **changes}
-
-
-def losses(result):
-    return [row["loss"] for row in lines(result.folder / "training.jsonl")]
-
-
-def evaluated(result):
-    return [row["loss"] for row in lines(result.folder / "metrics.jsonl")]
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 KINDS = {
@@ -65,12 +26,12 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_predictor_trains_as_without(tmp_path, corpus_path, kind, request):
+def test_a_predictor_trains_as_without(tmp_path, small_corpus, kind, request):
     model, changes = KINDS[kind]
     options = {"adapter": "lora", "epochs": 2, **NOTHING_RANDOM, **HIGHEST, **changes}
     folder = request.getfixturevalue(model)
-    expected = run_intent(settings(corpus_path, folder, tmp_path / "plain", **options))
-    found = run_intent(settings(corpus_path, folder, tmp_path / "kept", **options, **kept(tmp_path / "store")))
+    expected = run_intent(settings(small_corpus, folder, tmp_path / "plain", **options))
+    found = run_intent(settings(small_corpus, folder, tmp_path / "kept", **options, **kept(tmp_path / "store")))
     assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
     assert evaluated(found) == pytest.approx(evaluated(expected), rel=1e-5)
     assert [s.model.summary() for s in found.splits] == [
@@ -82,7 +43,9 @@ def test_a_predictor_trains_as_without(tmp_path, corpus_path, kind, request):
     assert "cut" not in expected.training
 
     # Another seed: other batches and another adapter, and all is there.
-    again = run_intent(settings(corpus_path, folder, tmp_path / "again", **options, **kept(tmp_path / "store"), seed=7))
+    again = run_intent(
+        settings(small_corpus, folder, tmp_path / "again", **options, **kept(tmp_path / "store"), seed=7)
+    )
     assert again.training["states_computed"] == again.training["states_written_mb"] == 0
     assert again.training["states_read"] == facts["states_read"] + facts["states_computed"]
     (shard,) = list_shards(tmp_path / "store")
@@ -90,11 +53,11 @@ def test_a_predictor_trains_as_without(tmp_path, corpus_path, kind, request):
 
 
 @pytest.mark.parametrize("adapter", ["dora", "bottleneck", "none"])
-def test_every_adapter(tmp_path, corpus_path, bert_folder, adapter):
+def test_every_adapter(tmp_path, small_corpus, bert_folder, adapter):
     options = {"adapter": adapter, "epochs": 1, "bottleneck_size": 4, **NOTHING_RANDOM, "cut": "1"}
     folders = [tmp_path / "a", tmp_path / "b"]
     first, second = (
-        run_intent(settings(corpus_path, bert_folder, folder, seed=seed, **{**kept(tmp_path / "store"), **options}))
+        run_intent(settings(small_corpus, bert_folder, folder, seed=seed, **{**kept(tmp_path / "store"), **options}))
         for seed, folder in enumerate(folders)
     )
     assert first.training["states_computed"] > 0
@@ -102,10 +65,10 @@ def test_every_adapter(tmp_path, corpus_path, bert_folder, adapter):
 
 
 @pytest.mark.parametrize("cut", ["1", "probe-once:steps=6"])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, corpus_path, bert_folder, cut):
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, small_corpus, bert_folder, cut):
     def config(name):
         return settings(
-            corpus_path,
+            small_corpus,
             bert_folder,
             tmp_path / name,
             adapter="lora",
@@ -130,9 +93,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, corpus_path, bert_fold
     assert resumed.training["cut"] == whole.training["cut"]
 
 
-def test_the_cut_of_a_rule_is_chosen_once_and_what_is_below_never_trains(tmp_path, corpus_path, bert_folder):
+def test_the_cut_of_a_rule_is_chosen_once_and_what_is_below_never_trains(tmp_path, small_corpus, bert_folder):
     config = settings(
-        corpus_path,
+        small_corpus,
         bert_folder,
         tmp_path / "run",
         adapter="lora",
@@ -148,18 +111,18 @@ def test_the_cut_of_a_rule_is_chosen_once_and_what_is_below_never_trains(tmp_pat
     assert all(frequency[cut:])
 
 
-def test_states_only_for_this_run_and_in_half_precision(tmp_path, corpus_path, bert_folder, monkeypatch):
+def test_states_only_for_this_run_and_in_half_precision(tmp_path, small_corpus, bert_folder, monkeypatch):
     monkeypatch.setenv("LAYERSELECT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     options = {"adapter": "lora", "epochs": 2, "state_cache": "cached", "cut": "1"}
     records = []
     run_intent(
-        settings(corpus_path, bert_folder, tmp_path / "a", **options, state_cache_store="none"),
+        settings(small_corpus, bert_folder, tmp_path / "a", **options, state_cache_store="none"),
         on_event=lambda kind, record: records.append(record) if kind == "state_cache" else None,
     )
     assert not (tmp_path / "cache").exists()
     half = run_intent(
-        settings(corpus_path, bert_folder, tmp_path / "b", **options, state_cache_precision="half"),
+        settings(small_corpus, bert_folder, tmp_path / "b", **options, state_cache_precision="half"),
         on_event=lambda kind, record: records.append(record) if kind == "state_cache" else None,
     )
     (shard,) = list_shards(tmp_path / "cache" / "states")
@@ -173,10 +136,10 @@ def test_states_only_for_this_run_and_in_half_precision(tmp_path, corpus_path, b
 # ------------------------------------------------------------------ revisions
 
 
-def test_a_generator_trains_as_without(tmp_path, corpus_path, llama_folder):
+def test_a_generator_trains_as_without(tmp_path, small_corpus, llama_folder):
     def run(name, **changes):
         config = ReviseConfig(
-            data=str(corpus_path),
+            data=str(small_corpus),
             model=str(llama_folder),
             out=str(tmp_path / name),
             device="cpu",
@@ -201,9 +164,9 @@ def test_a_generator_trains_as_without(tmp_path, corpus_path, llama_folder):
     assert run("again", **kept(tmp_path / "store"), seed=3).training["states_computed"] == 0
 
 
-def test_both_steps_of_intention_tuning(tmp_path, corpus_path, llama_folder, pages):
+def test_both_steps_of_intention_tuning(tmp_path, small_corpus, llama_folder, pages):
     config = ReviseConfig(
-        data=str(corpus_path),
+        data=str(small_corpus),
         model=str(llama_folder),
         out=str(tmp_path / "run"),
         device="cpu",
@@ -231,10 +194,10 @@ def test_both_steps_of_intention_tuning(tmp_path, corpus_path, llama_folder, pag
     assert "Hidden states below layer 1 of 3" in (result.folder / "report.html").read_text()
 
 
-def test_layers_of_a_predictor_that_are_below_the_cut(tmp_path, corpus_path, llama_folder):
+def test_layers_of_a_predictor_that_are_below_the_cut(tmp_path, small_corpus, llama_folder):
     predictor = run_intent(
         settings(
-            corpus_path,
+            small_corpus,
             llama_folder,
             tmp_path / "predictor",
             adapter="lora",
@@ -249,7 +212,7 @@ def test_layers_of_a_predictor_that_are_below_the_cut(tmp_path, corpus_path, lla
     def run(cut, rule, name):
         return run_revise(
             ReviseConfig(
-                data=str(corpus_path),
+                data=str(small_corpus),
                 model=str(llama_folder),
                 out=str(tmp_path / name),
                 device="cpu",
@@ -274,139 +237,6 @@ def test_layers_of_a_predictor_that_are_below_the_cut(tmp_path, corpus_path, lla
         run("1", "fixed:layers=[0]", "none")
 
 
-# ------------------------------------------------------------------ what is said, and refused
-
-
-@pytest.fixture
-def intent(capsys, tmp_path, corpus_path, bert_folder, llama_folder):
-    """Runs ``layerselect intent`` with more options; returns (status, stdout, stderr)."""
-
-    def run(*extra, model="bert"):
-        folder = {"bert": bert_folder, "llama": llama_folder}[model]
-        given = [
-            "--data",
-            corpus_path,
-            "--model",
-            folder,
-            "--out",
-            tmp_path / "out",
-            "--max-steps",
-            2,
-            "--threads",
-            1,
-            "--device",
-            "cpu",
-        ]
-        capsys.readouterr()
-        status = main(["intent", *map(str, given), *extra])
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
-
-
-BAD = {
-    "a cut without a state cache": (["--cut", "2"], "--cut 2 says nothing without --state-cache cached"),
-    "a store without a state cache": (
-        ["--state-cache-store", "x"],
-        "--state-cache-store x says nothing without --state-cache cached",
-    ),
-    "layers that take gradients": (
-        ["--state-cache", "cached", "--mode", "gate"],
-        "--state-cache cached needs --mode auto or freeze, not gate",
-    ),
-    "no layer below": (["--state-cache", "cached", "--cut", "0"], "--cut 0 must be at least 1"),
-    "no layer above": (
-        ["--state-cache", "auto", "--cut", "3"],
-        "--cut 3 leaves no layer above it: the model has 3 layers",
-    ),
-    "an unknown rule": (
-        ["--state-cache", "auto", "--cut", "best"],
-        "--cut best is neither a number of layers nor a rule",
-    ),
-    "no size": (["--state-cache", "auto", "--state-cache-memory", "much"], "--state-cache-memory much is no size"),
-    "nothing trains": (
-        ["--state-cache", "cached", "--cut", "2", "--head", "generate", "--rule", "fixed:layers=[0,1]"],
-        "nothing would train: the rule selects the layers [0, 1], all below the cut",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_one_line_for_what_cannot_be(intent, tmp_path, monkeypatch, case):
-    monkeypatch.setenv("LAYERSELECT_CACHE", str(tmp_path / "cache"))
-    options, words = BAD[case]
-    status, _, error = intent(*options, model="llama" if "generate" in options else "bert")
-    assert status == 2
-    assert len(error.strip().splitlines()) == 1
-    assert words in error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_something_below_the_cut_that_trains_is_found_before_anything_is_written(intent, tmp_path, monkeypatch):
-    from layerselect.tasks.intent import task
-
-    def with_embeddings(loaded, config, real=task.add_adapter):
-        model = real(loaded, config)
-        model.get_input_embeddings().requires_grad_(True)
-        return model
-
-    monkeypatch.setattr(task, "add_adapter", with_embeddings)
-    for cut in ("2", "probe-once"):
-        status, _, error = intent(
-            "--state-cache", "cached", "--cut", cut, "--state-cache-store", str(tmp_path / "store")
-        )
-        assert status == 2
-        assert "embeddings.weight trains and stands below the cut" in error
-        assert len(error.strip().splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_size_is_said_and_what_came_of_it(intent, tmp_path, pages):
-    options = ["--state-cache", "cached", "--cut", "2", "--state-cache-store", str(tmp_path / "store")]
-    status, out, error = intent(*options)
-    assert status == 0
-    said = next(line for line in error.splitlines() if line.startswith("hidden states"))
-    assert said.startswith("hidden states below layer 2 of 3: 128 bytes a token, about ")
-    assert said.endswith(f"in {tmp_path / 'store'} (up to 2 GB of it also in memory)")
-    facts = json.loads((tmp_path / "out" / "results.json").read_text())["training"]
-    assert cache_facts_line(facts) in out
-    assert "s in the last epoch)" in out
-    assert facts["last_epoch_seconds_per_step"] == facts["median_seconds_per_step"]  # there was but one
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "Hidden states below layer 2 of 3" in page
-
-
-def test_a_full_disk_is_foreseen(tmp_path, corpus_path, bert_folder, monkeypatch, caplog):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(run_cache.shutil, "disk_usage", lambda place: usage(10**9, 10**9, 1000))
-    options = {"adapter": "lora", "epochs": 1, **kept(tmp_path / "store")}
-    with caplog.at_level(logging.WARNING, "layerselect"):
-        run_intent(settings(corpus_path, bert_folder, tmp_path / "a", **options))
-    (warning,) = [r.getMessage() for r in caplog.records if "--state-cache-store" in r.getMessage()]
-    assert "where 1 KB are free" in warning
-    assert "--state-cache-precision half" in warning
-    caplog.clear()
-    run_intent(settings(corpus_path, bert_folder, tmp_path / "b", **options))  # now it is all there
-    assert not [r for r in caplog.records if "--state-cache-store" in r.getMessage()]
-
-
-def test_a_cell_of_a_comparison_says_it_too(capsys):
-    record = {
-        "cut": 1,
-        "layers": 3,
-        "bytes_per_token": 64,
-        "tokens": 10,
-        "bytes": 640,
-        "folder": None,
-        "memory": 10**9,
-        "warning": "full",
-    }
-    worker._pass_on("state_cache", record)
-    worker._pass_on("step", {"step": 1})
-    assert capsys.readouterr().out == f"note: {cache_size_line(record)}\nnote: full\n"
-
-
 def test_where_states_are_kept_does_not_tell_runs_or_comparisons_apart(tmp_path):
     base = {"data": "demo", "model": "demo", "state_cache": "cached", "cut": "1"}
     saved = IntentConfig(**base, out="x", state_cache_store="a").as_dict()
@@ -424,14 +254,6 @@ def test_where_states_are_kept_does_not_tell_runs_or_comparisons_apart(tmp_path)
         IntentConfig(**base, out="x").check_same_run(older, "interrupted")
     compared = CompareConfig(out="x", base={**base, "state_cache_store": str(tmp_path)}, methods=("all",))
     assert compared.fixed() == base
-
-
-def test_facts_where_nothing_was_kept():
-    assert cache_facts_line({"steps": 3}) is None
-    assert "ended before the cut was chosen" in cache_facts_line({"states_cached": False, "cut": None})
-    assert "selects the lowest layer" in cache_facts_line({"states_cached": False, "cut": 0})
-    line = cache_facts_line({"states_cached": False, "cut": 22, "num_layers": 30})
-    assert "below layer 22 of 30, which never trained" in line
 
 
 def test_probes_leave_layers_below_the_cut_as_they_are(monkeypatch):

@@ -1,0 +1,28 @@
+"""What the tests of runs that keep hidden states share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import tiny_intent
+
+
+@pytest.fixture(scope="module")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fewer documents than elsewhere."""
+    return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"), documents=6)
+
+
+@pytest.fixture
+def pages() -> None:
+    """For tests that look at the page of a run."""
+
+
+@pytest.fixture
+def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page is written unless a test asks for ``pages``: it takes longer than the training."""
+    if "pages" not in request.fixturenames:
+        monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: None)
+        monkeypatch.setattr("layerselect.tasks.revise.task.write_revise_report", lambda path, report: None)
