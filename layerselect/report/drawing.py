@@ -17,14 +17,14 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from .numbers import number
 
 #: Each colour in the light and in the dark scheme. The drawings are made with the light ones.
 PALETTE = {
     "blue": ("#2563eb", "#60a5fa"),
-    "orange": ("#d97706", "#fbbf24"),
+    "orange": ("#d97706", "#fb923c"),
     "green": ("#059669", "#34d399"),
     "violet": ("#7c3aed", "#c4b5fd"),
     "red": ("#dc2626", "#f87171"),
@@ -127,7 +127,7 @@ def log_scale(axis: Any, set_scale: Callable[[str], None]) -> None:
     set_scale("log")
     axis.set_major_locator(LogLocator(numticks=5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(float(value))))
-    axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axis.set_minor_locator(NullLocator())
 
 
 def _svg(figure: Figure, label: str, name: str) -> str:

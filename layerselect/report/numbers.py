@@ -39,10 +39,10 @@ def seconds(value: float | None) -> str:
 
 
 def amount(value: float | None) -> str:
-    """A mean of counts: one digit behind the point, and none where it is large."""
+    """A count, or a mean of counts: that has one digit behind the point, and none where it is large."""
     if value is None or not math.isfinite(value):
         return NONE
-    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:,.1f}"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:,.1f}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
