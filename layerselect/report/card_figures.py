@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ..card import LayerCard, Placement
 from .drawing import AXIS, BLUE, COLOURS, ORANGE, QUIET, STRONG, STYLE, Width, drawn, log_scale, short
@@ -172,8 +171,8 @@ def _draw_coupling(panels: Sequence[Any], card: LayerCard) -> None:
     axes.figure.colorbar(picture, cax=axes.inset_axes((1.03, 0.0, 0.04, 1.0)))
     axes.set(xlabel="layer", ylabel="layer", anchor="W")
     axes.spines[:].set_visible(False)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    axes.set_xticks(_depths(card))
+    axes.set_yticks(_depths(card))
 
 
 def _draw_front(panels: Sequence[Any], card: LayerCard, marked: Sequence[tuple[str, Placement]]) -> None:
@@ -190,28 +189,37 @@ def _draw_front(panels: Sequence[Any], card: LayerCard, marked: Sequence[tuple[s
                 textcoords="offset points",
                 color=QUIET,
             )
-    together: dict[tuple[float, float], str] = {}
-    for letter, placement in marked:
-        place = (placement.cost, placement.gain)
-        together[place] = f"{together[place]}, {letter}" if place in together else letter
-    for (cost, gain), letters in together.items():
-        axes.plot(cost, gain, "o", ms=7, mfc="none", mec=ORANGE, mew=2)
-        axes.annotate(
-            letters,
-            (cost, gain),
-            xytext=(-4, 7),
-            textcoords="offset points",
-            color=STRONG,
-            ha="right",
-        )
+    for _, placement in marked:
+        axes.plot(placement.cost, placement.gain, "o", ms=7, mfc="none", mec=ORANGE, mew=2)
+    for (cost, gain), letters in _together(marked).items():
+        axes.annotate(letters, (cost, gain), xytext=(-4, 7), textcoords="offset points", color=STRONG, ha="right")
     axes.set(xlabel="cost of a step, all layers = 1", ylabel="share of the gain of all layers", ylim=(0, 1.18))
     axes.set_title("best gain for each cost")
     axes.grid()
 
 
+def _together(marked: Sequence[tuple[str, Placement]]) -> dict[tuple[float, float], str]:
+    """Where which letters stand. Those of marks so near that they would cover one another stand as one text."""
+    found: dict[tuple[float, float], str] = {}
+    span = max((p.cost for _, p in marked), default=1.0) or 1.0
+    for letter, placement in marked:
+        place = (placement.cost, placement.gain)
+        near = [(x, y) for x, y in found if abs(x - place[0]) < 0.07 * span and abs(y - place[1]) < 0.09]
+        if near:
+            found[near[0]] += f", {letter}"
+        else:
+            found[place] = letter
+    return found
+
+
 def _over_depth(axes: Any, card: LayerCard) -> None:
     axes.set_xlabel("layer")
     axes.set_xlim(-0.7, len(card.layers) - 0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(_depths(card))
     axes.grid(axis="y")
     axes.set_axisbelow(True)
+
+
+def _depths(card: LayerCard) -> range:
+    """The layers whose numbers stand at an axis."""
+    return range(0, len(card.layers), max(1, -(-len(card.layers) // 14)))

@@ -77,7 +77,8 @@ def heat_map(history: Mapping[str, np.ndarray], layer_names: Sequence[str]) -> s
     return drawn(
         _in_words(history, layers),
         draw,
-        lambda width: (130 if width.narrow else 70) + layers * (34 if layers <= 12 else 22),
+        # Of few layers, the words beside the scale set the height.
+        lambda width: max(200, (130 if width.narrow else 70) + layers * (34 if layers <= 12 else 22)),
     )
 
 
