@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..card import LayerCard, Placement
-from .drawing import AXIS, BLUE, COLOURS, ORANGE, QUIET, STRONG, STYLE, Width, drawn, log_scale, short
+from .drawing import AXIS, BLUE, COLOURS, ORANGE, QUIET, STRONG, STYLE, Width, drawn, log_scale, short, write_ticks
 from .numbers import number, plural, share
 
 #: The picture in a file has the size of a printed page.
@@ -67,6 +67,7 @@ def write_png(path: Path, card: LayerCard) -> None:
         _draw_costs([figure.add_subplot(grid[2, 3 * i : 3 * i + 3]) for i in range(2)], card)
         _draw_coupling([figure.add_subplot(grid[3, :3])], card)
         _draw_front([figure.add_subplot(grid[3, 3:])], card, [])
+        write_ticks(figure)
         title = short(f"Layer Card: {card.model.get('source', card.model['class'])}", 110)
         figure.suptitle(title, fontsize=11, color=STRONG)
         figure.savefig(path, format="png", dpi=130, metadata={"Software": None})

@@ -44,6 +44,7 @@ def learning_curves(curves: Mapping[str, Sequence[Curve]], reference: str | None
         for panel in panels[len(names) :]:
             panel.set_axis_off()
         panels[0].set_ylim(bottom=0)
+        panels[0].set_xlim(left=0)
         figure.supxlabel("step", fontsize=12.5, color=TEXT)
         figure.supylabel(name, fontsize=12.5, color=TEXT)
 
@@ -171,6 +172,6 @@ def _draw(panel: Axes, seeds: Sequence[Curve], colour: str, width: float) -> Non
     if not common:
         return
     values = np.array([[dict(zip(steps, quality, strict=True))[step] for step in common] for steps, quality in seeds])
-    panel.plot(common, values.mean(axis=0), color=colour, lw=width, marker="o", ms=3)
+    panel.plot(common, values.mean(axis=0), color=colour, lw=width, marker="o", ms=4)
     if len(values) > 1:
         panel.fill_between(common, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0)

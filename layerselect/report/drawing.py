@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
 from .numbers import number
 
@@ -64,6 +64,7 @@ STYLE = {
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.unicode_minus": False,  # as in the page's text
     "axes.edgecolor": AXIS,
     "axes.labelcolor": TEXT,
     "grid.color": GRID,
@@ -110,6 +111,7 @@ def drawn(label: str, draw: Callable[[Figure, Width], None], height: Callable[[W
         with rc_context(STYLE):
             figure = Figure(figsize=(width.units / 72, height(width) / 72), layout="constrained")
             draw(figure, width)
+            write_ticks(figure)
             drawings.append(_svg(figure, label, width.name))
     return f'<div class="figure">{"".join(drawings)}</div>'
 
@@ -122,12 +124,32 @@ def short(text: str, room: int) -> str:
     return f"{text[:front]}…{text[front + 1 - room :]}"
 
 
+def write_ticks(figure: Figure) -> None:
+    """Lets the ticks of all linear axes be written as numbers of a page are, with thousands apart and no powers."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if type(axis.get_major_formatter()) is ScalarFormatter:
+                axis.set_major_formatter(_Ticks())
+
+
 def log_scale(axis: Any, set_scale: Callable[[str], None]) -> None:
     """A logarithmic axis whose ticks are written as all numbers of a page are."""
     set_scale("log")
     axis.set_major_locator(LogLocator(numticks=5))
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(float(value))))
     axis.set_minor_locator(NullLocator())
+
+
+class _Ticks(ScalarFormatter):
+    """As many digits as the ticks of the axis need."""
+
+    def __init__(self) -> None:
+        super().__init__(useOffset=False)
+        self.set_scientific(False)
+
+    def __call__(self, value: float, position: int | None = None) -> str:
+        text = super().__call__(value, position)
+        return re.sub(r"\d{4,}", lambda digits: f"{int(digits[0]):,}", text, count=1) if abs(value) >= 1000 else text
 
 
 def _svg(figure: Figure, label: str, name: str) -> str:

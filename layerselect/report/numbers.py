@@ -14,7 +14,7 @@ NONE = "–"
 
 def score(value: float | None, digits: int = 3) -> str:
     """A quality: a fixed number of digits behind the point, so that columns can be compared."""
-    return NONE if _unknown(value) else f"{value:,.{digits}f}"
+    return NONE if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
 
 
 def share(value: float | None) -> str:
@@ -45,6 +45,15 @@ def amount(value: float | None) -> str:
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:,.1f}"
 
 
+def measure(value: float | None) -> str:
+    """A measured number of any size: four significant digits, zeros at the end too, so that columns can be compared."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:#.4g}" if value else "0"
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """``1 step``, ``2 steps``, ``1,000 steps``.
 
@@ -71,7 +80,7 @@ def number(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(number, value)) or NONE
     if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {fact(key, each)}" for key, each in value.items()) or NONE
+        return ", ".join(f"{fact_name(key)} {fact(key, each)}" for key, each in value.items()) or NONE
     return str(value)
 
 
@@ -96,7 +105,7 @@ def fact(name: str, value: Any) -> str:
 
 def fact_name(name: str) -> str:
     """The name of a fact in words, without the unit that stands beside its value."""
-    return name.removesuffix("_mb").replace("_", " ")
+    return name.removesuffix("_mb").removesuffix("_bytes").replace("_", " ")
 
 
 def bests(values: Iterable[float | None], digits: int = 3) -> list[bool]:
@@ -104,7 +113,3 @@ def bests(values: Iterable[float | None], digits: int = 3) -> list[bool]:
     rounded = [None if value is None or not math.isfinite(value) else round(value, digits) for value in values]
     best = max((value for value in rounded if value is not None), default=None)
     return [value is not None and value == best for value in rounded]
-
-
-def _unknown(value: float | None) -> bool:
-    return value is None or not math.isfinite(value)

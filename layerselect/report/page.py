@@ -38,6 +38,7 @@ def page_environment() -> Any:
         number=numbers.number,
         score=numbers.score,
         share=numbers.share,
+        measure=numbers.measure,
         seconds=numbers.seconds,
         amount=numbers.amount,
         fact=lambda value, name: numbers.fact(name, value),
