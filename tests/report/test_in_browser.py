@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from layerselect.report.revise import render
 
 from tests.helpers.browser import SCHEMES, look, needs_browser
 from tests.report.pages import PAGES
+from tests.report.test_revise_report import make, prediction
 
 WIDTHS = (400, 1300)
 FAULTY = """<!doctype html><html><body style="background: #fff; color: #000">
@@ -56,3 +58,29 @@ def test_what_is_wrong_is_found(looked_at):
         'is cut off: <text> "outside"',
     ):
         assert words in found
+
+
+@needs_browser
+def test_a_long_list_of_revisions_is_shown_bit_by_bit(tmp_path):
+    rows = [prediction(f"d{i}", "a b", "a c", "a d", sari=float(i)) for i in range(65)]
+    text = render(make(predictions=rows, transfer=None))
+    script = """
+    const get = (id) => document.getElementById(id), found = [];
+    const note = () => found.push([
+      document.querySelectorAll(".pair:not([hidden])").length, get("more").hidden, get("all").hidden,
+    ]);
+    note();
+    get("more").click(); note();
+    get("all").click(); note();
+    get("sort").dispatchEvent(new Event("change")); note();
+    dispatchEvent(new Event("beforeprint")); note();
+    return found;
+    """
+    found = look({"revise": text}, [1300], "light", script, tmp_path)
+    assert found["revise@1300"] == [
+        [20, False, False],
+        [40, False, False],
+        [65, True, True],
+        [20, False, False],
+        [65, True, True],
+    ]
