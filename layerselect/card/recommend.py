@@ -21,7 +21,7 @@ def recommendations(card: LayerCard) -> list[tuple[str, str, Placement]]:
     asked += [
         (f"a step of at most {_BUDGET:.0%} of the cost, most gain", {"budget": _BUDGET}),
         ("gain and cost balanced", {"objective": "balanced"}),
-        ("90 % of the gain, least cost", {"objective": "cost"}),
+        ("90% of the gain, least cost", {"objective": "cost"}),
     ]
     found, placer = [], card.placer()
     for words, bounds in asked:

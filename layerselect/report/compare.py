@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .numbers import bests
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
 from .state_cache import cache_sentence
@@ -43,7 +44,7 @@ class CompareReport:
         digits: of the tested quality.
         about_baselines: what the baselines are.
         rows: as :class:`layerselect.tasks.compare.Row`.
-        best: by the keys of the quality columns, the row with the best mean.
+        quality_columns: keys of those columns that hold a quality; of them the best values are bold.
         notes: how to read the table.
         curve: what the learning curves show.
         curves: for each method, steps and values of each run.
@@ -61,7 +62,7 @@ class CompareReport:
     digits: int
     about_baselines: str
     rows: Sequence[Any]
-    best: Mapping[str, str | None]
+    quality_columns: Sequence[str]
     notes: Sequence[str]
     curve: str
     curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]
@@ -93,15 +94,27 @@ def render(report: CompareReport) -> str:
         **{
             **vars(report),
             "curves": svg(learning_curves(curves, name, report.curve)) if curves else "",
-            "quality": svg(quality_against_time(points, report.baselines, report.quality)) if points else "",
+            "quality": svg(quality_against_time(points, report.baselines, report.quality, report.digits))
+            if points
+            else "",
             "maps": [_map(run) for run in report.maps],
+            "best": _best(report),
         }
     )
 
 
+def _best(report: CompareReport) -> dict[str, list[bool]]:
+    """For each column of quality, which rows hold its best value; all of them where several are written alike."""
+    found = {}
+    for key, _, digits in report.columns:
+        if key in report.quality_columns:
+            found[key] = bests((row.values[key].mean if key in row.values else None for row in report.rows), digits)
+    return found
+
+
 def _map(run: MethodRun) -> dict[str, Any]:
     """The layer heat map of a run, and what stands beside it."""
-    from .figures import heat_map
+    from .heat_map import heat_map, legend
 
     return {
         "name": run.name,
@@ -111,5 +124,6 @@ def _map(run: MethodRun) -> dict[str, Any]:
         "state_cache": cache_sentence(run.facts),
         "shares": SelectionShares.of(run.history).sentence(),
         "lacking": lacking(run.history),
+        "legend": legend(run.history),
         "map": svg(heat_map(run.history, run.layer_names)),
     }

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .figures import COLOURS, STYLE, svg_text
-
-_GREY = "#94a3b8"
-_COLUMNS = 4
+from .drawing import AXIS, BLUE, COLOURS, MARKERS, QUIET, TEXT, Width, drawn, short
+from .numbers import plural, score, seconds
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
@@ -27,27 +24,40 @@ def learning_curves(curves: Mapping[str, Sequence[Curve]], reference: str | None
         name: of the values.
     """
     names = list(curves)
-    rows = max(1, -(-len(names) // _COLUMNS))
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 0.5 + 1.75 * rows), layout="constrained")
-        panels = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
+
+    def columns(width: Width) -> int:
+        return min(len(names), 2 if width.narrow else 4)
+
+    def rows(width: Width) -> int:
+        return -(-len(names) // columns(width))
+
+    def draw(figure: Figure, width: Width) -> None:
+        shape = (rows(width), columns(width))
+        panels = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False).ravel()
         for panel, method in zip(panels, names, strict=False):
             if reference is not None and reference != method:
-                _draw(panel, curves[reference], _GREY, 0.8)
-            _draw(panel, curves[method], COLOURS[0], 1.3)
-            panel.set_title(method, fontsize=8.5, loc="left", color="#334155")
-            panel.grid(axis="y", color="#e2e8f0", lw=0.6)
+                _draw(panel, curves[reference], AXIS, 1.0)
+            _draw(panel, curves[method], BLUE, 1.6)
+            panel.set_title(short(method, 20 if width.narrow else 26))
+            panel.grid(axis="y")
             panel.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         for panel in panels[len(names) :]:
             panel.set_axis_off()
         panels[0].set_ylim(bottom=0)
-        figure.supxlabel("step", fontsize=9, color="#334155")
-        figure.supylabel(name, fontsize=9, color="#334155")
-        return svg_text(figure)
+        panels[0].set_xlim(left=0)
+        figure.supxlabel("step", fontsize=12.5, color=TEXT)
+        figure.supylabel(name, fontsize=12.5, color=TEXT)
+
+    return drawn(
+        f"Learning curves, {name} over the steps, of {plural(len(names), 'method')}: {', '.join(names)}."
+        + (f" {reference} is drawn in grey behind each other one." if reference in curves and len(names) > 1 else ""),
+        draw,
+        lambda width: 50 + 165 * rows(width),
+    )
 
 
 def quality_against_time(
-    points: Mapping[str, tuple[float, float, float, float]], baselines: Mapping[str, float], heading: str
+    points: Mapping[str, tuple[float, float, float, float]], baselines: Mapping[str, float], heading: str, digits: int
 ) -> str:
     """Quality over seconds per step, with spreads; the baselines as lines.
 
@@ -55,53 +65,60 @@ def quality_against_time(
         points: for each method, seconds and their deviation, quality and its deviation.
         baselines: quality of each baseline.
         heading: what the quality is.
+        digits: of the quality.
     """
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, max(4.0, 0.8 + 0.24 * len(points))), layout="constrained")
+
+    def draw(figure: Figure, width: Width) -> None:
         axes = figure.add_subplot()
-        for number, (seconds, spread, quality, deviation) in enumerate(points.values()):
+        for number, (name, (time, spread, quality, deviation)) in enumerate(points.items()):
             axes.errorbar(
-                seconds,
+                time,
                 quality,
                 xerr=spread or None,
                 yerr=deviation or None,
-                fmt="o",
-                ms=5,
-                lw=0.8,
+                fmt=MARKERS[number % len(MARKERS)],
+                ms=7,
+                lw=1.2,
                 color=COLOURS[number % len(COLOURS)],
-                alpha=0.85,
+                alpha=0.9,
+                label=short(name, 44),
             )
-        bottom, top = axes.get_ylim()
-        # A baseline far below all methods would press them together: it is only named.
-        below = {name: quality for name, quality in baselines.items() if quality < bottom - (top - bottom) / 2}
-        for name, quality in baselines.items():
-            if name not in below:
-                axes.axhline(quality, color=_GREY, lw=0.8, ls="--")
-                axes.annotate(
-                    name,
-                    (0.0, quality),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(4, 3),
-                    textcoords="offset points",
-                    fontsize=8,
-                    color="#64748b",
-                )
-        if below:
-            text = "below: " + ", ".join(f"{name} {quality:.3g}" for name, quality in below.items())
-            axes.annotate(
-                text,
-                (0.0, 0.0),
-                xycoords="axes fraction",
-                xytext=(4, 4),
-                textcoords="offset points",
-                fontsize=8,
-                color="#64748b",
-            )
+        _baselines(axes, baselines, digits, 40 if width.narrow else 90)
         axes.set(xlabel="seconds per step", ylabel=heading)
         axes.set_xlim(left=0)
-        axes.grid(color="#e2e8f0", lw=0.6)
-        _names_beside(axes, {name: (point[0], point[2]) for name, point in points.items()})
-        return svg_text(figure)
+        axes.xaxis.set_major_locator(MaxNLocator(4 if width.narrow else 8))
+        axes.grid()
+        if width.narrow:
+            # Beside the points there is no room for names: they stand under the drawing, with the points' marks.
+            figure.legend(loc="outside lower left", ncols=1, borderaxespad=0.3, handletextpad=0.2)
+        else:
+            _names_beside(axes, {name: (point[0], point[2]) for name, point in points.items()})
+
+    listed = (f"{name} {seconds(time)} and {score(quality, digits)}" for name, (time, _, quality, _) in points.items())
+    return drawn(
+        f"{heading} over the time of a step: {', '.join(listed)}."
+        + "".join(f" {name}: {score(quality, digits)}." for name, quality in baselines.items()),
+        draw,
+        lambda width: 300 + 19 * len(points) if width.narrow else max(360, 60 + 22 * len(points)),
+    )
+
+
+def _baselines(axes: Axes, baselines: Mapping[str, float], digits: int, room: int) -> None:
+    """A line for each baseline. One far below all methods would press them together: it is only named."""
+    bottom, top = axes.get_ylim()
+    below = {name: quality for name, quality in baselines.items() if quality < bottom - (top - bottom) / 2}
+    for name, quality in baselines.items():
+        if name not in below:
+            axes.axhline(quality, color=AXIS, lw=1, ls="--")
+            _note(axes, short(name, room), ("axes fraction", "data"), (0.0, quality))
+    for number, (name, quality) in enumerate(below.items()):
+        text = f"below: {short(name, room - 14)} {score(quality, digits)}"
+        _note(axes, text, ("axes fraction", "axes fraction"), (0.0, 0.0), 16 * number)
+
+
+def _note(axes: Axes, text: str, where: tuple[str, str], place: tuple[float, float], above: int = 0) -> None:
+    offset = {"xytext": (5, 4 + above), "textcoords": "offset points"}
+    axes.annotate(text, place, xycoords=where, color=QUIET, **offset)  # type: ignore[arg-type]
 
 
 def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
@@ -113,19 +130,18 @@ def _names_beside(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(points)}
     for place, height in zip(order, spread_out([points[n][1] for n in order], bottom, top), strict=True):
         axes.annotate(
-            place,
+            short(place, 32),
             points[place],
             xytext=(1.02, (height - bottom) / (top - bottom)),
             textcoords="axes fraction",
-            fontsize=8,
             va="center",
-            color=colours[place],
+            color=TEXT,
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
-                "lw": 0.5,
+                "lw": 0.8,
                 "color": colours[place],
-                "alpha": 0.6,
+                "alpha": 0.7,
                 "shrinkA": 0,
                 "shrinkB": 3,
             },
@@ -150,14 +166,12 @@ def spread_out(heights: Sequence[float], bottom: float, top: float) -> list[floa
     return moved
 
 
-def _draw(panel: object, seeds: Sequence[Curve], colour: str, width: float) -> None:
+def _draw(panel: Axes, seeds: Sequence[Curve], colour: str, width: float) -> None:
     """The mean over seeds, and the band from the lowest to the highest, at the steps that all seeds have."""
     common = sorted(set.intersection(*(set(steps) for steps, _ in seeds))) if seeds else []
     if not common:
         return
     values = np.array([[dict(zip(steps, quality, strict=True))[step] for step in common] for steps, quality in seeds])
-    panel.plot(common, values.mean(axis=0), color=colour, lw=width, marker="o", ms=2)  # type: ignore[attr-defined]
+    panel.plot(common, values.mean(axis=0), color=colour, lw=width, marker="o", ms=4)
     if len(values) > 1:
-        panel.fill_between(  # type: ignore[attr-defined]
-            common, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0
-        )
+        panel.fill_between(common, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0)

@@ -53,13 +53,15 @@ def write_intent_report(path: Path, report: IntentReport) -> None:
 def render(report: IntentReport) -> str:
     """The page as text; everything that comes from a corpus or an option is escaped."""
     environment = page_environment()
-    from .figures import curves, frequency_bars, heat_map
+    from .figures import curves, frequency_bars
+    from .heat_map import heat_map, legend
 
     shares = SelectionShares.of(report.history)
     return environment.get_template("intent.html.j2").render(
         r=report,
         headline=_headline(report),
         heat_map=svg(heat_map(report.history, report.layer_names)) if shares.steps else "",
+        legend=legend(report.history),
         frequency=svg(frequency_bars(shares.selected, shares.steps, shares.trained)) if shares.steps else "",
         shares=shares.sentence(),
         lacking=lacking(report.history),

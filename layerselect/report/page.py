@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
+from . import numbers
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -29,8 +30,29 @@ def page_environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = _number
-    environment.filters["shade"] = _shade
+    # matplotlib is asked for above, so that a page without it says what to install.
+    from .drawing import PALETTE
+    from .heat_map import IDLE, TRAINED
+
+    environment.filters.update(
+        number=numbers.number,
+        score=numbers.score,
+        share=numbers.share,
+        measure=numbers.measure,
+        seconds=numbers.seconds,
+        amount=numbers.amount,
+        fact=lambda value, name: numbers.fact(name, value),
+        fact_name=numbers.fact_name,
+        setting=_setting,
+        shade=_shade,
+    )
+    environment.globals.update(
+        plural=numbers.plural,
+        bests=numbers.bests,
+        palette=PALETTE,
+        trained_colour=TRAINED,
+        idle_colour=IDLE,
+    )
     return environment
 
 
@@ -41,21 +63,13 @@ def svg(drawing: str) -> Any:
     return Markup(drawing)
 
 
-def _number(value: Any) -> str:
-    """Numbers with at most four significant digits; everything else as it is."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int) and abs(value) >= 10_000:
-        return f"{value:,}"
-    return str(value)
+def _setting(value: Any, name: str) -> str:
+    """A setting as it was given, seeds without thousands; nothing is ever rounded."""
+    return f"{value:g}" if isinstance(value, float) else numbers.fact(f"{name}_seed" if "seed" in name else name, value)
 
 
 def _shade(count: int, row: Sequence[int]) -> str:
     """The background of a confusion cell: the share of its row."""
     total = sum(row)
-    alpha = 0.75 * count / total if total else 0.0
+    alpha = 0.55 * count / total if total else 0.0
     return f"rgba(37,99,235,{alpha:.3f})"

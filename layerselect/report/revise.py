@@ -12,6 +12,7 @@ import numpy as np
 
 from ..metrics import RevisionScores
 from .diff import difference_html
+from .numbers import NONE, plural, score
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
 from .state_cache import cache_sentence
@@ -28,6 +29,16 @@ SCORES = (
     ("update_rouge", "Update-ROUGE", 3),
     ("exact_match", "exact match", 0),
     ("copy", "copied", 0),
+)
+#: The columns of the table of results in which more is better, with their digits.
+QUALITY = (
+    ("sari", 1),
+    ("add", 1),
+    ("keep", 1),
+    ("delete", 1),
+    ("gleu", 3),
+    ("update_rouge", 3),
+    ("exact_match", 3),
 )
 _CURVES = (("sari", "SARI"), ("add", "add"), ("keep", "keep"), ("delete", "delete"))
 
@@ -79,7 +90,8 @@ def write_revise_report(path: Path, report: ReviseReport) -> None:
 def render(report: ReviseReport) -> str:
     """The page as text; everything that comes from a corpus, a model or an option is escaped."""
     environment = page_environment()
-    from .figures import curves, frequency_bars, heat_map
+    from .figures import curves, frequency_bars
+    from .heat_map import heat_map, legend
 
     shares = SelectionShares.of(report.history)
     shown = sorted(report.predictions, key=_by_sari)[:MAX_PREDICTIONS]
@@ -89,12 +101,14 @@ def render(report: ReviseReport) -> str:
         lead=_lead(report),
         headline=_headline(report),
         heat_map=svg(heat_map(report.history, report.layer_names)) if shares.steps else "",
+        legend=legend(report.history),
         frequency=svg(frequency_bars(shares.selected, shares.steps, shares.trained)) if shares.steps else "",
         shares=shares.sentence(),
         lacking=lacking(report.history),
         curves=svg(curves(report.losses, report.metrics, _CURVES, top=100)),
         state_cache=cache_sentence(report.training),
         transfer=_transfer(report.transfer) if report.transfer else None,
+        quality=QUALITY,
         columns=SCORES,
         intentions=intentions,
         corpus_intentions=_corpus_intentions(report.corpus),
@@ -114,7 +128,7 @@ def _lead(report: ReviseReport) -> str:
     if report.transfer:
         known.append(f"transfer {report.transfer['kind']}")
     if training.get("steps") is not None:
-        known.append(f"{training['steps']} steps")
+        known.append(plural(training["steps"], "step"))
     if settings.get("seed") is not None:
         known.append(f"seed {settings['seed']}")
     return ", ".join(known) + "." if known else ""
@@ -143,8 +157,8 @@ def _transfer(transfer: Mapping[str, Any]) -> dict[str, Any]:
     warnings = list(transfer.get("warnings") or ())
     if ratio is not None and ratio < 0.5 and not warnings:
         warnings.append(
-            f"The alignment ratio is {ratio:.2f}: less than half of the layers that the generator needs were taken "
-            "over."
+            f"The alignment ratio is {score(ratio, 2)}: less than half of the layers that the generator needs were "
+            "taken over."
         )
     drawing = ""
     if len(frequency) or len(own_frequency):
@@ -184,13 +198,15 @@ def _pair(record: Mapping[str, Any], intentions: Sequence[str]) -> dict[str, Any
         # The script filters by the place of an intention in the list, so that no label has to be an attribute's value.
         "places": " ".join(str(intentions.index(name)) for name in record["intentions"]),
         "values": " ".join("-" if value is None else f"{value:.6g}" for _, value, _ in values),
-        "scores": [(name, "–" if value is None else _written(value, digits)) for name, value, digits in values],
+        "scores": [(name, _written(value, digits)) for name, value, digits in values],
         "prediction": svg(difference_html(source, record["prediction"])),
         "references": [svg(difference_html(source, reference)) for reference in record["references"]],
         "empty": not record["prediction"].strip(),
     }
 
 
-def _written(value: float, digits: int) -> str:
+def _written(value: float | None, digits: int) -> str:
     """A score with its digits; one without digits is yes or no."""
-    return f"{value:.{digits}f}" if digits else ("yes" if value else "no")
+    if value is None:
+        return NONE
+    return score(value, digits) if digits else ("yes" if value else "no")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .numbers import plural, share
+
 
 @dataclass(frozen=True)
 class SelectionShares:
@@ -36,13 +38,13 @@ class SelectionShares:
             return ""
         selected = self._mean(self.selected)
         if self.trained is None:
-            return f"On average a layer was selected in {selected:.0%} of the steps."
+            return f"On average a layer was selected in {share(selected)} of the steps."
         trained = self._mean(self.trained)
-        text = f"On average a layer was selected in {selected:.0%} and trained in {trained:.0%} of the steps."
+        text = f"On average a layer was selected in {share(selected)} and trained in {share(trained)} of the steps."
         if self.trained == self.selected:
             return text
         return text + (
-            " Where it was selected and did not train (red in the picture), it took no gradient in that step: mode "
+            " Where it was selected and did not train (orange in the picture), it took no gradient in that step: mode "
             "freeze decides before the backward pass which layers compute theirs, and the selection of the step is "
             "made from it."
         )
@@ -57,6 +59,6 @@ def lacking(history: Mapping[str, np.ndarray]) -> str:
     if not len(steps) or int(steps[-1]) + 1 == len(steps):
         return ""
     return (
-        f"The history holds {len(steps):,} of the run's {int(steps[-1]) + 1:,} steps, the first of them step "
+        f"The history holds {len(steps):,} of the run's {plural(int(steps[-1]) + 1, 'step')}, the first of them step "
         f"{int(steps[0]):,}."
     )

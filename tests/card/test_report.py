@@ -49,7 +49,7 @@ def test_the_page_is_whole_and_needs_no_network(tmp_path):
     assert page.stack == []
     assert all(value.startswith("data:image/png;base64,") for value in page.loads)
     assert "<script" not in text and "url(http" not in text and "@import" not in text
-    assert text.count("<svg") == 5
+    assert text.count("<svg") == 2 * 5
     for words in (
         "Where the adapters should go",
         "card.place(k=1)",
@@ -80,7 +80,7 @@ def test_cards_with_less_in_them_have_a_page_too(tmp_path):
     ]
     less = card(layers=bare, coupling=None, stability=None, held_out=False)
     text = render(less)
-    assert "too few batches" in text and "Which layers do the same" not in text and text.count("<svg") == 4
+    assert "too few batches" in text and "Which layers do the same" not in text and text.count("<svg") == 2 * 4
     write_card_png(tmp_path / "less.png", less)
     assert "not stable yet" in render(card(stability=0.3))
     tried = [replace(layer, performance=0.25) for layer in full.layers]

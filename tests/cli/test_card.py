@@ -44,7 +44,7 @@ def small(corpus_path, bert_folder, tmp_path):
 def test_a_card_of_a_classifier(capsys, tmp_path, small):
     assert main(small("one")) == 0
     output = capsys.readouterr()
-    for words in ("fresh", "like", "Where the adapters should go", "90 % of the gain, least cost", "card.html"):
+    for words in ("fresh", "like", "Where the adapters should go", "90% of the gain, least cost", "card.html"):
         assert words in output.out
     assert "holds at most" in output.err
     assert {path.name for path in (tmp_path / "one").iterdir()} == {"card.json", "card.png", "card.html", "config.json"}

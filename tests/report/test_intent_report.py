@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from layerselect.metrics import classification_report
 from layerselect.report import IntentReport, write_intent_report
-from layerselect.report.figures import _binned, _rows_of, heat_map
+from layerselect.report.heat_map import _binned, _rows_of, heat_map
 from layerselect.report.intent import render
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
@@ -93,7 +93,7 @@ class Page(HTMLParser):
 def test_the_page_loads_nothing_and_runs_nothing(multi_label):
     page = Page(render(make(multi_label)))
     assert "script" not in page.tags
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 2 * 3  # each for a wide and for a narrow page
     assert all(value.startswith(("#", "data:")) for value in page.loads)
     assert not re.search(r"url\((?!#)", render(make(multi_label)))
 
@@ -148,21 +148,23 @@ def test_the_heat_map_shows_score_and_selection_of_every_cell():
     low, high = (np.array(colormaps["viridis"](v)[:3]) for v in (0.0, 1.0))
     for layer in range(2):
         gap, mark, score = (picture[layer * stripe + row] / 255 for row in (0, 2, stripe - 1))
-        assert (gap == 1).all()
+        assert (gap[..., 3] == 0).all()
         for step in range(2):
-            assert (mark[step] < 0.01).all() == bool(share[step, layer])
-            expected = np.full(3, 0.85) if np.isnan(values[step, layer]) else (high if values[step, layer] else low)
-            assert score[step] == pytest.approx(expected, abs=0.01)
+            assert mark[step, 3] == share[step, layer]
+            if np.isnan(values[step, layer]):
+                assert score[step, 3] < 0.5 and np.ptp(score[step, :3]) == 0  # grey
+            else:
+                assert score[step, :3] == pytest.approx(high if values[step, layer] else low, abs=0.01)
+                assert score[step, 3] == 1
 
 
 def test_many_steps_are_averaged_not_dropped():
     values = np.zeros((5000, 2))
     values[1234, 0] = 1.0
     values[:, 1] = np.nan
-    binned = _binned(values)
+    binned = _binned(values, 900)
     assert len(binned) <= 900
     assert binned[:, 0].max() > 0
     assert np.isnan(binned[:, 1]).all()
-    assert heat_map({"step": np.arange(5000), "scores": np.exp(values), "mask": values > 0}, ["a", "b"]).startswith(
-        "<svg"
-    )
+    drawn = heat_map({"step": np.arange(5000), "scores": np.exp(values), "mask": values > 0}, ["a", "b"])
+    assert drawn.count("<svg") == 2

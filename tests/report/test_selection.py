@@ -9,11 +9,12 @@ import pytest
 import torch
 from layerselect import FastSelector
 from layerselect.cli.display import layers_line, training_line
-from layerselect.report.figures import _rows_of, frequency_bars, heat_map
+from layerselect.report.figures import frequency_bars
+from layerselect.report.heat_map import IDLE, TRAINED, _rows_of, heat_map
 from layerselect.report.intent import render
 from layerselect.report.selection import SelectionShares, lacking
 from layerselect.tasks.run.folder import importance, trained_frequency
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgb
 
 from tests.helpers.models import plain, plain_loss
 from tests.report.test_intent_report import Page, make
@@ -61,14 +62,14 @@ def test_what_the_history_lacks_is_said():
     assert lacking(late) in page_of(late)
 
 
-def test_a_selection_without_a_gradient_is_red():
+def test_a_selection_without_a_gradient_has_another_colour():
     share, idle = np.array([[1.0, 1.0, 0.0, 0.5]]).T, np.array([[0.0, 1.0, 0.0, 0.5]]).T
     picture = _rows_of(np.ones((4, 1)), share, Normalize(0, 1), idle) / 255
-    trained, red, none, half = picture[2]
-    assert (trained < 0.01).all()
-    assert red[0] > 0.8 and (red[1:] < 0.2).all()
-    assert (none > 0.9).all()
-    assert half[0] > half[1] > red[1]
+    trained, unfed, none, half = picture[2]
+    assert trained == pytest.approx([*to_rgb(TRAINED), 1], abs=0.01)
+    assert unfed == pytest.approx([*to_rgb(IDLE), 1], abs=0.01)
+    assert none[3] == 0
+    assert half == pytest.approx([*to_rgb(IDLE), 0.5], abs=0.01)  # paler, since only half of its steps selected it
 
 
 @pytest.mark.parametrize("layers", [2, 40])

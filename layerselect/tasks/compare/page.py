@@ -30,7 +30,7 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         digits=digits,
         about_baselines=task.baselines,
         rows=rows,
-        best={key: _best(rows, key) for key, _, _ in task.quality},
+        quality_columns=[key for key, _, _ in task.quality],
         notes=notes(comparison, rows),
         curve=task.curve[1],
         curves=_curves(comparison, task.curve[0]),
@@ -45,12 +45,6 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
 
 def _pair(row: Row, key: str) -> tuple[float, float]:
     return row.values[key].mean, row.values[key].deviation
-
-
-def _best(rows: Sequence[Row], key: str) -> str | None:
-    """The method with the best mean of a quality column."""
-    known = [row for row in rows if key in row.values and row.what != "baseline"]
-    return max(known, key=lambda row: row.values[key].mean).name if known else None
 
 
 def _curves(comparison: Comparison, key: str) -> dict[str, list[tuple[list[float], list[float]]]]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...report.numbers import plural
 from .run import Comparison
 from .runs import RunResult
 from .significance import Difference, holm, paired_bootstrap
@@ -61,7 +62,7 @@ class Row:
             found = f"no difference shown to {reference}"
         else:
             found = f"{'better' if d.mean > 0 else 'worse'} than {reference}"
-        return f"{found} ({d.mean:+.{digits}f}, 95 % {d.low:+.{digits}f} to {d.high:+.{digits}f}, p = {self.p:.3f})"
+        return f"{found} ({d.mean:+.{digits}f}, 95% {d.low:+.{digits}f} to {d.high:+.{digits}f}, p = {self.p:.3f})"
 
 
 def comparison_rows(comparison: Comparison) -> list[Row]:
@@ -113,7 +114,7 @@ def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     """How to read the table, and which runs are missing from it."""
     config = comparison.config
     found = [
-        f"Mean ± standard deviation over {config.seeds} seed(s); quality on {comparison.split}.",
+        f"Mean ± standard deviation over {plural(config.seeds, 'seed')}; quality on {comparison.split}.",
         "The test draws seeds and examples with replacement, the same ones for both methods; p is corrected for the "
         "number of rows (Holm), the intervals are not. With few seeds an interval is rather too narrow than too wide.",
         "CPU s per step: what the processor worked for the run; other programs on the machine weigh on it less than "
@@ -215,7 +216,7 @@ def _records(result: RunResult, split: str) -> list[dict[str, Any]]:
 
 
 _TASK_NOTES = {
-    "intent": ["Steps to 95 %: until an evaluation reached 95 % of the best macro-F1 of the same run."],
+    "intent": ["Steps to 95%: until an evaluation reached 95% of the best macro-F1 of the same run."],
     "revise": [
         "First loss: of 32 training examples before the first step, after the transfer where there is one. Last "
         "loss: mean of the last tenth of the logged training losses. r: the alignment ratio of transferred layers "

@@ -98,7 +98,7 @@ INTENT = Task(
     run_intent,
     METHODS,
     quality=(("macro_f1", "macro-F1", 3), ("macro_auprc", "macro AUPRC", 3), ("accuracy", "accuracy", 3)),
-    facts=(*COSTS, ("steps_to_95", "steps to 95 %", 0)),
+    facts=(*COSTS, ("steps_to_95", "steps to 95%", 0)),
     curve=("macro_f1", "macro-F1"),
     compared=_macro_f1,
     baselines="A fine-tuned model below the logistic regression on removed and added words has not learned the task.",
