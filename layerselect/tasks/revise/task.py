@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from ...transfer import base_fingerprint
 from ...utils.saved_files import read_json
 from ...utils.saved_schema import Fields, Mapped, Maybe, fields_of
 from ..intent import run_intent
-from ..run.facts import kept_step, steps_per_epoch
-from ..run.folder import METRICS, RESULTS, RunFolder
+from ..run.folder import RESULTS, RunFolder
 from ..run.importance_split import give_ablation, reserve_importance_split
 from ..run.log import RunLog
 from ..run.runner import run_task
@@ -40,7 +38,7 @@ from .model import base_model, cover, prepare
 from .passes import check_passes
 from .prompts import read_completion
 from .results import SPLIT, SplitResult, prediction_records, scored_part, split_result
-from .training import EVALUATED, RevisionTrainer, build_trainer
+from .training import EVALUATED, RevisionTrainer, build_trainer, end_loss, final_loss
 from .transfer import Transfer, check_rule, generator_rule, hand_over, look_at, measure_alignment
 
 #: In the folder of a run: the predictor that it trained, and the demo's model.
@@ -168,7 +166,7 @@ class ReviseTask(Task[ReviseConfig]):
 
     def evaluate(self, trained: Trained) -> dict[str, Any]:
         """Writes the revisions of every reported split and takes their losses."""
-        facts: dict[str, Any] = {"start_loss": self._start_loss, "end_loss": _end_loss(trained.trainer)}
+        facts: dict[str, Any] = {"start_loss": self._start_loss, "end_loss": end_loss(trained.trainer)}
         if self._transfer is not None:
             measure_alignment(self._transfer, trained.selector, self.config)
             facts["alignment_ratio"] = self._transfer.ratio
@@ -176,7 +174,7 @@ class ReviseTask(Task[ReviseConfig]):
         with trained.stages.within(REVISING):
             self._written = {part.name: self._revise(model, self._loaded, part) for part in parts}
         with trained.state_cache.reading(model, trained.selector):
-            self._losses = {part.name: _final_loss(trained, part) for part in parts}
+            self._losses = {part.name: final_loss(trained, part) for part in parts}
         return facts
 
     def save_adapter(self, path: Path) -> None:
@@ -289,19 +287,3 @@ class ReviseTask(Task[ReviseConfig]):
             "kept_sentences": kept,
             "intentions": dict(Counter(label for row in split.rows for label in row["intentions"])),
         }
-
-
-def _final_loss(trained: Trained, part: CompletionSplit) -> float:
-    """The trained model's loss on a split, also as a line of ``metrics.jsonl``."""
-    trainer, kept = trained.trainer, kept_step(trained.trainer)
-    loss = trainer.predict(part, metric_key_prefix="final").metrics["final_loss"]
-    line = {"split": part.name, "step": kept, "epoch": kept / steps_per_epoch(trainer), "loss": loss, "final": True}
-    trained.folder.append_line(METRICS, line)
-    return loss
-
-
-def _end_loss(trainer: RevisionTrainer) -> float | None:
-    """The mean of the last tenth of the logged training losses."""
-    losses: Sequence[float] = [line["loss"] for line in trainer.state.log_history if "loss" in line]
-    last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last) if last else None

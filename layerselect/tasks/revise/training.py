@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
-from ..run.folder import HISTORY_ROWS
+from ..run.facts import kept_step, steps_per_epoch
+from ..run.folder import HISTORY_ROWS, METRICS
 from ..run.state_cache import RunCache
+from ..run.task import Trained
 from ..run.training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
 from ..text.completions import CompletionCollator, CompletionSplit, completion_loss, nll
 from .config import ReviseConfig
@@ -89,3 +92,19 @@ def build_trainer(
 def _token_loss(prediction: EvalPrediction) -> dict[str, float]:
     """Sums of losses over numbers of tokens."""
     return {"loss": float(np.sum(prediction.predictions, dtype=np.float64) / np.sum(prediction.label_ids))}
+
+
+def final_loss(trained: Trained, part: CompletionSplit) -> float:
+    """The trained model's loss on a split, also as a line of ``metrics.jsonl``."""
+    trainer, kept = trained.trainer, kept_step(trained.trainer)
+    loss = trainer.predict(part, metric_key_prefix="final").metrics["final_loss"]
+    line = {"split": part.name, "step": kept, "epoch": kept / steps_per_epoch(trainer), "loss": loss, "final": True}
+    trained.folder.append_line(METRICS, line)
+    return loss
+
+
+def end_loss(trainer: RevisionTrainer) -> float | None:
+    """The mean of the last tenth of the logged training losses."""
+    losses: Sequence[float] = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last) if last else None
