@@ -35,6 +35,7 @@ _HELPS = {
 }
 _OWN = (
     "run",
+    "build_parser",
     "command",
     "action",
     "verbose",

@@ -46,7 +46,7 @@ class CardDisplay(StageLine):
 
 def print_card(card: LayerCard, folder: Path) -> None:
     """The layers, best first marked, and the placements that are proposed."""
-    from ..card.recommend import recommendations
+    from ..card.recommend import recommendations, why_none
     from ..report.card import partners
 
     console = Console(file=sys.stdout)
@@ -71,13 +71,14 @@ def print_card(card: LayerCard, folder: Path) -> None:
         ]
         table.add_row(*cells, style="bold" if number in best else None)
     console.print(table)
+    reason = why_none(card)
     proposed = Table(title="Where the adapters should go", title_justify="left")
     for name, justify in (("bound", "left"), ("gain", "right"), ("cost", "right"), ("layers", "left")):
         proposed.add_column(name, justify=justify)
     for what, _, placement in recommendations(card):
         layers = ", ".join(map(str, placement.layers))
         proposed.add_row(what, f"{placement.gain:.0%}", f"{placement.cost:.0%}", layers)
-    console.print(proposed)
+    console.print(reason or proposed, highlight=False, soft_wrap=bool(reason))
     console.print(
         "fresh: resnorm on batches that nothing was fitted to, ± half its 95 % interval; like: the layer that does "
         "most of the same, and its coupling"

@@ -36,6 +36,7 @@ _METHODS = {"intent": "all,ir,random,top-half,head", "revise": "all,ir,transfer-
 
 _OWN = (
     "run",
+    "build_parser",
     "command",
     "verbose",
     "overwrite",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..report.after_run import next_commands, savings_line, stages_line
 from ..report.state_cache import cache_facts_line, cache_size_line
 from .progress import StageLine
 from .streams import write_json
-
-#: So many of the layers that were the lowest are named.
-_LOWEST = 3
 
 if TYPE_CHECKING:
     from ..tasks.intent import RunResult
@@ -138,18 +135,8 @@ def print_training(console: Console, facts: dict[str, Any]) -> None:
 
 
 def print_next(console: Console, task: str, folder: Path) -> None:
-    """What can be done with a finished run, as commands that can be typed."""
-    run = shlex.quote(str(folder))
-    use = {
-        "intent": f"layerselect predict --adapter {run} --input FILE",
-        "revise": f"layerselect rewrite --adapter {run} --intent NAME --input FILE",
-    }
-    lines = {
-        "page": str(folder / "report.html"),
-        "use it": use[task],
-        "look at it": f"layerselect inspect {run}",
-        "compare": f"layerselect compare --config {shlex.quote(str(folder / 'config.json'))} --out {run}-compare",
-    }
+    """Where the page of a finished run is, and what can be done with the run, as commands that can be typed."""
+    lines = {"page": str(folder / "report.html"), **next_commands(task, str(folder))}
     for name, line in lines.items():
         console.print(f"{name + ':':11} {escape(line)}", highlight=False, soft_wrap=True)
 
@@ -161,30 +148,6 @@ def training_line(facts: dict[str, Any]) -> str:
         per_step += f" ({facts['last_epoch_seconds_per_step']:.3f} s in the last epoch)"
     saved = f", {facts['saved_mb']:.1f} MB saved for the backward pass" if "saved_mb" in facts else ""
     return f"{facts['steps']} steps{per_step}; {layers_line(facts)}{saved}"
-
-
-def savings_line(facts: dict[str, Any]) -> str | None:
-    """What the selection cost beside training all layers; ``None`` where a run does not say."""
-    if facts.get("step_share") is None:
-        return None
-    parts = [f"{facts['step_share']:.0%} of a step's arithmetic ({facts['step_share_from']})"]
-    parts.append(f"{facts['activation_share']:.0%} of its activations ({facts['activation_share_from']})")
-    if facts.get("optimizer_share") is not None:
-        parts.append(f"{facts['optimizer_share']:.0%} of the optimizer's memory")
-    text = f"beside training all layers: {', '.join(parts)}"
-    lowest = list(facts["lowest_layers"].items())[:_LOWEST]
-    if not lowest:
-        return f"{text}; no layer trained"
-    shares = ", ".join(f"layer {layer} in {count / facts['steps']:.0%}" for layer, count in lowest)
-    return f"{text}; the lowest layer that took gradients was {shares} of the steps"
-
-
-def stages_line(facts: dict[str, Any]) -> str | None:
-    """Where the time of a run went; ``None`` where it does not say."""
-    stages = facts.get("stages")
-    if not stages:
-        return None
-    return f"{sum(stages.values()):.0f} s in all: " + ", ".join(f"{name} {took:.1f}" for name, took in stages.items())
 
 
 def layers_line(facts: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..card import LayerCard
-from ..card.recommend import recommendations
+from ..card.recommend import recommendations, why_none
 from .page import page_environment, svg
 
 
@@ -47,6 +47,7 @@ def render(card: LayerCard) -> str:
         card=card,
         partners=partners(card),
         placements=placements,
+        no_placement=why_none(card),
         strength=svg(strength_bars(card)),
         features=svg(feature_bars(card)),
         costs=svg(cost_bars(card)),

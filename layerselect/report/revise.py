@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics import RevisionScores
+from .after_run import IN_WORDS, next_commands, sentences
 from .diff import difference_html
 from .numbers import NONE, plural, score
 from .page import page_environment, svg
@@ -107,6 +108,9 @@ def render(report: ReviseReport) -> str:
         lacking=lacking(report.history),
         curves=svg(curves(report.losses, report.metrics, _CURVES, top=100)),
         state_cache=cache_sentence(report.training),
+        after_run=sentences(report.training),
+        training={name: value for name, value in report.training.items() if name not in IN_WORDS},
+        next_commands=next_commands("revise", str(report.settings["out"])) if "out" in report.settings else {},
         transfer=_transfer(report.transfer) if report.transfer else None,
         quality=QUALITY,
         columns=SCORES,

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from layerselect.card.recommend import recommendations
+from layerselect.card.recommend import recommendations, why_none
 from layerselect.report.card import partners, render, write_card_png, write_card_report
 
 from tests.card.made import made
@@ -115,3 +115,23 @@ def test_recommendations_say_how_to_ask_for_them():
         assert card().place(**arguments) == placement.layers
     # No layer fits a step at 70 % here, so that bound is not shown.
     assert len(recommendations(made([1.0]))) == 2
+
+
+def test_no_placement_is_recommended_where_the_figures_are_noise():
+    def with_lows(lows, **changes):
+        one = card(**changes)
+        layers = [
+            replace(layer, low=low, high=None if low is None else low + 1.0) for layer, low in zip(one.layers, lows)
+        ]
+        return replace(one, layers=layers)
+
+    noise = with_lows([-0.5, -0.1, -1.0, -0.1], held_out=True)
+    assert "what was fitted is noise" in why_none(noise) and recommendations(noise) == []
+    text = render(noise)
+    assert "No placement is recommended" in text and "card.place(" not in text
+    for clear in (
+        with_lows([-0.5, 0.1, -1.0, -0.1], held_out=True),
+        with_lows([-0.5, -0.1, -1.0, -0.1], held_out=False),
+        with_lows([None] * 4, held_out=True),
+    ):
+        assert why_none(clear) == "" and recommendations(clear)

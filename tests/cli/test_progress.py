@@ -7,8 +7,9 @@ import time
 
 import pytest
 from layerselect.cli.compare_display import RunDisplay
-from layerselect.cli.display import TrainingDisplay, savings_line, stages_line
+from layerselect.cli.display import TrainingDisplay
 from layerselect.cli.progress import StageLine, _clock
+from layerselect.report.after_run import savings_line, stages_line
 
 
 def wait_for(capsys, words):

@@ -15,8 +15,8 @@ from layerselect.tasks.compare.significance import Difference
 from layerselect.tasks.compare.table import Row, Spread
 
 from tests.card.made import made
+from tests.report.revised import COPIED, TRAINED, prediction
 from tests.report.test_intent_report import make as make_intent
-from tests.report.test_revise_report import COPIED, TRAINED, prediction
 from tests.report.test_revise_report import make as make_revise
 
 PATH = "/a/folder/of/a/long/path" * 13

@@ -9,7 +9,7 @@ from layerselect.report.numbers import score
 from layerselect.report.revise import render
 
 from tests.report.pages import PAGES, WORD, comparison, intent, quality
-from tests.report.test_revise_report import COPIED, TRAINED, prediction
+from tests.report.revised import COPIED, TRAINED, prediction
 from tests.report.test_revise_report import make as make_revise
 
 SMALL = {name: PAGES[name] for name in ("intent", "intent-one-step", "revise", "compare", "card")}

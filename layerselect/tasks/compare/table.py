@@ -16,6 +16,8 @@ from .significance import Difference, holm, paired_bootstrap
 from .tasks import MODEL, Column, Task
 
 SIGNIFICANT = 0.05
+#: Runs of fewer steps have learned nothing that could be compared.
+_FEW_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Row:
         failures: the reasons of those that are not.
         difference: of the tested quality against the reference; ``None`` for the reference and for baselines.
         p: of that, corrected for the number of rows (Holm).
+        unclear: why nothing can be said of the difference; empty where something can.
     """
 
     name: str
@@ -52,11 +55,14 @@ class Row:
     failures: tuple[str, ...] = ()
     difference: Difference | None = None
     p: float | None = None
+    unclear: str = ""
 
     def verdict(self, reference: str, digits: int = 3) -> str:
         """What the test against the reference says, in words."""
         if self.difference is None or self.p is None:
             return ""
+        if self.unclear:
+            return self.unclear
         d = self.difference
         if self.p >= SIGNIFICANT:
             found = f"no difference shown to {reference}"
@@ -75,19 +81,37 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
     for variant in config.variants:
         mine = [result for result in comparison.results if result.run.variant == variant]
         good = [result for result in mine if result.reason is None]
-        difference = None
+        difference, unclear = None, ""
         if reference is not None and variant != reference and good:
             theirs = [r for r in done if r.run.variant == reference]
             difference = _difference(good, theirs, split, config.bootstrap, config.kind)
+            unclear = _unclear(good, theirs, split, config.kind) if difference is not None else ""
         if difference is not None:
             tested.append(len(rows))
         failures = tuple(f"seed {result.run.seed}: {result.reason}" for result in mine if result.reason)
-        rows.append(
-            Row(variant.name, variant.method.what, _values(good, split, config.kind), len(good), failures, difference)
-        )
+        values = _values(good, split, config.kind)
+        rows.append(Row(variant.name, variant.method.what, values, len(good), failures, difference, unclear=unclear))
     for index, p in zip(tested, holm([rows[i].difference.p for i in tested]), strict=True):
         rows[index] = Row(**{**rows[index].__dict__, "p": p})
     return rows
+
+
+def _unclear(ours: Sequence[RunResult], theirs: Sequence[RunResult], split: str, task: Task) -> str:
+    """Why runs are too little to say anything of their difference; empty where they are not."""
+    if min(len(ours), len(theirs)) < 2:
+        return "one seed is too few to compare"
+    if min(result.training.get("steps") or 0 for result in (*ours, *theirs)) < _FEW_STEPS:
+        return "too few steps to compare"
+    if not any(_has_learned(result, split, task) for result in (*ours, *theirs)):
+        return f"neither has learned more than the {task.idle}"
+    return ""
+
+
+def _has_learned(result: RunResult, split: str, task: Task) -> bool:
+    """Whether a run is better than the baseline that has learned nothing; so too where that has no figure."""
+    reports, key = result.reports[split], task.tested[0]
+    idle = reports.get(task.idle, {}).get(key)
+    return idle is None or reports[MODEL][key] > idle
 
 
 def markdown_table(comparison: Comparison, rows: Sequence[Row]) -> str:
@@ -120,7 +144,8 @@ def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
         "CPU s per step: what the processor worked for the run; other programs on the machine weigh on it less than "
         "on s per step.",
         "Trained parameters: selected layers and what trains outside them, mean over the steps. Saved MB: what "
-        "autograd keeps for the backward pass.",
+        "autograd keeps for the backward pass. Of a whole step, of all activations, of all optimizer memory: beside "
+        "training all layers, by counted costs where nothing was measured.",
         *_TASK_NOTES[config.task],
     ]
     for row in rows:

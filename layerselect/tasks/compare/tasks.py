@@ -28,6 +28,9 @@ COSTS: tuple[Column, ...] = (
     ("seconds", "s in all", 0),
     ("peak_memory_mb", "peak MB", 0),
     ("saved_mb", "saved MB", 1),
+    ("step_share", "of a whole step", 2),
+    ("activation_share", "of all activations", 2),
+    ("optimizer_share", "of all optimizer memory", 2),
     ("trained_parameters", "trained parameters", 0),
 )
 
@@ -45,6 +48,7 @@ class Task:
         facts: more columns, by the keys of a run's ``training`` facts, or ``steps_to_95``.
         curve: key and name of what is evaluated while training.
         compared: from the predictions of one run, its quality for any weighting of the examples.
+        idle: the baseline that has learned nothing.
         baselines: what the first rows of the table are for.
         defaults: settings of methods that say nothing else.
         varied: settings that the comparison makes, besides the rule, the adapter, the seed and the place.
@@ -58,6 +62,7 @@ class Task:
     facts: tuple[Column, ...]
     curve: tuple[str, str]
     compared: Callable[[Records], Quality]
+    idle: str
     baselines: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     varied: tuple[str, ...] = ()
@@ -101,6 +106,7 @@ INTENT = Task(
     facts=(*COSTS, ("steps_to_95", "steps to 95%", 0)),
     curve=("macro_f1", "macro-F1"),
     compared=_macro_f1,
+    idle="majority class",
     baselines="A fine-tuned model below the logistic regression on removed and added words has not learned the task.",
 )
 
@@ -119,6 +125,7 @@ REVISE = Task(
     ),
     curve=("loss", "loss"),
     compared=_sari,
+    idle="source copied",
     defaults={"transfer": "none"},
     varied=("transfer", "predictor", "untrained"),
     baselines="A model that does not beat the copied source has learned nothing that the metric sees.",

@@ -93,13 +93,37 @@ def test_rows(done):
     assert everything.values["peak_memory_mb"].mean > 10
 
 
+@pytest.mark.parametrize(
+    ("steps", "quality", "seeds", "words"),
+    [
+        (50, 0.9, 2, "all/lora ("),
+        (19, 0.9, 2, "too few steps to compare"),
+        (50, 0.0, 2, "neither has learned more than the majority class"),
+        (50, 0.9, 1, "one seed is too few to compare"),
+    ],
+)
+def test_nothing_is_claimed_from_nothing(done, steps, quality, seeds, words):
+    comparison, _ = done
+
+    def changed(result):
+        report = {**result.reports["test"]["trained model"], "macro_f1": quality}
+        reports = {**result.reports, "test": {**result.reports["test"], "trained model": report}}
+        return replace(result, training={**result.training, "steps": steps}, reports=reports)
+
+    results = [changed(result) for result in comparison.results if result.run.seed < seeds]
+    rows = comparison_rows(replace(comparison, results=results))
+    verdicts = [row.verdict("all/lora") for row in rows if row.difference is not None]
+    assert verdicts and all(words in verdict for verdict in verdicts)
+    assert all(("p = " in verdict) is (words == "all/lora (") for verdict in verdicts)
+
+
 def test_tables(done):
     comparison, _ = done
     rows = comparison_rows(comparison)
     text = markdown_table(comparison, rows)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
-    assert "no difference shown to all/lora" in text or " than all/lora" in text
+    assert "too few steps to compare" in text and "p = " not in text
     table = list(csv.DictReader(csv_table(comparison.config.kind, rows).splitlines()))
     assert [line["row"] for line in table] == [row.name for row in rows]
     assert float(table[2]["macro_f1"]) == pytest.approx(rows[2].values["macro_f1"].mean)
