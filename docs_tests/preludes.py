@@ -96,7 +96,7 @@ def dataset(names: dict[str, Any]) -> None:
 
     model_folder(names)
     tokenizer = AutoTokenizer.from_pretrained("path/to/model")
-    encoded = tokenizer(names["texts"], truncation=True, max_length=32)
+    encoded = tokenizer(names["texts"], padding="max_length", truncation=True, max_length=32)
     names["train_data"] = [
         {"input_ids": ids, "attention_mask": mask, "labels": label}
         for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], names["labels"], strict=True)
@@ -128,3 +128,11 @@ def index_page(names: dict[str, Any]) -> None:
 
     lora_model(names)
     names.update(torch=torch, FastSelector=FastSelector)
+
+
+def trainer_arguments(names: dict[str, Any]) -> None:
+    """What a script with a Trainer has before the callback comes."""
+    from transformers import Trainer, TrainingArguments
+
+    dataset(names)
+    names.update(Trainer=Trainer, args=TrainingArguments(output_dir="run", max_steps=2, report_to="none"))

@@ -27,12 +27,17 @@ def test_preludes_are_there():
 def test_marks_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr("docs_tests.blocks.ROOT", tmp_path)
     page = tmp_path / "page.md"
-    page.write_text(
-        "<!-- docs-test: prelude threads -->\n<!-- docs-test: with --max-steps 1 -->\n```bash\nlayerselect demo\n```\n\n"
-        "<!-- docs-test: skip, it needs a GPU -->\n\n```python\n1 / 0\n```\n\ntext\n\n    ```python\n    x = 1\n    ```\n\n"
-        "```text\nnothing to run\n```\n",
-        encoding="utf-8",
-    )
+    lines = [
+        "<!-- docs-test: prelude threads -->",
+        "<!-- docs-test: with --max-steps 1 -->",
+        "```bash\nlayerselect demo\n```\n",
+        "<!-- docs-test: skip, it needs a GPU -->\n",
+        "```python\n1 / 0\n```\n",
+        "text\n",
+        "    ```python\n    x = 1\n    ```\n",
+        "```text\nnothing to run\n```",
+    ]
+    page.write_text("\n".join(lines), encoding="utf-8")
     first, second, third = blocks_of(page)
     assert (first.line, first.preludes, first.options, first.skip) == (4, ("threads",), "--max-steps 1", "")
     assert (second.skip, second.code) == ("it needs a GPU", "1 / 0\n")

@@ -59,7 +59,7 @@ def put_table(text: str, table: str) -> str:
 
 
 def last_table(printed: str, out: Path) -> str:
-    """What the demo printed, from its last table on, as somebody sees it who called ``layerselect demo --out runs/demo``."""
+    """What the demo printed, from its last table on, as after ``layerselect demo --out runs/demo``."""
     lines = [line.rstrip() for line in printed.replace(str(out), "runs/demo").splitlines()]
     starts = [number for number, line in enumerate(lines) if re.match(r"\s*[┏╭┌+]", line)]
     begin = starts[-1] if starts else 0

@@ -30,7 +30,7 @@ def _commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argpars
 
 
 def _index(parser: argparse.ArgumentParser, commands: list[tuple[str, argparse.ArgumentParser, str]]) -> str:
-    lines = ["# Command line", "", _sentences(parser.description), ""]
+    lines = ["# Command line", "", _text(parser.description), ""]
     lines += [
         "These pages are made from the program's own help when the site is built. "
         "Exit status: 0 where all went well, 2 for an error that you can mend (it is one line), "
@@ -47,24 +47,24 @@ def _page(command: argparse.ArgumentParser, level: int = 1) -> Iterator[str]:
     heading = "#" * level
     yield f"{heading} `{command.prog}`"
     yield ""
-    yield _sentences(command.description)
+    yield _text(command.description)
     yield ""
     slug = command.prog.replace(" ", "-")
-    for group in command._action_groups:
-        shown = [action for action in group._group_actions if _is_shown(action)]
-        if not shown:
-            continue
+    arguments = [group for group in command._action_groups if any(map(_is_shown, group._group_actions))]
+    arguments.sort(key=lambda group: group.title == "options")  # those of every command come last
+    for group in arguments:
         title = {"positional arguments": "Arguments", "options": "General"}.get(group.title or "", group.title or "")
         yield f"{heading}# {title[:1].upper()}{title[1:]} {{ #{slug}-{_slug(title)} }}"
         yield ""
         if group.description:
-            yield _sentences(group.description)
+            yield _text(group.description)
             yield ""
-        for action in shown:
+        for action in filter(_is_shown, group._group_actions):
             yield from _entry(action, slug)
     if command.epilog:
-        yield f"{heading}# Examples {{ #{slug}-examples }}" if "example" in command.epilog else ""
-        yield ""
+        if command.epilog.startswith("example"):
+            yield f"{heading}# Examples {{ #{slug}-examples }}"
+            yield ""
         yield from _epilog(command.epilog)
     for _, action_parser, _ in _commands_of(command):
         yield ""
@@ -81,15 +81,17 @@ def _entry(action: argparse.Action, slug: str) -> Iterator[str]:
     value = _value(action)
     names = action.option_strings or [value]
     longest = max(names, key=len).lstrip("-")
-    shown = ", ".join(f"`{name}{f' {value}' if value and action.option_strings else ''}`" for name in names)
-    yield f'<span id="{slug}--{_slug(longest)}"></span>{shown}'
-    text = _text((action.help or "").replace("%%", "%"))
+    shown = " ".join(f"`{name}{f' {value}' if value and action.option_strings else ''}`" for name in names)
+    yield f'<span id="{slug}--{_slug(longest)}"></span>{shown}{" (required)" if _is_required(action) else ""}'
+    said = [_text((action.help or "").replace("%%", "%"))]
     if action.choices is not None:
-        text += ("; " if text else "") + "one of " + ", ".join(f"`{choice}`" for choice in action.choices)
-    if action.required and action.option_strings:
-        text += ("; " if text else "") + "**required**"
-    yield f":   {text[:1].upper()}{text[1:]}."
+        said.append("one of " + ", ".join(f"`{choice}`" for choice in action.choices))
+    yield f":   {'; '.join(part for part in said if part)}"
     yield ""
+
+
+def _is_required(action: argparse.Action) -> bool:
+    return bool(action.required and action.option_strings)
 
 
 def _value(action: argparse.Action) -> str:
@@ -99,7 +101,7 @@ def _value(action: argparse.Action) -> str:
         return " ".join(action.metavar)
     if action.metavar is not None:
         return action.metavar
-    return "VALUE" if action.choices is not None else action.dest.upper()
+    return action.dest.upper() if action.choices is None else ""
 
 
 def _epilog(epilog: str) -> Iterator[str]:
@@ -115,14 +117,9 @@ def _epilog(epilog: str) -> Iterator[str]:
         yield ""
 
 
-def _sentences(text: str | None) -> str:
-    return _text(text or "")
-
-
-def _text(text: str) -> str:
+def _text(text: str | None) -> str:
     """Help as Markdown: nothing in it is markup, and quoted commands and options are code."""
-    text = re.sub(r"\s+", " ", text).strip().rstrip(".") if not text.rstrip().endswith("..") else text.strip()
-    parts = re.split(r"('layerselect [^']*'|--[a-z][\w-]*)", text)
+    parts = re.split(r"('layerselect [^']*'|--[a-z][\w-]*)", re.sub(r"\s+", " ", text or "").strip())
     return "".join(f"`{part.strip(chr(39))}`" if number % 2 else _escaped(part) for number, part in enumerate(parts))
 
 

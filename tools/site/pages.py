@@ -1,7 +1,7 @@
 """Hooks of mkdocs: pages from the parser and from files outside of docs/, and links that hold on both sides.
 
-Files of docs/ are read in the repository, too. There a link leads to a file (``../CONTRIBUTING.md``); on the site it leads
-to the page that the file has become, or is plain text where the file has no page.
+Files of docs/ are read in the repository, too. There a link leads to a file (``../CONTRIBUTING.md``). On the site it
+leads to the page that the file has become; where the file has no page, it is plain text.
 """
 
 from __future__ import annotations
