@@ -26,13 +26,13 @@ Probe = Callable[[Sequence[float], int], "float | Tensor"]
 
 @dataclass(eq=False)
 class Ist(Rule):
-    """Every selection draws a share of the layers, the likelier the more important they are; every ``update_every``
-    selections the importance is updated by ``probes`` forward passes with half of the layers suppressed.
+    """Every selection draws a share of the layers at random, and more important layers are drawn more often. Every
+    ``update_every`` selections the importance is updated, by ``probes`` forward passes in which half of the layers are
+    suppressed.
 
-    Source: Yao et al., Layer-wise Importance Matters (IST), Findings of EMNLP 2024, arXiv 2410.11772, as in the
-        authors'
-    public code: each layer has a value v_l, at first 0, and p_l = sigmoid(v_l). A probe draws distinct layers with
-    weights p_l and multiplies what their adapters add by ``suppress`` (their code: the adapters' scaling; half of the
+    Source: Yao et al., Layer-wise Importance Matters (IST), Findings of EMNLP 2024, arXiv 2410.11772, as in the public
+    code of the authors: each layer has a value v_l, at first 0, and p_l = sigmoid(v_l). A probe draws distinct layers
+    with weights p_l and multiplies what their adapters add by ``suppress`` (their code: the adapters' scaling; half of the
     layers is suppressed to a quarter). From the losses of one batch, r_j = exp(-loss_j) - the mean of these; for every
     layer l that probe j suppressed, v_l += rate r_j p_l (1 - p_l): a layer that is not missed goes up. The layers to
     train are drawn, distinct, with weights sigmoid(-v_l). Numbers of layers are rounded down, at least one. The probes
@@ -54,7 +54,7 @@ class Ist(Rule):
         rate: of the update.
         train_fraction: the share of layers that train.
         suppress_fraction: the share of layers that a probe suppresses.
-        seed: of the rule's own generator, which lives on the host: every rank draws the same layers.
+        seed: seed of the rule's own generator. It lives on the host, so that every rank draws the same layers.
 
     Attributes:
         probe: see above.
