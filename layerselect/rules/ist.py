@@ -33,10 +33,10 @@ class Ist(Rule):
     Source: Yao et al., Layer-wise Importance Matters (IST), Findings of EMNLP 2024, arXiv 2410.11772, as in the public
     code of the authors: each layer has a value v_l, at first 0, and p_l = sigmoid(v_l). A probe draws distinct layers
     with weights p_l and multiplies what their adapters add by ``suppress`` (their code: the adapters' scaling; half of
-    the layers is suppressed to a quarter). From the losses of one batch, r_j = exp(-loss_j) - the mean of these; for every
-    layer l that probe j suppressed, v_l += rate r_j p_l (1 - p_l): a layer that is not missed goes up. The layers to
-    train are drawn, distinct, with weights sigmoid(-v_l). Numbers of layers are rounded down, at least one. The probes
-    of an update differ; with so few layers that there are not enough different ones, all there are.
+    the layers is suppressed to a quarter). From the losses of one batch, r_j = exp(-loss_j) - the mean of these; for
+    every layer l that probe j suppressed, v_l += rate r_j p_l (1 - p_l): a layer that is not missed goes up. The layers
+    to train are drawn, distinct, with weights sigmoid(-v_l). Numbers of layers are rounded down, at least one. The
+    probes of an update differ; with so few layers that there are not enough different ones, all there are.
 
     The rule needs a :data:`Probe` before a selector is built with it::
 
