@@ -50,7 +50,7 @@ $(VENV)/.docs: $(VENV)/.installed
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-docs-test: setup
+docs-test: $(VENV)/.docs
 	$(BIN)/python -m pytest -p docs_tests.plugin docs_tests README.md CONTRIBUTING.md docs -n 2 --dist loadfile
 
 readme: setup
