@@ -42,8 +42,8 @@ _SAMPLE_BYTES = 65536
 
 
 def save_selector(selector: FastSelector, folder: str | Path, *, also: Sequence[str] = ()) -> str:
-    """Writes the selector's state into ``folder`` and seals what the folder holds. Call it last, when all other files of
-    the checkpoint are written.
+    """Writes the selector's state into ``folder`` and seals what the folder holds. Call it last, when all other files
+    of the checkpoint are written.
 
     Both files are written aside first and then renamed.
 
@@ -96,9 +96,9 @@ def load_selector(selector: FastSelector, folder: str | Path) -> None:
 def defect(folder: str | Path) -> str | None:
     """What keeps ``folder`` from being a complete checkpoint, as part of a sentence; ``None`` if nothing does.
 
-    Files are compared by their length and by the checksum of up to 16 evenly spread blocks of 64 KiB. So a checkpoint of
-    any size is checked in milliseconds. A file that was cut short, or left from another save, is found. A single flipped
-    bit in the middle of a large file may not be found.
+    Files are compared by their length and by the checksum of up to 16 evenly spread blocks of 64 KiB. So a checkpoint
+    of any size is checked in milliseconds. A file that was cut short, or left from another save, is found. A single
+    flipped bit in the middle of a large file may not be found.
     """
     folder = Path(folder)
     try:
