@@ -46,9 +46,9 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet "layerselect[docs]"
 	touch $@
 
-# --strict: a broken link or anchor, or a page that nothing leads to, is an error.
+# --strict: a broken link or anchor, or a page outside of the navigation, is an error (with --quiet it would be none).
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-test: $(VENV)/.docs
 	$(BIN)/python -m pytest -p docs_tests.plugin docs_tests README.md CONTRIBUTING.md docs -n 2 --dist loadfile
