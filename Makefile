@@ -1,6 +1,9 @@
 # Everything a fresh machine needs is set up by the targets themselves, in .venv.
 #   make demo    set-up, build and the main job on the demo corpus
 #   make test    set-up, build and the tests
+#   make docs    the documentation site, in site/
+#   make docs-test    the code of README.md and of the guides runs
+#   make readme  the picture and the table of README.md, from a new run of the demo
 #   make fuzz    inputs that nobody meant, for MINUTES=10 minutes
 #   make dist    the source distribution and a wheel made from it, in dist/
 #   make check-install    the same, installed and run in an empty environment, with and without a compiler
@@ -14,7 +17,7 @@ MINUTES ?= 10
 BIN := $(VENV)/bin
 NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: setup demo test lint bench frameworks families fuzz cuda-check dist check-install sanitize clean
+.PHONY: setup demo test lint docs docs-test readme bench frameworks families fuzz cuda-check dist check-install sanitize clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +40,21 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# pip finds the package installed, and adds what the extra `docs` names.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet "layerselect[docs]"
+	touch $@
+
+# --strict: a broken link or anchor, or a page outside of the navigation, is an error (with --quiet it would be none).
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-test: $(VENV)/.docs
+	$(BIN)/python -m pytest -p docs_tests.plugin docs_tests README.md CONTRIBUTING.md docs -n 2 --dist loadfile
+
+readme: setup
+	$(BIN)/python tools/readme.py
 
 bench: setup
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-enable
@@ -69,5 +87,5 @@ sanitize: setup
 	for one in $(or $(SANITIZER),address thread); do $(BIN)/python tools/sanitize.py $$one || exit 1; done
 
 clean:
-	rm -rf $(VENV) .frameworks build dist *.egg-info layerselect/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .frameworks build dist site *.egg-info layerselect/*.so .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,12 +1,11 @@
 """Selector state on disk: tensors in a safetensors file, everything else in a JSON file beside it.
 
-The JSON file is written last and is the seal of its folder: it says what the other files of the checkpoint (weights,
-optimizer and random states) looked like when it was written. :func:`defect` compares.
+The JSON file is written last and seals its folder: it holds the lengths and checksums of the other files of the
+checkpoint (weights, optimizer and random states). :func:`defect` compares them with the files.
 
-What survives what: a process killed at any moment (SIGKILL, out of memory, a full disk) leaves a folder with a seal
-that fits or a folder that is known to be incomplete. Nothing is lost then that had been written, since the kernel keeps
-written pages of dead processes. After a power failure a file that another library wrote may be short; the seal finds
-that.
+A process that is killed at any moment (SIGKILL, out of memory, a full disk) leaves a folder whose seal fits, or one
+that :func:`defect` finds incomplete. What a killed process had written is not lost. After a power failure a file that
+another library wrote may be too short; :func:`defect` finds that, too.
 """
 
 from __future__ import annotations
@@ -43,7 +42,8 @@ _SAMPLE_BYTES = 65536
 
 
 def save_selector(selector: FastSelector, folder: str | Path, *, also: Sequence[str] = ()) -> str:
-    """Writes the selector's state into ``folder`` and seals what the folder holds: call it when the rest is written.
+    """Writes the selector's state into ``folder`` and seals what the folder holds. Call it last, when all other files
+    of the checkpoint are written.
 
     Both files are written aside first and then renamed.
 
@@ -96,9 +96,9 @@ def load_selector(selector: FastSelector, folder: str | Path) -> None:
 def defect(folder: str | Path) -> str | None:
     """What keeps ``folder`` from being a complete checkpoint, as part of a sentence; ``None`` if nothing does.
 
-    Files are told apart by their length and the checksum of up to 16 evenly spread blocks of 64 KiB, so that looking at
-    a checkpoint of any size takes milliseconds: a file cut short or left from another save is found, a single flipped
-    bit in the middle of a large one may not be.
+    Files are compared by their length and by the checksum of up to 16 evenly spread blocks of 64 KiB. So a checkpoint
+    of any size is checked in milliseconds. A file that was cut short, or left from another save, is found. A single
+    flipped bit in the middle of a large file may not be found.
     """
     folder = Path(folder)
     try:

@@ -17,7 +17,7 @@ class GradientMonitor:
 
     Same semantics as the compiled one. A hook on each parameter notes that its group has a new gradient; when the
     backward pass ends, the groups noted are computed (the compiled one computes a group as soon as it is complete).
-    Hooks are an opportunity, not the truth: :meth:`finish` computes what they missed, and no more. A sum is that of the
+    A hook may be missed: :meth:`finish` computes what the hooks did not, and no more. A sum is that of the
     gradient as the backward pass left it; gradients written to in place afterwards (clipping) are not followed.
     Parameters are referred to weakly; the compiled monitor holds them until it is closed.
 

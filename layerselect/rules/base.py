@@ -48,19 +48,22 @@ class Rule(ABC):
     run draws the same layers and nobody else's draws are disturbed.
     """
 
-    #: The name on the command line and in checkpoints.
     name: ClassVar[str]
-    #: How it is written there with the options that matter, for the help text; empty where there are none.
+    """The name on the command line and in checkpoints."""
     example: ClassVar[str] = ""
-    #: Whether :meth:`select` reads the scores. Where it does not, the selection is made before the backward pass, on
-    #: the host, and frozen layers need no probing.
+    """The name with its most important options, for the help text. Empty where the name alone is enough."""
     uses_scores: bool = True
-    #: Whether it draws a number of layers, whichever they are: where the lowest layers take no part, it is asked about
-    #: the others alone, and numbers them from 0.
+    """Whether :meth:`select` reads the scores. Where it does not, the selection is made on the host before the backward
+    pass, and frozen layers need no probing.
+    """
     draws: ClassVar[bool] = False
-    #: Goes up whenever the rule decides otherwise than it did for the same scores: what was sent to a device is then
-    #: old.
+    """Whether the rule only needs to know how many layers there are. A cache of hidden states keeps the lowest layers
+    from training; such a rule is then asked about the other layers alone, numbered from 0.
+    """
     revision = 0
+    """A counter that goes up whenever the rule's answer to the same scores changes. The selector then sends its options
+    to the device again.
+    """
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         """Tells the rule which layers it decides on; called by the selector before the first step.
@@ -73,7 +76,7 @@ class Rule(ABC):
         self._backend = load_backend(backend, torch.device("cpu"))
 
     def prepare(self, view: ModelView) -> None:  # noqa: B027, most rules need none
-        """Shows the rule the model, for what scores do not tell: hooks, parameters, costs.
+        """Shows the rule the model. A rule that needs more than scores takes it from here: hooks, parameters, costs.
 
         Called by the selector after :meth:`bind` and before the first step, and again where parameters of the model
         were replaced by other objects: a rule must then let go of the old ones. Hooks belong to this method and to
@@ -100,8 +103,8 @@ class Rule(ABC):
         )
 
     def without_model(self) -> dict[str, Any]:
-        """What a copy of the rule has in the place of the attributes that belong to a model: hooks on it, weights of
-        it.
+        """The attributes that belong to a model (hooks on it, weights of it), with the values that a copy of the rule
+        has instead.
         """
         return {}
 
@@ -143,7 +146,7 @@ class Rule(ABC):
             cls.kernel_options = Rule.kernel_options  # type: ignore[method-assign]
 
     def after_step(self, scores: Tensor, status: Tensor) -> None:  # noqa: B027, most rules need none
-        """Shows the rule what a step measured; called by the selector at the end of each step after the warm-up.
+        """Shows the rule what a step measured. The selector calls it at the end of each step after the warm-up.
 
         Args:
             scores: float32 [L], live, on the device. Reading values of it would make the host wait.
@@ -160,7 +163,7 @@ class Rule(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """What changes from step to step: nothing, unless the rule says otherwise."""
+        """What of the rule changes from step to step. A rule without such state returns an empty dict."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ class BlockCyclic(Rule):
     Args:
         interval: for how many selections a layer trains (the paper's K).
         order: ``"descending"``, ``"ascending"`` or ``"random"``, which shuffles every cycle anew.
-        seed: of the rule's own generator, which lives on the host: every rank goes the same way.
+        seed: seed of the rule's own generator. It lives on the host, so that every rank takes the same order.
     """
 
     interval: int = 50

@@ -29,16 +29,18 @@ LossWithout = Callable[[Sequence[float], int], "float | Tensor"]
 
 @dataclass(eq=False)
 class Ist(Rule):
-    """Every selection draws a share of the layers, the likelier the more important they are; every ``update_every``
-    selections the importance is updated by ``ablations`` forward passes with half of the layers suppressed.
+    """Every selection draws a share of the layers at random, and more important layers are drawn more often. Every
+    ``update_every`` selections the importance is updated, by ``ablations`` forward passes in which half of the layers
+    are suppressed.
 
-    Source: Yao et al., Layer-wise Importance Matters (IST), Findings of EMNLP 2024, arXiv 2410.11772, as in their
-    public code. Each layer has a value v_l, at first 0, and p_l = sigmoid(v_l). An ablation draws distinct layers with
-    weights p_l and multiplies what their adapters add by ``suppress`` (their code: the adapters' scaling; half of the
-    layers is suppressed to a quarter). From the losses of one batch, r_j = exp(-loss_j) - the mean of these; for every
-    layer l that ablation j suppressed, v_l += rate r_j p_l (1 - p_l): a layer that is not missed goes up. The layers to
-    train are drawn, distinct, with weights sigmoid(-v_l). Numbers of layers are rounded down, at least one. The
-    ablations of an update differ; with so few layers that there are not enough different ones, all there are.
+    Source: Yao et al., Layer-wise Importance Matters (IST), Findings of EMNLP 2024, arXiv 2410.11772, as in the public
+    code of the authors: each layer has a value v_l, at first 0, and p_l = sigmoid(v_l). An ablation draws distinct
+    layers with weights p_l and multiplies what their adapters add by ``suppress`` (their code: the adapters' scaling;
+    half of the layers is suppressed to a quarter). From the losses of one batch, r_j = exp(-loss_j) - the mean of
+    these; for every layer l that ablation j suppressed, v_l += rate r_j p_l (1 - p_l): a layer that is not missed goes
+    up. The layers to train are drawn, distinct, with weights sigmoid(-v_l). Numbers of layers are rounded down, at
+    least one. The ablations of an update differ; with so few layers that there are not enough different ones, all there
+    are.
 
     The rule needs a :data:`LossWithout` before a selector is built with it::
 
@@ -56,7 +58,7 @@ class Ist(Rule):
         rate: of the update.
         train_fraction: the share of layers that train.
         suppress_fraction: the share of layers that an ablation suppresses.
-        seed: of the rule's own generator, which lives on the host: every rank draws the same layers.
+        seed: seed of the rule's own generator. It lives on the host, so that every rank draws the same layers.
 
     Attributes:
         ablation: see above.

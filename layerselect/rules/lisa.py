@@ -23,7 +23,7 @@ class Lisa(Rule):
     Args:
         n: how many layers train (the paper's gamma).
         interval: for how many selections a draw stands (the paper's K).
-        seed: of the rule's own generator, which lives on the host: every rank draws the same layers.
+        seed: seed of the rule's own generator. It lives on the host, so that every rank draws the same layers.
     """
 
     n: int = 2

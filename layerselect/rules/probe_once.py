@@ -25,8 +25,8 @@ class ProbeOnce(Wrapping):
     kept, adapters in no others. Its probe moves no weight; here the probing steps are steps of the training, and move
     all layers.
 
-    The means are formed on the device. The host reads them once: on the CPU at once, elsewhere a step late, for which
-    all layers train one step more, so that it need not wait.
+    The means are formed on the device, and the host reads them once. On the CPU it reads them at once. Elsewhere it
+    reads them a step later, so that it need not wait; all layers train for one step more.
 
     Args:
         steps: how many steps after the warm-up are averaged. A step in which a layer's gradient is not finite does not

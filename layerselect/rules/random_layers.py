@@ -20,7 +20,7 @@ class RandomLayers(Rule):
 
     Args:
         k: how many; ``None`` takes half of the layers, rounded down, at least one.
-        seed: of the rule's own generator, which lives on the host: every rank draws the same layers.
+        seed: seed of the rule's own generator. It lives on the host, so that every rank draws the same layers.
     """
 
     k: int | None = None

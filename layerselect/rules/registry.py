@@ -75,7 +75,7 @@ def make_rule(rule: str | Rule, *, seed: int | None = None, **options: Any) -> R
             semicolons (``"topk:k=3"``, ``"fixed:layers=[10,11]"``, ``"variance:window=[0,1];splits=2"``,
             ``'cost-aware:budget=0.5;base="topk:k=3"'``). Installed packages may register more names (see
             CONTRIBUTING.md).
-        seed: for rules that draw at random and were given none in ``rule`` or ``options``.
+        seed: seed of a rule that draws at random, unless ``rule`` or ``options`` has one.
         options: arguments of the rule; they win over those in ``rule``.
 
     Raises:

@@ -121,7 +121,8 @@ def test_no_placement_is_recommended_where_the_figures_are_noise():
     def with_lows(lows, **changes):
         one = card(**changes)
         layers = [
-            replace(layer, low=low, high=None if low is None else low + 1.0) for layer, low in zip(one.layers, lows)
+            replace(layer, low=low, high=None if low is None else 10.0)
+            for layer, low in zip(one.layers, lows, strict=True)
         ]
         return replace(one, layers=layers)
 

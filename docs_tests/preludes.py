@@ -1,0 +1,138 @@
+"""What blocks of the pages take for granted: a model folder, a loader, a corpus of one's own. Small and random.
+
+Each function is given the namespace of its page; the working directory is the page's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+LABELS = 5
+
+
+def threads(names: dict[str, Any]) -> None:
+    """One thread: the models are too small to gain from more."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def model_folder(names: dict[str, Any]) -> None:
+    """A small BERT with a tokenizer in ``path/to/model``, and ``texts``, ``labels``."""
+    from layerselect.data import load_corpus
+    from layerselect.models.demo import build_demo_classifier
+
+    threads(names)
+    corpus = load_corpus("demo")
+    rows = list(corpus.splits["train"])[:64]
+    made = build_demo_classifier([f"{row['before']} {row['after']}" for row in rows], corpus.labels, multi_label=False)
+    made.model.save_pretrained("path/to/model")
+    made.tokenizer.save_pretrained("path/to/model")
+    names["texts"] = [row["after"] for row in rows]
+    names["labels"] = [corpus.labels.index(row["intentions"][0]) for row in rows]
+
+
+def loader(names: dict[str, Any]) -> None:
+    """A model folder, and ``loader``: batches of token ids, mask and labels."""
+    import torch
+    from transformers import AutoTokenizer
+
+    model_folder(names)
+    tokenizer = AutoTokenizer.from_pretrained("path/to/model")
+    batches = []
+    for start in range(0, 48, 8):
+        part = slice(start, start + 8)
+        encoded = tokenizer(names["texts"][part], padding=True, truncation=True, max_length=32, return_tensors="pt")
+        batches.append({**encoded, "labels": torch.tensor(names["labels"][part])})
+    names["loader"] = batches
+
+
+def lora_model(names: dict[str, Any]) -> None:
+    """``model`` with LoRA on every layer, and ``loader``."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    loader(names)
+    made = AutoModelForSequenceClassification.from_pretrained("path/to/model", num_labels=LABELS)
+    names["model"] = get_peft_model(made, LoraConfig(r=4, target_modules="all-linear", task_type="SEQ_CLS"))
+
+
+def decoder(names: dict[str, Any]) -> None:
+    """``model``, a small Llama of eight layers, and ``loader`` of sequences whose second half repeats the first."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    threads(names)
+    names["model"] = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=8,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            vocab_size=32,
+        )
+    )
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(0, 32, (6, 8, 8), generator=generator)
+    tokens = torch.cat([first, first], dim=2)
+    names["loader"] = [{"input_ids": batch, "labels": batch.clone()} for batch in tokens]
+
+
+def lora_decoder(names: dict[str, Any]) -> None:
+    """The same with LoRA: nothing below the layers trains, so a budget can be met."""
+    from peft import LoraConfig, get_peft_model
+
+    decoder(names)
+    names["model"] = get_peft_model(names["model"], LoraConfig(r=4, target_modules="all-linear"))
+
+
+def dataset(names: dict[str, Any]) -> None:
+    """``train_data``: what a Trainer takes, for the model of ``path/to/model``."""
+    from transformers import AutoTokenizer
+
+    model_folder(names)
+    tokenizer = AutoTokenizer.from_pretrained("path/to/model")
+    encoded = tokenizer(names["texts"], padding="max_length", truncation=True, max_length=32)
+    names["train_data"] = [
+        {"input_ids": ids, "attention_mask": mask, "labels": label}
+        for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], names["labels"], strict=True)
+    ]
+    names["tokenizer"] = tokenizer
+
+
+def own_corpus(names: dict[str, Any]) -> None:
+    """Files as a user has them: ``my.csv``, ``new.jsonl``, ``draft.txt``."""
+    import csv
+
+    from layerselect.data import load_corpus
+
+    corpus = load_corpus("demo")
+    rows = [row for split in corpus.splits.values() for row in split]
+    with open("my.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["old", "new", "why", "text"])
+        writer.writerows([row["before"], row["after"], row["intentions"][0], row["doc_id"]] for row in rows)
+    new = [{"before": row["before"], "after": row["after"]} for row in rows[:5]]
+    Path("new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in new), encoding="utf-8")
+    Path("draft.txt").write_text("He go home. The bakers buys flour.\n", encoding="utf-8")
+
+
+def index_page(names: dict[str, Any]) -> None:
+    """What the first page's loop begins with."""
+    import torch
+    from layerselect import FastSelector
+
+    lora_model(names)
+    names.update(torch=torch, FastSelector=FastSelector)
+
+
+def trainer_arguments(names: dict[str, Any]) -> None:
+    """What a script with a Trainer has before the callback comes."""
+    from transformers import Trainer, TrainingArguments
+
+    dataset(names)
+    names.update(Trainer=Trainer, args=TrainingArguments(output_dir="run", max_steps=2, report_to="none"))

@@ -1,0 +1,1 @@
+"""What `make docs` needs beside mkdocs: pages made from the parser and from files outside of docs/."""
