@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from .base import Rule, Selection, check_count
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -24,6 +27,11 @@ class TopK(Rule):
 
     def __post_init__(self) -> None:
         check_count(self.name, "k", self.k)
+
+    def bind(self, layer_names: list[str], backend: str = "auto") -> None:
+        super().bind(layer_names, backend)
+        if self.k >= len(layer_names):
+            logger.warning("rule 'topk': k=%d selects all of the %d layers", self.k, len(layer_names))
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         return Selection(*self._backend.top_ranked(scores, status, min(self.k, scores.numel())))

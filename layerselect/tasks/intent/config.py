@@ -51,5 +51,9 @@ class IntentConfig(TrainingSettings):
         super().__post_init__()
         self.input_format()
 
+    def without_effect(self) -> list[str]:
+        marked = "" if self.format == "edits" else f"--format {self.format}"
+        return [*super().without_effect(), *self._changed(dict.fromkeys(("window", "gap", "cap", "summary"), marked))]
+
     def input_format(self) -> InputFormat:
         return InputFormat(self.format, window=self.window, gap=self.gap, cap=self.cap, summary=self.summary)

@@ -31,8 +31,9 @@ from ..run.runner import run_task
 from ..run.stages import BASELINES, Stages
 from ..run.state_cache import RunCache
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
+from ..text.rows import evaluated_part
 from .config import IntentConfig
-from .dataset import EncodedSplit, build_splits, label_counts
+from .dataset import EncodedSplit, Splits, build_splits, label_counts
 from .model import cover, prepare
 from .outputs import prediction_records
 from .predict import save_adapter
@@ -70,7 +71,7 @@ class IntentTask(Task[IntentConfig]):
         self._loaded, self._words, self._encoder = prepare(config, corpus)
         self._fingerprint = base_fingerprint(self._loaded.model, self._loaded.layer_names)
         # The baselines are the same whatever the rule holds out.
-        self._whole = build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed)
+        self._whole = self._limited(build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed))
         cover(self._loaded, self._words, self._whole)
         train, importance = reserve_importance_split(self._whole.train, config)
         self._splits = replace(self._whole, train=train, importance=importance)
@@ -166,6 +167,13 @@ class IntentTask(Task[IntentConfig]):
 
     def write_report(self, path: Path, **facts: Any) -> None:
         write_intent_report(path, IntentReport(**facts))
+
+    def _limited(self, splits: Splits) -> Splits:
+        """The splits with as many examples to evaluate as the run asks for."""
+        limit, seed = self.config.eval_limit, self.config.split_seed
+        report = {split.name: evaluated_part(split, limit, seed) for split in splits.report}
+        select = report[splits.select.name] if splits.select else None
+        return replace(splits, report=list(report.values()), select=select)
 
     def _split_facts(self, split: EncodedSplit) -> Mapping[str, Any]:
         labels = self.corpus.labels

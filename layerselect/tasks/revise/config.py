@@ -49,6 +49,7 @@ _SHARED = (
     "state_cache_store",
     "state_cache_memory",
     "state_cache_precision",
+    "eval_limit",
     "seed",
     "device",
 )
@@ -117,13 +118,6 @@ class ReviseConfig(TrainingSettings):
         metavar="N",
         least=1,
     )
-    eval_limit: int | None = setting(
-        None,
-        "evaluate, revise and score at most N examples of a split, drawn by --split-seed (default: all)",
-        group=WRITING,
-        metavar="N",
-        least=1,
-    )
     untrained: bool = setting(False, "also score what the untrained model writes", group=WRITING)
     beams: int = like(GenerationConfig, "beams")
     sample: bool = like(GenerationConfig, "sample")
@@ -143,6 +137,14 @@ class ReviseConfig(TrainingSettings):
             raise LayerSelectError(f"--predictor-rule: {error}") from error
         self.generation()
         self.predictor_config(self.out)
+
+    def without_effect(self) -> list[str]:
+        if self.transfer == "none":
+            reason = "--transfer none"
+        else:
+            reason = f"--from {self.predictor}" if self.predictor is not None else ""
+        names = [f.name for f in fields(self) if f.name.startswith("predictor_")]
+        return [*super().without_effect(), *self._changed(dict.fromkeys(names, reason))]
 
     @property
     def trains_predictor(self) -> bool:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ...metrics import RevisionScores, example_scores, revision_scores
 from ...utils.saved_schema import Anything, Both, Fields, Mapped, Number, Whole, fields_of
 from ..text.completions import CompletionSplit
@@ -69,14 +67,6 @@ class SplitResult:
         """The result that :meth:`as_dict` wrote."""
         reports = {name: RevisionScores.from_dict(report) for name, report in values["reports"].items()}
         return cls(split, values["examples"], values["scored"], values["loss"], reports)
-
-
-def scored_part(split: CompletionSplit, limit: int | None, seed: int) -> CompletionSplit:
-    """The examples that are revised: all, or ``limit`` of them drawn by ``seed`` alone, in their order."""
-    if limit is None or limit >= len(split):
-        return split
-    chosen = np.random.default_rng((seed, len(split))).permutation(len(split))[:limit]
-    return split.subset(sorted(chosen.tolist()))
 
 
 def split_result(

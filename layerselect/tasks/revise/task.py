@@ -31,13 +31,14 @@ from ..run.state_cache import RunCache, try_selector
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
 from ..run.training import check_training
 from ..text.completions import CompletionSplit
+from ..text.rows import evaluated_part
 from .config import ReviseConfig
 from .examples import token_budget, token_counter
 from .generate import generate
 from .model import base_model, cover, prepare
 from .passes import check_passes
 from .prompts import read_completion
-from .results import SPLIT, SplitResult, prediction_records, scored_part, split_result
+from .results import SPLIT, SplitResult, prediction_records, split_result
 from .training import EVALUATED, RevisionTrainer, build_trainer, end_loss, final_loss
 from .transfer import Transfer, check_rule, generator_rule, hand_over, look_at, measure_alignment
 
@@ -93,7 +94,7 @@ class ReviseTask(Task[ReviseConfig]):
         self._fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
         check_rule(config, len(loaded.layer_names))
         self._parts = {
-            split.name: scored_part(split, config.eval_limit, config.split_seed) for split in self._splits.report
+            split.name: evaluated_part(split, config.eval_limit, config.split_seed) for split in self._splits.report
         }
         self._watch = self._parts[self._splits.watch.name] if self._splits.watch else None
         self._transfer: Transfer | None = None

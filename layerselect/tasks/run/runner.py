@@ -50,6 +50,8 @@ def run_task(
     if folder.finished:
         logger.info("the run in %s is finished", folder.path)
         return kind.finished(folder.path)
+    for sentence in config.without_effect():
+        logger.warning("%s", sentence)
     stages = Stages(on_event)
     stages.begin(LOADING)
     task = kind(config, config.load_corpus(), notify)

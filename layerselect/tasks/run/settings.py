@@ -200,6 +200,13 @@ class TrainingSettings:
     eval_steps: int | None = setting(
         None, "evaluate every N steps instead of after every epoch", group=TRAINING, metavar="N", least=1
     )
+    eval_limit: int | None = setting(
+        None,
+        "evaluate at most N examples of a split, drawn by --split-seed, in every evaluation (default: all)",
+        group=TRAINING,
+        metavar="N",
+        least=1,
+    )
     save_steps: int = setting(
         0,
         "save a checkpoint every N steps, besides the one after each epoch; 0: only there. A run that was killed at "
@@ -262,6 +269,28 @@ class TrainingSettings:
             store,
             "is a file: give a folder",
         )
+
+    def without_effect(self) -> list[str]:
+        """The options that were changed and change nothing beside the others, each with the reason."""
+        adapted = self.adapter in ("lora", "dora")
+        reasons = {
+            "lora_rank": "" if adapted else f"--adapter {self.adapter}",
+            "lora_alpha": "" if adapted else f"--adapter {self.adapter}",
+            "lora_dropout": "" if self.adapter != "none" else "--adapter none",
+            "bottleneck_size": "" if self.adapter.startswith("bottleneck") else f"--adapter {self.adapter}",
+            "probe_every": "" if self.mode in ("auto", "freeze") else f"--mode {self.mode}",
+            "epochs": "" if self.max_steps is None else f"--max-steps {self.max_steps}",
+        }
+        return self._changed(reasons)
+
+    def _changed(self, reasons: dict[str, str]) -> list[str]:
+        """Of options that have no effect beside another one, those that do not have their defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return [
+            f"{option(name)} {in_words(getattr(self, name))} has no effect with {reason}"
+            for name, reason in reasons.items()
+            if reason and getattr(self, name) != defaults[name]
+        ]
 
     def cache_folder(self) -> Path | None:
         """Where hidden states are kept for later runs; ``None``: nowhere."""

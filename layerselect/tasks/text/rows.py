@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from ...data import Corpus
 from ...data.splits import document_splits
@@ -51,3 +53,24 @@ def split_rows(corpus: Corpus, *, holdout: float = 0.0, seed: int = 0) -> dict[s
 def watched_split(rows: Mapping[str, Any]) -> str | None:
     """The split that is evaluated while training and chooses the checkpoint, if there is one."""
     return next((name for name in (HOLDOUT, "validation") if rows.get(name)), None)
+
+
+class Examples(Protocol):
+    """A split of any task."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Sequence[int]) -> Examples:
+        """The examples at ``indices``, in that order."""
+        ...
+
+
+Split = TypeVar("Split", bound=Examples)
+
+
+def evaluated_part(split: Split, limit: int | None, seed: int) -> Split:
+    """The examples that are evaluated: all, or ``limit`` of them drawn by ``seed`` alone, in their order."""
+    if limit is None or limit >= len(split):
+        return split
+    chosen = np.random.default_rng((seed, len(split))).permutation(len(split))[:limit]
+    return split.subset(sorted(chosen.tolist()))  # type: ignore[return-value]
