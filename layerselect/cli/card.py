@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import LayerSelectError
 from ..utils.options import options_of
-from .options import add_common_options, add_json_option, add_threads_option, apply_threads
+from .options import add_common_options, add_dry_run_option, add_json_option, add_threads_option, apply_threads
 from .settings import add_config_option, add_settings, heading
 from .streams import write_json
 
@@ -46,6 +46,7 @@ _OWN = (
     "interrupted_hint",
     "config",
     "json",
+    "dry_run",
 )
 
 
@@ -75,6 +76,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     job.add_argument("--overwrite", action="store_true", help="replace an earlier card at --out (no other folder)")
     add_settings(parser, IntentConfig, only=("seed", "device"), helps=_HELPS)
     add_threads_option(job)
+    add_dry_run_option(job)
     add_json_option(job)
     add_common_options(parser)
     corpus = [field.name for field, option in options_of(IntentConfig) if option.group == CORPUS]
@@ -112,12 +114,12 @@ def run(args: argparse.Namespace) -> int:
             raise LayerSelectError(f"layerselect card: --{name} is missing (see layerselect card --help)")
     from ..card.settings import MeasureSettings
     from ..models.load import quiet_transformers
-    from ..tasks.card.run import CardJob, run_card
+    from ..tasks.card.run import CardJob, plan_card, run_card
     from ..tasks.card.settings import CardSettings
     from ..tasks.intent.config import DEMO_DEFAULTS, IntentConfig
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
     from ..tasks.revise.config import ReviseConfig
-    from .card_display import CardDisplay, print_card
+    from .card_display import CardDisplay, print_card, print_card_plan
 
     given = {name: value for name, value in vars(args).items() if name not in _OWN}
     options, job = (
@@ -134,11 +136,12 @@ def run(args: argparse.Namespace) -> int:
         settings = IntentConfig(**{**(DEMO_DEFAULTS if demo else {}), **given})
     apply_threads(args.threads)
     quiet_transformers()
+    asked = CardJob(settings, overwrite=args.overwrite, options={**options, "timed": args.times}, **job)
+    if args.dry_run:
+        print_card_plan(plan_card(asked), args)
+        return 0
     with CardDisplay() as display:
-        card, folder = run_card(
-            CardJob(settings, overwrite=args.overwrite, options={**options, "timed": args.times}, **job),
-            on_event=display,
-        )
+        card, folder = run_card(asked, on_event=display)
     if args.json:
         write_json({"folder": str(folder), "card": card.to_dict()})
     else:

@@ -4,6 +4,7 @@ side.
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from ..utils.sizes import show_bytes
 from .progress import StageLine
+from .streams import write_json
 
 if TYPE_CHECKING:
     from ..card import CardDifference, LayerCard
@@ -42,6 +44,21 @@ class CardDisplay(StageLine):
             self._now = kind
             self.begin({"batch": "measuring", "adapted": "adapting layers"}[kind])
         self.advance(record["done"], record["total"])
+
+
+def print_card_plan(plan: dict[str, Any], args: argparse.Namespace) -> None:
+    """What would be measured."""
+    if args.json:
+        write_json(plan)
+        return
+    console = Console(file=sys.stdout)
+    for line in (
+        f"out: {plan['out']}; nothing is written now",
+        f"model: {plan['model']}, {plan['layers']} layers",
+        f"measured on: {plan['examples']:,} examples in {plan['batches']:,} batches",
+        f"trained first: {', '.join(plan['fresh']) or 'nothing'}",
+    ):
+        console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def print_card(card: LayerCard, folder: Path) -> None:
@@ -80,7 +97,7 @@ def print_card(card: LayerCard, folder: Path) -> None:
         proposed.add_row(what, f"{placement.gain:.0%}", f"{placement.cost:.0%}", layers)
     console.print(reason or proposed, highlight=False, soft_wrap=bool(reason))
     console.print(
-        "fresh: resnorm on batches that nothing was fitted to, ± half its 95 % interval; like: the layer that does "
+        "fresh: resnorm on batches that nothing was fitted to, ± half its 95% interval; like: the layer that does "
         "most of the same, and its coupling"
         if card.held_out
         else "like: the layer that does most of the same, and its coupling; all batches were fitted to",
@@ -113,7 +130,7 @@ def print_diff(difference: CardDifference, one: str, other: str) -> None:
     low, high = difference.rank_interval
     lines = [
         f"{model}, {data}",
-        f"rank correlation {difference.rank_correlation:.3f} (95 % over layers: {low:.2f} to {high:.2f})",
+        f"rank correlation {difference.rank_correlation:.3f} (95% over layers: {low:.2f} to {high:.2f})",
     ]
     if shares:
         lines.append(f"shared: {shares}")

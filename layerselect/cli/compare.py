@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.options import options_of
-from .options import add_common_options, add_json_option
+from .options import add_common_options, add_dry_run_option, add_json_option
 from .settings import JOB_SETTINGS, add_config_option, add_settings, heading
 from .streams import write_json
 
@@ -43,6 +43,7 @@ _OWN = (
     "interrupted_hint",
     "config",
     "json",
+    "dry_run",
     "methods",
     "adapters",
     "adapter_lr",
@@ -91,6 +92,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     )
     add_settings(parser, CompareSettings, leave_out=("task",))
     add_settings(parser, IntentConfig, only=("device",), group=COMPARISON)
+    add_dry_run_option(job)
     add_json_option(job)
     job.add_argument("--overwrite", action="store_true", help="drop a comparison with other settings in --out")
     add_common_options(parser)
@@ -114,10 +116,11 @@ def run(args: argparse.Namespace) -> int:
     from ..report.compare import write_compare_report
     from ..tasks.compare import CompareConfig, compare_report, comparison_rows, csv_table, markdown_table, run_compare
     from ..tasks.compare.methods import split_list
+    from ..tasks.compare.run import plan_compare
     from ..tasks.compare.settings import CompareSettings
     from ..tasks.intent.config import DEMO_DEFAULTS as INTENT_DEMO
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
-    from .compare_display import RunDisplay, print_comparison
+    from .compare_display import RunDisplay, print_compare_plan, print_comparison
 
     given = {name: value for name, value in vars(args).items() if name not in _OWN}
     task = given.get("task", "intent")
@@ -132,6 +135,9 @@ def run(args: argparse.Namespace) -> int:
         adapter_lr=dict(args.adapter_lr),
         **own,
     )
+    if args.dry_run:
+        print_compare_plan(plan_compare(config, overwrite=args.overwrite), args)
+        return 0
     args.interrupted_hint = "; what is finished is kept, continue with the same command"
     with RunDisplay() as display:
         comparison = run_compare(config, overwrite=args.overwrite, on_event=display)

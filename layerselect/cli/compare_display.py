@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .progress import StageLine
+from .streams import write_json
 
 if TYPE_CHECKING:
     from ..tasks.compare import Comparison, Row
@@ -51,6 +53,23 @@ class RunDisplay(StageLine):
                 self.say(f"{name}: failed: {record['reason']}")
             self.advance(record["done"], record["runs"])
         self.facts("; ".join(f"{each}: {part}" for each, part in self._running.items()))
+
+
+def print_compare_plan(plan: dict[str, Any], args: argparse.Namespace) -> None:
+    """What a comparison would do."""
+    if args.json:
+        write_json(plan)
+        return
+    console = Console(file=sys.stdout)
+    splits = ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items())
+    waiting = [run["name"] for run in plan["runs"] if not run["finished"]]
+    for line in (
+        f"out: {plan['out']}; nothing is written now",
+        f"examples: {splits}",
+        f"runs: {len(plan['runs'])}, of which {len(plan['runs']) - len(waiting)} are finished",
+        f"to train: {', '.join(waiting) or 'none'}",
+    ):
+        console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def print_comparison(comparison: Comparison, rows: list[Row]) -> None:

@@ -126,3 +126,18 @@ def test_a_slip_is_told_what_was_meant(capsys, arguments, words):
     with pytest.raises(SystemExit):
         main([*arguments, "--data", "demo", "--model", "demo", "--out", "o"])
     assert words in capsys.readouterr().err
+
+
+def test_dry_runs_of_a_comparison_and_a_card(runs, capsys, tmp_path, bert_folder):
+    options = ["--data", runs / "corpus.jsonl", "--model", bert_folder, "--batch-size", "4", "--dry-run"]
+    compare = ["compare", *options, "--out", tmp_path / "c", "--methods", "all,ir", "--seeds", "2"]
+    plan = json.loads(shown(capsys, *compare, "--json"))
+    names = [f"{method}-lora-seed{seed}" for seed in range(2) for method in ("all", "ir")]
+    assert [run["name"] for run in plan["runs"]] == names
+    assert not any(run["finished"] for run in plan["runs"]) and plan["splits"]["train"] > 0
+    assert "runs: 4, of which 0 are finished" in shown(capsys, *compare)
+    card = ["card", *options, "--out", tmp_path / "card", "--examples", "8"]
+    plan = json.loads(shown(capsys, *card, "--json"))
+    assert plan["examples"] == 8 and plan["batches"] == 2 and plan["fresh"]
+    assert "8 examples in 2 batches" in shown(capsys, *card)
+    assert list(tmp_path.iterdir()) == []

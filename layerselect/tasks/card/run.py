@@ -95,6 +95,30 @@ def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCar
         claim.release()
 
 
+def plan_card(job: CardJob) -> dict[str, Any]:
+    """What :func:`run_card` would measure. Everything is read and checked; nothing is written, nothing measured.
+
+    Returns:
+        ``out``, ``model``, ``layers``, ``examples``, ``batches`` and ``fresh``, the modules that are trained first.
+
+    Raises:
+        LayerSelectError: as :func:`run_card`.
+    """
+    settings = job.settings
+    resolve_device(settings.device)
+    target = output_path(settings.out, apart={"--data": settings.data}, kept={"--model": settings.model})
+    _check_place(target, job.overwrite)
+    sample = _prepare(job)
+    return {
+        "out": str(target),
+        "model": settings.model,
+        "layers": len(sample.loaded.layer_names),
+        "examples": _examples(sample.batches),
+        "batches": len(sample.batches),
+        "fresh": sample.loaded.fresh if job.head_steps else [],
+    }
+
+
 def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEvent | None) -> LayerCard:
     """The card, written to its place."""
     from ...report.card import write_card_png, write_card_report

@@ -83,6 +83,30 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
         claim.release()
 
 
+def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str, Any]:
+    """What :func:`run_compare` would do; nothing is written, nothing trained.
+
+    Returns:
+        ``out``, ``splits`` (examples of each), and ``runs``: the name of each, and whether it is ``finished``.
+
+    Raises:
+        LayerSelectError: as :func:`run_compare`, or the corpus cannot be read.
+    """
+    folder = output_path(
+        config.out, apart={"--data": config.base.get("data")}, kept={"--model": config.base.get("model")}
+    )
+    _check_place(folder, config, overwrite)
+    corpus = config.settings(config.variants[0], 0, config.out).load_corpus()
+    runs = [Run(variant, seed) for seed in range(config.seeds) for variant in (*config.predictors(), *config.variants)]
+    return {
+        "out": str(folder),
+        "splits": {name: len(rows) for name, rows in corpus.splits.items()},
+        "runs": [
+            {"name": run.name, "finished": not overwrite and is_finished(folder / RUNS / run.name)} for run in runs
+        ],
+    }
+
+
 def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Comparison:
     """What :func:`run_compare` does once its folder is its own."""
     seeds = range(config.seeds)
@@ -179,8 +203,12 @@ class _Workshop:
         self._notify("run", {"name": run.name, "state": state, "done": self._done, "runs": self._runs, **more})
 
 
-def _open(folder: Path, config: CompareConfig, overwrite: bool) -> None:
-    """Makes the folder, or takes up the comparison in it."""
+def _check_place(folder: Path, config: CompareConfig, overwrite: bool) -> None:
+    """Finds out whether the comparison may go there.
+
+    Raises:
+        LayerSelectError: something else is there, or a comparison with other settings.
+    """
     state = folder / STATE
     if folder.exists() and not folder.is_dir():
         raise LayerSelectError(f"--out {str(folder)!r} is a file: choose another place")
@@ -197,8 +225,14 @@ def _open(folder: Path, config: CompareConfig, overwrite: bool) -> None:
                 f"the comparison in {str(folder)!r} has --{name.replace('_', '-')} {in_words(saved.get(name))}, not "
                 f"{config.fixed().get(name)}: repeat its options to continue it, or start afresh with --overwrite"
             )
-        if overwrite:
-            shutil.rmtree(folder / RUNS, ignore_errors=True)
+
+
+def _open(folder: Path, config: CompareConfig, overwrite: bool) -> None:
+    """Makes the folder, or takes up the comparison in it."""
+    _check_place(folder, config, overwrite)
+    state = folder / STATE
+    if overwrite:
+        shutil.rmtree(folder / RUNS, ignore_errors=True)
     (folder / RUNS).mkdir(parents=True, exist_ok=True)
     aside = partial_folder(state)
     aside.write_text(json.dumps({"version": _STATE_VERSION, "settings": config.fixed()}, indent=1) + "\n", "utf-8")

@@ -11,7 +11,8 @@ import numpy as np
 
 from ...errors import LayerSelectError
 from ...utils.saved_files import read_json, read_json_lines, read_tensors
-from ...utils.saved_schema import Both, Fields, Items, Mapped, Number, Numbers, Text
+from ...utils.saved_schema import Both, Fields, Items, Mapped, Number, Text
+from ...utils.saved_tensors import Numbers
 from ...utils.user_paths import user_path
 from ..intent.config import IntentConfig
 from ..intent.task import IntentTask
