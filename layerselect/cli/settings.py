@@ -50,6 +50,10 @@ def add_settings(
 
 def add_job(parser: argparse.ArgumentParser, kind: type) -> None:
     """What to train on what, where it goes, and how the command itself behaves."""
+    from ..tasks.run.settings import HEADINGS
+
+    for title in HEADINGS:  # in this order, whatever fields are declared first; one without options is not shown
+        heading(parser, title)
     add_settings(parser, kind, only=("data", "model", "out"))
     job = heading(parser, "the job")
     add_config_option(job)

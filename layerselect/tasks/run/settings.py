@@ -30,6 +30,8 @@ TRAINS = "what trains"
 CACHE = "hidden states of frozen layers"
 TRAINING = "training"
 
+HEADINGS = (JOB, CORPUS, PREDICTOR, READS, WRITING, TRAINS, CACHE, TRAINING)
+
 #: Settings that change where a run stands or how fast it is, not what it comes to.
 PLACES = ("out", "device", "state_cache_store", "state_cache_memory")
 #: What every generator takes that a training seeds.
