@@ -204,7 +204,7 @@ class TrainingSettings:
     )
     eval_limit: int | None = setting(
         None,
-        "evaluate at most N examples of a split, drawn by --split-seed, in every evaluation (default: all)",
+        "evaluate at most N examples of a split, drawn by --split-seed, in every evaluation",
         group=TRAINING,
         metavar="N",
         least=1,
