@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .cases import BOTH, SAID, WORKS, Case
+from .case import BOTH, SAID, WORKS, Case
 
 _PEFT = (
     "LoRA",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .cases import AUTO, BOTH, REFUSED, SAID, WORKS, Case
+from .case import AUTO, BOTH, REFUSED, SAID, WORKS, Case
 
 
 def cases() -> list[Case]:

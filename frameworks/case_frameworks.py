@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cases import BOTH, REFUSED, SAID, WORKS, Case
+from .case import BOTH, REFUSED, SAID, WORKS, Case
 
 _HF = ("transformers", "accelerate")
 #: Launchers (``accelerate launch`` starts several processes on a CPU only through MPI, or with FSDP).

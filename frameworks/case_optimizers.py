@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .cases import BOTH, REFUSED, SAID, WORKS, Case
+from .case import BOTH, REFUSED, SAID, WORKS, Case
 
 _TORCH = (
     "AdamW AdamW-fused AdamW-foreach AdamW-for-loop Adam Adam-fused SGD SGD-fused SGD-foreach Adagrad Adagrad-fused "

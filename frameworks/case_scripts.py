@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .case import SAID, WORKS, Case
 from .case_frameworks import DDP, FSDP2
-from .cases import SAID, WORKS, Case
 
 _TRL = (
     "--output_dir out --max_steps 5 --per_device_train_batch_size 4 --learning_rate 1e-3 --report_to none --use_cpu "

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from .cases import SAID, Case
+from .case import SAID, Case
 from .environments import FOLDER, ROOT
 
 RESULTS_FOLDER = FOLDER / "results"

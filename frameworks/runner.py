@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from .cases import Case
+from .case import Case
 from .environments import FOLDER, ROOT, VARIABLES, CannotInstall, python
 from .kept import is_right, keep
 from .watched import RESULTS

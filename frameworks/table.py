@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .cases import Case
+from .case import Case
 from .environments import ROOT
 from .kept import result_of
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import apply_threads
+from . import training
 from .settings import JOB_SETTINGS, add_job, add_settings
-from .streams import write_json
+from .training import RESUME_HINT, settings_of
 
 _EXAMPLE = """\
 examples:
@@ -19,21 +19,6 @@ The folder given with --out holds, when the run is complete: config.json, metric
 importance.json, history.safetensors, predictions.jsonl, adapter/ and report.html. Until then its files lie in
 OUT.partial, where --resume continues an interrupted run. Label new revisions with 'layerselect predict --adapter OUT'.
 """
-
-
-_OWN = (
-    "run",
-    "command",
-    "build_parser",
-    "verbose",
-    "threads",
-    "resume",
-    "overwrite",
-    "interrupted_hint",
-    "config",
-    "json",
-    "dry_run",
-)
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -59,32 +44,14 @@ def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect intent`` and returns its exit code."""
     from ..tasks.intent.config import DEMO_DEFAULTS
 
-    settings = {name: value for name, value in vars(args).items() if name not in _OWN}
     presets = DEMO_DEFAULTS if args.model == "demo" else {}
-    return train({**presets, **settings}, args)
+    return train({**presets, **settings_of(args)}, args)
 
 
-def train(
-    settings: dict[str, Any], args: argparse.Namespace, hint: str = "; continue with the same command and --resume"
-) -> int:
-    """Runs the task with a display and prints the final table."""
-    from ..models.load import quiet_transformers
+def train(settings: dict[str, Any], args: argparse.Namespace, hint: str = RESUME_HINT) -> int:
+    """Trains a run with these settings and returns the exit code of the command."""
     from ..tasks.intent import IntentConfig, run_intent
     from ..tasks.intent.task import IntentTask
-    from ..tasks.run.runner import plan_task
-    from .display import TrainingDisplay, print_plan, print_results
+    from .display import print_results
 
-    config = IntentConfig(**settings)
-    apply_threads(args.threads)
-    quiet_transformers()
-    if args.dry_run:
-        print_plan(plan_task(IntentTask, config, resume=args.resume, overwrite=args.overwrite), args)
-        return 0
-    args.interrupted_hint = hint
-    with TrainingDisplay() as display:
-        result = run_intent(config, resume=args.resume, overwrite=args.overwrite, on_event=display)
-    if args.json:
-        write_json(result.as_dict())
-    else:
-        print_results(result)
-    return 0
+    return training.train(args, IntentTask, IntentConfig(**settings), run_intent, print_results, hint=hint)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .options import apply_threads
 from .settings import JOB_SETTINGS, add_job, add_settings
-from .streams import write_json
+from .training import settings_of, train
 
 _EXAMPLE = """\
 examples:
@@ -21,20 +20,6 @@ importance.json, history.safetensors, predictions.jsonl, adapter/, report.html, 
 then its files lie in OUT.partial, where --resume continues an interrupted run. Revise new text with
 'layerselect rewrite --adapter OUT'.
 """
-
-_OWN = (
-    "run",
-    "command",
-    "build_parser",
-    "verbose",
-    "threads",
-    "resume",
-    "overwrite",
-    "interrupted_hint",
-    "config",
-    "json",
-    "dry_run",
-)
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -59,27 +44,11 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect revise`` and returns its exit code."""
-    from ..models.load import quiet_transformers
     from ..tasks.revise import ReviseConfig, run_revise
     from ..tasks.revise.config import DEMO_DEFAULTS
     from ..tasks.revise.task import ReviseTask
-    from ..tasks.run.runner import plan_task
-    from .display import TrainingDisplay, print_plan
     from .revise_display import print_revision_results
 
-    settings = {name: value for name, value in vars(args).items() if name not in _OWN}
     presets = DEMO_DEFAULTS if args.model == "demo" else {}
-    config = ReviseConfig(**{**presets, **settings})
-    apply_threads(args.threads)
-    quiet_transformers()
-    if args.dry_run:
-        print_plan(plan_task(ReviseTask, config, resume=args.resume, overwrite=args.overwrite), args)
-        return 0
-    args.interrupted_hint = "; continue with the same command and --resume"
-    with TrainingDisplay() as display:
-        result = run_revise(config, resume=args.resume, overwrite=args.overwrite, on_event=display)
-    if args.json:
-        write_json(result.as_dict())
-    else:
-        print_revision_results(result)
-    return 0
+    config = ReviseConfig(**{**presets, **settings_of(args)})
+    return train(args, ReviseTask, config, run_revise, print_revision_results)

@@ -71,7 +71,7 @@ def test_the_same_options_give_the_same_card_and_others_are_compared(capsys, tmp
     text = capsys.readouterr().out
     assert (
         "the same model, the same data" in text
-        and "rank correlation 1.000 (95 % over layers: -1.00 to 1.00)" in text
+        and "rank correlation 1.000 (95% over layers: -1.00 to 1.00)" in text
         and "of the best 1 100%" in text
     )
     assert main(["card", "diff", str(tmp_path / "one"), str(tmp_path / "other" / "card.json")]) == 0

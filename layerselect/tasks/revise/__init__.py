@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ...utils.lazy import imported_when_asked_for
 from .config import ReviseConfig
 
 if TYPE_CHECKING:
@@ -34,10 +34,4 @@ _PLACES = {
     "Transfer": ".transfer",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PLACES[name], __name__), name)
-    globals()[name] = value
-    return value
+__getattr__ = imported_when_asked_for(__name__, _PLACES)

@@ -1,0 +1,71 @@
+"""What every command does that trains one run: says what it would do, or trains and shows the result."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from .options import apply_threads
+from .streams import write_json
+
+RESUME_HINT = "; continue with the same command and --resume"
+
+#: What the parser of such a command holds besides settings.
+_OTHERS = frozenset(
+    [
+        "run",
+        "command",
+        "build_parser",
+        "verbose",
+        "threads",
+        "resume",
+        "overwrite",
+        "interrupted_hint",
+        "config",
+        "json",
+        "dry_run",
+    ]
+)
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the run that were given."""
+    return {name: value for name, value in vars(args).items() if name not in _OTHERS}
+
+
+def train(
+    args: argparse.Namespace,
+    kind: Any,
+    config: Any,
+    run: Callable[..., Any],
+    show: Callable[[Any], None],
+    *,
+    hint: str = RESUME_HINT,
+) -> int:
+    """Trains a run and shows what it has come to; with ``--dry-run``, says what it would do.
+
+    Args:
+        kind: the task, for the plan.
+        config: the settings of the run.
+        run: trains it.
+        show: prints its result.
+        hint: how to go on after an interruption.
+    """
+    from ..models.load import quiet_transformers
+    from ..tasks.run.runner import plan_task
+    from .display import TrainingDisplay, print_plan
+
+    apply_threads(args.threads)
+    quiet_transformers()
+    if args.dry_run:
+        print_plan(plan_task(kind, config, resume=args.resume, overwrite=args.overwrite), args)
+        return 0
+    args.interrupted_hint = hint
+    with TrainingDisplay() as display:
+        result = run(config, resume=args.resume, overwrite=args.overwrite, on_event=display)
+    if args.json:
+        write_json(result.as_dict())
+    else:
+        show(result)
+    return 0
