@@ -135,6 +135,7 @@ def _lines_of(line: dict[str, Any]) -> list[str]:
             *(f"  reference: {text}" for text in line["references"]),
             f"  written:   {line['prediction']}",
         ]
-    chosen = ", ".join(f"{label} ({line['scores'][label]:.2f})" for label in line["predicted"]) or "nothing"
+    scores = line["scores"]
+    chosen = ", ".join(f"{label} ({scores.get(label, 0.0):.2f})" for label in line["predicted"]) or "nothing"
     texts = [f"  {name + ':':7} {line[name]}" for name in ("before", "after") if name in line]
     return [f"{line['id']}: {chosen}, and it is {', '.join(line['labels']) or 'nothing'}", *texts]

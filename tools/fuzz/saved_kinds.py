@@ -20,9 +20,9 @@ from layerselect.models.saved_adapter import read_meta
 from layerselect.state_cache.inventory import list_shards, remove_shards
 from layerselect.tasks.compare import Run, read_run
 from layerselect.tasks.compare.methods import METHODS, Variant
+from layerselect.tasks.inspect.finished import mistakes, read_finished
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.predict import _META
-from layerselect.tasks.intent.results import SPLIT
 from layerselect.tasks.run.folder import LOG_LINE, RunFolder, importance
 from layerselect.transfer import read_importance
 from layerselect.utils.saved_files import read_json_lines
@@ -197,6 +197,11 @@ def _make_finished(folder: Path) -> None:
     run.path = folder
     run.write_selection(selector)
     splits = {"test": {"examples": 2, "reports": {"majority": report, "trained model": report}}}
+    settings = IntentConfig(data="demo", model="demo", out="made").as_dict()
+    run.write_json(
+        "config.json",
+        {"command": "layerselect intent", "settings": settings, "corpus": {"name": "demo"}, "versions": {"torch": "2"}},
+    )
     run.write_json("results.json", {"training": {"steps": 5, "device": "cpu"}, "splits": splits})
     predictions = [
         {"id": str(n), "split": "test", "labels": ["a"], "predicted": ["b\u2028"], "scores": {"a": 0.1}}
@@ -214,13 +219,8 @@ def _read_finished(folder: Path) -> Any:
     found = read_run(cell, folder)
     if found.reason is not None:
         raise LayerSelectError(found.reason)
-    run = RunFolder("layerselect intent", IntentConfig(data="demo", model="demo", out=str(folder / "made")))
-    run.path = folder
-    from layerselect.tasks.intent.results import SplitResult
-    from layerselect.utils.saved_schema import Fields, Mapped
-
-    saved = run.read_json("results.json", Fields({"training": Mapped(), "splits": Mapped(SPLIT)}))
-    return [SplitResult.from_dict(name, values) for name, values in saved["splits"].items()]
+    whole = read_finished(folder)
+    return whole.as_dict(), mistakes(whole, whole.result.splits[-1].split, 3)
 
 
 def _make_interrupted(folder: Path) -> None:

@@ -138,14 +138,17 @@ def mistakes(run: Finished, split: str, count: int) -> list[dict[str, Any]]:
     if run.task == "revise":
         return sorted(lines, key=lambda line: line["scores"]["sari"])[:count]
     wrong = [line for line in lines if sorted(line["labels"]) != sorted(line["predicted"])]
-    wrong.sort(key=lambda line: -max((line["scores"][label] for label in line["predicted"]), default=0.0))
+    wrong.sort(key=lambda line: -max((line["scores"].get(label, 0.0) for label in line["predicted"]), default=0.0))
     texts = _texts(run, split)
     return [{**line, **texts.get(line["id"], {})} for line in wrong[:count]]
 
 
 def _texts(run: Finished, split: str) -> dict[str, dict[str, str]]:
     """The texts of the rows of a split, by their ids. A part that was held out is one of the training split."""
-    corpus = IntentConfig(**run.settings).load_corpus()
+    try:
+        corpus = IntentConfig(**run.settings).load_corpus()
+    except TypeError as error:
+        raise LayerSelectError(f"the settings in {str(run.folder)!r} are not those of a run: {_ADVICE}") from error
     rows = corpus.splits.get(split) or corpus.splits.get("train", [])
     return {str(row["id"]): {"before": row["before"], "after": row["after"]} for row in rows}
 
