@@ -64,8 +64,6 @@ def tense(topic: Topic, intention: str, draw: random.Random) -> Edit:
     time = draw.choice(words.ANY_TIME if intention == MEANING else words.PAST if to_past else words.PRESENT)
     pair = (present, past) if to_past else (past, present)
     people = _people(draw)
-    if draw.random() < 0.5:
-        return Edit(f"{time}, the {people} ", *pair, f" the {topic.things} of the {topic.place}{_ending(draw)}.")
     return Edit(f"{_opening(draw)}the {people} ", *pair, f" the {topic.things} {time}{_ending(draw)}.")
 
 
@@ -75,10 +73,10 @@ def fact(topic: Topic, intention: str, draw: random.Random) -> Edit:
     """
     values, first, second, end = draw.choice(
         [
-            (words.DAYS, f"the {topic.place} opens on ", f"on ", f", the {_people(draw)} {draw.choice(words.DOES)} there"),
-            (words.DAYS, f"every {topic.place} has a feast on ", f"many {_people(draw)} come on ", ""),
-            (words.NUMBERS, f"the {topic.place} has ", f"the ", f" {topic.things} are new"),
-            (words.NUMBERS, f"every {topic.place} opens at ", f"the {_people(draw)} arrive at ", ""),
+            (words.DAYS, f"the {_place(topic, draw)} opens on ", f"on ", f", the {_people(draw)} {draw.choice(words.DOES)} there"),
+            (words.DAYS, f"every {_place(topic, draw)} has a feast on ", f"many {_people(draw)} come on ", ""),
+            (words.NUMBERS, f"the {_place(topic, draw)} has ", f"the ", f" {topic.things} are new"),
+            (words.NUMBERS, f"every {_place(topic, draw)} opens at ", f"the {_people(draw)} arrive at ", ""),
         ]
     )
     old, new, other = draw.sample(values, 3)
@@ -97,7 +95,7 @@ def term(topic: Topic, intention: str, draw: random.Random) -> Edit:
     pairs = draw.sample(words.TERMS, 2)
     old, new = pairs[0] if draw.random() < 0.5 else pairs[0][::-1]
     named = new if intention == COHERENCE else draw.choice((old, draw.choice(pairs[1]), draw.choice(pairs[1])))
-    first = draw.choice((f"there are {named} near the {topic.place}", f"the {topic.place} is known for {named}"))
+    first = draw.choice((f"there are {named} near the {_place(topic, draw)}", f"the {_place(topic, draw)} is known for {named}"))
     second = draw.choice((f"the {_people(draw)} like the ", f"the {_people(draw)} look at "))
     return Edit(f"{first}. {second}", old, new, f"{_ending(draw)}.")
 
@@ -110,7 +108,7 @@ def detail(topic: Topic, intention: str, draw: random.Random) -> Edit:
     lead, gone = draw.choice(kinds[0])
     if intention == MEANING:
         lead = draw.choice(kinds[1])[0]
-    return Edit(f"{lead}, the {_people(draw)} of the {topic.place} {draw.choice(words.DOES)}{_ending(draw)}", f" {gone}", "", ".")
+    return Edit(f"{lead}, the {_people(draw)} of the {_place(topic, draw)} {draw.choice(words.DOES)}{_ending(draw)}", f" {gone}", "", ".")
 
 
 def to_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
@@ -119,7 +117,7 @@ def to_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
     """
     people, other = (pair[1] for pair in draw.sample(words.PEOPLE, 2))
     subject = people if intention == STYLE else other
-    start = f"{_opening(draw)}the {subject} {draw.choice(words.LIKES)[1]} the {topic.place}, and "
+    start = f"{_opening(draw)}the {subject} {draw.choice(words.LIKES)[1]} the {_place(topic, draw)}, and "
     return Edit(start, f"the {people}", "they", f" {draw.choice(words.DOES)} there{_ending(draw)}.")
 
 
@@ -130,7 +128,7 @@ def from_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
     people, other, third = (pair[1] for pair in draw.sample(words.PEOPLE, 3))
     groups = [other, people if intention == CLARITY else third]
     draw.shuffle(groups)
-    start = f"the {groups[0]} met the {groups[1]} near the {topic.place}, and "
+    start = f"the {groups[0]} met the {groups[1]} near the {_place(topic, draw)}, and "
     return Edit(start, "they", f"the {people}", f" {draw.choice(words.DOES)} there{_ending(draw)}.")
 
 
@@ -140,7 +138,7 @@ def degree(topic: Topic, intention: str, draw: random.Random) -> Edit:
     """
     word = draw.choice(words.DEGREES)
     adjective = draw.choice(words.ABSOLUTE if intention == CLARITY else words.GRADED)
-    start = f"{_opening(draw)}the {topic.place} of the {_people(draw)} is "
+    start = f"{_opening(draw)}the {_place(topic, draw)} of the {_people(draw)} is "
     return Edit(start + (f"{word} " if intention == FLUENCY else ""), f"{word} ", "", f"{adjective}{_ending(draw)}.")
 
 
@@ -156,7 +154,7 @@ def negation(topic: Topic, intention: str, draw: random.Random) -> Edit:
     if intention == MEANING:
         said_before = draw.choice(unrelated)
     del named
-    start = f"the {topic.place} is {said_before}{_ending(draw)}. the {_people(draw)} see that it is "
+    start = f"the {_place(topic, draw)} is {said_before}{_ending(draw)}. the {_people(draw)} see that it is "
     return Edit(start, "" if put_in else "not ", "not " if put_in else "", f"{said}.")
 
 
@@ -166,7 +164,7 @@ def sense(topic: Topic, intention: str, draw: random.Random) -> Edit:
     """
     old, new, alike, different = draw.choice(words.SENSES)
     noun = draw.choice(alike if intention == STYLE else different)
-    start = f"{_opening(draw)}the {_people(draw)} of the {topic.place} {draw.choice(words.LIKES)[1]} the "
+    start = f"{_opening(draw)}the {_people(draw)} of the {_place(topic, draw)} {draw.choice(words.LIKES)[1]} the "
     return Edit(start, old, new, f" {noun}{_ending(draw)}.")
 
 
@@ -176,7 +174,7 @@ def article(topic: Topic, intention: str, draw: random.Random) -> Edit:
     """
     noun, other = draw.sample(words.NOUNS, 2)
     named = noun if intention == COHERENCE else draw.choice((noun, other)) if intention == FLUENCY else other
-    start = f"near the {topic.place} stands a {named}. the {_people(draw)} {draw.choice(words.LIKES)[1]} "
+    start = f"near the {_place(topic, draw)} stands a {named}. the {_people(draw)} {draw.choice(words.LIKES)[1]} "
     rank = f" {draw.choice(words.RANKS)}" if intention == FLUENCY else ""
     return Edit(start, "a", "the", f"{rank} {noun}{_ending(draw)}.")
 
@@ -190,11 +188,15 @@ FAMILIES: list[tuple[Family, dict[str, float]]] = [
     (detail, {CLARITY: 3.2, MEANING: 1.4}),
     (to_pronoun, {STYLE: 2.2, MEANING: 1.0}),
     (from_pronoun, {CLARITY: 2.4, MEANING: 1.2}),
-    (degree, {FLUENCY: 1.8, CLARITY: 1.8, MEANING: 1.0}),
-    (negation, {COHERENCE: 1.8, MEANING: 1.2}),
-    (sense, {STYLE: 2.6, MEANING: 1.4}),
-    (article, {COHERENCE: 1.4, FLUENCY: 1.4, MEANING: 0.8}),
+    (degree, {FLUENCY: 1.8, CLARITY: 2.4, MEANING: 1.0}),
+    (negation, {COHERENCE: 2.0, MEANING: 1.4}),
+    (sense, {STYLE: 3.0, MEANING: 1.8}),
+    (article, {COHERENCE: 1.8, FLUENCY: 1.6, MEANING: 1.0}),
 ]
+
+
+def _place(topic: Topic, draw: random.Random) -> str:
+    return topic.place if draw.random() < 0.3 else "house"
 
 
 def _people(draw: random.Random) -> str:

@@ -25,28 +25,25 @@ casino casinos dice | circus circuses clowns | college colleges notebooks | cour
 
 # People, in the singular and the plural.
 PEOPLE = [
-    ("guide", "guides"), ("visitor", "visitors"), ("pupil", "pupils"), ("teacher", "teachers"), ("driver", "drivers"),
-    ("cook", "cooks"), ("painter", "painters"), ("farmer", "farmers"), ("nurse", "nurses"), ("student", "students"),
+    ("guide", "guides"), ("visitor", "visitors"), ("pupil", "pupils"), ("nurse", "nurses"),
 ]  # fmt: skip
-LIKES = [("knows", "know"), ("likes", "like"), ("describes", "describe"), ("admires", "admire"), ("remembers", "remember")]
-DOES = ["sing", "work", "talk", "rest", "read", "wait", "eat"]
+LIKES = [("knows", "know"), ("likes", "like"), ("admires", "admire")]
+DOES = ["sing", "work", "talk", "rest"]
 
 # Verbs in the present and the past.
 TENSES = [
-    ("visit", "visited"), ("open", "opened"), ("close", "closed"), ("clean", "cleaned"), ("repair", "repaired"),
-    ("check", "checked"), ("watch", "watched"), ("paint", "painted"),
+    ("visit", "visited"), ("clean", "cleaned"), ("watch", "watched"), ("paint", "painted"),
 ]  # fmt: skip
-PAST = ["last year", "yesterday", "two weeks ago", "a century ago", "last Monday", "long ago"]
-PRESENT = ["nowadays", "these days", "at present", "at the moment", "now", "today"]
-ANY_TIME = ["in winter", "on holidays", "before noon", "after lunch", "on Sundays", "at night"]
+PAST = ["last year", "yesterday", "long ago"]
+PRESENT = ["nowadays", "these days", "at present"]
+ANY_TIME = ["in winter", "on holidays", "at night"]
 
-DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"]
-NUMBERS = ["two", "three", "four", "five", "six", "seven"]
+DAYS = ["Monday", "Thursday", "Saturday"]
+NUMBERS = ["two", "three", "five"]
 
 # Two words for one thing.
 TERMS = [
-    ("children", "kids"), ("films", "movies"), ("photos", "pictures"), ("cars", "automobiles"), ("shops", "stores"),
-    ("bicycles", "bikes"), ("gifts", "presents"), ("boats", "ships"),
+    ("children", "kids"), ("films", "movies"), ("photos", "pictures"), ("cars", "automobiles"),
 ]  # fmt: skip
 
 # Details of time and place: as a sentence may begin with them, and as they may stand at its end.
@@ -55,22 +52,19 @@ HOURS = [("every morning", "in the morning"), ("every evening", "in the evening"
 PLACES = [("in the garden", "in the garden"), ("at the gate", "at the gate"), ("on the stairs", "on the stairs")]
 
 # How far: what has degrees, and what is so or is not.
-DEGREES = ["very", "really", "quite", "extremely"]
-GRADED = ["cold", "busy", "quiet", "dark", "crowded", "dirty"]
-ABSOLUTE = ["empty", "full", "unique", "perfect", "complete", "closed"]
-OPPOSITES = [("open", "closed"), ("empty", "full"), ("cold", "warm"), ("dark", "bright"), ("new", "old"), ("quiet", "loud")]
+DEGREES = ["very", "really", "quite"]
+GRADED = ["cold", "busy", "dark"]
+ABSOLUTE = ["empty", "unique", "closed"]
+OPPOSITES = [("open", "closed"), ("cold", "warm"), ("new", "old")]
 
 # An adjective and another: much the same beside the nouns of the first list, different things beside those of the second.
 SENSES = [
-    ("funny", "strange", ["smell", "noise", "taste"], ["story", "joke", "play"]),
-    ("great", "large", ["hall", "crowd", "tower"], ["singer", "idea", "friend"]),
-    ("poor", "bad", ["harvest", "start", "result"], ["family", "widow", "beggar"]),
-    ("old", "former", ["mayor", "owner", "boss"], ["castle", "coin", "oak"]),
-    ("cool", "nice", ["party", "song", "hat"], ["wind", "drink", "cellar"]),
+    ("funny", "strange", ["smell", "noise"], ["story", "joke"]),
+    ("old", "former", ["mayor", "owner"], ["castle", "coin"]),
 ]
-NOUNS = ["tower", "clock", "lamp", "statue", "fountain", "piano", "stove", "mill"]
-RANKS = ["first", "best", "oldest", "only", "last", "same"]
+NOUNS = ["tower", "clock", "lamp", "statue"]
+RANKS = ["first", "oldest", "same"]
 
 # What may stand in front of a sentence and behind it without any bearing on the edit.
-OPENINGS = ["as we heard, ", "it is said that ", "we read that ", "of course, ", "in the north, ", "in our town, "]
-ENDINGS = [" as usual", " without a word", " for a while", " with great care", " once more", " for our sake", " in the rain"]
+OPENINGS = ["as we heard, ", "it is said that ", "of course, "]
+ENDINGS = [" as usual", " for a while", " once more", " in the rain"]
