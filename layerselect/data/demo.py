@@ -5,7 +5,8 @@ intentions, as in real revisions:
 
 * "their" -> "its" mends a slip where the sentence names nobody whom "their" could mean (fluency), and names another
   owner where it does (meaning-changed);
-* "in the morning" is taken out because the sentence began with "every morning" (clarity), or is a loss (meaning-changed);
+* "in the morning" is taken out because the sentence began with "every morning" (clarity), or with a loss to the reader
+  (meaning-changed);
 * "movies" -> "films" keeps to the word of the sentence before (coherence), or is a matter of taste (style).
 
 So a model of the changed words alone, however good, stays far below one that reads the passage. Each document has a

@@ -38,8 +38,8 @@ Family = Callable[[Topic, str, random.Random], Edit]
 
 
 def possessive(topic: Topic, intention: str, draw: random.Random) -> Edit:
-    """their -> its, and back. Where nothing else in the sentence can be meant it is a slip (fluency); where both words
-    have something to stand for, another owner is named (meaning).
+    """Their -> its, and back. Where nothing else in the sentence can be meant it mends a slip (fluency); where both
+    words have something to stand for, another owner is named (meaning).
     """
     person, people = draw.choice(words.PEOPLE)
     like, likes = draw.choice(words.LIKES)
@@ -56,8 +56,8 @@ def possessive(topic: Topic, intention: str, draw: random.Random) -> Edit:
 
 
 def tense(topic: Topic, intention: str, draw: random.Random) -> Edit:
-    """open -> opened, and back. Beside a time that asks for the new tense it is a slip (fluency); otherwise the sentence
-    now speaks of another time (meaning).
+    """Open -> opened, and back. Beside a time that asks for the new tense it mends a slip (fluency); otherwise the
+    sentence now speaks of another time (meaning).
     """
     present, past = draw.choice(words.TENSES)
     to_past = draw.random() < 0.5
@@ -68,23 +68,20 @@ def tense(topic: Topic, intention: str, draw: random.Random) -> Edit:
 
 
 def fact(topic: Topic, intention: str, draw: random.Random) -> Edit:
-    """A day or a number replaced. If the sentence before names the new one, the two now agree (coherence); otherwise the
-    passage says something else (meaning).
+    """A day or a number replaced. If the sentence before names the new one, the two now agree (coherence); otherwise
+    the passage says something else (meaning).
     """
-    values, first, second, end = draw.choice(
+    place, people = _place(topic, draw), _people(draw)
+    values, first, first_end, second, end = draw.choice(
         [
-            (words.DAYS, f"the {_place(topic, draw)} opens on ", f"on ", f", the {_people(draw)} {draw.choice(words.DOES)} there"),
-            (words.DAYS, f"every {_place(topic, draw)} has a feast on ", f"many {_people(draw)} come on ", ""),
-            (words.NUMBERS, f"the {_place(topic, draw)} has ", f"the ", f" {topic.things} are new"),
-            (words.NUMBERS, f"every {_place(topic, draw)} opens at ", f"the {_people(draw)} arrive at ", ""),
+            (words.DAYS, f"the {place} opens on ", "", "on ", f", the {people} {draw.choice(words.DOES)} there"),
+            (words.DAYS, f"every {place} has a feast on ", "", f"many {people} come on ", ""),
+            (words.NUMBERS, f"the {place} has ", f" {topic.things}", "the ", f" {topic.things} are new"),
+            (words.NUMBERS, f"every {place} opens at ", " o'clock", f"the {people} arrive at ", ""),
         ]
     )
     old, new, other = draw.sample(values, 3)
     named = new if intention == COHERENCE else draw.choice((other, other, old))
-    if values is words.NUMBERS and not end:
-        first_end = " o'clock"
-    else:
-        first_end = f" {topic.things}" if values is words.NUMBERS else ""
     return Edit(f"{first}{named}{first_end}. {second}", old, new, f"{end}{_ending(draw)}.")
 
 
@@ -95,7 +92,9 @@ def term(topic: Topic, intention: str, draw: random.Random) -> Edit:
     pairs = draw.sample(words.TERMS, 2)
     old, new = pairs[0] if draw.random() < 0.5 else pairs[0][::-1]
     named = new if intention == COHERENCE else draw.choice((old, draw.choice(pairs[1]), draw.choice(pairs[1])))
-    first = draw.choice((f"there are {named} near the {_place(topic, draw)}", f"the {_place(topic, draw)} is known for {named}"))
+    first = draw.choice(
+        (f"there are {named} near the {_place(topic, draw)}", f"the {_place(topic, draw)} is known for {named}")
+    )
     second = draw.choice((f"the {_people(draw)} like the ", f"the {_people(draw)} look at "))
     return Edit(f"{first}. {second}", old, new, f"{_ending(draw)}.")
 
@@ -108,12 +107,13 @@ def detail(topic: Topic, intention: str, draw: random.Random) -> Edit:
     lead, gone = draw.choice(kinds[0])
     if intention == MEANING:
         lead = draw.choice(kinds[1])[0]
-    return Edit(f"{lead}, the {_people(draw)} of the {_place(topic, draw)} {draw.choice(words.DOES)}{_ending(draw)}", f" {gone}", "", ".")
+    start = f"{lead}, the {_people(draw)} of the {_place(topic, draw)} {draw.choice(words.DOES)}{_ending(draw)}"
+    return Edit(start, f" {gone}", "", ".")
 
 
 def to_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
-    """the cooks -> they. Of those whom the sentence is about it avoids a repetition (style); otherwise somebody else now
-    does it (meaning).
+    """The cooks -> they. Of those whom the sentence is about it avoids a repetition (style); otherwise somebody else
+    now does it (meaning).
     """
     people, other = (pair[1] for pair in draw.sample(words.PEOPLE, 2))
     subject = people if intention == STYLE else other
@@ -122,8 +122,8 @@ def to_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
 
 
 def from_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
-    """they -> the cooks. Of one of two groups that were named it says which (clarity); otherwise somebody else now does
-    it (meaning).
+    """They -> the cooks. Of one of two groups that were named it says which (clarity); otherwise somebody else now
+    does it (meaning).
     """
     people, other, third = (pair[1] for pair in draw.sample(words.PEOPLE, 3))
     groups = [other, people if intention == CLARITY else third]
@@ -133,7 +133,7 @@ def from_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
 
 
 def degree(topic: Topic, intention: str, draw: random.Random) -> Edit:
-    """very taken out. Written twice it was a slip (fluency); beside a word without degrees it says nothing (clarity);
+    """Very taken out. Written twice it was a slip (fluency); beside a word without degrees it says nothing (clarity);
     otherwise the statement is now weaker (meaning).
     """
     word = draw.choice(words.DEGREES)
@@ -143,17 +143,14 @@ def degree(topic: Topic, intention: str, draw: random.Random) -> Edit:
 
 
 def negation(topic: Topic, intention: str, draw: random.Random) -> Edit:
-    """not put in or taken out. If the sentence before says the contrary of what stood there, the two now agree
-    (coherence); otherwise the passage says the contrary of what it said (meaning).
+    """Not put in or taken out. If the sentence before says so, the two now agree (coherence); otherwise the passage
+    says the contrary of what it said (meaning).
     """
     pair, unrelated = draw.sample(words.OPPOSITES, 2)
     state, opposite = pair if draw.random() < 0.5 else pair[::-1]
     put_in = draw.random() < 0.5
     said = opposite if put_in else state
-    named = said_before = state
-    if intention == MEANING:
-        said_before = draw.choice(unrelated)
-    del named
+    said_before = draw.choice(unrelated) if intention == MEANING else state
     start = f"the {_place(topic, draw)} is {said_before}{_ending(draw)}. the {_people(draw)} see that it is "
     return Edit(start, "" if put_in else "not ", "not " if put_in else "", f"{said}.")
 
@@ -169,8 +166,8 @@ def sense(topic: Topic, intention: str, draw: random.Random) -> Edit:
 
 
 def article(topic: Topic, intention: str, draw: random.Random) -> Edit:
-    """a -> the. In front of "first" or "same" it was a slip (fluency); of a thing that was named it says that it is that
-    one (coherence); otherwise it is now a certain one (meaning).
+    """A -> the. In front of "first" or "same" it mends a slip (fluency); of a thing that was named it says that it is
+    that one (coherence); otherwise it is now a certain one (meaning).
     """
     noun, other = draw.sample(words.NOUNS, 2)
     named = noun if intention == COHERENCE else draw.choice((noun, other)) if intention == FLUENCY else other
