@@ -1,5 +1,5 @@
-"""``layerselect demo``: the intention task on the demo corpus with the demo's small model, once with layers selected and
-once with all layers, beside a logistic regression.
+"""``layerselect demo``: the intention task on the demo corpus with the demo's small model: with layers selected, with
+all layers, and beside both a logistic regression.
 """
 
 from __future__ import annotations
