@@ -106,7 +106,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", default="demo", help="a corpus (default: demo)")
     parser.add_argument("--model", default="demo", help="a model folder or hub id (default: demo)")
     parser.add_argument("--adapter", default="none", choices=("lora", "none"), help="(default: none)")
-    parser.add_argument("--epochs", type=float, default=5, help="(default: 5)")
+    parser.add_argument("--epochs", type=float, default=4, help="(default: 4)")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many steps (default: no limit)")
     parser.add_argument("--out", type=Path, default=Path("intention-adapter"), help="(default: intention-adapter)")
     args = parser.parse_args()

@@ -16,7 +16,7 @@ DEMO_DEFAULTS: dict[str, Any] = {
     "dropout": 0.1,
     "batch_size": 32,
     "lr": 7e-4,
-    "epochs": 5.0,
+    "epochs": 4.0,
 }
 
 
