@@ -67,24 +67,26 @@ def run(args: argparse.Namespace) -> int:
 
     given = {name: vars(args)[name] for name in _SETTINGS if name in args}
     settings = {**DEMO_DEFAULTS, "measure_memory": True, **given, "data": "demo", "model": "demo"}
-    selected = IntentConfig(**settings, out=args.out)
-    trainings = {_SELECTED: selected}
-    if selected.rule != "all":
-        trainings[_ALL] = IntentConfig(**{**settings, "rule": "all", "mode": "auto"}, out=f"{args.out.rstrip('/')}-all")
+    config = IntentConfig(**settings, out=args.out)
+    main = _ALL if config.rule == "all" else _SELECTED
+    runs = {main: config}
+    if main == _SELECTED:
+        every = {**settings, "rule": "all", "mode": "auto"}
+        runs[_ALL] = IntentConfig(**every, out=f"{args.out.rstrip('/')}-all")
     apply_threads(args.threads)
     quiet_transformers()
     args.interrupted_hint = ""
     results: dict[str, RunResult] = {}
-    for name, config in trainings.items():
+    for name, config in runs.items():
         with TrainingDisplay() as display:
             display("phase", {"name": name})
             results[name] = run_intent(config, overwrite=True, on_event=display)
     rows = summary(results)
     if args.json:
-        more = {"all_layers": results[_ALL].as_dict()} if _ALL in results else {}
-        write_json({**results[_SELECTED].as_dict(), **more, "summary": rows})
+        others = {name.replace(" ", "_"): result.as_dict() for name, result in results.items() if name != main}
+        write_json({**results[main].as_dict(), **others, "summary": rows})
     else:
-        print_results(results[_SELECTED])
+        print_results(results[main])
         _print_summary(rows)
     return 0
 
