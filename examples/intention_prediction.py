@@ -31,8 +31,8 @@ def main(data: str, model_name: str, adapter: str, epochs: float, max_steps: int
     corpus = load_corpus(data)
     print(f"{corpus.name}: {len(corpus)} revisions, intentions {', '.join(corpus.labels)}")
 
-    # What the model reads: the changed words, marked, and a few words that say what kind of edit it is.
-    form = InputFormat("edits", window=0 if model_name == "demo" else 4)
+    # What the model reads: the changed words, marked, in a window of their passage, and what kind of edit it is.
+    form = InputFormat("edits", window=30 if model_name == "demo" else 4)
 
     # The model: pretrained, with a fresh head for our intentions. The demo's is made on the spot from random weights.
     if model_name == "demo":
@@ -60,7 +60,7 @@ def main(data: str, model_name: str, adapter: str, epochs: float, max_steps: int
                 output_dir=scratch,
                 num_train_epochs=epochs,
                 max_steps=max_steps,
-                per_device_train_batch_size=16,
+                per_device_train_batch_size=32 if model_name == "demo" else 16,
                 learning_rate=7e-4 if adapter == "none" else 1e-3,
                 warmup_steps=20,
                 save_strategy="no",
@@ -91,7 +91,11 @@ def main(data: str, model_name: str, adapter: str, epochs: float, max_steps: int
     if adapter == "lora" and model_name == "demo":
         return report.summary()  # a base model made on the spot is nowhere to load from
     save_adapter(out, model, encoder, base_model=model_name, kind=adapter, multi_label=corpus.multi_label)
-    revision = {"id": "new", "before": "The bakers buys flour.", "after": "The bakers buy flour."}
+    revision = {
+        "id": "new",
+        "before": "Last year, the guides watch the birds.",
+        "after": "Last year, the guides watched the birds.",
+    }
     prediction = next(Predictor.load(out).predict([revision]))
     print(f"{revision['before']!r} -> {revision['after']!r}: {', '.join(prediction.labels)}")
     return {**report.summary(), "predicted": prediction.labels}
@@ -102,7 +106,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", default="demo", help="a corpus (default: demo)")
     parser.add_argument("--model", default="demo", help="a model folder or hub id (default: demo)")
     parser.add_argument("--adapter", default="none", choices=("lora", "none"), help="(default: none)")
-    parser.add_argument("--epochs", type=float, default=10, help="(default: 10)")
+    parser.add_argument("--epochs", type=float, default=4, help="(default: 4)")
     parser.add_argument("--max-steps", type=int, default=-1, help="stop after so many steps (default: no limit)")
     parser.add_argument("--out", type=Path, default=Path("intention-adapter"), help="(default: intention-adapter)")
     args = parser.parse_args()

@@ -1,214 +1,212 @@
-"""Edits by rule, one family per intention, for the demo corpus.
-
-An edit replaces a span of a sentence on one side of the revision, so edits whose spans do not overlap can
-stand in the same row. The families share words and operations on purpose: "many" may have been "a lot of"
-(style), "a large number of" (clarity) or "few" (meaning-changed), "is" may have been "are" (fluency) or
-"is not"; nearly all of them add, delete and replace. So neither the operation nor one word is the intention.
+"""Families of edits for the demo corpus. In each, the same words are changed with different intentions, and what else
+the passage says decides.
 """
 
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from . import demo_words as words
 
+FLUENCY, CLARITY, COHERENCE, STYLE, MEANING = "fluency", "clarity", "coherence", "style", "meaning-changed"
+
+
+class Topic(NamedTuple):
+    """What a document is about: a place in the singular and the plural, and things that are found there."""
+
+    place: str
+    places: str
+    things: str
+
 
 class Edit(NamedTuple):
-    """`text[start:stop]` reads `other` on one side; the other side keeps the sentence as it is.
+    """A revision: ``removed`` became ``added`` between ``start`` and ``end``. The parts are joined as they are."""
 
-    `kind` groups the edits of a family: a kind is drawn first, by `WEIGHTS`, then an edit of it, so that
-    what is possible everywhere (a misspelling) does not crowd out the rest.
+    start: str
+    removed: str
+    added: str
+    end: str
+
+    def sides(self) -> tuple[str, str]:
+        """The texts before and after the revision; the first letter of each sentence is made large."""
+        return _finish(self.start + self.removed + self.end), _finish(self.start + self.added + self.end)
+
+
+Family = Callable[[Topic, str, random.Random], Edit]
+
+
+def possessive(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """Their -> its, and back. Where nothing else in the sentence can be meant it mends a slip (fluency); where both
+    words have something to stand for, another owner is named (meaning).
     """
-
-    start: int
-    stop: int
-    other: str
-    side: Literal["before", "after"]
-    kind: str
-
-
-WEIGHTS = {
-    "misspelt": 3.0,
-    "form": 2.0,
-    "verb": 2.0,
-    "word": 2.0,
-    "capital": 0.7,
-    "comma": 1.0,
-    "stop": 0.3,
-    "wordy": 6.0,
-    "opening": 1.0,
-    "filler": 1.5,
-    "casual": 4.0,
-    "formal": 4.0,
-    "chatter": 1.0,
-    "ending": 0.5,
-    "opposite": 3.0,
-    "name": 3.0,
-    "detail": 3.0,
-    "connective": 3.0,
-    "joint": 3.0,
-}
+    person, people = draw.choice(words.PEOPLE)
+    like, likes = draw.choice(words.LIKES)
+    to_singular = draw.random() < 0.5
+    if intention == MEANING:
+        one, many = f"this {topic.place}", f"these {topic.places}"
+        subject, other = draw.choice([(f"the {people} {likes}", one), (f"the {person} {like}", many)])
+    elif to_singular:
+        subject, other = f"the {person} {like}", f"this {topic.place}"
+    else:
+        subject, other = f"the {people} {likes}", f"these {topic.places}"
+    pair = ("their", "its") if to_singular else ("its", "their")
+    return Edit(f"{_opening(draw)}{subject} {other} and ", *pair, f" {topic.things}{_ending(draw)}.")
 
 
-def pick(edits: list[Edit], draw: random.Random) -> Edit:
-    """One edit: its kind by weight, then its place, then one of the edits there."""
-    kinds = sorted({edit.kind for edit in edits})
-    kind = draw.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
-    place = draw.choice(sorted({edit[:2] for edit in edits if edit.kind == kind}))
-    return draw.choice([edit for edit in edits if edit.kind == kind and edit[:2] == place])
-
-
-def apply(text: str, edits: list[Edit]) -> tuple[str, str]:
-    """(before, after) of a sentence with edits that do not overlap."""
-    sides = {"before": text, "after": text}
-    for edit in sorted(edits, reverse=True):
-        old = sides[edit.side]
-        sides[edit.side] = old[: edit.start] + edit.other + old[edit.stop :]
-    return sides["before"], sides["after"]
-
-
-def fluency(text: str, draw: random.Random) -> list[Edit]:
-    """Spelling, agreement, articles, prepositions, doubled and missing words, commas and capitals put right."""
-    edits = []
-    for start, stop, word in _words(text):
-        if len(word) >= 5 and word.isalpha():
-            edits.append(Edit(start, stop, _misspelt(word, draw), "before", "misspelt"))
-        for right, wrong in words.FORMS:
-            if word == right:
-                edits.append(Edit(start, stop, wrong, "before", "form"))
-        if word in words.VERBS:
-            wrong = word[:-1] if word.endswith("s") else word + "s"
-            edits.append(Edit(start, stop, wrong, "before", "verb"))
-        if word in ("the", "a", "an", "to", "of", "is", "are", "was"):
-            edits.append(Edit(start, stop + 1, "", "before", "word"))  # missing
-            edits.append(Edit(start, stop, f"{word} {word}", "before", "word"))  # doubled
-        if word[0].isupper() and (start == 0 or _is_name(word)):
-            edits.append(Edit(start, start + 1, word[0].lower(), "before", "capital"))
-    edits += [Edit(m.start(), m.end(), "", "before", "comma") for m in re.finditer(",", text)]
-    if text.endswith("."):
-        edits.append(Edit(len(text) - 1, len(text), "", "before", "stop"))
-    return edits
-
-
-def clarity(text: str, draw: random.Random) -> list[Edit]:
-    """Wordy phrases, fillers and empty openings cut."""
-    edits = [Edit(a, b, wordy, "before", "wordy") for a, b, wordy in _replacements(text, words.WORDY)]
-    opening = f"{draw.choice(words.OPENINGS)} {_small_initial(text)}"
-    edits.append(Edit(0, 1, opening, "before", "opening"))
-    for place in _after_verbs(text):
-        edits.append(Edit(place, place, f" {draw.choice(words.FILLERS)}", "before", "filler"))
-    return edits
-
-
-def style(text: str, draw: random.Random) -> list[Edit]:
-    """From casual to neutral, or from neutral to formal."""
-    edits = [Edit(a, b, casual, "before", "casual") for a, b, casual in _replacements(text, words.CASUAL)]
-    edits += [Edit(a, b, formal, "after", "formal") for a, b, formal in _replacements(text, words.FORMAL)]
-    chatter = f"{draw.choice(words.CHATTER).capitalize()} {_small_initial(text)}"
-    edits.append(Edit(0, 1, chatter, "before", "chatter"))
-    if text.endswith("."):
-        edits.append(Edit(len(text) - 1, len(text), draw.choice(["!", "!!", ", lol."]), "before", "ending"))
-    return edits
-
-
-def meaning(text: str, draw: random.Random) -> list[Edit]:
-    """Numbers, names, days, quantities and negations changed; both directions."""
-    edits = []
-    for first, second in [pair for both in words.OPPOSITES for pair in (both, both[::-1])]:
-        for start, stop, other in _replacements(text, {first: [second]}):
-            edits.append(Edit(start, stop, other, _any_side(draw), "opposite"))
-    for start, stop, word in _words(text):
-        for group in (words.NUMBERS, words.DAYS, words.MONTHS, words.PLACES):
-            if word.lower() in (name.lower() for name in group):
-                other = draw.choice([name for name in group if name.lower() != word.lower()])
-                edits.append(Edit(start, stop, _cased(other, word), _any_side(draw), "name"))
-        if word.isdigit():
-            changed = str(max(2, int(word) + draw.choice((-30, -7, 5, 12, 40))))
-            edits.append(Edit(start, stop, changed, _any_side(draw), "name"))
-    return edits
-
-
-def coherence(text: str, draw: random.Random, relation: str) -> list[Edit]:
-    """Links to the sentence before: connectives added, mended or taken out, sentences joined or parted."""
-    small = _small_initial(text)
-    fitting = words.CONNECTIVES.get(relation, [])
-    edits = [Edit(0, 1, f"{word} {small}", "after", "connective") for word in fitting]
-    if not fitting:  # the sentence follows from nothing: a connective in front of it is taken out
-        every = [word for group in words.CONNECTIVES.values() for word in group]
-        edits.append(Edit(0, 1, f"{draw.choice(every)} {small}", "before", "connective"))
-    for joined, parted in words.JOINTS:
-        for found in re.finditer(re.escape(joined), text):
-            edits.append(Edit(found.start(), found.end(), parted, _any_side(draw), "joint"))
-    return edits
-
-
-def connective_swap(text: str, draw: random.Random, relation: str) -> tuple[str, str, str] | None:
-    """(before, after, intention) with a connective on both sides: an unfitting one mended (coherence) or a
-    casual one made neutral (style). None where the sentence follows from nothing.
+def tense(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """Open -> opened, and back. Beside a time that asks for the new tense it mends a slip (fluency); otherwise the
+    sentence now speaks of another time (meaning).
     """
-    if relation not in words.CONNECTIVES:
-        return None
-    rest = _small_initial(text) + text[1:]
-    right = draw.choice(words.CONNECTIVES[relation])
-    if draw.random() < 0.3:
-        return f"{words.CASUAL_CONNECTIVES[relation]} {rest}", f"{right} {rest}", "style"
-    kind = draw.choice([name for name in words.CONNECTIVES if name != relation])
-    return f"{draw.choice(words.CONNECTIVES[kind])} {rest}", f"{right} {rest}", "coherence"
+    present, past = draw.choice(words.TENSES)
+    to_past = draw.random() < 0.5
+    time = draw.choice(words.ANY_TIME if intention == MEANING else words.PAST if to_past else words.PRESENT)
+    pair = (present, past) if to_past else (past, present)
+    people = _people(draw)
+    return Edit(f"{_opening(draw)}the {people} ", *pair, f" the {topic.things} {time}{_ending(draw)}.")
 
 
-def _words(text: str) -> Iterator[tuple[int, int, str]]:
-    for found in re.finditer(r"[\w'-]+", text):
-        yield found.start(), found.end(), found.group()
+def fact(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """A day or a number replaced. If the sentence before names the new one, the two now agree (coherence); otherwise
+    the passage says something else (meaning).
+    """
+    place, people = _place(topic, draw), _people(draw)
+    values, first, first_end, second, end = draw.choice(
+        [
+            (words.DAYS, f"the {place} opens on ", "", "on ", f", the {people} {draw.choice(words.DOES)} there"),
+            (words.DAYS, f"every {place} has a feast on ", "", f"many {people} come on ", ""),
+            (words.NUMBERS, f"the {place} has ", f" {topic.things}", "the ", f" {topic.things} are new"),
+            (words.NUMBERS, f"every {place} opens at ", " o'clock", f"the {people} arrive at ", ""),
+        ]
+    )
+    old, new, other = draw.sample(values, 3)
+    named = new if intention == COHERENCE else draw.choice((other, other, old))
+    return Edit(f"{first}{named}{first_end}. {second}", old, new, f"{end}{_ending(draw)}.")
 
 
-def _replacements(text: str, table: dict[str, list[str]]) -> Iterator[tuple[int, int, str]]:
-    """(start, stop, other) for every phrase (a regular expression) of the table, matched as whole words."""
-    for phrase, others in table.items():
-        for found in re.finditer(rf"\b{phrase}\b", text, re.IGNORECASE):
-            for other in others:
-                yield found.start(), found.end(), _cased(other, found.group())
+def term(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """A word replaced by another for the same thing. If the sentence before uses the new one, the passage now has one
+    word for it (coherence); otherwise it is a matter of taste (style).
+    """
+    pairs = draw.sample(words.TERMS, 2)
+    old, new = pairs[0] if draw.random() < 0.5 else pairs[0][::-1]
+    named = new if intention == COHERENCE else draw.choice((old, draw.choice(pairs[1]), draw.choice(pairs[1])))
+    first = draw.choice(
+        (f"there are {named} near the {_place(topic, draw)}", f"the {_place(topic, draw)} is known for {named}")
+    )
+    second = draw.choice((f"the {_people(draw)} like the ", f"the {_people(draw)} look at "))
+    return Edit(f"{first}. {second}", old, new, f"{_ending(draw)}.")
 
 
-def _any_side(draw: random.Random) -> Literal["before", "after"]:
-    return "before" if draw.random() < 0.5 else "after"
+def detail(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """A detail at the end taken out. If the sentence has said it already, it was said twice (clarity); otherwise the
+    reader now learns less (meaning).
+    """
+    kinds = draw.sample([words.SEASONS, words.HOURS, words.PLACES], 2)
+    lead, gone = draw.choice(kinds[0])
+    if intention == MEANING:
+        lead = draw.choice(kinds[1])[0]
+    start = f"{lead}, the {_people(draw)} of the {_place(topic, draw)} {draw.choice(words.DOES)}{_ending(draw)}"
+    return Edit(start, f" {gone}", "", ".")
 
 
-def _is_name(word: str) -> bool:
-    return word in words.DAYS or word in words.MONTHS or word in words.PLACES
+def to_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """The cooks -> they. Of those whom the sentence is about it avoids a repetition (style); otherwise somebody else
+    now does it (meaning).
+    """
+    people, other = (pair[1] for pair in draw.sample(words.PEOPLE, 2))
+    subject = people if intention == STYLE else other
+    start = f"{_opening(draw)}the {subject} {draw.choice(words.LIKES)[1]} the {_place(topic, draw)}, and "
+    return Edit(start, f"the {people}", "they", f" {draw.choice(words.DOES)} there{_ending(draw)}.")
 
 
-def _cased(other: str, like: str) -> str:
-    if _is_name(other):
-        return other
-    return other[0].upper() + other[1:] if like[0].isupper() else other
+def from_pronoun(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """They -> the cooks. Of one of two groups that were named it says which (clarity); otherwise somebody else now
+    does it (meaning).
+    """
+    people, other, third = (pair[1] for pair in draw.sample(words.PEOPLE, 3))
+    groups = [other, people if intention == CLARITY else third]
+    draw.shuffle(groups)
+    start = f"the {groups[0]} met the {groups[1]} near the {_place(topic, draw)}, and "
+    return Edit(start, "they", f"the {people}", f" {draw.choice(words.DOES)} there{_ending(draw)}.")
 
 
-def _small_initial(text: str) -> str:
-    """First letter, made small unless the first word is a name."""
-    first = re.match(r"\w+", text)
-    return text[0] if first and _is_name(first.group()) else text[0].lower()
+def degree(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """Very taken out. Written twice it was a slip (fluency); beside a word without degrees it says nothing (clarity);
+    otherwise the statement is now weaker (meaning).
+    """
+    word = draw.choice(words.DEGREES)
+    adjective = draw.choice(words.ABSOLUTE if intention == CLARITY else words.GRADED)
+    start = f"{_opening(draw)}the {_place(topic, draw)} of the {_people(draw)} is "
+    return Edit(start + (f"{word} " if intention == FLUENCY else ""), f"{word} ", "", f"{adjective}{_ending(draw)}.")
 
 
-def _after_verbs(text: str) -> list[int]:
-    marks = re.finditer(r"\b(is|are|was|were|has|have|must|can|will|does|did)\b", text)
-    return [found.end() for found in marks]
+def negation(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """Not put in or taken out. If the sentence before says so, the two now agree (coherence); otherwise the passage
+    says the contrary of what it said (meaning).
+    """
+    pair, unrelated = draw.sample(words.OPPOSITES, 2)
+    state, opposite = pair if draw.random() < 0.5 else pair[::-1]
+    put_in = draw.random() < 0.5
+    said = opposite if put_in else state
+    said_before = draw.choice(unrelated) if intention == MEANING else state
+    start = f"the {_place(topic, draw)} is {said_before}{_ending(draw)}. the {_people(draw)} see that it is "
+    return Edit(start, "" if put_in else "not ", "not " if put_in else "", f"{said}.")
 
 
-def _misspelt(word: str, draw: random.Random) -> str:
-    """Two letters swapped, one dropped, one doubled or one replaced; never the first letter."""
-    while True:
-        i = draw.randrange(1, len(word) - 1)
-        kind = draw.randrange(4)
-        if kind == 0:
-            wrong = word[:i] + word[i + 1] + word[i] + word[i + 2 :]
-        elif kind == 1:
-            wrong = word[:i] + word[i + 1 :]
-        elif kind == 2:
-            wrong = word[:i] + word[i] + word[i:]
-        else:
-            wrong = word[:i] + draw.choice("aeioustr") + word[i + 1 :]
-        if wrong != word:
-            return wrong
+def sense(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """An adjective replaced by one that means the same beside some nouns (style) and another thing beside others
+    (meaning).
+    """
+    old, new, alike, different = draw.choice(words.SENSES)
+    noun = draw.choice(alike if intention == STYLE else different)
+    start = f"{_opening(draw)}the {_people(draw)} of the {_place(topic, draw)} {draw.choice(words.LIKES)[1]} the "
+    return Edit(start, old, new, f" {noun}{_ending(draw)}.")
+
+
+def article(topic: Topic, intention: str, draw: random.Random) -> Edit:
+    """A -> the. In front of "first" or "same" it mends a slip (fluency); of a thing that was named it says that it is
+    that one (coherence); otherwise it is now a certain one (meaning).
+    """
+    noun, other = draw.sample(words.NOUNS, 2)
+    named = noun if intention == COHERENCE else draw.choice((noun, other)) if intention == FLUENCY else other
+    start = f"near the {_place(topic, draw)} stands a {named}. the {_people(draw)} {draw.choice(words.LIKES)[1]} "
+    rank = f" {draw.choice(words.RANKS)}" if intention == FLUENCY else ""
+    return Edit(start, "a", "the", f"{rank} {noun}{_ending(draw)}.")
+
+
+#: Mean number of revisions of a document, by family and intention.
+FAMILIES: list[tuple[Family, dict[str, float]]] = [
+    (possessive, {FLUENCY: 3.0, MEANING: 1.6}),
+    (tense, {FLUENCY: 3.0, MEANING: 1.6}),
+    (fact, {COHERENCE: 2.6, MEANING: 1.4}),
+    (term, {COHERENCE: 3.0, STYLE: 3.0}),
+    (detail, {CLARITY: 3.2, MEANING: 1.4}),
+    (to_pronoun, {STYLE: 2.2, MEANING: 1.0}),
+    (from_pronoun, {CLARITY: 2.4, MEANING: 1.2}),
+    (degree, {FLUENCY: 1.8, CLARITY: 2.4, MEANING: 1.0}),
+    (negation, {COHERENCE: 2.0, MEANING: 1.4}),
+    (sense, {STYLE: 3.0, MEANING: 1.8}),
+    (article, {COHERENCE: 1.8, FLUENCY: 1.6, MEANING: 1.0}),
+]
+
+
+def _place(topic: Topic, draw: random.Random) -> str:
+    return topic.place if draw.random() < 0.3 else "house"
+
+
+def _people(draw: random.Random) -> str:
+    return draw.choice(words.PEOPLE)[1]
+
+
+def _opening(draw: random.Random) -> str:
+    return draw.choice(words.OPENINGS) if draw.random() < 0.3 else ""
+
+
+def _ending(draw: random.Random) -> str:
+    return draw.choice(words.ENDINGS) if draw.random() < 0.4 else ""
+
+
+def _finish(text: str) -> str:
+    return ". ".join(sentence[0].upper() + sentence[1:] for sentence in text.split(". "))

@@ -21,6 +21,11 @@ from .load import LoadedModel, prepare
 SOURCE = "demo"
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 _MAX_WORDS = 4000
+#: The classifier spells words that a smaller share of the texts has. What is rare in training says nothing, and a word
+#: that was not in training is then read as these are: by its pieces.
+_RARE = 0.01
+#: So many pieces, of at most so many letters, spell rare words.
+_PIECES, _LONGEST = 300, 4
 #: Positions that the demo's decoder has for the label's words, besides those of the prompt.
 _ANSWER = 32
 
@@ -33,7 +38,7 @@ def build_demo_classifier(
     Args:
         texts: what the tokenizer learns its vocabulary from; the training split as the model will read it.
     """
-    tokenizer = _train_tokenizer(texts, max_length)
+    tokenizer = _train_tokenizer(texts, max_length, rare=_RARE)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=96,
@@ -89,15 +94,18 @@ def build_demo_causal_lm(
     return prepare(model, tokenizer, SOURCE, [name for name, _ in model.named_parameters()], writes=True)
 
 
-def _train_tokenizer(texts: Sequence[str], max_length: int) -> PreTrainedTokenizerFast:
+def _train_tokenizer(texts: Sequence[str], max_length: int, rare: float = 0.0) -> PreTrainedTokenizerFast:
     # Case is kept: a capital may be all that a revision changes.
     splitter = pre_tokenizers.BertPreTokenizer()
     words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(text))
     # The trainers of `tokenizers` break ties by hash order and give another vocabulary in every process, so
     # the vocabulary is made here: the words seen twice, and every character to spell the others with.
     characters = sorted({character for word in words for character in word})
-    frequent = sorted((word for word, count in words.items() if count > 1), key=lambda word: (-words[word], word))
-    entries = [*_SPECIAL, *characters, *(f"##{character}" for character in characters), *frequent[:_MAX_WORDS]]
+    least = max(2, round(rare * len(texts)))
+    frequent = sorted((word for word, count in words.items() if count >= least), key=lambda word: (-words[word], word))
+    pieces = _pieces([word for word in words if words[word] < least]) if rare else []
+    spelled = [*characters, *(f"##{character}" for character in characters), *pieces]
+    entries = [*_SPECIAL, *spelled, *frequent[:_MAX_WORDS]]
     vocabulary = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.pre_tokenizer = splitter
@@ -116,3 +124,13 @@ def _train_tokenizer(texts: Sequence[str], max_length: int) -> PreTrainedTokeniz
         model_max_length=max_length,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
+
+
+def _pieces(words: Sequence[str]) -> list[str]:
+    """The most frequent beginnings and later parts of the words, each of two letters or more."""
+    found: Counter[str] = Counter()
+    for word in words:
+        for length in range(2, _LONGEST + 1):
+            starts = range(len(word) - length + 1)
+            found.update(("##" if start else "") + word[start : start + length] for start in starts)
+    return sorted(found, key=lambda piece: (-found[piece] * len(piece.lstrip("#")), piece))[:_PIECES]

@@ -90,12 +90,27 @@ def test_predict_reads_standard_input(capsys, monkeypatch, run_folder):
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_demo_runs_the_real_job(capsys, tmp_path):
+def test_demo_runs_the_real_job_with_selection_and_without(capsys, tmp_path):
     out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), "--epochs", "0.1"]) == 0
-    assert "trained model" in capsys.readouterr().out
-    assert (out / "report.html").exists()
-    assert main(["demo", "--out", str(out), "--epochs", "0.1"]) == 0  # its own folder is replaced
+    assert main(["demo", "--out", str(out), "--epochs", "0.05"]) == 0
+    text = capsys.readouterr().out
+    assert "trained model" in text
+    table = text[text.index("On the test split") :]
+    named = [line.split("│")[1].strip() for line in table.splitlines() if line.startswith("│")]
+    assert named == ["logistic regression", "all layers", "selected layers"]
+    facts = {}
+    for folder in (out, tmp_path / "demo-all"):
+        assert (folder / "report.html").exists()
+        facts[folder.name] = json.loads((folder / "results.json").read_text())["training"]
+    assert facts["demo"]["saved_mb"] > 0
+    assert facts["demo"]["trained_parameters"] < facts["demo-all"]["trained_parameters"]
+
+    assert (
+        main(["demo", "--out", str(out), "--epochs", "0.05", "--rule", "all", "--json"]) == 0
+    )  # its folder is replaced
+    result = json.loads(capsys.readouterr().out)
+    assert {"folder", "training", "splits"} <= set(result)
+    assert [row["predictor"] for row in result["summary"]] == ["logistic regression", "all layers"]
 
 
 def test_describe(capsys, corpus_path, bert_folder):

@@ -151,7 +151,7 @@ def test_options_given_win_over_the_demo_models_own(monkeypatch, tmp_path):
     main([*base, "demo", "--adapter", "lora", "--lr", "0.5"])
     main([*base, "elsewhere"])
     assert [(c.adapter, c.lr) for c in seen] == [("none", 7e-4), ("lora", 0.5), ("lora", 1e-3)]
-    assert [c.window for c in seen] == [0, 0, 4]
+    assert [c.window for c in seen] == [30, 30, 4]
 
 
 def test_commands_are_listed_in_the_help():

@@ -9,8 +9,15 @@ from ...utils.options import setting
 from ..run.settings import READS, TRAINING, TRAINS, TrainingSettings
 from ..text.formats import InputFormat
 
-#: What suits the demo's small model, which starts from random weights: no adapter, and nothing but the edit to read.
-DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "window": 0, "dropout": 0.1, "lr": 7e-4, "epochs": 10.0}
+#: What suits the demo's small model, which starts from random weights: no adapter, and the whole passage to read.
+DEMO_DEFAULTS: dict[str, Any] = {
+    "adapter": "none",
+    "window": 30,
+    "dropout": 0.1,
+    "batch_size": 32,
+    "lr": 7e-4,
+    "epochs": 4.0,
+}
 
 
 @dataclass(frozen=True)
