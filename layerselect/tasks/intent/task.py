@@ -15,10 +15,10 @@ from torch import nn
 
 from ...data import Corpus
 from ...integrations.transformers import SelectorCallback
-from ...models.adapter_files import ADAPTER
+from ...models.adapter_files import ADAPTER, BASE
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
-from ...models.saved_adapter import BASE, base_reference
+from ...models.saved_adapter import base_reference
 from ...report import IntentReport, write_intent_report
 from ...transfer import base_fingerprint
 from ...utils.saved_files import read_json
