@@ -112,7 +112,7 @@ def adapter_settings(folder):
     ("base", "changes"),
     [
         ("bert_folder", {}),
-        ("bert_folder", {"adapter": "dora", "max_length": 40, "format": "pair"}),
+        ("bert_folder", {"adapter": "dora"}),
         ("llama_folder", {}),
         ("t5_folder", {}),
     ],

@@ -18,6 +18,7 @@ from ...integrations.transformers import SelectorCallback
 from ...models.adapter_files import ADAPTER, BASE
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
+from ...models.model_card import Usage
 from ...models.saved_adapter import base_reference
 from ...report import IntentReport, write_intent_report
 from ...transfer import base_fingerprint
@@ -38,6 +39,7 @@ from .outputs import prediction_records
 from .predict import save_adapter
 from .results import SPLIT, SplitResult, split_results
 from .training import EVALUATED, ClassificationTrainer, build_trainer, cached_lengths, check_selection, probabilities
+from .usage import usage_of
 
 
 def run_intent(
@@ -146,6 +148,15 @@ class IntentTask(Task[IntentConfig]):
             multi_label=self.corpus.multi_label,
             fingerprint=self._fingerprint,
             answers=self._words.answers if self._words else None,
+        )
+
+    def usage(self) -> Usage:
+        return usage_of(
+            self._encoder,
+            kind=self.config.adapter,
+            base_model=base_reference(self.config.model),
+            multi_label=self.corpus.multi_label,
+            words=self._words,
         )
 
     def outcome(self) -> Outcome:
