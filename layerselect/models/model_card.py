@@ -13,8 +13,8 @@ import yaml
 FILE = "README.md"
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
-#: In the text of a card the name of the demo's model, which lies in the adapter's own folder.
-_DEMO = "a small model of random weights that the run made, in the folder `base`"
+#: What the text of a card calls the demo's model.
+_DEMO = "a small model of random weights that the run made"
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,18 @@ def public_name(base_model: str) -> str:
 
 def _made_of(training: Training) -> str:
     base = f"`{_plain(public_name(training.base_model))}`" if training.base_model else _DEMO
-    what = "Its layers' own weights were trained" if training.adapter == "none" else f"A {training.adapter} adapter"
     if training.adapter == "none":
-        return f"{what} from {base} on, with `layerselect`."
-    return f"{what} for {base}, trained with `layerselect`."
+        return f"The layers' own weights of {base} were trained, with `layerselect`; this folder holds the whole model."
+    place = "" if training.base_model else " (it lies in the folder `base`)"
+    return f"A {training.adapter} adapter for {base}{place}, trained with `layerselect`."
 
 
 def _elsewhere(usage: Usage) -> list[str]:
     if not usage.elsewhere:
         return []
     return [
-        "The settings of the adapter name the place where it was trained. Where this folder or its base model has moved, "
-        "load the base model yourself:",
+        "The settings of the adapter name the place where it was trained. Where this folder or its base model has "
+        "moved, load the base model yourself:",
         _code(usage.elsewhere),
     ]
 
@@ -166,7 +166,7 @@ def _layers(selection: Mapping[str, Any]) -> list[str]:
     options = ", ".join(f"{key}={value}" for key, value in rule.items())
     rows = zip(selection["layer_names"], selection["frequency"], selection["trained_frequency"], strict=True)
     return [
-        f"In {selection['steps']} steps the rule `{_plain(name)}`{f' ({escaped(options)})' if options else ''} selected "
+        f"In {selection['steps']} steps the rule `{_plain(name)}`{f' ({escaped(options)})' if options else ''} chose "
         f"by the score `{_plain(selection['score'])}` which layers train, in mode `{_plain(selection['mode'])}`. "
         "What lies outside the layers and was never trained before, such as a classification head, trained in every "
         "step.",
@@ -174,7 +174,7 @@ def _layers(selection: Mapping[str, Any]) -> list[str]:
             [
                 _row(["layer", "times selected", "of these with a gradient"]),
                 _row(["---", "---:", "---:"]),
-                *(_row([escaped(layer), str(selected), str(trained)]) for layer, selected, trained in rows),
+                *(_row([_code_cell(layer), str(selected), str(trained)]) for layer, selected, trained in rows),
             ]
         ),
     ]
@@ -187,8 +187,8 @@ def _origin(training: Training) -> list[str]:
     return [
         "\n".join(
             [
-                f"- Corpus: {escaped(corpus['name'])}, fingerprint `{_plain(corpus['fingerprint'])}`; none of its texts "
-                "is in this folder, other than words in the tokenizer and the names of the labels.",
+                f"- Corpus: {escaped(corpus['name'])}, fingerprint `{_plain(corpus['fingerprint'])}`; its texts are "
+                "not in this folder.",
                 f"- Examples: {splits}.",
                 f"- Labels: {', '.join(escaped(label) for label in corpus['labels'])}.",
                 f"- Made with: {made}.",
@@ -214,6 +214,11 @@ def _number(value: Any, digits: int) -> str:
 def _plain(value: object) -> str:
     """Data as it may stand between backticks."""
     return " ".join(str(value).replace("`", "'").split())
+
+
+def _code_cell(value: object) -> str:
+    """Data between backticks in a table."""
+    return f"`{_plain(value)}`".replace("|", "\\|")
 
 
 def _code(text: str, language: str = "python") -> str:

@@ -89,7 +89,9 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
         files = _files_of(source)
         changed = {file: _changed(file, model) for file in files}
     except (LayerSelectError, OSError) as error:
-        logger.warning("peft alone will need the labels to load the adapter: the files of %s are away (%s)", source, error)
+        logger.warning(
+            "peft alone will need the labels to load the adapter: the files of %s are away (%s)", source, error
+        )
         return False
     if not always and not any(changed.values()):
         return False

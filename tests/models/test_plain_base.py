@@ -1,18 +1,19 @@
 """The folder of a trained adapter, loaded by people who have peft and transformers and nothing else."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
+import yaml
 from layerselect.models.adapters import AdapterConfig, add_adapter
 from layerselect.models.load import load_causal_lm, load_classifier
 from layerselect.models.vocabulary import cover_tokens
 from layerselect.tasks.intent import Collator, Encoder, IntentConfig, Predictor, run_intent, save_adapter
 from layerselect.tasks.text.formats import InputFormat
-from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification, PeftModel
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
@@ -108,42 +109,122 @@ def adapter_settings(folder):
     return json.loads((folder / "adapter" / "adapter_config.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("base", "changes"),
-    [
-        ("bert_folder", {}),
-        ("bert_folder", {"adapter": "dora"}),
-        ("llama_folder", {}),
-        ("t5_folder", {}),
-    ],
-)
-def test_a_classifier_needs_no_arguments(base, changes, corpus_path, tmp_path, request):
-    model = request.getfixturevalue(base)
-    folder = run_intent(settings(corpus_path, model, tmp_path / "run", **changes)).folder
-    assert adapter_settings(folder)["task_type"] == "SEQ_CLS"
-    loaded = AutoPeftModelForSequenceClassification.from_pretrained(folder / "adapter")
-    assert loaded.config.id2label == dict(enumerate(LABELS))
-    assert loaded.config.label2id == {label: number for number, label in enumerate(LABELS)}
-    assert loaded.config.problem_type == "single_label_classification"
-    same(folder, loaded)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "adapter")
+#: Runs by name: the fixtures of their corpus and base model, and their settings.
+RUNS = {
+    "encoder": ("corpus_path", "bert_folder", {}),
+    "decoder": ("several", "llama_folder", {"format": "pair"}),
+    "encoder-decoder": ("corpus_path", "t5_folder", {"format": "plain"}),
+    "writer": ("corpus_path", "llama_folder", {"head": "generate"}),
+    "demo": ("corpus_path", None, {"adapter": "dora"}),
+    "whole": ("several", "bert_folder", {"adapter": "none"}),
+}
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def run(request, tmp_path_factory):
+    """A finished run by name: (name, its folder, its base model)."""
+    corpus, base, changes = RUNS[request.param]
+    base = request.getfixturevalue(base) if base else "demo"
+    out = tmp_path_factory.mktemp("runs") / "run"
+    run_intent(settings(request.getfixturevalue(corpus), base, out, **changes))
+    return request.param, out, base
+
+
+def labels_of(name):
+    return sorted({*LABELS, "depth"}) if RUNS[name][0] == "several" else LABELS
+
+
+def test_it_needs_no_arguments(run):
+    name, folder, base = run
+    path = folder / "adapter"
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if name == "writer":
+        assert adapter_settings(folder)["task_type"] == "CAUSAL_LM"
+        assert adapter_settings(folder)["base_model_name_or_path"] == str(base.resolve())
+        assert tokenizer.padding_side == "left"
+        same(folder, AutoPeftModelForCausalLM.from_pretrained(path))
+        return
+    if name == "whole":
+        loaded = AutoModelForSequenceClassification.from_pretrained(path)
+    else:
+        assert adapter_settings(folder)["task_type"] == "SEQ_CLS"
+        loaded = AutoPeftModelForSequenceClassification.from_pretrained(path)
+    assert loaded.config.id2label == dict(enumerate(labels_of(name)))
+    assert loaded.config.label2id == {label: number for number, label in enumerate(labels_of(name))}
+    kind = "multi" if RUNS[name][0] == "several" else "single"
+    assert loaded.config.problem_type == f"{kind}_label_classification"
     assert tokenizer.padding_side == "right"
     assert tokenizer.pad_token_id == loaded.config.pad_token_id is not None
-    same(folder, AutoModelForSequenceClassification.from_pretrained(folder / "adapter"))
-    # With the base model in hand, wherever it lies.
-    config = AutoConfig.from_pretrained(folder / "adapter" / "base")
-    plain = AutoModelForSequenceClassification.from_pretrained(model, config=config)
-    same(folder, PeftModel.from_pretrained(plain, folder / "adapter"))
-    # Nothing of the base was copied.
-    assert not list((folder / "adapter" / "base").glob("*.safetensors"))
-
-
-def test_several_labels(several, bert_folder, tmp_path):
-    folder = run_intent(settings(several, bert_folder, tmp_path / "run")).folder
-    loaded = AutoPeftModelForSequenceClassification.from_pretrained(folder / "adapter")
-    assert loaded.config.problem_type == "multi_label_classification"
-    assert loaded.config.num_labels == 4
     same(folder, loaded)
+    if base != "demo":  # nothing of the base was copied
+        assert not list(path.glob("base/*.safetensors"))
+
+
+def test_the_programs_of_the_card_run(run, monkeypatch, capsys):
+    name, folder, base = run
+    text = (folder / "adapter" / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == ("transformers" if name == "whole" else "peft")
+    assert front.get("base_model") == (None if base == "demo" else base.name)
+    assert str(folder) not in text
+    assert "| trained model |" in text
+    blocks = re.findall(r"^(`{3,})(\w+)\n(.*?)^\1$", text, re.M | re.S)
+    programs = [code for _, language, code in blocks if language == "python"]
+    example = next(code for _, language, code in blocks if language == "text")
+    monkeypatch.chdir(folder / "adapter")
+    values = {}
+    exec(programs[0], values)
+    made = values["text"] if values.get("second") is None else values["text"] + "\n" + values["second"]
+    assert made == example.removesuffix("\n")
+    exec(programs[1], values)
+    predictor = Predictor.load(folder)
+    if name == "writer":
+        expected = predictor.encoder.encode(values["row"])["input_ids"]
+        assert values["prompt"].tolist() == [expected]
+        assert values["found"] in capsys.readouterr().out
+    else:
+        assert values["inputs"]["input_ids"].tolist() == [predictor.encoder.encode(values["row"])["input_ids"]]
+        expected = next(predictor.predict([{"id": 1, **values["row"]}])).scores
+        assert values["found"] == pytest.approx(expected, abs=1e-3)
+    if name == "whole":
+        assert len(programs) == 2
+        return
+    # What was said for another place holds in another place, the base model being at hand.
+    (line,) = re.findall(r"^base = .*$", programs[2], re.M)
+    elsewhere = programs[2] if base == "demo" else programs[2].replace(line, f"base = {str(base)!r}")
+    exec(elsewhere, values)
+    same(folder, values["model"])
+
+
+def test_a_writer_of_revisions(corpus_path, llama_folder, tmp_path, monkeypatch):
+    from layerselect.tasks.revise import ReviseConfig, Rewriter, run_revise
+
+    config = ReviseConfig(
+        data=str(corpus_path),
+        model=str(llama_folder),
+        out=str(tmp_path / "run"),
+        transfer="none",
+        adapter="lora",
+        max_steps=2,
+        batch_size=4,
+        max_length=64,
+        eval_limit=2,
+        device="cpu",
+    )
+    folder = run_revise(config).folder
+    loaded = AutoPeftModelForCausalLM.from_pretrained(folder / "adapter").eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        found, expected = loaded(ids).logits, Rewriter.load(folder).model(ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    text = (folder / "adapter" / "README.md").read_text()
+    assert yaml.safe_load(text.split("---\n")[1])["pipeline_tag"] == "text-generation"
+    programs = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    monkeypatch.chdir(folder / "adapter")
+    values = {}
+    exec(programs[0], values)
+    assert values["text"] in text
+    exec(programs[1], values)
 
 
 @pytest.mark.parametrize(("labels", "trained"), [(3, True), (5, True), (5, False)])
@@ -191,30 +272,10 @@ def test_half_precision_in_the_checkpoint(bert_folder, tmp_path):
     same(saved(model, tmp_path / "base", tmp_path / "adapter"), load_auto(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["bottleneck", "bottleneck-parallel"])
-def test_bottlenecks_are_a_method_of_peft_where_the_package_is(kind, bert_folder, tmp_path):
-    model = add_adapter(load_classifier(bert_folder, LABELS, multi_label=False), AdapterConfig(kind, size=4))
+@pytest.mark.parametrize("kind", ["dora", "bottleneck", "bottleneck-parallel"])
+def test_every_kind_of_adapter(kind, bert_folder, tmp_path):
+    model = add_adapter(load_classifier(bert_folder, LABELS, multi_label=False), AdapterConfig(kind, rank=2, size=4))
     same(saved(model, bert_folder, tmp_path / "adapter", kind), load_auto(tmp_path))
-
-
-def test_whole_weights_are_a_model(corpus_path, bert_folder, tmp_path):
-    folder = run_intent(settings(corpus_path, bert_folder, tmp_path / "run", adapter="none")).folder
-    loaded = AutoModelForSequenceClassification.from_pretrained(folder / "adapter")
-    assert loaded.config.id2label == dict(enumerate(LABELS))
-    same(folder, loaded)
-
-
-def test_the_demos_model_lies_beside_its_adapter(corpus_path, tmp_path):
-    folder = run_intent(settings(corpus_path, "demo", tmp_path / "run")).folder
-    same(folder, load_auto(folder))
-
-
-def test_a_writer_refers_to_its_base_model(corpus_path, llama_folder, tmp_path):
-    folder = run_intent(settings(corpus_path, llama_folder, tmp_path / "run", head="generate")).folder
-    assert adapter_settings(folder)["task_type"] == "CAUSAL_LM"
-    assert adapter_settings(folder)["base_model_name_or_path"] == str(llama_folder.resolve())
-    assert AutoTokenizer.from_pretrained(folder / "adapter").padding_side == "left"
-    same(folder, AutoPeftModelForCausalLM.from_pretrained(folder / "adapter"))
 
 
 def test_a_writer_with_more_tokens_than_its_base_model(llama_folder, tmp_path):
@@ -233,8 +294,9 @@ def test_a_writer_with_more_tokens_than_its_base_model(llama_folder, tmp_path):
         torch.testing.assert_close(again.eval()(ids).logits, model.eval()(ids).logits, atol=1e-6, rtol=0)
 
 
-def test_an_adapter_that_was_saved_before_still_loads(corpus_path, bert_folder, tmp_path):
-    folder = run_intent(settings(corpus_path, bert_folder, tmp_path / "run")).folder
+def test_an_adapter_that_was_saved_before_still_loads(bert_folder, tmp_path):
+    model = add_adapter(load_classifier(bert_folder, LABELS, multi_label=False), AdapterConfig(rank=2))
+    folder = saved(model, bert_folder, tmp_path / "adapter")
     new = Predictor.load(folder).model
     shutil.rmtree(folder / "adapter" / "base")
     old = {"task_type": None, "base_model_name_or_path": str(bert_folder)}
