@@ -1,9 +1,9 @@
 """The base model of an adapter as ``peft`` and ``transformers`` load it by themselves.
 
 ``AutoPeftModelForSequenceClassification`` makes the base model from nothing but the reference that stands in the
-adapter's settings. A checkpoint knows neither the labels of the run nor how many there are, so that the saved head would
-not fit. The reference therefore leads to a folder beside the adapter: the configuration of the model that was trained,
-and an index of where its weights lie. Weights are copied only where the checkpoint holds some of another size.
+adapter's settings. A checkpoint knows neither the labels of the run nor how many there are, and the saved head would not
+fit. The reference therefore leads to a folder in the adapter's: the configuration of the model that was trained, and an
+index of where its weights lie. Weights are copied only where the checkpoint holds some of another size.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
         files = _files_of(source)
         changed = {file: _changed(file, model) for file in files}
     except (LayerSelectError, OSError) as error:
-        logger.warning(
-            "peft alone will need the labels to load the adapter: the files of %s are away (%s)", source, error
-        )
+        logger.warning("peft alone cannot load the adapter: the files of its base model are away (%s)", error)
         return False
     if not always and not any(changed.values()):
         return False
@@ -107,7 +105,7 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
             content |= {key: value for key, value in tensors.items() if value is not None}
             save_file(content, folder / place, metadata={"format": "pt"})
         with open_tensors(folder / place if tensors else file, advice=_ADVICE) as content:
-            places |= {key: place for key in content.keys()}  # noqa: SIM118, it is no dict
+            places |= dict.fromkeys(content.keys(), place)  # noqa: SIM118, it is no dict
         size += (folder / place if tensors else file).stat().st_size
     index = {"metadata": {"total_size": size}, "weight_map": places}
     (folder / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -73,7 +73,7 @@ def partial_folder(target: Path) -> Path:
 
 
 def final_place(path: Path) -> Path:
-    """Where what is written at ``path`` will stand when everything around it is complete; see :func:`partial_folder`."""
+    """Where what is written at ``path`` will stand when all around it is complete; see :func:`partial_folder`."""
     return Path(*(part.removesuffix(".partial") or part for part in path.parts))
 
 

@@ -1,5 +1,6 @@
 """Programs for model cards: how the input of a trained model is made, and how the model is loaded without this
-package."""
+package.
+"""
 
 from __future__ import annotations
 
