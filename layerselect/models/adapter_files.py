@@ -16,6 +16,9 @@ from ..utils.user_paths import user_path
 
 #: The folder in that of a run.
 ADAPTER = "adapter"
+#: Inside the adapter's folder: the model it was trained on, for those who load it without this package; all of that
+#: model where it exists nowhere else.
+BASE = "base"
 META = "layerselect.json"
 SCHEMA = 1
 #: As ``peft`` names its files.

@@ -107,7 +107,7 @@ def held_in(folder: Path) -> Held:
     Raises:
         LayerSelectError: there are none, some are missing, or one of them is damaged.
     """
-    return sum((check_safetensors(path) for path in _weight_files(folder)), Held())
+    return sum((check_safetensors(path) for path in weight_files(folder)), Held())
 
 
 def check_safetensors(path: Path) -> Held:
@@ -159,7 +159,7 @@ def _held(path: Path, header: bytes) -> Held:
     return Held(len(entries) - ("__metadata__" in entries), most)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The files of weights that would be loaded, each of which is there.
 
     Raises:

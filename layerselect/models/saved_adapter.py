@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftConfig, PeftModel, TaskType, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from ..utils.folders import final_place
 from ..utils.saved_files import DamagedFile, open_tensors, read_json
 from ..utils.saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check
 from ..utils.saved_words import in_words, shown
-from .adapter_files import META, SCHEMA, SETTINGS, WEIGHTS, SavedAdapter, peft_settings
+from .adapter_files import BASE, META, SCHEMA, SETTINGS, WEIGHTS, SavedAdapter, peft_settings
 from .adapters import ADAPTERS
 from .demo import SOURCE as DEMO
 from .load import LoadedModel, model_identity
+from .plain_base import settle_for_peft
 from .running import base_of
 from .vocabulary import embedding_rows, grow
-
-#: Inside the adapter's folder: the model it was trained on, where that exists nowhere else.
-BASE = "base"
 
 #: Of an embedding; the largest vocabularies have a sixtieth of it.
 _MOST_ROWS = 2**24
@@ -57,6 +56,8 @@ def save_adapted(
     options = {"save_embedding_layers": False} if kind != "none" else {}
     model.save_pretrained(folder, **options)
     (folder / "README.md").unlink(missing_ok=True)  # peft's model card is a form that nobody filled in
+    if kind != "none":
+        settle_for_peft(folder, base_of(model), base_model)
     tokenizer.save_pretrained(folder)
     meta = {
         "schema": SCHEMA,
@@ -135,7 +136,7 @@ def load_adapted(
         )
     shapes = _read_shapes(path)
     try:
-        adapted = PeftModel.from_pretrained(loaded.model, str(path))
+        adapted = PeftModel.from_pretrained(loaded.model, str(path), config=_as_trained(path))
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     except Exception as error:  # whatever a library does with settings and tensors that nobody meant
         text = " ".join(str(error).split())[:200]
@@ -148,6 +149,16 @@ def load_adapted(
         raise DamagedFile(path / WEIGHTS, f"it holds no {shown(lacking)} of the model's size", "train again")
     put_back(path, expected)
     return adapted
+
+
+def _as_trained(path: Path) -> PeftConfig:
+    """The settings of an adapter as the training had them: it names its heads itself, and does without those that
+    ``peft`` adds for a classifier.
+    """
+    config = PeftConfig.from_pretrained(str(path))
+    if config.task_type == TaskType.SEQ_CLS:
+        config.task_type = None
+    return config
 
 
 @torch.no_grad()
@@ -199,7 +210,7 @@ def base_reference(model: str) -> str:
     if model == DEMO:
         return ""
     path = Path(model).expanduser()
-    return str(path.resolve()) if path.is_dir() else model
+    return str(final_place(path.resolve())) if path.is_dir() else model
 
 
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:

@@ -43,6 +43,7 @@ def pad_on(tokenizer: Any, *, writes: bool) -> None:
     it.
     """
     tokenizer.padding_side = "left" if writes else "right"
+    tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side  # saved is what a tokenizer was made with
 
 
 def separates_pairs(tokenizer: Any) -> bool:

@@ -72,6 +72,11 @@ def partial_folder(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
+def final_place(path: Path) -> Path:
+    """Where what is written at ``path`` will stand when all around it is complete; see :func:`partial_folder`."""
+    return Path(*(part.removesuffix(".partial") or part for part in path.parts))
+
+
 def replaced_folder(target: Path) -> Path:
     """Where the old content of ``target`` is kept while it is replaced."""
     return target.with_name(target.name + ".old")

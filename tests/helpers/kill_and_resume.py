@@ -214,9 +214,12 @@ def _child(
 
 
 def digest(out: Path) -> dict[str, str]:
-    """A checksum for each file that is compared."""
+    """A checksum for each file that is compared. Where the run lies, which an adapter's settings name, is left out."""
     files = [path for name in COMPARED for path in sorted([out / name, *(out / name).rglob("*")]) if path.is_file()]
-    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    place = str(out.resolve()).encode()
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes().replace(place, b"")).hexdigest() for path in files
+    }
 
 
 def short(digests: dict[str, str]) -> str:

@@ -15,10 +15,11 @@ from torch import nn
 
 from ...data import Corpus
 from ...integrations.transformers import SelectorCallback
-from ...models.adapter_files import ADAPTER
+from ...models.adapter_files import ADAPTER, BASE
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
-from ...models.saved_adapter import BASE, base_reference
+from ...models.model_card import Usage
+from ...models.saved_adapter import base_reference
 from ...report import IntentReport, write_intent_report
 from ...transfer import base_fingerprint
 from ...utils.saved_files import read_json
@@ -39,6 +40,7 @@ from .outputs import prediction_records
 from .predict import save_adapter
 from .results import SPLIT, SplitResult, split_results
 from .training import EVALUATED, ClassificationTrainer, build_trainer, cached_lengths, check_selection, probabilities
+from .usage import usage_of
 
 
 def run_intent(
@@ -147,6 +149,15 @@ class IntentTask(Task[IntentConfig]):
             multi_label=self.corpus.multi_label,
             fingerprint=self._fingerprint,
             answers=self._words.answers if self._words else None,
+        )
+
+    def usage(self) -> Usage:
+        return usage_of(
+            self._encoder,
+            kind=self.config.adapter,
+            base_model=base_reference(self.config.model),
+            multi_label=self.corpus.multi_label,
+            words=self._words,
         )
 
     def outcome(self) -> Outcome:

@@ -14,6 +14,7 @@ from ...integrations.transformers import SelectorCallback
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
 from ...models.load import LoadedModel
+from ...models.model_card import Usage
 from ...models.saved_adapter import base_reference, save_adapted
 from ...models.vocabulary import cover_tokens
 from ...report import ReviseReport, write_revise_report
@@ -41,6 +42,7 @@ from .prompts import read_completion
 from .results import SPLIT, SplitResult, prediction_records, split_result
 from .training import EVALUATED, RevisionTrainer, build_trainer, end_loss, final_loss
 from .transfer import Transfer, check_rule, generator_rule, hand_over, look_at, measure_alignment
+from .usage import usage_of
 
 #: In the folder of a run: the predictor that it trained, and the demo's model.
 PREDICTOR = "predictor"
@@ -188,6 +190,15 @@ class ReviseTask(Task[ReviseConfig]):
             kind=self.config.adapter,
             fingerprint=self._fingerprint,
             more={"labels": list(self.corpus.labels), "max_length": self.config.max_length},
+        )
+
+    def usage(self) -> Usage:
+        config = self.config
+        return usage_of(
+            self.corpus.labels,
+            max_length=config.max_length,
+            kind=config.adapter,
+            base_model=base_reference(config.model),
         )
 
     def outcome(self) -> Outcome:

@@ -10,6 +10,8 @@ from typing import Any
 from ...integrations.transformers import last_checkpoint
 from ...layers.find import split_parameters
 from ...models.adapter_files import ADAPTER
+from ...models.model_card import Training, write_card
+from ...models.saved_adapter import base_reference
 from ...selector.selector import FastSelector
 from .devices import check_device
 from .facts import training_facts, versions
@@ -126,6 +128,14 @@ def write_files(
     """
     config, facts = task.config, corpus_facts(task, outcome)
     chosen, rows = folder.write_selection(selector)
+    reports = {
+        result.split: {name: report.as_dict() for name, report in result.reports.items()} for result in outcome.results
+    }
+    write_card(
+        folder.path / ADAPTER,
+        task.usage(),
+        Training(base_reference(config.model), config.adapter, facts, chosen, reports, versions()),
+    )
     predictions = list(outcome.predictions)
     folder.write_json(
         "config.json", {"command": task.command, "settings": config.as_dict(), "corpus": facts, "versions": versions()}

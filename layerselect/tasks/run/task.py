@@ -14,6 +14,7 @@ from torch import nn
 
 from ...data import Corpus
 from ...integrations.transformers import SelectorCallback
+from ...models.model_card import Usage
 from ...selector.selector import FastSelector
 from .folder import RunFolder
 from .log import RunLog
@@ -152,6 +153,10 @@ class Task(ABC, Generic[Config]):
     @abstractmethod
     def save_adapter(self, path: Path) -> None:
         """Saves what was trained."""
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """How others use what was trained, for its model card."""
 
     @abstractmethod
     def outcome(self) -> Outcome:
