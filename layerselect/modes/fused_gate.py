@@ -14,6 +14,7 @@ from ..distributed.sharding import held_gradient, held_here, is_sharded
 from .fresh_state import begin_state, start_momentum
 from .gate import Gate, step_parts
 from .nonfinite import NonFinite
+from .step_hooks import StepHooks
 
 Part = tuple[int, list[nn.Parameter]]
 
@@ -41,8 +42,9 @@ class FusedGate(Gate):
         layers: Sequence[Sequence[nn.Parameter]],
         gate: Tensor,
         nonfinite: NonFinite | None = None,
+        hooks: StepHooks | None = None,
     ) -> None:
-        super().__init__(optimizer, layers, _undecided, nonfinite)
+        super().__init__(optimizer, layers, _undecided, nonfinite, hooks)
         self._gate = gate
         self._parts = FusedParts(optimizer)
         self._found_before: list[Tensor | None] = []
@@ -50,26 +52,29 @@ class FusedGate(Gate):
     def _before_closure(self) -> None:
         """Nothing: the fused optimizers call their closure first, and setting aside is stepping here."""
 
-    @torch.no_grad()
     def _set_aside(self) -> None:
         optimizer, owned = self._optimizer, self._owned
-        gate, stop = self._gate, None if self._nonfinite is None else self._nonfinite.poison(self.moved())
-        found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is not None:
+        gate, stop = self._gate, None
+        stops = None if self._nonfinite is None else self._nonfinite.stops(gate, self.moved())
+        if stops is not None:
+            gate, stop = stops.gate, stops.everything
+        found_before = getattr(optimizer, "found_inf", None)
+        self._found_before.append(found_before)
+        if found_before is not None:
             # A scaler adds up what it found on several devices, but only 1 skips a step.
-            found_inf = found_inf.clamp(max=1.0).to(gate.device, non_blocking=True)
+            found_inf = found_before.clamp(max=1.0).to(gate.device, non_blocking=True)
             stop = found_inf if stop is None else torch.maximum(stop, found_inf)
-        self._found_before = [getattr(optimizer, "found_inf", None)]
         if len(owned.mine) == 1 and not owned.outer:
             # One number for all that it holds: its own step does.
-            number = gate[owned.mine[0]]
-            if type(optimizer) is torch.optim.SGD:
-                start_momentum(optimizer, [p for p in owned.layers[owned.mine[0]] if p.grad is not None])
-            optimizer.found_inf = number if stop is None else torch.maximum(number, stop)
+            layer = owned.mine[0]
+            number = gate[layer] if stops is None else stops.number(layer)
+            if self._is_sgd:
+                start_momentum(optimizer, [p for p in owned.layers[layer] if p.grad is not None])
+            optimizer.found_inf = number if found_before is None else torch.maximum(number, found_inf)
             return
-        self._parts.step(owned.parts, gate if stop is None else torch.maximum(gate, stop))
+        self._parts.step(owned.parts, gate if found_before is None else torch.maximum(gate, found_inf))
         if stop is not None and owned.outer:
-            if type(optimizer) is torch.optim.SGD:
+            if self._is_sgd:
                 start_momentum(optimizer, [p for p in owned.outer if p.grad is not None])
             optimizer.found_inf = stop
         for layer in owned.mine:
@@ -77,13 +82,8 @@ class FusedGate(Gate):
 
     def _put_back(self) -> None:
         super()._put_back()
-        optimizer = self._optimizer
-        for found_inf in self._found_before:
-            if found_inf is not None:
-                optimizer.found_inf = found_inf
-            elif hasattr(optimizer, "found_inf"):
-                del optimizer.found_inf
-        self._found_before.clear()
+        if self._found_before:
+            _give_back(self._optimizer, self._found_before.pop())
 
 
 class FusedParts:
@@ -108,6 +108,7 @@ class FusedParts:
         self._states: list[list[list[dict[str, Any] | None]]] = []
         self._kinds: list[list[_Kind]] = []
 
+    @torch.no_grad()
     def step(self, parts: Sequence[tuple[int, list[Part]]], found_inf: Tensor) -> None:
         """A step of every part whose number is 0.
 
@@ -152,10 +153,7 @@ class FusedParts:
                     else:
                         self._adam(group, parameters, gradients, states, stops[layer], advances[layer], scale)
         finally:
-            if before is not None:
-                optimizer.found_inf = before
-            elif hasattr(optimizer, "found_inf"):
-                del optimizer.found_inf
+            _give_back(optimizer, before)
 
     def _find(self, parts: Sequence[tuple[int, list[Part]]]) -> None:
         """Where the state of each parameter is; what has a gradient and no state yet is given it."""
@@ -240,6 +238,14 @@ class FusedParts:
             grad_scale=None if scale is None else scale.to(device, non_blocking=True),
             found_inf=stop.to(device, non_blocking=True),
         )
+
+
+def _give_back(optimizer: torch.optim.Optimizer, found_inf: Tensor | None) -> None:
+    """What a scaler had found before the step."""
+    if found_inf is not None:
+        optimizer.found_inf = found_inf
+    elif hasattr(optimizer, "found_inf"):
+        del optimizer.found_inf
 
 
 def _is_plain(group: dict[str, Any]) -> bool:

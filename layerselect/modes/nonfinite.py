@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .. import _backend
+from ..core.graph_capture import is_capturing
 from ..distributed.sharding import held_here, is_sharded
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class NonFinite:
         num_layers: L.
         outer: the outer parameters.
         on_device: whether a device decides, for which the host must not wait.
+        replayed: whether steps are replayed that the host does not see, so that nothing may be kept from one use to the
+            next.
     """
 
     def __init__(
@@ -78,8 +81,10 @@ class NonFinite:
         outer: Sequence[nn.Parameter],
         *,
         on_device: bool,
+        replayed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._state, self._length = state, num_layers
+        self._replayed = replayed
         self._sums, self._total = state["group_sums"], state["total_norm"]
         self._outer = outer
         self._on_device = on_device
@@ -87,6 +92,7 @@ class NonFinite:
         self._to_be_skipped = self._written = False
         self._outer_is_bad: bool | None = None
         self._poison: dict[bool, Tensor] = {}
+        self._stops: dict[bool, Stops] = {}
         self._warned: set[str] = set()
 
     def measured(self, *, may_skip: bool, written: bool = False) -> list[int]:
@@ -103,11 +109,16 @@ class NonFinite:
         self._outer_is_bad = None
         self._to_be_skipped = may_skip
         self._written = written
-        self._poison.clear()
+        self.forget()
         bad = not_finite(self._state, on_device=self._on_device)
         self._flagged = bool(bad)
         # A scaler has to see them: it skips the step and lowers its scale.
         return [] if may_skip else [layer for layer in bad if layer < self._length]
+
+    def forget(self) -> None:
+        """The selection and the sums are others now."""
+        self._poison.clear()
+        self._stops.clear()
 
     @property
     def matters(self) -> bool:
@@ -160,6 +171,23 @@ class NonFinite:
             known = self._poison[spread] = self._decide(spread)
         return known
 
+    def stops(self, gate: Tensor, moved: bool) -> Stops:
+        """What is left alone in the coming step. It is found once for all optimizers that step on one stream.
+
+        Args:
+            gate: float32 [L + 1], on the device: the selection's.
+            moved: as for :meth:`spoils`.
+        """
+        if self._replayed() or is_capturing(gate.device):
+            poison = self._decide(self._to_be_skipped or self._written or moved)
+            return Stops(poison, torch.maximum(gate, poison), gate, None, lasts=False)
+        known = self._stops.get(moved)
+        stream = torch.cuda.current_stream(gate.device) if gate.is_cuda else None
+        if known is None or not known.holds(gate, stream):
+            poison = self.poison(moved)
+            known = self._stops[moved] = Stops(poison, torch.maximum(gate, poison), gate, stream)
+        return known
+
     def _decide(self, spread: bool) -> Tensor:
         if spread:
             return _is_bad(self._total)
@@ -182,6 +210,33 @@ class NonFinite:
                 "moves in this step, nor in others like it: clip after selector.step(), or with "
                 "selector.clip_grad_norm_(), and only that layer is left out"
             )
+
+
+class Stops:
+    """What a device leaves alone in a step.
+
+    Attributes:
+        everything: float32 []: 1 where nothing may move.
+        gate: float32 [L + 1]: 1 where nothing of the layer may, for that or because it is not selected.
+    """
+
+    def __init__(self, everything: Tensor, gate: Tensor, of: Tensor, stream: object, *, lasts: bool = True) -> None:
+        self.everything, self.gate = everything, gate
+        self._of, self._version, self._stream = of, version_of(of), stream
+        self._lasts = lasts
+        self._numbers: tuple[Tensor, ...] | None = None
+
+    def holds(self, gate: Tensor, stream: object) -> bool:
+        """Whether that is still so, for who steps on this stream."""
+        return gate is self._of and version_of(gate) == self._version and stream == self._stream
+
+    def number(self, layer: int) -> Tensor:
+        """float32 []: that of one layer."""
+        if not self._lasts:
+            return self.gate[layer]
+        if self._numbers is None:
+            self._numbers = self.gate.unbind()
+        return self._numbers[layer]
 
 
 def not_finite(state: dict[str, Tensor], *, on_device: bool) -> list[int]:

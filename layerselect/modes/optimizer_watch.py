@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import operator
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,7 +14,8 @@ from ..core.scaling import GradScaler
 from ..distributed.foreign_engines import IN_BACKWARD
 from ..errors import LayerSelectError
 from ..layers.model_hooks import ModelHook
-from .step_frames import OuterStep
+from .ownership import holds
+from .step_hooks import Closure, StepHooks
 from .witnesses import Witnesses
 
 logger = logging.getLogger(__name__)
@@ -62,10 +62,10 @@ class OptimizerWatch:
       the optimizers, are said once each, in a warning: there may be a good reason.
 
     It looks before the gates take gradients away for the time of a step, and after they have put everything back: it
-    has to be made before the gates, and :meth:`listen` called when they are there.
+    has to be made before the gates.
 
     Args:
-        optimizers: the attached ones, without wrappers.
+        hooks: those on the steps of the attached optimizers.
         layers: for each layer, its parameters.
         names: of the layers.
         modules: of the layers. What ``load_state_dict`` on them changes is no surprise.
@@ -76,7 +76,7 @@ class OptimizerWatch:
 
     def __init__(
         self,
-        optimizers: Sequence[torch.optim.Optimizer],
+        hooks: Sequence[StepHooks],
         layers: Sequence[Sequence[nn.Parameter]],
         names: Sequence[str],
         *,
@@ -88,7 +88,8 @@ class OptimizerWatch:
         self._governs = governs
         self._seen = seen
         ours = {id(p) for parameters in layers for p in parameters}
-        self._steps = [_Steps(number, optimizer, ours, self) for number, optimizer in enumerate(optimizers)]
+        self._steps = [_Steps(number, each, ours, self) for number, each in enumerate(hooks)]
+        optimizers = [each.optimizer for each in hooks]
         self._some_stepped = True  # nothing is missing before the first step
         self._scalers_round: object = None
         self._warned_idle = self._warned_moved = False
@@ -149,11 +150,6 @@ class OptimizerWatch:
         """
         self._seen.replayed = self._warned_idle = self._warned_moved = True
 
-    def listen(self) -> None:
-        """From now on the ends of steps are noticed."""
-        for steps in self._steps:
-            steps.listen()
-
     def close(self) -> None:
         """Removes the hooks."""
         for steps in self._steps:
@@ -210,71 +206,56 @@ class OptimizerWatch:
 class _Steps:
     """The steps of one optimizer."""
 
-    def __init__(self, number: int, optimizer: torch.optim.Optimizer, ours: set[int], watch: OptimizerWatch) -> None:
+    def __init__(self, number: int, hooks: StepHooks, ours: set[int], watch: OptimizerWatch) -> None:
         self.number = number
-        self.optimizer = optimizer
+        self.optimizer = hooks.optimizer
         self.fresh = False  #: the selector has stepped since this optimizer did
         self.used = False  #: the step that is running has gradients that were selected by it
         self._ours = ours
         self._watch = watch
-        self._nesting = OuterStep()
+        self._hooks = hooks
         self.accept_groups()
-        self._handles = [optimizer.register_step_pre_hook(ModelHook(self._enter))]
-
-    def listen(self) -> None:
-        self._handles.append(self.optimizer.register_step_post_hook(ModelHook(self._leave)))
+        hooks.add(self._before, self._after)
 
     def close(self) -> None:
-        self._nesting.forget()
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.remove(self._before, self._after)
 
     def accept_groups(self) -> None:
         self._held = [list(group["params"]) for group in self.optimizer.param_groups]
         self.layered = [p for held in self._held for p in held if id(p) in self._ours]
 
     def groups_changed(self) -> bool:
-        groups = self.optimizer.param_groups
-        return len(groups) != len(self._held) or any(
-            len(group["params"]) != len(held) or not all(map(operator.is_, group["params"], held))
-            for group, held in zip(groups, self._held, strict=True)
-        )
+        return not holds(self.optimizer, self._held)
 
     def runs(self) -> bool:
-        return self._nesting.runs()
+        return self._hooks.runs()
 
     def has_gradients(self) -> bool:
-        return any(p.grad is not None for p in self.layered)
+        for p in self.layered:  # a plain loop: it is asked in each small step
+            if p.grad is not None:
+                return True
+        return False
 
-    def _enter(self, optimizer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        if not self._nesting.begins():
-            return None
+    def _before(self, closure: Closure | None) -> Closure | None:
         self.used = False
-        # torch hands the hook all positional arguments of step(), the optimizer itself first.
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._watch.check_order(self)
             self._watch.step_begins(self)
             return None
         self._watch.step_begins(self)
-        checked = self._checked(closure)
-        return ((args[0], checked, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": checked})
-
-    def _checked(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """``selector.step()`` may stand in the closure, behind the backward pass."""
 
         def checked() -> Any:
+            # selector.step() may stand in the closure, behind the backward pass.
             loss = closure()
             self._watch.check_order(self)
             return loss
 
         return checked
 
-    def _leave(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
-        if self._nesting.ends():
-            # A step that finds nothing to do leaves the selection to the next.
-            self.fresh = self.fresh and not self.used
-            self._watch.step_ends(self)
+    def _after(self) -> None:
+        # A step that finds nothing to do leaves the selection to the next.
+        self.fresh = self.fresh and not self.used
+        self._watch.step_ends(self)
 
 
 def _call(method: weakref.WeakMethod) -> None:

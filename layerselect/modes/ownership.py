@@ -9,6 +9,18 @@ import torch
 from torch import nn
 
 
+def holds(optimizer: torch.optim.Optimizer, seen: Sequence[Sequence[nn.Parameter]]) -> bool:
+    """Whether the optimizer's groups hold just these parameters, in this order."""
+    groups = optimizer.param_groups
+    if len(groups) != len(seen):
+        return False
+    for group, held in zip(groups, seen, strict=True):  # a plain loop: it is asked several times in each small step
+        members = group["params"]
+        if len(members) != len(held) or not all(map(is_, members, held)):
+            return False
+    return True
+
+
 class Ownership:
     """Whose step moves which parameters: found once, and anew when the optimizer's groups have changed.
 
@@ -36,11 +48,7 @@ class Ownership:
 
     def look(self) -> bool:
         """Whether the groups hold other parameters than at the last look; what follows from that is found anew then."""
-        groups = self._optimizer.param_groups
-        if len(groups) == len(self._seen) and all(
-            len(group["params"]) == len(seen) and all(map(is_, group["params"], seen))
-            for group, seen in zip(groups, self._seen, strict=True)
-        ):
+        if holds(self._optimizer, self._seen):
             return False
         self._find()
         return True

@@ -59,7 +59,10 @@ class Witnesses:
         if not self._watches():
             self._noted.clear()
             return
-        self._noted |= self._holders if holder is None else self._holders & {holder}
+        if holder is None:
+            self._noted |= self._holders
+        elif holder in self._holders:
+            self._noted.add(holder)
         for part in self._parts:
             part.note(holder)
 
@@ -71,8 +74,11 @@ class Witnesses:
         """The first layer whose weights, all or those of one holder, are no longer what :meth:`note` saw. What was
         noted is forgotten by it.
         """
-        noted = self._noted if holder is None else self._noted & {holder}
-        self._noted = self._noted - noted
+        if holder is None:
+            noted, self._noted = self._noted, set()
+        else:
+            noted = self._noted & {holder}
+            self._noted -= noted
         if not noted or not self._watches():
             return None
         self._left -= holder is None or len(self._holders) == 1

@@ -372,7 +372,7 @@ class FastSelector(Readings, Saved, Upkeep):
         if outcome is Outcome.NO_GRADIENT:
             raise LayerSelectError(explain_missing(self._model, self._all_parameters(), taken=self._core.taken))
         if self._attachment is not None:
-            self._attachment.watch.selector_stepped(grad_scale)
+            self._attachment.selector_stepped(grad_scale)
         if outcome is Outcome.CLOSED:
             self._advance(scaling if self._core.decides_on_device else None)
         if self._attachment is not None:
