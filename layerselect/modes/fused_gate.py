@@ -54,25 +54,24 @@ class FusedGate(Gate):
 
     def _set_aside(self) -> None:
         optimizer, owned = self._optimizer, self._owned
-        gate, stop = self._gate, None
-        stops = None if self._nonfinite is None else self._nonfinite.stops(gate, self.moved())
-        if stops is not None:
-            gate, stop = stops.gate, stops.everything
-        found_before = getattr(optimizer, "found_inf", None)
-        self._found_before.append(found_before)
-        if found_before is not None:
+        nonfinite, marks = self._nonfinite, self._marks
+        moved = not self._marked or marks is None or marks.moved()
+        stops = None if nonfinite is None else nonfinite.stops(moved)
+        found_inf = getattr(optimizer, "found_inf", None)
+        self._found_before.append(found_inf)
+        if found_inf is not None:
             # A scaler adds up what it found on several devices, but only 1 skips a step.
-            found_inf = found_before.clamp(max=1.0).to(gate.device, non_blocking=True)
-            stop = found_inf if stop is None else torch.maximum(stop, found_inf)
-        if len(owned.mine) == 1 and not owned.outer:
+            found_inf = found_inf.clamp(max=1.0).to(self._gate.device, non_blocking=True)
+        layer = owned.only
+        if layer is not None:
             # One number for all that it holds: its own step does.
-            layer = owned.mine[0]
-            number = gate[layer] if stops is None else stops.number(layer)
             if self._is_sgd:
                 start_momentum(optimizer, [p for p in owned.layers[layer] if p.grad is not None])
-            optimizer.found_inf = number if found_before is None else torch.maximum(number, found_inf)
+            number = self._gate[layer] if stops is None else stops.numbers[layer]
+            optimizer.found_inf = number if found_inf is None else torch.maximum(number, found_inf)
             return
-        self._parts.step(owned.parts, gate if found_before is None else torch.maximum(gate, found_inf))
+        self._parts.step(owned.parts, _either(self._gate if stops is None else stops.gate, found_inf))
+        stop = found_inf if stops is None else _either(stops.everything, found_inf)
         if stop is not None and owned.outer:
             if self._is_sgd:
                 start_momentum(optimizer, [p for p in owned.outer if p.grad is not None])
@@ -81,9 +80,14 @@ class FusedGate(Gate):
             self._keep_from_step(owned.layers[layer])
 
     def _put_back(self) -> None:
-        super()._put_back()
+        self._left = False
+        if self._kept:
+            super()._put_back()
         if self._found_before:
             _give_back(self._optimizer, self._found_before.pop())
+
+    # Behind a step there is nothing else to do: torch's own optimizers need no watching.
+    _after_step = _put_back
 
 
 class FusedParts:
@@ -240,12 +244,16 @@ class FusedParts:
         )
 
 
+def _either(stop: Tensor, found_inf: Tensor | None) -> Tensor:
+    return stop if found_inf is None else torch.maximum(stop, found_inf)
+
+
 def _give_back(optimizer: torch.optim.Optimizer, found_inf: Tensor | None) -> None:
     """What a scaler had found before the step."""
     if found_inf is not None:
         optimizer.found_inf = found_inf
-    elif hasattr(optimizer, "found_inf"):
-        del optimizer.found_inf
+    else:
+        vars(optimizer).pop("found_inf", None)
 
 
 def _is_plain(group: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from ..errors import LayerSelectError
 from .fresh_state import start_momentum
 from .gate_check import Watch
 from .nonfinite import GradientMarks, NonFinite, version_of
-from .ownership import Ownership
+from .ownership import Ownership, holds
 from .step_hooks import Closure, StepHooks
 
 
@@ -60,6 +60,7 @@ class Gate:
         self._stand_in: nn.Parameter | None = None
         self._marks: GradientMarks | None = None
         self._marked = False
+        self._left = False  # something may be set aside: by a step that is running or has raised, or until the next
         self._watch = Watch(optimizer)
         self._is_sgd = type(optimizer) is torch.optim.SGD
         self._hooks = StepHooks(optimizer) if hooks is None else hooks
@@ -102,6 +103,7 @@ class Gate:
         for layer in layers:
             for parameter in self._owned.layers[layer]:
                 if parameter.grad is not None:
+                    self._left = True
                     self._withheld.append((parameter, parameter.grad))
                     parameter.grad = torch.zeros_like(parameter.grad)
 
@@ -127,14 +129,19 @@ class Gate:
         held = [*(self._owned.layers[layer] for layer in self._owned.mine), self._owned.outer]
         if any(p.grad is not None for parameters in held for p in parameters):
             return False
+        self._left = True
         self._stand_in = min((p for parameters in held for p in parameters), key=nn.Parameter.numel)
         self._stand_in.grad = torch.zeros_like(self._stand_in)
         return True
 
     def _before_step(self, closure: Closure | None) -> Closure | None:
-        self._put_back()  # left over where the step before raised
-        self._take_up()
-        self._owned.look()
+        if self._left:
+            self._put_back()  # where the step before raised
+            self._take_up()
+        self._left = True
+        owned = self._owned
+        if not holds(self._optimizer.param_groups, owned.seen):
+            owned.look()
         if closure is None:
             self._set_aside()
             return None
@@ -193,11 +200,10 @@ class Gate:
 
     def _take_up(self) -> None:
         """What was set aside before the step is from now on what the step must not see."""
-        if self._withheld:
-            for parameter, gradient in self._withheld:
-                parameter.grad = None
-                self._kept.append((parameter, gradient))
-            self._withheld.clear()
+        for parameter, gradient in self._withheld:
+            parameter.grad = None
+            self._kept.append((parameter, gradient))
+        self._withheld.clear()
         stand_in, self._stand_in = self._stand_in, None
         if stand_in is not None:
             stand_in.grad = None
@@ -220,11 +226,11 @@ class Gate:
         self._kept.clear()
 
     def _put_back(self) -> None:
-        if self._kept:
-            for parameter, gradient in self._kept:
-                if parameter.grad is None:
-                    parameter.grad = gradient
-            self._kept.clear()
+        self._left = False
+        for parameter, gradient in self._kept:
+            if parameter.grad is None:
+                parameter.grad = gradient
+        self._kept.clear()
 
 
 def selected_by_host(mask: Tensor) -> Callable[[], Sequence[bool]]:

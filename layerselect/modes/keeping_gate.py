@@ -108,9 +108,15 @@ class KeepingGate(Gate):
         """What is kept in this step: nothing of what has no gradient, since no step moves that."""
         gate = self._gate
         if self._nonfinite is not None:
-            gate = self._nonfinite.stops(gate, self.moved()).gate
+            gate = self._nonfinite.stops(self.moved()).gate
         owned = self._owned
-        absent = [layer for layer in owned.mine if not _some_gradient(owned.layers[layer])]
+        absent = []
+        for layer in owned.mine:
+            for p in owned.layers[layer]:
+                if p.grad is not None:
+                    break
+            else:
+                absent.append(layer)
         if absent != self._absent or self._present_here is None:
             refuse_in_capture(gate.device, _PREPARES)
             self._absent = absent
@@ -174,7 +180,7 @@ class KeepingGate(Gate):
         if (
             room is None
             or room.of is not self._owned.layers
-            or _some_gradient(self._without_state)
+            or any(p.grad is not None for p in self._without_state)
             or not room.stands()
         ):
             return self._make_room()
@@ -241,13 +247,6 @@ class KeepingGate(Gate):
             type(self._optimizer).__name__,
             why,
         )
-
-
-def _some_gradient(parameters: Iterable[nn.Parameter]) -> bool:
-    for p in parameters:  # a plain loop: it is asked in each small step
-        if p.grad is not None:
-            return True
-    return False
 
 
 def _numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from .. import _backend
 from ..distributed.sharding import held_here, is_sharded
 
+_PLACE = Tensor.data_ptr
+
 
 class Held(NamedTuple):
     """A tensor that the step may change: the weights of ``parameter`` (``key`` is None), or a part of its state."""
@@ -39,7 +41,7 @@ class Room:
         self._all_states = list(optimizer.state.values())
         known = [optimizer.state.get(h.parameter) for h in held if h.key is None]
         self._states = [state for state in known if state is not None]
-        self._values = self._values_now()
+        self._values = list(chain.from_iterable(map(dict.values, self._states)))
         self._plain = not any(is_sharded(h.parameter) or is_sharded(h.tensor) for h in held)
         # The parameter itself, not what it held: its data may be replaced.
         self._tensors = [h.parameter if h.key is None else h.tensor for h in held]
@@ -52,15 +54,12 @@ class Room:
         all_states = self._optimizer.state.values()
         if len(all_states) != len(self._all_states) or not all(map(is_, all_states, self._all_states)):
             return False
-        values = self._values_now()
+        values = list(chain.from_iterable(map(dict.values, self._states)))
         if len(values) != len(self._values) or not all(map(is_, values, self._values)):
             return False
-        return self._places_now() == self._places
-
-    def _values_now(self) -> list[Any]:
-        return list(chain.from_iterable(map(dict.values, self._states)))
+        return (list(map(_PLACE, self._tensors)) if self._plain else self._places_now()) == self._places
 
     def _places_now(self) -> list[int]:
         if self._plain:
-            return list(map(Tensor.data_ptr, self._tensors))
+            return list(map(_PLACE, self._tensors))
         return [held_here(tensor).data_ptr() for tensor in self._tensors]

@@ -17,8 +17,6 @@ Before = Callable[[Closure | None], Closure | None]
 #: Told that the step is over.
 After = Callable[[], None]
 
-_HOOK = ModelHook.__call__.__code__
-
 
 class StepHooks:
     """Calls others before and after the outermost steps of an optimizer: a step may run inside another one, as
@@ -34,65 +32,88 @@ class StepHooks:
         optimizer: whose steps. Its hooks are gone when nobody is left.
     """
 
+    __slots__ = ("_handles", "after", "before", "inside", "optimizer", "running")
+
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
-        self._before: list[Before] = []
-        self._after: list[After] = []
-        self._running: FrameType | None = None
+        self.before: list[Before] = []
+        self.after: list[After] = []
+        self.running: FrameType | None = None  #: the frame of torch's wrapper around the outermost step
+        self.inside = False  #: other steps have begun inside it
         self._handles: list[Any] = []
 
     def add(self, before: Before, after: After) -> None:
         """From now on these are called."""
-        self._before.append(before)
-        self._after.insert(0, after)
+        self.before.append(before)
+        self.after.insert(0, after)
         if not self._handles:
             self._handles = [
-                self.optimizer.register_step_pre_hook(ModelHook(self._enter)),
-                self.optimizer.register_step_post_hook(ModelHook(self._leave)),
+                self.optimizer.register_step_pre_hook(_Enter(self)),
+                self.optimizer.register_step_post_hook(_Leave(self)),
             ]
 
     def remove(self, before: Before, after: After) -> None:
         """They are called no more; a step that is running has no end for anybody."""
-        self._before.remove(before)
-        self._after.remove(after)
-        self._running = None
-        if not self._before:
+        self.before.remove(before)
+        self.after.remove(after)
+        self.running = None
+        if not self.before:
             for handle in self._handles:
                 handle.remove()
             self._handles = []
 
     def runs(self) -> bool:
         """Whether the caller is inside a step."""
-        return self._running is not None and _is_inside(inspect.currentframe(), self._running)
+        return self.running is not None and _is_inside(inspect.currentframe(), self.running)
 
-    def _enter(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        caller = _caller(inspect.currentframe())
-        if self._running is not None and _is_inside(caller, self._running):
+
+class _Enter(ModelHook):
+    """The hook in front of a step. It does by itself what it would call otherwise: each call costs."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, steps: StepHooks) -> None:
+        super().__init__(_nothing)
+        self._steps = steps
+
+    def __call__(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        steps, caller = self._steps, inspect.currentframe().f_back  # type: ignore[union-attr]
+        if steps.running is not None and _is_inside(caller, steps.running):
+            steps.inside = True
             return None
-        self._running = caller
+        steps.running, steps.inside = caller, False
         # torch hands the hook all positional arguments of step(), the optimizer itself first.
         given: Closure | None = args[1] if len(args) > 1 else kwargs.get("closure")
         closure = given
-        for before in self._before:
+        for before in steps.before:
             closure = before(closure)
         if closure is given:
             return None
         return ((args[0], closure, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": closure})
 
-    def _leave(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._running is None or _caller(inspect.currentframe()) is not self._running:
+
+class _Leave(ModelHook):
+    """The hook behind a step."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, steps: StepHooks) -> None:
+        super().__init__(_nothing)
+        self._steps = steps
+
+    def __call__(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        steps = self._steps
+        if steps.running is None:
             return
-        self._running = None
-        for after in self._after:
+        if steps.inside and inspect.currentframe().f_back is not steps.running:  # type: ignore[union-attr]
+            return
+        steps.running = None
+        for after in steps.after:
             after()
 
 
-def _caller(frame: FrameType | None) -> FrameType | None:
-    """The frame of torch's wrapper around a step; ``frame`` is that of the method that a hook called."""
-    frame = None if frame is None else frame.f_back
-    while frame is not None and frame.f_code is _HOOK:
-        frame = frame.f_back
-    return frame
+def _nothing(*_: Any) -> None:
+    """What the hooks here would call if they did nothing by themselves."""
 
 
 def _is_inside(frame: FrameType | None, outer: FrameType) -> bool:

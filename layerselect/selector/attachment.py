@@ -13,8 +13,9 @@ from ..modes.device_gate import make_gate
 from ..modes.freeze import LayerFreezer
 from ..modes.gate import Gate, selected_by_host
 from ..modes.nonfinite import NonFinite
-from ..modes.optimizer_watch import OptimizerWatch, SeenGradients
+from ..modes.optimizer_watch import OptimizerWatch
 from ..modes.scaler_steps import leave_something
+from ..modes.seen_gradients import SeenGradients
 from ..modes.state_reset import StateReset
 from ..modes.step_hooks import StepHooks
 
@@ -56,9 +57,7 @@ class Attachment:
         self._hooks: list[Gate | StateReset] = []
         self._gates: list[Gate] = []
         outer = outer_parameters(optimizers, layers)
-        self._nonfinite = NonFinite(
-            core.state, len(layers), outer, on_device=core.decides_on_device, replayed=lambda: seen.replayed
-        )
+        self._nonfinite = NonFinite(core.state, len(layers), outer, seen, on_device=core.decides_on_device)
         if mode != "observe":
             # In mode "freeze" too. Where the host decides, unselected layers have no gradients, and the gate sees to it
             # that this is enough. Of several optimizers a scaler may skip one alone: then nothing was dropped, and the

@@ -30,9 +30,9 @@ from ..modes.compiled import CompileWatch, is_compiled
 from ..modes.engine_watch import EngineWatch
 from ..modes.freeze import LayerFreezer
 from ..modes.nonfinite import not_finite
-from ..modes.optimizer_watch import SeenGradients
 from ..modes.optimizers import check_parameters, unwrap_optimizer
 from ..modes.resolve import resolve_capture, resolve_lag, resolve_mode
+from ..modes.seen_gradients import SeenGradients
 from ..modes.state_reset import check_on_freeze
 from ..rules import EXCLUDED, Rule, make_rule
 from ..state_cache import DEFAULT_CUT, StateCache, StateStore

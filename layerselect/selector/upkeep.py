@@ -19,9 +19,9 @@ from ..modes.checkpointing import CheckpointBoundary
 from ..modes.compiled import CompileWatch, compiled_autograd_on
 from ..modes.freeze import LayerFreezer
 from ..modes.gate import parameters_of
-from ..modes.optimizer_watch import SeenGradients
 from ..modes.optimizers import check_parameters
 from ..modes.resolve import resolve_capture
+from ..modes.seen_gradients import SeenGradients
 from ..rules import Rule
 from .attachment import Attachment
 from .holdings import Holdings
