@@ -17,6 +17,7 @@ from .nonfinite import NonFinite
 from .step_hooks import StepHooks
 
 Part = tuple[int, list[nn.Parameter]]
+State = dict[str, Any]
 
 
 class _Kind(Enum):
@@ -65,17 +66,17 @@ class FusedGate(Gate):
         layer = owned.only
         if layer is not None:
             # One number for all that it holds: its own step does.
-            if self._is_sgd:
-                start_momentum(optimizer, [p for p in owned.layers[layer] if p.grad is not None])
+            if self._sgd is not None:
+                start_momentum(self._sgd, [p for p in owned.layers[layer] if p.grad is not None])
             number = self._gate[layer] if stops is None else stops.numbers[layer]
-            optimizer.found_inf = number if found_inf is None else torch.maximum(number, found_inf)
+            vars(optimizer)["found_inf"] = number if found_inf is None else torch.maximum(number, found_inf)
             return
         self._parts.step(owned.parts, _either(self._gate if stops is None else stops.gate, found_inf))
         stop = found_inf if stops is None else _either(stops.everything, found_inf)
         if stop is not None and owned.outer:
-            if self._is_sgd:
-                start_momentum(optimizer, [p for p in owned.outer if p.grad is not None])
-            optimizer.found_inf = stop
+            if self._sgd is not None:
+                start_momentum(self._sgd, [p for p in owned.outer if p.grad is not None])
+            vars(optimizer)["found_inf"] = stop
         for layer in owned.mine:
             self._keep_from_step(owned.layers[layer])
 
@@ -109,7 +110,7 @@ class FusedParts:
         self._is_sgd = type(optimizer) is torch.optim.SGD
         self._parts: object = None
         self._all_states: list[Any] = []
-        self._states: list[list[list[dict[str, Any] | None]]] = []
+        self._states: list[list[list[State]]] = []
         self._kinds: list[list[_Kind]] = []
 
     @torch.no_grad()
@@ -122,6 +123,8 @@ class FusedParts:
         """
         optimizer, groups = self._optimizer, self._optimizer.param_groups
         self._find(parts)
+        stops: Sequence[Tensor]
+        advances: Sequence[Tensor]
         # Of an optimizer that holds little, not a number for each layer.
         if 4 * len(parts) < len(found_inf):
             chosen = torch.stack([found_inf[layer] for layer, _ in parts]) if parts else found_inf[:0]
@@ -134,28 +137,28 @@ class FusedParts:
         try:
             for layer, (_, own) in enumerate(parts):
                 for index, (place, parameters) in enumerate(own):
-                    gradients = [p.grad for p in parameters]
+                    gradients = [g for p in parameters if (g := p.grad) is not None]
                     states, kind = self._states[layer][index], self._kinds[layer][index]
-                    if any(g is None for g in gradients):
-                        there = [i for i, g in enumerate(gradients) if g is not None]
-                        if not there:
-                            continue
+                    if not gradients:
+                        continue
+                    if len(gradients) < len(parameters):
+                        there = [i for i, p in enumerate(parameters) if p.grad is not None]
                         parameters = [parameters[i] for i in there]
-                        gradients = [gradients[i] for i in there]
                         states = [states[i] for i in there]
                     group = groups[place]
                     if kind is _Kind.MIXED or not _is_plain(group) or gradients[0].is_sparse:
-                        optimizer.found_inf = stops[layer]
+                        vars(optimizer)["found_inf"] = stops[layer]
                         step_parts(optimizer, [(place, parameters)])
                         continue
+                    weights: list[Tensor] = list(parameters)
                     if kind is _Kind.SPREAD:
-                        gradients = [held_gradient(p) for p in parameters]
-                        parameters = [held_here(p) for p in parameters]
+                        gradients = [g for p in parameters if (g := held_gradient(p)) is not None]
+                        weights = [held_here(p) for p in parameters]
                         states = [{key: held_here(value) for key, value in state.items()} for state in states]
                     if self._is_sgd:
-                        self._sgd(group, parameters, gradients, states, stops[layer], scale)
+                        self._sgd(group, weights, gradients, states, stops[layer], scale)
                     else:
-                        self._adam(group, parameters, gradients, states, stops[layer], advances[layer], scale)
+                        self._adam(group, weights, gradients, states, stops[layer], advances[layer], scale)
         finally:
             _give_back(optimizer, before)
 
@@ -179,7 +182,7 @@ class FusedParts:
         if parts is self._parts and len(states) == len(self._all_states) and all(map(is_, states, self._all_states)):
             return
         self._parts, self._all_states = parts, list(states)
-        self._states = [[[optimizer.state.get(p) for p in parameters] for _, parameters in own] for _, own in parts]
+        self._states = [[[optimizer.state.get(p, {}) for p in parameters] for _, parameters in own] for _, own in parts]
         self._kinds = [
             [_kind(parameters, states) for (_, parameters), states in zip(own, known, strict=True)]
             for (_, own), known in zip(parts, self._states, strict=True)
@@ -188,9 +191,9 @@ class FusedParts:
     def _adam(
         self,
         group: dict[str, Any],
-        parameters: list[nn.Parameter],
+        parameters: list[Tensor],
         gradients: list[Tensor],
-        states: list[dict[str, Any]],
+        states: list[State],
         stop: Tensor,
         advance: Tensor,
         scale: Tensor | None,
@@ -221,9 +224,9 @@ class FusedParts:
     def _sgd(
         self,
         group: dict[str, Any],
-        parameters: list[nn.Parameter],
+        parameters: list[Tensor],
         gradients: list[Tensor],
-        states: list[dict[str, Any]],
+        states: list[State],
         stop: Tensor,
         scale: Tensor | None,
     ) -> None:
@@ -251,7 +254,7 @@ def _either(stop: Tensor, found_inf: Tensor | None) -> Tensor:
 def _give_back(optimizer: torch.optim.Optimizer, found_inf: Tensor | None) -> None:
     """What a scaler had found before the step."""
     if found_inf is not None:
-        optimizer.found_inf = found_inf
+        vars(optimizer)["found_inf"] = found_inf
     else:
         vars(optimizer).pop("found_inf", None)
 
@@ -262,7 +265,7 @@ def _is_plain(group: dict[str, Any]) -> bool:
     return not any(isinstance(number, Tensor) for number in numbers) and not group.get("differentiable")
 
 
-def _kind(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any] | None]) -> _Kind:
+def _kind(parameters: Sequence[Any], states: Sequence[State]) -> _Kind:
     """Whether one kernel takes all of them, as they are or as this process holds them."""
     if len({(p.device, p.dtype) for p in parameters}) > 1:
         return _Kind.MIXED
@@ -270,7 +273,7 @@ def _kind(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any] | 
     for parameter, state in zip(parameters, states, strict=True):
         spread |= {
             is_sharded(value) and value.placements == parameter.placements
-            for key, value in (state or {}).items()
+            for key, value in state.items()
             if key != "step" and value is not None
         }
     if len(spread) > 1:

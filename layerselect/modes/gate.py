@@ -62,7 +62,7 @@ class Gate:
         self._marked = False
         self._left = False  # something may be set aside: by a step that is running or has raised, or until the next
         self._watch = Watch(optimizer)
-        self._is_sgd = type(optimizer) is torch.optim.SGD
+        self._sgd = optimizer if type(optimizer) is torch.optim.SGD else None
         self._hooks = StepHooks(optimizer) if hooks is None else hooks
         self._hooks.add(self._before_step, self._after_step)
 
@@ -174,8 +174,8 @@ class Gate:
             for layer in owned.mine:
                 if not selected[layer]:
                     self._keep_from_step(owned.layers[layer])
-        if self._is_sgd:
-            self._start_fused_momentum()
+        if self._sgd is not None:
+            self._start_fused_momentum(self._sgd)
 
     def _set_aside_watched(self, selected: Sequence[bool], flagged: bool) -> None:
         """Where there is more to say than who is selected."""
@@ -208,11 +208,10 @@ class Gate:
         if stand_in is not None:
             stand_in.grad = None
 
-    def _start_fused_momentum(self) -> None:
+    def _start_fused_momentum(self, optimizer: torch.optim.SGD) -> None:
         """Steps those parameters by themselves that ``SGD(fused=True)`` steps for the first time: its kernel knows a
         first step of all parameters, not of some.
         """
-        optimizer = self._optimizer
         groups = [group["params"] for group in optimizer.param_groups if group["fused"] and group["momentum"]]
         running = [p for group in groups for p in group if p.grad is not None]
         if getattr(optimizer, "found_inf", None) is not None:
@@ -239,7 +238,7 @@ def selected_by_host(mask: Tensor) -> Callable[[], Sequence[bool]]:
     """
     if mask.device.type != "cpu":
         return mask.tolist
-    view = memoryview(mask.numpy())
+    view: Sequence[bool] = mask.numpy().data  # type: ignore[assignment]  # it has no types of its own
     return lambda: view
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
-from ..core.scaling import GradScaler
 from ..distributed.foreign_engines import IN_BACKWARD
 from ..errors import LayerSelectError
 from ..layers.model_hooks import ModelHook
@@ -225,7 +225,7 @@ class _Steps:
             watch.witnesses.note(self.number if holds(self.optimizer.param_groups, self._held) else None)
 
 
-def _call(method: weakref.WeakMethod) -> None:
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     function = method()
     if function is not None:
         function()
