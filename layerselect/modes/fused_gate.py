@@ -58,7 +58,8 @@ class FusedGate(Gate):
         nonfinite, marks = self._nonfinite, self._marks
         moved = not self._marked or marks is None or marks.moved()
         stops = None if nonfinite is None else nonfinite.stops(moved)
-        found_inf = getattr(optimizer, "found_inf", None)
+        attributes = vars(optimizer)
+        found_inf = attributes.get("found_inf")
         self._found_before.append(found_inf)
         if found_inf is not None:
             # A scaler adds up what it found on several devices, but only 1 skips a step.
@@ -69,14 +70,14 @@ class FusedGate(Gate):
             if self._sgd is not None:
                 start_momentum(self._sgd, [p for p in owned.layers[layer] if p.grad is not None])
             number = self._gate[layer] if stops is None else stops.numbers[layer]
-            vars(optimizer)["found_inf"] = number if found_inf is None else torch.maximum(number, found_inf)
+            attributes["found_inf"] = number if found_inf is None else torch.maximum(number, found_inf)
             return
         self._parts.step(owned.parts, _either(self._gate if stops is None else stops.gate, found_inf))
         stop = found_inf if stops is None else _either(stops.everything, found_inf)
         if stop is not None and owned.outer:
             if self._sgd is not None:
                 start_momentum(self._sgd, [p for p in owned.outer if p.grad is not None])
-            vars(optimizer)["found_inf"] = stop
+            attributes["found_inf"] = stop
         for layer in owned.mine:
             self._keep_from_step(owned.layers[layer])
 
@@ -85,7 +86,11 @@ class FusedGate(Gate):
         if self._kept:
             super()._put_back()
         if self._found_before:
-            _give_back(self._optimizer, self._found_before.pop())
+            found_inf = self._found_before.pop()
+            if found_inf is None:
+                vars(self._optimizer).pop("found_inf", None)
+            else:
+                _give_back(self._optimizer, found_inf)
 
     # Behind a step there is nothing else to do: torch's own optimizers need no watching.
     _after_step = _put_back

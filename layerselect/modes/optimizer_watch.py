@@ -21,6 +21,9 @@ from .witnesses import Witnesses
 
 logger = logging.getLogger(__name__)
 
+#: The number of the backward pass that is running; -1 where none is.
+_backward_pass = torch._C._current_graph_task_id
+
 
 class OptimizerWatch:
     """Watches the steps of attached optimizers, from their attachment to the end of it.
@@ -136,7 +139,7 @@ class OptimizerWatch:
 
     def check_order(self, steps: _Steps) -> None:
         """Raises LayerSelectError if this step, which has gradients of layers, comes without one of the selector."""
-        if self._governs and torch._C._current_graph_task_id() != -1:
+        if self._governs and _backward_pass() != -1:
             raise LayerSelectError(f"{type(steps.optimizer).__name__} {IN_BACKWARD}")
         if self._governs and not steps.fresh and not self._seen.are_there():
             raise LayerSelectError(
@@ -196,7 +199,10 @@ class _Steps:
         if closure is None:
             for p in self.layered:
                 if p.grad is not None:
-                    watch.check_order(self)
+                    if self.fresh and _backward_pass() == -1:
+                        self.used = True
+                    else:
+                        watch.check_order(self)
                     break
         watch.some_stepped = True
         if not watch.warned_moved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -13,14 +14,10 @@ def holds(groups: Sequence[dict[str, Any]], seen: Sequence[Sequence[nn.Parameter
     """Whether the groups of an optimizer hold just these parameters, in this order."""
     if len(groups) != len(seen):
         return False
-    # Plain loops: where groups are small, as they are of many optimizers, calls would cost more than what they do.
     for place, held in enumerate(seen):
         members = groups[place]["params"]
-        if len(members) != len(held):
+        if len(members) != len(held) or not all(map(is_, members, held)):
             return False
-        for index, parameter in enumerate(held):
-            if members[index] is not parameter:
-                return False
     return True
 
 
