@@ -105,7 +105,7 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
             content |= {key: value for key, value in tensors.items() if value is not None}
             save_file(content, folder / place, metadata={"format": "pt"})
         with open_tensors(folder / place if tensors else file, advice=_ADVICE) as content:
-            places |= dict.fromkeys(content.keys(), place)  # noqa: SIM118, it is no dict
+            places |= dict.fromkeys(content.keys(), place)
         size += (folder / place if tensors else file).stat().st_size
     index = {"metadata": {"total_size": size}, "weight_map": places}
     (folder / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -96,19 +96,21 @@ class CheckpointBoundary:
 
     # ------------------------------------------------------------------ hooks
 
-    def _enter(self, depth: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _enter(self, depth: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._handles:  # not closed
             self._wrap()
             self._inputs.enter(depth, (*args, *kwargs.values()))
 
-    def _leave(self, depth: int, module: nn.Module, args: tuple, output: Any) -> None:
+    def _leave(self, depth: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._inputs.leave(depth):
             self._watched.add(module.training)
 
-    def _note_birth(self, module: nn.Module, args: tuple, output: Any) -> None:
+    def _note_birth(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._inputs.note_birth(output)
 
-    def _cut(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+    def _cut(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Before the first block of a stack: takes borrowed gradients away. Who makes the input require a gradient
         though transformers checkpoints nothing may do so for reentrant checkpoints of the model's own, so one pass is
         watched first.
@@ -117,7 +119,9 @@ class CheckpointBoundary:
             return self._inputs.without_borrowed(args, kwargs)
         return None
 
-    def _ask(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict] | None:
+    def _ask(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Before each block: the lowest one that trains asks for the gradient that was taken away below it. Something
         that is checkpointed reentrantly inside it may depend on it.
         """
@@ -193,7 +197,9 @@ def _embeddings(model: nn.Module) -> list[nn.Module]:
     return _unique(found)
 
 
-def _with_asking(args: tuple, kwargs: dict[str, Any], shape: torch.Size) -> tuple[tuple, dict[str, Any]] | None:
+def _with_asking(
+    args: tuple[Any, ...], kwargs: dict[str, Any], shape: torch.Size
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """The arguments with the hidden state requiring a gradient: the first floating-point tensor given by position, or
     the first given by name that has ``shape``; ``None`` if there is neither.
     """

@@ -5,22 +5,20 @@ user's.
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..distributed.sharding import is_sharded
 from ..layers.model_hooks import ModelHook
 from ..layers.requires_grad import switch_off, switch_on
 from ..layers.stacks import called_modules, has_forward
-from .input_gradients import tensors_in
 from .optimizer_steps import OptimizerSteps
 from .selective_checkpoint import Plan
+from .switched_passes import SwitchedPasses
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +71,7 @@ class LayerFreezer(Plan):
         self._active = [True] * len(layers)
         self._planned: list[bool] | None = None  # what is held back
         self._handles: list[Any] = []
-        self._frames: list[list[tuple[int, list[nn.Parameter]]]] = [[] for _ in self._modules]
-        self._numbers = itertools.count()
-        self._in_backward: dict[int, list[nn.Parameter]] = {}  # what is off until a backward pass ends
+        self._passes = SwitchedPasses(len(self._modules), self._to_switch, self._passed_without_gradients)
         self._stood: list[list[nn.Parameter]] = [[] for _ in self._modules]
         self._deep: set[int] = set()  # layers whose own module is not called
         self._stale: set[int] = set()  # layers whose gradients may be left over
@@ -142,7 +138,7 @@ class LayerFreezer(Plan):
 
     def follow(self, layers: Sequence[Sequence[nn.Parameter]]) -> None:
         """Goes on with other parameters in the place of the old ones."""
-        self.heal()
+        self._passes.heal()
         self._layers = [list(parameters) for parameters in layers]
         followed = {id(p) for parameters in self._layers for p in parameters}
         self._strangers = [
@@ -173,10 +169,10 @@ class LayerFreezer(Plan):
             if module is not None:
                 points = _called_inside(module) if layer in self._deep else called_modules(module)
                 for point in points:
-                    enter, leave, lent = (functools.partial(f, layer) for f in (self._enter, self._leave, self._lent))
-                    hook = ModelHook(enter, lent, traced=False)
+                    enter = functools.partial(self._passes.enter, layer)
+                    hook = ModelHook(enter, functools.partial(self._lent, layer), traced=False)
                     self._handles.append(point.register_forward_pre_hook(hook, prepend=True))
-                    hook = ModelHook(leave, traced=False)
+                    hook = ModelHook(functools.partial(self._passes.leave, layer), traced=False)
                     self._handles.append(point.register_forward_hook(hook, always_call=True))
 
     def _hook_copies(self) -> None:
@@ -189,7 +185,7 @@ class LayerFreezer(Plan):
 
     def _lent(self, layer: int) -> list[nn.Parameter]:
         """What is switched off in a layer at the moment."""
-        return [*self._stood[layer], *(p for _, off in self._frames[layer] for p in off)]
+        return [*self._stood[layer], *self._passes.off(layer)]
 
     def drop_gradients(self, keep: Sequence[bool]) -> None:
         """Drops the gradients of the layers not in ``keep``, so that no optimizer moves them in this step."""
@@ -207,7 +203,7 @@ class LayerFreezer(Plan):
 
     def stepped(self) -> None:
         """The selector closes a step."""
-        self.heal()
+        self._passes.heal()
         if not self._standing_down:
             self._look_deeper()
         self._standing_down = False
@@ -215,14 +211,6 @@ class LayerFreezer(Plan):
             self._steps.reset()
         if self.standing:
             self.activate()
-
-    def heal(self) -> None:
-        """Switches on what was off when an interruption (Ctrl-C) or an error left a layer in the middle of its pass."""
-        for frames in self._frames:
-            while frames:
-                switch_on(frames.pop()[1])
-        while self._in_backward:
-            switch_on(self._in_backward.popitem()[1])
 
     def activate(self) -> None:
         """Makes standing flags what the plan says."""
@@ -254,53 +242,20 @@ class LayerFreezer(Plan):
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self.heal()
+        self._passes.heal()
 
-    # ------------------------------------------------------------------ in a pass
+    # ------------------------------------------------------------------ asked by the passes, and told by optimizers
 
-    def _enter(self, layer: int, module: nn.Module, args: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        frames = self._frames[layer]
-        if any(inside == id(module) for inside, _ in frames):
-            self.heal()  # it never returned from its last call
-        if not torch.is_grad_enabled():
-            if layer < len(self._layers):
-                self._dipped[layer] = self._dipped[layer] or self._is_off(layer)
-            return
-        frames.append((id(module), switch_off(self._to_switch([layer]))))
-
-    def _to_switch(self, layers: Iterable[int]) -> Iterator[nn.Parameter]:
-        """What must not take a gradient in a pass of these layers."""
+    def _to_switch(self, layer: int) -> Iterator[nn.Parameter]:
+        """What must not take a gradient in a pass of this layer."""
         if not self._standing_down:
-            for layer in layers:
-                yield from self._strangers[layer]
-                if layer < len(self._layers) and not self._active[layer]:
-                    yield from self._layers[layer]
+            yield from self._strangers[layer]
+            if layer < len(self._layers) and not self._active[layer]:
+                yield from self._layers[layer]
 
-    def _leave(self, layer: int, module: nn.Module, args: Any, output: Any) -> None:
-        frames = self._frames[layer]
-        if not frames or frames[-1][0] != id(module):
-            return
-        switch_on(frames.pop()[1])
-        if torch._C._current_graph_task_id() == -1:
-            # A checkpoint inside the module computes it again without its hooks, when the backward pass has come to it.
-            for tensor in tensors_in(_listed(output)):
-                if tensor.grad_fn is not None:
-                    tensor.grad_fn.register_prehook(functools.partial(self._enter_backward, layer))
-
-    def _enter_backward(self, layer: int, _: Any) -> None:
-        switched = switch_off(self._to_switch([layer]))
-        if switched:
-            number = next(self._numbers)
-            self._in_backward[number] = switched
-            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._leave_backward(number))
-
-    def _leave_backward(self, number: int) -> None:
-        switch_on(self._in_backward.pop(number, []))
-
-    def _is_off(self, layer: int) -> bool:
-        return not any(p.requires_grad for p in self._layers[layer])
+    def _passed_without_gradients(self, layer: int) -> None:
+        if layer < len(self._layers):
+            self._dipped[layer] |= not any(p.requires_grad for p in self._layers[layer])
 
     def _optimizer_stepped(self, times: int) -> None:
         """Whether the model trains on though the selector's steps have ended, as after an interruption. Then nothing is
@@ -343,10 +298,3 @@ def _nothing(*_: Any) -> None:
 def _called_inside(module: nn.Module) -> Iterable[nn.Module]:
     """Everything in ``module`` that can be called and has parameters of its own."""
     return [m for m in module.modules() if m._parameters and has_forward(m)]
-
-
-def _listed(output: Any) -> list[Any]:
-    """What a module returned, one by one."""
-    if isinstance(output, dict):
-        return list(output.values())
-    return list(output) if isinstance(output, (tuple, list)) else [output]

@@ -30,7 +30,7 @@ def begin_state(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parame
         return True
     if type(optimizer) not in _BEGIN_WITH_ZEROS:
         return False
-    begin = optimizer._init_group
+    begin = optimizer._init_group  # type: ignore[attr-defined]  # of the classes above, not of the base
     lists = list(inspect.signature(begin).parameters)[1:]
     wanted = {id(p) for p in parameters}
     for group in optimizer.param_groups:

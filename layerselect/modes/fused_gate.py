@@ -14,8 +14,10 @@ from ..distributed.sharding import held_gradient, held_here, is_sharded
 from .fresh_state import begin_state, start_momentum
 from .gate import Gate, step_parts
 from .nonfinite import NonFinite
+from .step_hooks import StepHooks
 
 Part = tuple[int, list[nn.Parameter]]
+State = dict[str, Any]
 
 
 class _Kind(Enum):
@@ -41,8 +43,9 @@ class FusedGate(Gate):
         layers: Sequence[Sequence[nn.Parameter]],
         gate: Tensor,
         nonfinite: NonFinite | None = None,
+        hooks: StepHooks | None = None,
     ) -> None:
-        super().__init__(optimizer, layers, _undecided, nonfinite)
+        super().__init__(optimizer, layers, _undecided, nonfinite, hooks)
         self._gate = gate
         self._parts = FusedParts(optimizer)
         self._found_before: list[Tensor | None] = []
@@ -50,40 +53,47 @@ class FusedGate(Gate):
     def _before_closure(self) -> None:
         """Nothing: the fused optimizers call their closure first, and setting aside is stepping here."""
 
-    @torch.no_grad()
     def _set_aside(self) -> None:
         optimizer, owned = self._optimizer, self._owned
-        gate, stop = self._gate, None if self._nonfinite is None else self._nonfinite.poison(self.moved())
-        found_inf = getattr(optimizer, "found_inf", None)
+        nonfinite, marks = self._nonfinite, self._marks
+        moved = not self._marked or marks is None or marks.moved()
+        stops = None if nonfinite is None else nonfinite.stops(moved)
+        attributes = vars(optimizer)
+        found_inf = attributes.get("found_inf")
+        self._found_before.append(found_inf)
         if found_inf is not None:
             # A scaler adds up what it found on several devices, but only 1 skips a step.
-            found_inf = found_inf.clamp(max=1.0).to(gate.device, non_blocking=True)
-            stop = found_inf if stop is None else torch.maximum(stop, found_inf)
-        self._found_before = [getattr(optimizer, "found_inf", None)]
-        if len(owned.mine) == 1 and not owned.outer:
+            found_inf = found_inf.clamp(max=1.0).to(self._gate.device, non_blocking=True)
+        layer = owned.only
+        if layer is not None:
             # One number for all that it holds: its own step does.
-            number = gate[owned.mine[0]]
-            if type(optimizer) is torch.optim.SGD:
-                start_momentum(optimizer, [p for p in owned.layers[owned.mine[0]] if p.grad is not None])
-            optimizer.found_inf = number if stop is None else torch.maximum(number, stop)
+            if self._sgd is not None:
+                start_momentum(self._sgd, [p for p in owned.layers[layer] if p.grad is not None])
+            number = self._gate[layer] if stops is None else stops.numbers[layer]
+            attributes["found_inf"] = number if found_inf is None else torch.maximum(number, found_inf)
             return
-        self._parts.step(owned.parts, gate if stop is None else torch.maximum(gate, stop))
+        self._parts.step(owned.parts, _either(self._gate if stops is None else stops.gate, found_inf))
+        stop = found_inf if stops is None else _either(stops.everything, found_inf)
         if stop is not None and owned.outer:
-            if type(optimizer) is torch.optim.SGD:
-                start_momentum(optimizer, [p for p in owned.outer if p.grad is not None])
-            optimizer.found_inf = stop
+            if self._sgd is not None:
+                start_momentum(self._sgd, [p for p in owned.outer if p.grad is not None])
+            attributes["found_inf"] = stop
         for layer in owned.mine:
             self._keep_from_step(owned.layers[layer])
 
     def _put_back(self) -> None:
-        super()._put_back()
-        optimizer = self._optimizer
-        for found_inf in self._found_before:
-            if found_inf is not None:
-                optimizer.found_inf = found_inf
-            elif hasattr(optimizer, "found_inf"):
-                del optimizer.found_inf
-        self._found_before.clear()
+        self._left = False
+        if self._kept:
+            super()._put_back()
+        if self._found_before:
+            found_inf = self._found_before.pop()
+            if found_inf is None:
+                vars(self._optimizer).pop("found_inf", None)
+            else:
+                _give_back(self._optimizer, found_inf)
+
+    # Behind a step there is nothing else to do: torch's own optimizers need no watching.
+    _after_step = _put_back
 
 
 class FusedParts:
@@ -105,9 +115,10 @@ class FusedParts:
         self._is_sgd = type(optimizer) is torch.optim.SGD
         self._parts: object = None
         self._all_states: list[Any] = []
-        self._states: list[list[list[dict[str, Any] | None]]] = []
+        self._states: list[list[list[State]]] = []
         self._kinds: list[list[_Kind]] = []
 
+    @torch.no_grad()
     def step(self, parts: Sequence[tuple[int, list[Part]]], found_inf: Tensor) -> None:
         """A step of every part whose number is 0.
 
@@ -117,6 +128,8 @@ class FusedParts:
         """
         optimizer, groups = self._optimizer, self._optimizer.param_groups
         self._find(parts)
+        stops: Sequence[Tensor]
+        advances: Sequence[Tensor]
         # Of an optimizer that holds little, not a number for each layer.
         if 4 * len(parts) < len(found_inf):
             chosen = torch.stack([found_inf[layer] for layer, _ in parts]) if parts else found_inf[:0]
@@ -129,33 +142,30 @@ class FusedParts:
         try:
             for layer, (_, own) in enumerate(parts):
                 for index, (place, parameters) in enumerate(own):
-                    gradients = [p.grad for p in parameters]
+                    gradients = [g for p in parameters if (g := p.grad) is not None]
                     states, kind = self._states[layer][index], self._kinds[layer][index]
-                    if any(g is None for g in gradients):
-                        there = [i for i, g in enumerate(gradients) if g is not None]
-                        if not there:
-                            continue
+                    if not gradients:
+                        continue
+                    if len(gradients) < len(parameters):
+                        there = [i for i, p in enumerate(parameters) if p.grad is not None]
                         parameters = [parameters[i] for i in there]
-                        gradients = [gradients[i] for i in there]
                         states = [states[i] for i in there]
                     group = groups[place]
                     if kind is _Kind.MIXED or not _is_plain(group) or gradients[0].is_sparse:
-                        optimizer.found_inf = stops[layer]
+                        vars(optimizer)["found_inf"] = stops[layer]
                         step_parts(optimizer, [(place, parameters)])
                         continue
+                    weights: list[Tensor] = list(parameters)
                     if kind is _Kind.SPREAD:
-                        gradients = [held_gradient(p) for p in parameters]
-                        parameters = [held_here(p) for p in parameters]
+                        gradients = [g for p in parameters if (g := held_gradient(p)) is not None]
+                        weights = [held_here(p) for p in parameters]
                         states = [{key: held_here(value) for key, value in state.items()} for state in states]
                     if self._is_sgd:
-                        self._sgd(group, parameters, gradients, states, stops[layer], scale)
+                        self._sgd(group, weights, gradients, states, stops[layer], scale)
                     else:
-                        self._adam(group, parameters, gradients, states, stops[layer], advances[layer], scale)
+                        self._adam(group, weights, gradients, states, stops[layer], advances[layer], scale)
         finally:
-            if before is not None:
-                optimizer.found_inf = before
-            elif hasattr(optimizer, "found_inf"):
-                del optimizer.found_inf
+            _give_back(optimizer, before)
 
     def _find(self, parts: Sequence[tuple[int, list[Part]]]) -> None:
         """Where the state of each parameter is; what has a gradient and no state yet is given it."""
@@ -177,7 +187,7 @@ class FusedParts:
         if parts is self._parts and len(states) == len(self._all_states) and all(map(is_, states, self._all_states)):
             return
         self._parts, self._all_states = parts, list(states)
-        self._states = [[[optimizer.state.get(p) for p in parameters] for _, parameters in own] for _, own in parts]
+        self._states = [[[optimizer.state.get(p, {}) for p in parameters] for _, parameters in own] for _, own in parts]
         self._kinds = [
             [_kind(parameters, states) for (_, parameters), states in zip(own, known, strict=True)]
             for (_, own), known in zip(parts, self._states, strict=True)
@@ -186,9 +196,9 @@ class FusedParts:
     def _adam(
         self,
         group: dict[str, Any],
-        parameters: list[nn.Parameter],
+        parameters: list[Tensor],
         gradients: list[Tensor],
-        states: list[dict[str, Any]],
+        states: list[State],
         stop: Tensor,
         advance: Tensor,
         scale: Tensor | None,
@@ -219,9 +229,9 @@ class FusedParts:
     def _sgd(
         self,
         group: dict[str, Any],
-        parameters: list[nn.Parameter],
+        parameters: list[Tensor],
         gradients: list[Tensor],
-        states: list[dict[str, Any]],
+        states: list[State],
         stop: Tensor,
         scale: Tensor | None,
     ) -> None:
@@ -242,13 +252,25 @@ class FusedParts:
         )
 
 
+def _either(stop: Tensor, found_inf: Tensor | None) -> Tensor:
+    return stop if found_inf is None else torch.maximum(stop, found_inf)
+
+
+def _give_back(optimizer: torch.optim.Optimizer, found_inf: Tensor | None) -> None:
+    """What a scaler had found before the step."""
+    if found_inf is not None:
+        vars(optimizer)["found_inf"] = found_inf
+    else:
+        vars(optimizer).pop("found_inf", None)
+
+
 def _is_plain(group: dict[str, Any]) -> bool:
     """Whether all numbers of the group are numbers."""
     numbers = (group["lr"], group["weight_decay"], *group.get("betas", ()), group.get("momentum", 0.0))
     return not any(isinstance(number, Tensor) for number in numbers) and not group.get("differentiable")
 
 
-def _kind(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any] | None]) -> _Kind:
+def _kind(parameters: Sequence[Any], states: Sequence[State]) -> _Kind:
     """Whether one kernel takes all of them, as they are or as this process holds them."""
     if len({(p.device, p.dtype) for p in parameters}) > 1:
         return _Kind.MIXED
@@ -256,7 +278,7 @@ def _kind(parameters: Sequence[nn.Parameter], states: Sequence[dict[str, Any] | 
     for parameter, state in zip(parameters, states, strict=True):
         spread |= {
             is_sharded(value) and value.placements == parameter.placements
-            for key, value in (state or {}).items()
+            for key, value in state.items()
             if key != "step" and value is not None
         }
     if len(spread) > 1:

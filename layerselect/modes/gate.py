@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..layers.model_hooks import ModelHook
 from .fresh_state import start_momentum
 from .gate_check import Watch
 from .nonfinite import GradientMarks, NonFinite, version_of
-from .ownership import Ownership
-from .step_frames import OuterStep
+from .ownership import Ownership, holds
+from .step_hooks import Closure, StepHooks
 
 
 class Gate:
@@ -32,6 +31,7 @@ class Gate:
         layers: for each layer, its parameters; some may be in other optimizers.
         selected: called at each step; says which layers the step may touch.
         nonfinite: what is known of gradients that are not finite; if not given, only what is not selected is kept away.
+        hooks: those on the optimizer's steps, if others take part; if not given, the gate has its own.
 
     Raises:
         LayerSelectError: for ``LBFGS``, whose search direction mixes all parameters. In ``optimizer.step()``:
@@ -42,8 +42,9 @@ class Gate:
         self,
         optimizer: torch.optim.Optimizer,
         layers: Sequence[Sequence[nn.Parameter]],
-        selected: Callable[[], list[bool]],
+        selected: Callable[[], Sequence[bool]],
         nonfinite: NonFinite | None = None,
+        hooks: StepHooks | None = None,
     ) -> None:
         if isinstance(optimizer, torch.optim.LBFGS):
             raise LayerSelectError(
@@ -59,24 +60,26 @@ class Gate:
         self._stand_in: nn.Parameter | None = None
         self._marks: GradientMarks | None = None
         self._marked = False
+        self._left = False  # something may be set aside: by a step that is running or has raised, or until the next
         self._watch = Watch(optimizer)
-        self._nesting = OuterStep()
-        self._handles = [
-            optimizer.register_step_pre_hook(ModelHook(self._enter)),
-            optimizer.register_step_post_hook(ModelHook(self._leave)),
-        ]
+        self._sgd = optimizer if type(optimizer) is torch.optim.SGD else None
+        self._hooks = StepHooks(optimizer) if hooks is None else hooks
+        self._hooks.add(self._before_step, self._after_step)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """Whose step is gated."""
         return self._optimizer
 
+    def held(self) -> list[tuple[int, list[nn.Parameter]]]:
+        """The layers of which the optimizer holds something, and what."""
+        self._owned.look()
+        return [(layer, self._owned.layers[layer]) for layer in self._owned.mine]
+
     def close(self) -> None:
-        self._nesting.forget()
         self._take_up()
         self._put_back()
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.remove(self._before_step, self._after_step)
 
     def state_dropped(self, parameters: Iterable[nn.Parameter]) -> None:
         """The optimizer's state of these parameters was dropped between two steps."""
@@ -100,6 +103,7 @@ class Gate:
         for layer in layers:
             for parameter in self._owned.layers[layer]:
                 if parameter.grad is not None:
+                    self._left = True
                     self._withheld.append((parameter, parameter.grad))
                     parameter.grad = torch.zeros_like(parameter.grad)
 
@@ -125,23 +129,19 @@ class Gate:
         held = [*(self._owned.layers[layer] for layer in self._owned.mine), self._owned.outer]
         if any(p.grad is not None for parameters in held for p in parameters):
             return False
+        self._left = True
         self._stand_in = min((p for parameters in held for p in parameters), key=nn.Parameter.numel)
         self._stand_in.grad = torch.zeros_like(self._stand_in)
         return True
 
-    def _enter(self, optimizer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        return self._before_step(args, kwargs) if self._nesting.begins() else None
-
-    def _leave(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
-        if self._nesting.ends():
-            self._after_step()
-
-    def _before_step(self, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        self._put_back()  # left over where the step before raised
-        self._take_up()
-        self._owned.look()
-        # torch hands the hook all positional arguments of step(), the optimizer itself first.
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    def _before_step(self, closure: Closure | None) -> Closure | None:
+        if self._left:
+            self._put_back()  # where the step before raised
+            self._take_up()
+        self._left = True
+        owned = self._owned
+        if not holds(self._optimizer.param_groups, owned.seen):
+            owned.look()
         if closure is None:
             self._set_aside()
             return None
@@ -154,32 +154,42 @@ class Gate:
             self._set_aside()
             return loss
 
-        if len(args) > 1:
-            return (args[0], gated_closure, *args[2:]), kwargs
-        return args, {**kwargs, "closure": gated_closure}
+        return gated_closure
 
     def _after_step(self) -> None:
         self._put_back()
-        self._watch.check()
+        if self._watch.watches:
+            self._watch.check()
 
     def _before_closure(self) -> None:
         """Some optimizers act on the gradients they find before they call the closure: sharpness-aware ones do."""
         self._set_aside()
 
     def _set_aside(self) -> None:
-        selected = self._selected()
+        selected, owned = self._selected(), self._owned
+        flagged = self._nonfinite is not None and self._nonfinite.flagged()
+        if flagged or self._watch.watches:
+            self._set_aside_watched(selected, flagged)
+        else:
+            for layer in owned.mine:
+                if not selected[layer]:
+                    self._keep_from_step(owned.layers[layer])
+        if self._sgd is not None:
+            self._start_fused_momentum(self._sgd)
+
+    def _set_aside_watched(self, selected: Sequence[bool], flagged: bool) -> None:
+        """Where there is more to say than who is selected."""
         gated: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
         for layer in self._owned.mine:
             (free if selected[layer] else gated).extend(self._owned.layers[layer])
-        if self._nonfinite is not None and self._nonfinite.flagged():
+        if flagged and self._nonfinite is not None:
             stepped = [*free, *self._owned.outer]
             if self._nonfinite.spoils(stepped, self.moved()):
                 gated, free = [*gated, *stepped], []
         if self._watch.watches:
             self._watch.before(gated, [p for p in free if p.grad is not None])
         self._keep_from_step(gated)
-        self._start_fused_momentum()
 
     def _keep_from_step(self, parameters: Iterable[nn.Parameter]) -> None:
         for parameter in parameters:
@@ -198,13 +208,10 @@ class Gate:
         if stand_in is not None:
             stand_in.grad = None
 
-    def _start_fused_momentum(self) -> None:
+    def _start_fused_momentum(self, optimizer: torch.optim.SGD) -> None:
         """Steps those parameters by themselves that ``SGD(fused=True)`` steps for the first time: its kernel knows a
         first step of all parameters, not of some.
         """
-        optimizer = self._optimizer
-        if type(optimizer) is not torch.optim.SGD:
-            return
         groups = [group["params"] for group in optimizer.param_groups if group["fused"] and group["momentum"]]
         running = [p for group in groups for p in group if p.grad is not None]
         if getattr(optimizer, "found_inf", None) is not None:
@@ -218,10 +225,21 @@ class Gate:
         self._kept.clear()
 
     def _put_back(self) -> None:
+        self._left = False
         for parameter, gradient in self._kept:
             if parameter.grad is None:
                 parameter.grad = gradient
         self._kept.clear()
+
+
+def selected_by_host(mask: Tensor) -> Callable[[], Sequence[bool]]:
+    """What a :class:`Gate` is told of a selection: ``mask`` as it is at the moment it asks. On the host that is a view
+    of the tensor's memory, so that of many optimizers none reads the numbers of all layers.
+    """
+    if mask.device.type != "cpu":
+        return mask.tolist
+    view: Sequence[bool] = mask.numpy().data  # type: ignore[assignment]  # it has no types of its own
+    return lambda: view
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> set[int]:

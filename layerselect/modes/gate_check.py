@@ -29,14 +29,10 @@ class Watch:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
         self._left = 0 if type(optimizer).__module__.startswith("torch.optim.") else _STEPS
+        self.watches = self._left > 0  #: whether there is still something to be proved
         self._stepped: set[int] = set()
         self._proved: set[int] = set()
         self._seen: list[tuple[int, nn.Parameter, dict[Any, Any]]] = []
-
-    @property
-    def watches(self) -> bool:
-        """Whether there is still something to be proved."""
-        return self._left > 0
 
     def before(self, gated: Sequence[nn.Parameter], free: Sequence[nn.Parameter]) -> None:
         """Remembers what the coming step must not change.
@@ -79,6 +75,7 @@ class Watch:
         if self._seen:
             self._left -= 1
             self._seen.clear()
+            self.watches = self._left > 0
 
     def _everything_of(self, parameter: nn.Parameter, clone: bool = False) -> dict[Any, Any]:
         values = {"weights": parameter.detach()}

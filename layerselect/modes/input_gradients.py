@@ -139,7 +139,9 @@ class InputGradients:
             current.real[id(value)] = value
         return borrowed
 
-    def without_borrowed(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+    def without_borrowed(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """The arguments of a call with borrowed gradients taken away; ``None`` if there is nothing to take."""
         if self.untouched:
             return None

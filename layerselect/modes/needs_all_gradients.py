@@ -15,9 +15,10 @@ def why_all_gradients(model: nn.Module) -> str | None:
     from the ones to the others. It is found by structure: layers that count their ranks (``ranknum``) and train
     singular values (``lora_E``), or a method ``update_and_allocate``, as ``peft`` has them.
     """
-    ranked = [m for m in model.modules() if hasattr(m, "ranknum") and isinstance(getattr(m, "lora_E", None), nn.Module)]
+    values = [getattr(m, "lora_E", None) for m in model.modules() if hasattr(m, "ranknum")]
+    readers = [value for value in values if isinstance(value, nn.Module)]
     # Others than peft's may name their parts otherwise.
-    readers = [m.lora_E for m in ranked] if ranked else [m for m in model.modules() if _allocates(m)]
+    readers = readers or [m for m in model.modules() if _allocates(m)]
     if any(p.requires_grad for reader in readers for p in reader.parameters()):
         return "AdaLoRA's update_and_allocate() reads the gradient of every adapter after each step"
     return None

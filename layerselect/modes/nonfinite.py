@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .. import _backend
+from ..core.graph_capture import is_capturing
 from ..distributed.sharding import held_here, is_sharded
+from .seen_gradients import SeenGradients
 
 logger = logging.getLogger(__name__)
 
@@ -31,28 +33,28 @@ class GradientMarks:
 
     Args:
         parameters: whose ``.grad`` is looked at.
+
+    Attributes:
+        mark: call it where the gradients are as they are to be stepped.
+        moved: says whether anything was written to since then; True before the first mark. Gradients that were taken
+            away do not count: what is not there is not stepped.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = parameters
         # Of a DTensor the wrapper may be written to, or what it holds here.
         native = None if any(map(is_sharded, parameters)) else _backend.native_module()
-        self._native = None if native is None else native.GradientMarks(list(parameters))
         self._marks: list[tuple[int, int, int] | None] | None = None
+        self.mark: Callable[[], None] = self._mark
+        self.moved: Callable[[], bool] = self._moved
+        if native is not None:
+            marks = native.GradientMarks(list(parameters))
+            self.mark, self.moved = marks.mark, marks.moved
 
-    def mark(self) -> None:
-        """From now on."""
-        if self._native is not None:
-            self._native.mark()
-        else:
-            self._marks = list(map(_mark, self._parameters))
+    def _mark(self) -> None:
+        self._marks = list(map(_mark, self._parameters))
 
-    def moved(self) -> bool:
-        """Whether anything was written to since :meth:`mark`; True before the first one. Gradients that were taken away
-        do not count: what is not there is not stepped.
-        """
-        if self._native is not None:
-            return self._native.moved()
+    def _moved(self) -> bool:
         if self._marks is None:
             return True
         for parameter, mark in zip(self._parameters, self._marks, strict=True):
@@ -65,9 +67,10 @@ class NonFinite:
     """What is known of gradients that are not finite in the step that was measured last.
 
     Args:
-        state: the core's live ``group_sums`` and ``total_norm``.
+        state: the core's live ``group_sums`` and ``total_norm``, and ``gate`` where a device decides.
         num_layers: L.
         outer: the outer parameters.
+        seen: the selector's: where its steps are replayed, nothing is kept from one step of an optimizer to the next.
         on_device: whether a device decides, for which the host must not wait.
     """
 
@@ -76,10 +79,12 @@ class NonFinite:
         state: dict[str, Tensor],
         num_layers: int,
         outer: Sequence[nn.Parameter],
+        seen: SeenGradients,
         *,
         on_device: bool,
     ) -> None:
         self._state, self._length = state, num_layers
+        self._seen = seen
         self._sums, self._total = state["group_sums"], state["total_norm"]
         self._outer = outer
         self._on_device = on_device
@@ -87,6 +92,9 @@ class NonFinite:
         self._to_be_skipped = self._written = False
         self._outer_is_bad: bool | None = None
         self._poison: dict[bool, Tensor] = {}
+        self._gate = state["gate"] if on_device else self._sums
+        self._stops: dict[bool, Stops] = {}
+        self._counted = not self._gate.is_cuda and not self._gate.is_inference()  # nobody writes to it unseen
         self._warned: set[str] = set()
 
     def measured(self, *, may_skip: bool, written: bool = False) -> list[int]:
@@ -103,11 +111,16 @@ class NonFinite:
         self._outer_is_bad = None
         self._to_be_skipped = may_skip
         self._written = written
-        self._poison.clear()
+        self.forget()
         bad = not_finite(self._state, on_device=self._on_device)
         self._flagged = bool(bad)
         # A scaler has to see them: it skips the step and lowers its scale.
         return [] if may_skip else [layer for layer in bad if layer < self._length]
+
+    def forget(self) -> None:
+        """The selection and the sums are others now."""
+        self._poison.clear()
+        self._stops.clear()
 
     @property
     def matters(self) -> bool:
@@ -160,6 +173,24 @@ class NonFinite:
             known = self._poison[spread] = self._decide(spread)
         return known
 
+    def stops(self, moved: bool) -> Stops:
+        """What is left alone in the coming step: found once for all optimizers that step on one stream. ``moved``: as
+        for :meth:`spoils`.
+        """
+        gate, known = self._gate, self._stops.get(moved)
+        if known is not None and self._counted and not self._seen.replayed and known.version == gate._version:
+            return known
+        stream = torch.cuda.current_stream(gate.device) if gate.is_cuda else None
+        if known is not None and self._may_keep() and known.version == version_of(gate) and known.stream == stream:
+            return known
+        poison = self._decide(self._to_be_skipped or self._written or moved)
+        known = self._stops[moved] = Stops(poison, torch.maximum(gate, poison), version_of(gate), stream)
+        return known
+
+    def _may_keep(self) -> bool:
+        """Whether the host sees whatever becomes of the selection: not where steps are replayed."""
+        return not self._seen.replayed and not is_capturing(self._gate.device)
+
     def _decide(self, spread: bool) -> Tensor:
         if spread:
             return _is_bad(self._total)
@@ -182,6 +213,22 @@ class NonFinite:
                 "moves in this step, nor in others like it: clip after selector.step(), or with "
                 "selector.clip_grad_norm_(), and only that layer is left out"
             )
+
+
+class Stops:
+    """What a device leaves alone in a step.
+
+    Attributes:
+        everything: float32 []: 1 where nothing may move.
+        gate: float32 [L + 1]: 1 where nothing of the layer may, for that or because it is not selected.
+        numbers: float32 [] for each layer, views of its number.
+        version, stream: of what it was made, and where.
+    """
+
+    def __init__(self, everything: Tensor, gate: Tensor, version: int, stream: torch.cuda.Stream | None) -> None:
+        self.everything, self.gate = everything, gate
+        self.version, self.stream = version, stream
+        self.numbers = gate.unbind()
 
 
 def not_finite(state: dict[str, Tensor], *, on_device: bool) -> list[int]:

@@ -40,7 +40,7 @@ class OptimizerSteps:
             self._on_step(self._counts[optimizer])
 
 
-def _call(method: weakref.WeakMethod, *args: Any) -> None:
+def _call(method: weakref.WeakMethod[Callable[..., None]], *args: Any) -> None:
     function = method()
     if function is not None:
         function(*args)

@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 import logging
-import operator
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
-from ..core.scaling import GradScaler
 from ..distributed.foreign_engines import IN_BACKWARD
 from ..errors import LayerSelectError
 from ..layers.model_hooks import ModelHook
-from .step_frames import OuterStep
+from .ownership import holds
+from .seen_gradients import SeenGradients
+from .step_hooks import Closure, StepHooks
 from .witnesses import Witnesses
 
 logger = logging.getLogger(__name__)
 
-
-class SeenGradients:
-    """What tells the gradients that a selector has just measured from those of a later backward pass.
-
-    Attributes:
-        replayed: steps were captured in a CUDA graph, whose replays the host does not see: all gradients count as
-            measured.
-    """
-
-    def __init__(self) -> None:
-        self.replayed = False
-        self._parameter: nn.Parameter | None = None
-        self._gradient: weakref.ref[Tensor] | None = None
-        self._version = 0
-
-    def note(self, layers: Iterable[Iterable[nn.Parameter]]) -> None:
-        """The selector is done with the gradients that these layers have."""
-        self._parameter = next((p for parameters in layers for p in parameters if p.grad is not None), None)
-        if self._parameter is not None and self._parameter.grad is not None:
-            self._gradient, self._version = weakref.ref(self._parameter.grad), self._parameter.grad._version
-
-    def are_there(self) -> bool:
-        """Whether they are still there, and nobody wrote to them."""
-        if self.replayed:
-            return True
-        if self._parameter is None or self._gradient is None:
-            return False
-        gradient = self._parameter.grad
-        return gradient is not None and gradient is self._gradient() and gradient._version == self._version
+#: The number of the backward pass that is running; -1 where none is.
+_backward_pass = torch._C._current_graph_task_id
 
 
 class OptimizerWatch:
@@ -62,10 +36,10 @@ class OptimizerWatch:
       the optimizers, are said once each, in a warning: there may be a good reason.
 
     It looks before the gates take gradients away for the time of a step, and after they have put everything back: it
-    has to be made before the gates, and :meth:`listen` called when they are there.
+    has to be made before the gates.
 
     Args:
-        optimizers: the attached ones, without wrappers.
+        hooks: those on the steps of the attached optimizers.
         layers: for each layer, its parameters.
         names: of the layers.
         modules: of the layers. What ``load_state_dict`` on them changes is no surprise.
@@ -76,7 +50,7 @@ class OptimizerWatch:
 
     def __init__(
         self,
-        optimizers: Sequence[torch.optim.Optimizer],
+        hooks: Sequence[StepHooks],
         layers: Sequence[Sequence[nn.Parameter]],
         names: Sequence[str],
         *,
@@ -88,13 +62,14 @@ class OptimizerWatch:
         self._governs = governs
         self._seen = seen
         ours = {id(p) for parameters in layers for p in parameters}
-        self._steps = [_Steps(number, optimizer, ours, self) for number, optimizer in enumerate(optimizers)]
-        self._some_stepped = True  # nothing is missing before the first step
+        self._steps = [_Steps(number, each, ours, self) for number, each in enumerate(hooks)]
+        optimizers = [each.optimizer for each in hooks]
+        self.some_stepped = True  # nothing is missing before the first step
         self._scalers_round: object = None
-        self._warned_idle = self._warned_moved = False
+        self._warned_idle = self.warned_moved = False
         # Optimizers that switch between two sets of weights, as schedule-free ones do, move them in eval() and train().
         switching = any(callable(getattr(o, "eval", None)) and callable(getattr(o, "train", None)) for o in optimizers)
-        self._witnesses = Witnesses([] if switching or not governs else layers, self._holders())
+        self.witnesses = Witnesses([] if switching or not governs else layers, self._holders())
         loaded = weakref.WeakMethod(self._loaded)
         self._handles = [
             module.register_load_state_dict_post_hook(ModelHook(lambda *_: _call(loaded))) for module in modules
@@ -111,7 +86,7 @@ class OptimizerWatch:
         """From now on :attr:`groups_changed` compares with what the optimizers hold now."""
         for steps in self._steps:
             steps.accept_groups()
-        self._witnesses.hold(self._holders())
+        self.witnesses.hold(self._holders())
 
     def _holders(self) -> dict[int, int]:
         return {id(p): steps.number for steps in self._steps for p in steps.layered}
@@ -122,10 +97,14 @@ class OptimizerWatch:
         Where a scaler may have skipped the optimizer's step, its absence says nothing. A ``GradScaler`` whose
         ``update()`` was not called since the last step has skipped none: nobody asked it to.
         """
-        stepped, self._some_stepped = self._some_stepped, False
-        if not any(steps.runs() for steps in self._steps):  # in a closure, it is the optimizer that moves them
-            self._check_weights()
-            self._note_weights()
+        stepped, self.some_stepped = self.some_stepped, False
+        # In a closure, it is the optimizer that moves them.
+        if not self.warned_moved and not any(steps.runs() for steps in self._steps):
+            moved = self.witnesses.moved()
+            if moved is None:
+                self.witnesses.note()
+            else:
+                self.say_moved(moved)
         for steps in self._steps:
             steps.fresh = True
         skipped = grad_scale is not None
@@ -147,12 +126,7 @@ class OptimizerWatch:
         """A step of the selector was captured in a CUDA graph: of what its replays measure and move, nothing is seen
         here.
         """
-        self._seen.replayed = self._warned_idle = self._warned_moved = True
-
-    def listen(self) -> None:
-        """From now on the ends of steps are noticed."""
-        for steps in self._steps:
-            steps.listen()
+        self._seen.replayed = self._warned_idle = self.warned_moved = True
 
     def close(self) -> None:
         """Removes the hooks."""
@@ -163,20 +137,9 @@ class OptimizerWatch:
 
     # ------------------------------------------------------------------ told by the steps
 
-    def step_begins(self, steps: _Steps) -> None:
-        self._some_stepped = True
-        self._check_weights(steps.number)
-
-    def step_ends(self, steps: _Steps) -> None:
-        self._some_stepped = True
-        # With other parameters than it had, it may have moved what another optimizer answers for.
-        self._note_weights(None if steps.groups_changed() else steps.number)
-
     def check_order(self, steps: _Steps) -> None:
-        """Raises LayerSelectError if this step comes without one of the selector."""
-        if not steps.has_gradients():
-            return
-        if self._governs and torch._C._current_graph_task_id() != -1:
+        """Raises LayerSelectError if this step, which has gradients of layers, comes without one of the selector."""
+        if self._governs and _backward_pass() != -1:
             raise LayerSelectError(f"{type(steps.optimizer).__name__} {IN_BACKWARD}")
         if self._governs and not steps.fresh and not self._seen.are_there():
             raise LayerSelectError(
@@ -187,97 +150,88 @@ class OptimizerWatch:
             )
         steps.used = True
 
-    def _check_weights(self, holder: int | None = None) -> None:
-        moved = None if self._warned_moved else self._witnesses.moved(holder)
-        if moved is not None:
-            self._warned_moved = True
-            logger.warning(
-                "weights of layer %r were moved outside of the attached optimizer's step(), where a selection has no "
-                "say, so layers that are not selected may train: attach every optimizer that steps, and do without "
-                "what moves weights on its own (Lookahead, SAM in two calls, averaged weights, an optimizer that "
-                "steps inside the backward pass), or use mode='observe'",
-                self._names[moved],
-            )
-
-    def _note_weights(self, holder: int | None = None) -> None:
-        if not self._warned_moved:
-            self._witnesses.note(holder)
+    def say_moved(self, layer: int) -> None:
+        self.warned_moved = True
+        logger.warning(
+            "weights of layer %r were moved outside of the attached optimizer's step(), where a selection has no "
+            "say, so layers that are not selected may train: attach every optimizer that steps, and do without "
+            "what moves weights on its own (Lookahead, SAM in two calls, averaged weights, an optimizer that "
+            "steps inside the backward pass), or use mode='observe'",
+            self._names[layer],
+        )
 
     def _loaded(self) -> None:
-        self._witnesses.forget()
+        self.witnesses.forget()
 
 
 class _Steps:
     """The steps of one optimizer."""
 
-    def __init__(self, number: int, optimizer: torch.optim.Optimizer, ours: set[int], watch: OptimizerWatch) -> None:
+    __slots__ = ("_held", "_hooks", "_ours", "_watch", "fresh", "layered", "number", "optimizer", "used")
+
+    def __init__(self, number: int, hooks: StepHooks, ours: set[int], watch: OptimizerWatch) -> None:
         self.number = number
-        self.optimizer = optimizer
+        self.optimizer = hooks.optimizer
         self.fresh = False  #: the selector has stepped since this optimizer did
         self.used = False  #: the step that is running has gradients that were selected by it
         self._ours = ours
         self._watch = watch
-        self._nesting = OuterStep()
+        self._hooks = hooks
         self.accept_groups()
-        self._handles = [optimizer.register_step_pre_hook(ModelHook(self._enter))]
-
-    def listen(self) -> None:
-        self._handles.append(self.optimizer.register_step_post_hook(ModelHook(self._leave)))
+        hooks.add(self._before, self._after)
 
     def close(self) -> None:
-        self._nesting.forget()
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.remove(self._before, self._after)
 
     def accept_groups(self) -> None:
         self._held = [list(group["params"]) for group in self.optimizer.param_groups]
         self.layered = [p for held in self._held for p in held if id(p) in self._ours]
 
     def groups_changed(self) -> bool:
-        groups = self.optimizer.param_groups
-        return len(groups) != len(self._held) or any(
-            len(group["params"]) != len(held) or not all(map(operator.is_, group["params"], held))
-            for group, held in zip(groups, self._held, strict=True)
-        )
+        return not holds(self.optimizer.param_groups, self._held)
 
     def runs(self) -> bool:
-        return self._nesting.runs()
+        return self._hooks.runs()
 
-    def has_gradients(self) -> bool:
-        return any(p.grad is not None for p in self.layered)
-
-    def _enter(self, optimizer: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        if not self._nesting.begins():
-            return None
+    def _before(self, closure: Closure | None) -> Closure | None:
         self.used = False
-        # torch hands the hook all positional arguments of step(), the optimizer itself first.
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        watch = self._watch
         if closure is None:
-            self._watch.check_order(self)
-            self._watch.step_begins(self)
+            for p in self.layered:
+                if p.grad is not None:
+                    if self.fresh and _backward_pass() == -1:
+                        self.used = True
+                    else:
+                        watch.check_order(self)
+                    break
+        watch.some_stepped = True
+        if not watch.warned_moved:
+            moved = watch.witnesses.moved(self.number)
+            if moved is not None:
+                watch.say_moved(moved)
+        if closure is None:
             return None
-        self._watch.step_begins(self)
-        checked = self._checked(closure)
-        return ((args[0], checked, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": checked})
-
-    def _checked(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        """``selector.step()`` may stand in the closure, behind the backward pass."""
 
         def checked() -> Any:
+            # selector.step() may stand in the closure, behind the backward pass.
             loss = closure()
-            self._watch.check_order(self)
+            if any(p.grad is not None for p in self.layered):
+                watch.check_order(self)
             return loss
 
         return checked
 
-    def _leave(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
-        if self._nesting.ends():
-            # A step that finds nothing to do leaves the selection to the next.
-            self.fresh = self.fresh and not self.used
-            self._watch.step_ends(self)
+    def _after(self) -> None:
+        # A step that finds nothing to do leaves the selection to the next.
+        self.fresh = self.fresh and not self.used
+        watch = self._watch
+        watch.some_stepped = True
+        if not watch.warned_moved:
+            # With other parameters than it had, it may have moved what another optimizer answers for.
+            watch.witnesses.note(self.number if holds(self.optimizer.param_groups, self._held) else None)
 
 
-def _call(method: weakref.WeakMethod) -> None:
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     function = method()
     if function is not None:
         function()

@@ -74,7 +74,9 @@ class SelectiveCheckpoint:
         self.inputs.note_real(output if isinstance(output, (tuple, list)) else (output,))
         return output
 
-    def _without_borrowed(self, function: Callable, args: tuple, kwargs: dict) -> tuple[Callable, tuple, dict]:
+    def _without_borrowed(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         args, kwargs = self.inputs.without_borrowed(args, kwargs) or (args, kwargs)
         if isinstance(function, functools.partial):  # transformers binds keywords before it checkpoints
             own = self.inputs.without_borrowed((), function.keywords)
@@ -82,7 +84,9 @@ class SelectiveCheckpoint:
                 function = functools.partial(function.func, *function.args, **own[1])
         return function, args, kwargs
 
-    def _without_recomputation(self, function: Callable, args: tuple, kwargs: dict) -> Any:
+    def _without_recomputation(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if not self._told:
             self._told = True
             logger.warning(
@@ -96,14 +100,14 @@ class SelectiveCheckpoint:
         options = self.original.keywords if isinstance(self.original, functools.partial) else {}
         return kwargs.get("use_reentrant", options.get("use_reentrant")) is not False
 
-    def __reduce__(self) -> tuple[Callable, tuple]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # A copy of the model has no selector; its pickle does not ask for this package.
         return cast, (object, self.original)
 
 
 def _module_of(function: Callable[..., Any]) -> nn.Module | None:
     """The module that a function handed to a checkpoint runs, where it shows."""
-    bound: tuple = ()
+    bound: tuple[Any, ...] = ()
     while isinstance(function, functools.partial):
         bound, function = (*function.args, *bound), function.func
     for candidate in (function, getattr(function, "__self__", None), *bound[:1]):
@@ -127,5 +131,5 @@ def _switched_off_inside(block: nn.Module) -> Iterator[None]:
             setattr(module, RECOMPUTES, True)
 
 
-def _plainly(function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+def _plainly(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return function(*args, **{name: value for name, value in kwargs.items() if name not in _OPTIONS})

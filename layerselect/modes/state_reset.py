@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import torch
-from torch import nn
 
 from ..errors import LayerSelectError
-from ..layers.model_hooks import ModelHook
 from .gate import Gate
+from .step_hooks import Closure, StepHooks
 
 ON_FREEZE = ("keep", "reset")
 
@@ -19,38 +15,44 @@ class StateReset:
     """Drops the optimizer's state of the layers that stop training, once the last step that used it is over.
 
     A layer that returns starts as a fresh parameter does: the optimizer makes its state anew, with step count 0. On a
-    device only a
-    fused optimizer does that without a wait: others are gated by the host in such a step.
+    device only a fused optimizer does that without a wait: others are gated by the host in such a step.
 
     Args:
-        optimizer: whose ``state`` is dropped, parameter by parameter.
-        layers: for each layer, its parameters.
-        gate: of the optimizer; it is told.
+        hooks: those on the steps of the optimizer whose ``state`` is dropped, parameter by parameter. The gate is added
+            to them later: when a step is over, it puts back what it kept before anything is dropped.
         keep: called after each ``optimizer.step()``; says which layers go on.
     """
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
-        layers: Sequence[Sequence[nn.Parameter]],
-        gate: Gate,
+        hooks: StepHooks,
         keep: Callable[[], Sequence[bool]],
     ) -> None:
-        self._optimizer = optimizer
-        self._layers = layers
-        self._gate = gate
+        self._hooks = hooks
         self._keep = keep
-        self._handle = optimizer.register_step_post_hook(ModelHook(self._after_step))
+        self._gate: Gate | None = None
+        hooks.add(_same, self._after_step)
+
+    def tell(self, gate: Gate) -> None:
+        """Of what this gate's optimizer holds, state is dropped from now on; the gate is told."""
+        self._gate = gate
 
     def close(self) -> None:
-        self._handle.remove()
+        self._hooks.remove(_same, self._after_step)
 
-    def _after_step(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
-        for parameters, kept in zip(self._layers, self._keep(), strict=True):
-            if not kept:
+    def _after_step(self) -> None:
+        if self._gate is None:
+            return
+        keep, state = self._keep(), self._hooks.optimizer.state
+        for layer, parameters in self._gate.held():
+            if not keep[layer]:
                 for parameter in parameters:
-                    self._optimizer.state.pop(parameter, None)
+                    state.pop(parameter, None)
                 self._gate.state_dropped(parameters)
+
+
+def _same(closure: Closure | None) -> Closure | None:
+    return closure
 
 
 def check_on_freeze(on_freeze: str, mode: str) -> None:

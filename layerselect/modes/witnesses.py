@@ -51,6 +51,13 @@ class Witnesses:
 
     def note(self, holder: int | None = None) -> None:
         """Remembers the weights as they are, all or those of one holder."""
+        only = self._only
+        if only is not None and holder is not None:
+            mine = only.ranges.get(holder)
+            if mine is not None:
+                only.marks_note(*mine)
+                self._noted.add(holder)
+            return
         for part in self._parts:
             if not part.follows(holder):
                 self._noted.clear()
@@ -59,7 +66,10 @@ class Witnesses:
         if not self._watches():
             self._noted.clear()
             return
-        self._noted |= self._holders if holder is None else self._holders & {holder}
+        if holder is None:
+            self._noted |= self._holders
+        elif holder in self._holders:
+            self._noted.add(holder)
         for part in self._parts:
             part.note(holder)
 
@@ -71,16 +81,24 @@ class Witnesses:
         """The first layer whose weights, all or those of one holder, are no longer what :meth:`note` saw. What was
         noted is forgotten by it.
         """
-        noted = self._noted if holder is None else self._noted & {holder}
-        self._noted = self._noted - noted
+        only = self._only
+        if only is not None and holder is not None:
+            if holder not in self._noted:
+                return None
+            self._noted.discard(holder)
+            place = only.marks_moved(*only.ranges[holder])
+            return None if place < 0 else only.layers[place]
+        if holder is None:
+            noted, self._noted = self._noted, set()
+        else:
+            noted = self._noted & {holder}
+            self._noted -= noted
         if not noted or not self._watches():
             return None
         self._left -= holder is None or len(self._holders) == 1
         for part in self._parts:
             if not part.follows(holder):  # the model was moved, or has another type now
                 return None
-        if holder is not None and len(self._parts) == 1:  # as it mostly is, and often
-            return self._parts[0].moved(holder)
         looks = [None] if noted == self._holders else sorted(noted)
         found = [part.moved(one) for part in self._parts for one in looks]
         return min((index for index in found if index is not None), default=None)
@@ -93,6 +111,8 @@ class Witnesses:
     def _take(self, parts: list[_Part | _CompiledPart]) -> None:
         self._parts = parts
         self._on_device = any(part.on_device for part in parts)
+        # With many optimizers each step of each looks twice, mostly at what the compiled core can read.
+        self._only = parts[0] if len(parts) == 1 and isinstance(parts[0], _CompiledPart) else None
 
     def _cut(self) -> list[_Part | _CompiledPart]:
         native = _backend.native_module()
@@ -181,31 +201,33 @@ class _Part:
 
 
 class _CompiledPart:
-    """All witnesses on the CPU, read by the compiled core: with many optimizers, each step of each looks twice."""
+    """All witnesses on the CPU, read by the compiled core."""
 
     on_device = False
 
     def __init__(
         self, witnesses: Sequence[tuple[int, nn.Parameter]], holder_of: Mapping[int, int], native: ModuleType
     ) -> None:
-        self._layers = [index for index, _ in witnesses]
-        self._marks = native.WeightMarks([p for _, p in witnesses])
-        self._ranges: dict[int | None, tuple[int, int]] = {None: (0, len(witnesses))}
+        self.layers = [index for index, _ in witnesses]
+        marks = native.WeightMarks([p for _, p in witnesses])
+        self.marks_note, self.marks_moved = marks.note, marks.moved
+        self.ranges: dict[int | None, tuple[int, int]] = {None: (0, len(witnesses))}
         for place, (_, p) in enumerate(witnesses):
             holder = holder_of.get(id(p), _NOBODY)
-            self._ranges[holder] = (self._ranges.get(holder, (place, 0))[0], place + 1)
+            self.ranges[holder] = (self.ranges.get(holder, (place, 0))[0], place + 1)
 
     def follows(self, holder: int | None) -> bool:
         """It reads whatever memory the parameters have."""
         return True
 
     def note(self, holder: int | None) -> None:
-        if holder in self._ranges:
-            self._marks.note(*self._ranges[holder])
+        if holder in self.ranges:
+            self.marks_note(*self.ranges[holder])
 
     def moved(self, holder: int | None) -> int | None:
-        place = self._marks.moved(*self._ranges[holder]) if holder in self._ranges else -1
-        return None if place < 0 else self._layers[place]
+        mine = self.ranges.get(holder)
+        place = -1 if mine is None else self.marks_moved(*mine)
+        return None if place < 0 else self.layers[place]
 
 
 def _largest(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:

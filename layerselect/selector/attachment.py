@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from ..core.base import Core
 from ..modes.device_gate import make_gate
 from ..modes.freeze import LayerFreezer
-from ..modes.gate import Gate
+from ..modes.gate import Gate, selected_by_host
 from ..modes.nonfinite import NonFinite
-from ..modes.optimizer_watch import OptimizerWatch, SeenGradients
+from ..modes.optimizer_watch import OptimizerWatch
 from ..modes.scaler_steps import leave_something
+from ..modes.seen_gradients import SeenGradients
 from ..modes.state_reset import StateReset
+from ..modes.step_hooks import StepHooks
 
 
 class Attachment:
@@ -50,26 +52,40 @@ class Attachment:
         self.optimizers = list(optimizers)
         self._core = core
         self._freezer = freezer
-        self.watch = OptimizerWatch(optimizers, layers, names, seen=seen, modules=modules, governs=mode != "observe")
+        steps = [StepHooks(optimizer) for optimizer in optimizers]
+        self.watch = OptimizerWatch(steps, layers, names, seen=seen, modules=modules, governs=mode != "observe")
         self._hooks: list[Gate | StateReset] = []
         self._gates: list[Gate] = []
         outer = outer_parameters(optimizers, layers)
-        self._nonfinite = NonFinite(core.state, len(layers), outer, on_device=core.decides_on_device)
+        self._nonfinite = NonFinite(core.state, len(layers), outer, seen, on_device=core.decides_on_device)
         if mode != "observe":
             # In mode "freeze" too. Where the host decides, unselected layers have no gradients, and the gate sees to it
             # that this is enough. Of several optimizers a scaler may skip one alone: then nothing was dropped, and the
             # others are gated.
-            for optimizer in optimizers:
+            selected = selected_by_host(core.state["mask"])
+            for each in steps:
+                reset = StateReset(each, self._goes_on) if on_freeze == "reset" else None
                 if core.decides_on_device:
-                    gate = make_gate(optimizer, layers, core.state, self._nonfinite, begin_all=mode == "gate")
+                    all_state = mode == "gate"
+                    gate = make_gate(
+                        each.optimizer, layers, core.state, self._nonfinite, begin_all=all_state, hooks=each
+                    )
                 else:
-                    gate = Gate(optimizer, layers, core.state["mask"].tolist, self._nonfinite)
+                    gate = Gate(each.optimizer, layers, selected, self._nonfinite, each)
                 self._hooks.append(gate)
                 self._gates.append(gate)
-                if on_freeze == "reset":  # after the gate, which puts back what it kept
-                    self._hooks.append(StateReset(optimizer, layers, gate, self._goes_on))
+                if reset is not None:
+                    reset.tell(gate)
+                    self._hooks.append(reset)
 
-        self.watch.listen()
+    def selector_stepped(self, grad_scale: float | Tensor | GradScaler | None) -> None:
+        """The core has closed a step: what was known of the last one is not to be used again.
+
+        Args:
+            grad_scale: as in :meth:`layerselect.FastSelector.step`.
+        """
+        self._nonfinite.forget()
+        self.watch.selector_stepped(grad_scale)
 
     def measured(self, grad_scale: object) -> None:
         """A step was measured, and what the host drops of its gradients is gone.

@@ -28,9 +28,9 @@ from ..layers.registrations import Registrations
 from ..modes.compiled import CompileWatch, is_compiled
 from ..modes.freeze import LayerFreezer
 from ..modes.nonfinite import not_finite
-from ..modes.optimizer_watch import SeenGradients
 from ..modes.optimizers import check_parameters, unwrap_optimizer
 from ..modes.resolve import resolve_capture, resolve_lag, resolve_mode
+from ..modes.seen_gradients import SeenGradients
 from ..modes.state_reset import check_on_freeze
 from ..rules import EXCLUDED, Rule, make_rule
 from ..state_cache import DEFAULT_CUT, StateStore
@@ -297,7 +297,7 @@ class FastSelector(Readings, Saved, Upkeep):
         if outcome is Outcome.NO_GRADIENT:
             raise LayerSelectError(explain_missing(self._model, self._all_parameters(), taken=self._core.taken))
         if self._attachment is not None:
-            self._attachment.watch.selector_stepped(grad_scale)
+            self._attachment.selector_stepped(grad_scale)
         if outcome is Outcome.CLOSED:
             self._advance(scaling if self._core.decides_on_device else None)
         if self._attachment is not None:

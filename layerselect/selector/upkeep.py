@@ -14,7 +14,6 @@ from ..errors import LayerSelectError
 from ..layers.find import LayeredParameters
 from ..modes.compiled import compiled_autograd_on
 from ..modes.gate import parameters_of
-from ..modes.optimizer_watch import SeenGradients
 from ..modes.optimizers import check_parameters
 from ..modes.resolve import resolve_capture
 from .assembly import Assembly

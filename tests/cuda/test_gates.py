@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from layerselect.modes import device_gate as device_gates
+from layerselect.modes import room
 from layerselect.modes.device_gate import FusedGate, KeepingGate, make_gate
 from layerselect.modes.fresh_state import start_momentum
 from layerselect.modes.gate import Gate, parameters_of
@@ -203,7 +203,7 @@ def test_missing_gradients_are_not_waited_for(native, name: str, begin_all: bool
             made.append(1)
             return native.Keeper(*args[1:])
 
-    monkeypatch.setattr(device_gates._backend, "load", lambda *_: Module())
+    monkeypatch.setattr(room._backend, "load", lambda *_: Module())
     monkeypatch.setattr(Gate, "_set_aside", lambda self: pytest.fail("gated by the host"))
     gate = make_gate(optimizer, layers, state, begin_all=begin_all)
     for step, mask in enumerate(random_masks(30)):

@@ -23,10 +23,12 @@ SOURCES = [
         "costs/measured.py",
         "distributed/engine_seen.py",
         "distributed/sharding.py",
-        "modes/device_gate.py",
-        "modes/gate.py",
-        "modes/nonfinite.py",
         "modes/fused_gate.py",
+        "modes/gate.py",
+        "modes/keeping_gate.py",
+        "modes/nonfinite.py",
+        "modes/room.py",
+        "modes/step_hooks.py",
         "utils/mirror.py",
     )
 ]
@@ -63,8 +65,6 @@ STEP_PATHS = {
     "_Identity": {"of"},
     "EngineSeen": {"makes_final", "unseen", "_look"},
     "Gate": {
-        "_enter",
-        "_leave",
         "_before_step",
         "_after_step",
         "_keep_from_step",
@@ -79,13 +79,18 @@ STEP_PATHS = {
     },
     "FusedGate": {"_set_aside", "_put_back"},
     "FusedParts": {"__init__", "step", "_find", "_adam", "_sgd"},
-    "GradientMarks": {"__init__", "mark", "moved"},
-    "NonFinite": {"__init__", "poison", "_decide", "matters"},
-    "_Room": {"__init__", "stands", "_values_now", "_places_now"},
+    "GradientMarks": {"__init__", "_mark", "_moved"},
+    "NonFinite": {"__init__", "poison", "stops", "_may_keep", "_decide", "matters", "forget"},
+    "Stops": {"__init__"},
+    "StepHooks": {"__init__", "runs"},
+    "_Enter": {"__init__", "__call__"},
+    "_Leave": {"__init__", "__call__"},
+    "Room": {"__init__", "stands", "_places_now"},
     "KeepingGate": {
         "_set_aside",
         "_put_back",
         "_held",
+        "_make_room",
         "_restore",
         "_state_of",
         "_after_step",
@@ -118,7 +123,7 @@ STEP_PATHS = {
 STEP_FILES = {
     "core/scaling.py": {"written", "factor", "skips", "on", "read_scaling", "_read_scaler", "_reciprocal"},
     "selector/clipping.py": {"__init__", "allow", "clip", "norm_to_clip", "_gradients"},
-    "modes/ownership.py": {"__init__", "look", "_find"},
+    "modes/ownership.py": {"holds", "__init__", "look", "_find"},
     "modes/fresh_state.py": {"begin_state", "start_momentum"},
     "modes/scaler_steps.py": {"leave_something"},
     "utils/device_copies.py": {"to_device"},
@@ -203,8 +208,18 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         # Gating by the host, which knows the selection or is waiting for it anyway; only a step with a closure forgets.
         *(
             ("Gate", name)
-            for name in ("__init__", "close", "_before_closure", "_set_aside", "_start_fused_momentum", "_forget")
+            for name in (
+                "__init__",
+                "close",
+                "held",
+                "_before_closure",
+                "_set_aside",
+                "_set_aside_watched",
+                "_start_fused_momentum",
+                "_forget",
+            )
         ),
+        *(("StepHooks", name) for name in ("add", "remove")),
         ("FusedGate", "__init__"),
         ("FusedGate", "_before_closure"),
         ("KeepingGate", "__init__"),

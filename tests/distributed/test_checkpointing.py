@@ -16,8 +16,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed.training import ranks, whole
+from tests.helpers.checkpointed import build, enable, recomputed
 from tests.helpers.models import VOCABULARY
-from tests.modes.test_checkpointing import build, enable, recomputed
 
 PROCESSES = 2
 STEPS = 5

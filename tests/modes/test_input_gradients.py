@@ -10,8 +10,8 @@ from layerselect.utils.saved_activations import saved_activation_bytes
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tests.helpers.checkpointed import assert_same, enable
 from tests.helpers.models import VOCABULARY, PlainStack, hugging_face, language_loss, plain_loss, with_lora
-from tests.modes.test_checkpointing import assert_same, enable
 
 KINDS = pytest.mark.parametrize("checkpointing", [None, False, True], ids=["none", "non-reentrant", "reentrant"])
 
