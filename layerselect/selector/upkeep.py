@@ -16,6 +16,7 @@ from ..modes.compiled import compiled_autograd_on
 from ..modes.gate import parameters_of
 from ..modes.optimizers import check_parameters
 from ..modes.resolve import resolve_capture
+from ..modes.seen_gradients import SeenGradients
 from .assembly import Assembly
 from .attachment import Attachment
 from .user_flags import UserFlags

@@ -22,8 +22,6 @@ NATIVE = (".cpp", ".h", ".cu", ".cuh")
 #: Files of the package and of its core that have more lines, each with the reason.
 LONGER = {
     "layerselect/selector/selector.py": "the public class: a third is the docstrings of its arguments and methods",
-    "layerselect/modes/freeze.py": "one class whose hooks share the flags that they switch",
-    "layerselect/modes/device_gate.py": "one class: what it sets aside, puts back and begins is one state",
     "layerselect/tasks/run/settings.py": "the options that all runs share, each with its help text",
     "layerselect/tasks/revise/cutting.py": "a quarter is a table of abbreviations, one to a line",
 }
