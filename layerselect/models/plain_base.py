@@ -1,9 +1,9 @@
 """The base model of an adapter as ``peft`` and ``transformers`` load it by themselves.
 
 ``AutoPeftModelForSequenceClassification`` makes the base model from nothing but the reference that stands in the
-adapter's settings. A checkpoint knows neither the labels of the run nor how many there are, and the saved head would not
-fit. The reference therefore leads to a folder in the adapter's: the configuration of the model that was trained, and an
-index of where its weights lie. Weights are copied only where the checkpoint holds some of another size.
+adapter's settings. A checkpoint knows neither the labels of the run nor how many there are, and the saved head would
+not fit. The reference therefore leads to a folder in the adapter's: the configuration of the model that was trained,
+and an index of where its weights lie. Weights are copied only where the checkpoint holds some of another size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def settle_for_peft(folder: Path, model: nn.Module, base_model: str) -> None:
     """Completes the settings of an adapter that was just saved, so that ``peft`` needs nothing else to load it.
 
     Args:
-        folder: of the adapter; see :func:`layerselect.utils.folders.final_place` for one that will be moved.
+        folder: of the adapter; what it refers to is named by where it will stand, see
+            :func:`layerselect.utils.folders.final_place`.
         model: the adapted model, without what ``peft`` has put around it.
         base_model: a folder or hub id, or ``""`` where the whole base model lies in ``folder/base``.
     """
@@ -47,8 +48,14 @@ def settle_for_peft(folder: Path, model: nn.Module, base_model: str) -> None:
     if classifies and _complete(folder / WEIGHTS, model, settings.get("modules_to_save") or ()):
         settings |= {"task_type": TaskType.SEQ_CLS.value, "auto_mapping": None}
     own = not base_model or _write_base(folder / BASE, model, base_model, always=classifies)
-    settings["base_model_name_or_path"] = str(final_place(folder.resolve()) / BASE) if own else base_model
+    settings["base_model_name_or_path"] = lasting_reference(str(folder.resolve() / BASE) if own else base_model, folder)
     file.write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def lasting_reference(base_model: str, folder: Path) -> str:
+    """How a folder that is being written refers to a model: by where that will stand. Hub ids stay as they are."""
+    path = Path(base_model)
+    return str(final_place(path, folder.resolve())) if path.is_absolute() else base_model
 
 
 def _complete(file: Path, model: nn.Module, saved: Sequence[str]) -> bool:
@@ -98,7 +105,7 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
     places: dict[str, str] = {}
     size = 0
     for number, (file, tensors) in enumerate(changed.items()):
-        place = str(final_place(file))
+        place = lasting_reference(str(file), folder)
         if tensors:
             place = f"model-{number + 1:05}.safetensors"
             content = {key: value for key, value in load_file(file).items() if key not in tensors}

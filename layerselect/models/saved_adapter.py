@@ -12,7 +12,6 @@ from peft import PeftConfig, PeftModel, TaskType, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
-from ..utils.folders import final_place
 from ..utils.saved_files import DamagedFile, open_tensors, read_json
 from ..utils.saved_schema import Fields, Mapped, Maybe, Mismatch, Text, Whole, check
 from ..utils.saved_words import in_words, shown
@@ -20,7 +19,7 @@ from .adapter_files import BASE, META, SCHEMA, SETTINGS, WEIGHTS, SavedAdapter, 
 from .adapters import ADAPTERS
 from .demo import SOURCE as DEMO
 from .load import LoadedModel, model_identity
-from .plain_base import settle_for_peft
+from .plain_base import lasting_reference, settle_for_peft
 from .running import base_of
 from .vocabulary import embedding_rows, grow
 
@@ -63,7 +62,7 @@ def save_adapted(
         "schema": SCHEMA,
         "task": task,
         "adapter": kind,
-        "base_model": base_model,
+        "base_model": lasting_reference(base_model, folder),
         "identity": model_identity(base_of(model)),
         "embedding_rows": embedding_rows(base_of(model)),
         "fingerprint": fingerprint,
@@ -210,7 +209,7 @@ def base_reference(model: str) -> str:
     if model == DEMO:
         return ""
     path = Path(model).expanduser()
-    return str(final_place(path.resolve())) if path.is_dir() else model
+    return str(path.resolve()) if path.is_dir() else model
 
 
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:

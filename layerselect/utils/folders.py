@@ -72,9 +72,17 @@ def partial_folder(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def final_place(path: Path) -> Path:
-    """Where what is written at ``path`` will stand when all around it is complete; see :func:`partial_folder`."""
-    return Path(*(part.removesuffix(".partial") or part for part in path.parts))
+def final_place(path: Path, within: Path) -> Path:
+    """Where ``path`` will stand when the runs around ``within`` are complete: see :func:`partial_folder`.
+
+    Args:
+        path, within: whole paths; ``within`` is being written, and a run that is has its ``config.json``.
+    """
+    for folder in (within, *within.parents):
+        moves = folder.name.endswith(".partial") and (folder / "config.json").is_file()
+        if moves and folder in (path, *path.parents):
+            path = folder.with_name(folder.name.removesuffix(".partial")) / path.relative_to(folder)
+    return path
 
 
 def replaced_folder(target: Path) -> Path:

@@ -198,23 +198,29 @@ def test_the_programs_of_the_card_run(run, monkeypatch, capsys):
     same(folder, values["model"])
 
 
-def test_a_writer_of_revisions(corpus_path, llama_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("base", ["llama_folder", "demo"])
+def test_a_writer_of_revisions(base, corpus_path, tmp_path, monkeypatch, request):
+    monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: path.write_text(""))
     monkeypatch.setattr("layerselect.tasks.revise.task.write_revise_report", lambda path, report: path.write_text(""))
     from layerselect.tasks.revise import ReviseConfig, Rewriter, run_revise
 
     config = ReviseConfig(
         data=str(corpus_path),
-        model=str(llama_folder),
+        model=base if base == "demo" else str(request.getfixturevalue(base)),
         out=str(tmp_path / "run"),
-        transfer="none",
         adapter="lora",
+        rule="topk:k=1",
+        probe_every=1,
         max_steps=2,
+        predictor_max_steps=2,
         batch_size=4,
         max_length=64,
         eval_limit=2,
         device="cpu",
     )
     folder = run_revise(config).folder
+    # So does the predictor that was trained on the way, in a folder that was moved since.
+    same(folder / "predictor", load_auto(folder / "predictor"))
     loaded = AutoPeftModelForCausalLM.from_pretrained(folder / "adapter").eval()
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from transformers import set_seed
 
 from ...data import Corpus
@@ -37,6 +39,14 @@ def base_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
     """The base model, as every part of the run finds it."""
     set_seed(config.seed)
     return _demo_model(config, corpus) if config.model == DEMO else load_causal_lm(config.model, dropout=config.dropout)
+
+
+def save_base(folder: Path, config: ReviseConfig, corpus: Corpus, splits: RevisionSplits) -> None:
+    """Saves the base model of a run where an adapter of it finds it: the demo's stands nowhere else."""
+    loaded = base_model(config, corpus)
+    cover(loaded, splits)
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
 
 
 def _demo_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:

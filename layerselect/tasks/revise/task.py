@@ -11,6 +11,7 @@ from torch import nn
 
 from ...data import Corpus
 from ...integrations.transformers import SelectorCallback
+from ...models.adapter_files import BASE
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
 from ...models.load import LoadedModel
@@ -36,7 +37,7 @@ from ..text.rows import evaluated_part
 from .config import ReviseConfig
 from .examples import token_budget, token_counter
 from .generate import generate
-from .model import base_model, cover, prepare
+from .model import base_model, cover, prepare, save_base
 from .passes import check_passes
 from .prompts import read_completion
 from .results import SPLIT, SplitResult, prediction_records, split_result
@@ -181,6 +182,8 @@ class ReviseTask(Task[ReviseConfig]):
         return facts
 
     def save_adapter(self, path: Path) -> None:
+        if self.config.model == DEMO and self.config.adapter != "none":
+            save_base(path / BASE, self.config, self.corpus, self._splits)
         save_adapted(
             path,
             self._model,
@@ -193,13 +196,8 @@ class ReviseTask(Task[ReviseConfig]):
         )
 
     def usage(self) -> Usage:
-        config = self.config
-        return usage_of(
-            self.corpus.labels,
-            max_length=config.max_length,
-            kind=config.adapter,
-            base_model=base_reference(config.model),
-        )
+        length, kind, base = self.config.max_length, self.config.adapter, base_reference(self.config.model)
+        return usage_of(self.corpus.labels, max_length=length, kind=kind, base_model=base)
 
     def outcome(self) -> Outcome:
         untrained = self._untrained() if self.config.untrained else {}

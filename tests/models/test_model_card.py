@@ -1,0 +1,102 @@
+"""A model card is text that holds data: names of corpora, labels and splits come from anywhere."""
+
+import re
+
+import pytest
+import yaml
+from layerselect.models.model_card import Training, Usage, escaped, model_card, public_name
+
+ODD = "a|b `c` *d* <script>\n# e --- ```"
+
+
+def card(**changes):
+    usage = Usage(
+        title="A thing",
+        does="It does.",
+        pipeline_tag="text-classification",
+        input="A text.",
+        example=f"one ```\n{ODD}",
+        write="text = 'a'",
+        use="print(text)",
+        elsewhere="",
+        scores=[("f1", "F1", 3)],
+    )
+    training = {
+        "base_model": "org/name",
+        "adapter": "lora",
+        "corpus": {
+            "name": ODD,
+            "fingerprint": "abc",
+            "labels": ["x", ODD],
+            "splits": {"train": {"examples": 4}, ODD: {"examples": 2}},
+            "chosen_by": ODD,
+        },
+        "selection": {
+            "layer_names": ["model.a|b", "model.b"],
+            "frequency": [1, 2],
+            "trained_frequency": [1, 1],
+            "steps": 3,
+            "rule": {"name": "topk", "k": 1},
+            "mode": "freeze",
+            "score": "l2",
+        },
+        "results": {ODD: {"baseline": {"f1": None}, "trained model": {"f1": 0.5}}},
+        "versions": {"layerselect": "1"},
+    }
+    return model_card(usage, Training(**{**training, **changes}))
+
+
+def cells(line):
+    return re.split(r"(?<!\\)\|", line)[1:-1]
+
+
+def test_odd_names_leave_the_tables_and_blocks_whole():
+    text = card()
+    outside = re.sub(r"^(`{3,}).*?^\1$", "", text, flags=re.M | re.S)
+    rows = [line for line in outside.splitlines() if line.startswith("|")]
+    assert {len(cells(row)) for row in rows} == {2, 3}
+    assert "<script>" not in outside
+    assert [line for line in outside.splitlines() if line.startswith("#")] == [
+        "# A thing",
+        "## What it reads",
+        "## How to use it",
+        "## How well it does",
+        "## Which layers were trained",
+        "## Where it comes from",
+    ]
+    assert "| baseline | – |" in text
+    assert "| trained model | 0.500 |" in text
+    assert "| `model.b` | 2 | 1 |" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "shown"),
+    [
+        ("org/name", "org/name"),
+        ("bert-base-uncased", "bert-base-uncased"),
+        ("/home/me/models/tiny: 1 #x", "tiny: 1 #x"),
+    ],
+)
+def test_the_first_lines_are_yaml(base, shown):
+    front = yaml.safe_load(card(base_model=base).split("---\n")[1])
+    assert front["base_model"] == shown == public_name(base)
+    assert front["library_name"] == "peft"
+    assert front["base_model_relation"] == "adapter"
+    assert {"layerselect", "lora"} <= set(front["tags"])
+    assert "/home" not in card(base_model=base)
+
+
+def test_a_whole_model_of_the_demo():
+    text = card(base_model="", adapter="none")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == "transformers"
+    assert "base_model" not in front
+    assert "the whole model" in text
+
+
+def test_no_split_to_evaluate_on():
+    assert "nothing is known" in card(results={})
+
+
+def test_escaped_text_is_one_line():
+    assert escaped("a\n|b_") == r"a \|b\_"
