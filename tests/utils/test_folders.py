@@ -1,6 +1,6 @@
 import pytest
 from layerselect import LayerSelectError
-from layerselect.utils.folders import discard, move_into_place, new_folder
+from layerselect.utils.folders import discard, final_place, move_into_place, new_folder
 
 
 def test_a_folder_appears_complete(tmp_path):
@@ -60,3 +60,17 @@ def test_discarding_takes_the_name_first(tmp_path, monkeypatch):
     assert not folder.exists()
     discard(folder)  # nothing of that name, but what is left of it goes
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_what_is_written_will_stand(tmp_path):
+    inner = tmp_path / "mine.partial" / "run.partial" / "predictor.partial"
+    inner.mkdir(parents=True)
+    for run in (inner, inner.parent):
+        (run / "config.json").write_text("{}")
+    final = tmp_path / "mine.partial" / "run" / "predictor"  # no run made the outermost
+    assert final_place(inner / "adapter", inner / "adapter") == final / "adapter"
+    assert final_place(inner.parent / "model", inner) == final.parent / "model"
+    other = tmp_path / "other.partial"  # a model that does not move
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    assert final_place(other, inner) == other
