@@ -238,7 +238,7 @@ def test_a_tokenizer_of_its_own(llama_folder):
     [
         ({"beams": 0}, "beams=0 must be at least 1"),
         ({"beams": 2, "sample": True}, "exclude each other"),
-        ({"sample": True, "temperature": 0.0}, "temperature=0.0 must be a number above 0"),
+        ({"sample": True, "temperature": 0.0}, "temperature=0.0 must be above 0"),
         ({"sample": True, "temperature": float("inf")}, "temperature=inf"),
         ({"sample": True, "temperature": float("nan")}, "temperature=nan"),
         ({"sample": True, "top_p": 0.0}, "top_p=0.0 must be above 0"),

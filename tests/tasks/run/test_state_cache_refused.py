@@ -142,9 +142,12 @@ def test_a_cell_of_a_comparison_says_it_too(capsys):
         "memory": 10**9,
         "warning": "full",
     }
-    worker._pass_on("state_cache", record)
-    worker._pass_on("step", {"step": 1})
-    assert capsys.readouterr().out == f"note: {cache_size_line(record)}\nnote: full\n"
+    tell = worker._Teller()
+    tell("state_cache", record)
+    tell("stage", {"name": "training"})
+    tell("step", {"step": 1, "steps": 3})  # too soon after the last line
+    tell("eval", {"split": "test"})
+    assert capsys.readouterr().out == f"note: {cache_size_line(record)}\nnote: full\nso far: training\n"
 
 
 def test_facts_where_nothing_was_kept():
