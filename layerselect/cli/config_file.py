@@ -54,7 +54,7 @@ def _named(arguments: Sequence[str]) -> str | None:
 
 
 def _read(source: str, text: str) -> Mapping[str, Any]:
-    import yaml  # comes with transformers
+    import yaml  # of the extra "data"
 
     try:
         content = json.loads(text) if source.endswith(".json") else yaml.safe_load(text)

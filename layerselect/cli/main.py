@@ -67,6 +67,7 @@ _OPTIONAL_PACKAGES = {
     "openpyxl": "data",
     "safetensors": "data",
     "tokenizers": "data",
+    "yaml": "data",
     "jinja2": "report",
     "markupsafe": "report",
     "matplotlib": "report",

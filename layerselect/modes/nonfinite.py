@@ -184,7 +184,9 @@ class NonFinite:
         if known is not None and self._may_keep() and known.version == version_of(gate) and known.stream == stream:
             return known
         poison = self._decide(self._to_be_skipped or self._written or moved)
-        known = self._stops[moved] = Stops(poison, torch.maximum(gate, poison), version_of(gate), stream)
+        known = Stops(poison, torch.maximum(gate, poison), version_of(gate), stream)
+        if self._may_keep():
+            self._stops[moved] = known
         return known
 
     def _may_keep(self) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from layerselect import FastSelector
 from layerselect.core import step as core_module
+from layerselect.modes import nonfinite
 from layerselect.modes.gate import selected_by_host
 from layerselect.modes.nonfinite import NonFinite
 from torch import nn
@@ -140,3 +141,23 @@ def test_the_host_reads_a_selection_where_it_lies():
     selected = selected_by_host(mask)
     mask[1] = True
     assert list(selected()) == [False, True, False]
+
+
+@EACH
+def test_nothing_that_was_found_in_a_capture_is_used_behind_it(kind, monkeypatch):
+    """Its tensors hold what the last replay left in them."""
+    monkeypatch.setattr(core_module, "_has_kernels", lambda settings: True)
+    model, selector, optimizers = attached(kind)
+    found, decide = [], NonFinite._decide
+    with selector:
+        model(torch.ones(1, 2)).backward()
+        selector.step()
+        moved_by(optimizers, model)
+        selector.step()
+        monkeypatch.setattr(NonFinite, "_decide", lambda self, spread: found.append(spread) or decide(self, spread))
+        with monkeypatch.context() as capture:
+            capture.setattr(nonfinite, "is_capturing", lambda device: True)
+            moved_by(optimizers, model)
+        assert len(found) == len(optimizers)
+        assert moved_by(optimizers, model) == selector.selected()
+        assert len(found) == len(optimizers) + 1
