@@ -10,7 +10,9 @@ import pytest
 
 SOURCES = sorted(Path(layerselect.__file__).parent.rglob("*.py"))
 #: Modules whose loaders run what they read.
-LOADERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
+LOADERS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+#: Of this one, what runs nothing.
+SAFE_YAML = {"safe_load", "safe_dump", "YAMLError"}
 CALLS = {"eval", "exec", "compile", "__import__"}
 METHODS = {("torch", "load"), ("torch", "hub"), ("np", "load"), ("numpy", "load"), ("pd", "read_pickle")}
 
@@ -22,8 +24,11 @@ def breaches(tree: ast.AST) -> list[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             found += [f"line {node.lineno} imports {name}" for name in names if name.partition(".")[0] in LOADERS]
+            plain = isinstance(node, ast.Import) and all(alias.asname is None for alias in node.names)
+            found += [f"line {node.lineno} imports {name}" for name in names if name[:4] == "yaml" and not plain]
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if (node.value.id, node.attr) in METHODS:
+            unsafe = node.value.id == "yaml" and node.attr not in SAFE_YAML
+            if unsafe or (node.value.id, node.attr) in METHODS:
                 found.append(f"line {node.lineno} uses {node.value.id}.{node.attr}")
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in CALLS:
@@ -46,6 +51,9 @@ def test_nothing_in_the_package_runs_what_it_reads():
     [
         "import pickle",
         "from yaml import load",
+        "import yaml as other",
+        "import yaml; yaml.load('x')",
+        "import yaml; yaml.unsafe_load('x')",
         "import torch; torch.load('x')",
         "eval('1')",
         "AutoModel.from_pretrained('x', trust_remote_code=True)",
