@@ -72,7 +72,7 @@ def _without_drawings() -> None:
 
     def savefig(self: Figure, target: Any, **_: Any) -> None:
         if hasattr(target, "write"):
-            target.write('<svg width="1" height="1"></svg>')
+            target.write('<svg viewBox="0 0 1 1"></svg>')
         else:
             Path(target).write_bytes(b"")
 
