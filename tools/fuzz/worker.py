@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,7 +30,9 @@ def cases_of(part: str, seed: str) -> Iterator[Case]:
 
 
 def repeat(part: str, seed: str, number: int) -> None:
-    """Run one case in this process, and let its exception through."""
+    """Run one case in this process, and let its exception through. What it writes stays, in a folder of its own."""
+    os.chdir(tempfile.mkdtemp(prefix=f"fuzz-{part}-"))
+    print(f"in {os.getcwd()}")  # noqa: T201
     name, run = next(itertools.islice(cases_of(part, seed), number, None))
     print(f"case {number}: {name}")  # noqa: T201
     print(f"returned {str(run())[:300]}")  # noqa: T201
