@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import LayerSelectError
 from ..utils.options import options_of
 from .options import add_common_options, add_dry_run_option, add_json_option, add_threads_option, apply_threads
-from .settings import add_config_option, add_settings, heading
+from .settings import add_config_option, add_settings, given, heading
 from .streams import write_json
 
 _EXAMPLE = """\
@@ -33,21 +33,6 @@ _HELPS = {
     "max_length": "longer inputs are cut, in tokens; revise: 256",
     "batch_size": "examples at a time; revise: 8",
 }
-_OWN = (
-    "run",
-    "build_parser",
-    "command",
-    "action",
-    "verbose",
-    "threads",
-    "overwrite",
-    "task",
-    "times",
-    "interrupted_hint",
-    "config",
-    "json",
-    "dry_run",
-)
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -121,22 +106,19 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.revise.config import ReviseConfig
     from .card_display import CardDisplay, print_card, print_card_plan
 
-    given = {name: value for name, value in vars(args).items() if name not in _OWN}
-    options, job = (
-        {field.name: given.pop(field.name) for field, _ in options_of(kind) if field.name in given}
-        for kind in (MeasureSettings, CardSettings)
-    )
+    chosen = given(args, IntentConfig)
     demo = args.model == "demo"
     if args.task == "revise":
         for name in ("format", "head"):
-            if name in given:
+            if name in chosen:
                 raise LayerSelectError(f"--{name} belongs to --task intent: leave it out")
-        settings: Any = ReviseConfig(**{**(REVISE_DEMO if demo else {}), **given})
+        settings: Any = ReviseConfig(**{**(REVISE_DEMO if demo else {}), **chosen})
     else:
-        settings = IntentConfig(**{**(DEMO_DEFAULTS if demo else {}), **given})
+        settings = IntentConfig(**{**(DEMO_DEFAULTS if demo else {}), **chosen})
     apply_threads(args.threads)
     quiet_transformers()
-    asked = CardJob(settings, overwrite=args.overwrite, options={**options, "timed": args.times}, **job)
+    options = {**given(args, MeasureSettings), "timed": args.times}
+    asked = CardJob(settings, overwrite=args.overwrite, options=options, **given(args, CardSettings))
     if args.dry_run:
         print_card_plan(plan_card(asked), args)
         return 0

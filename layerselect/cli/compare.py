@@ -8,7 +8,7 @@ from typing import Any
 
 from ..utils.options import options_of
 from .options import add_common_options, add_dry_run_option, add_json_option
-from .settings import JOB_SETTINGS, add_config_option, add_settings, heading
+from .settings import JOB_SETTINGS, add_config_option, add_settings, given, heading
 from .streams import write_json
 
 _EXAMPLE = """\
@@ -33,21 +33,6 @@ _HELPS = {
     "out": "the folder of the comparison; what is finished in it is kept",
 }
 _METHODS = {"intent": "all,ir,random,top-half,head", "revise": "all,ir,transfer-all,intention-tuning"}
-
-_OWN = (
-    "run",
-    "build_parser",
-    "command",
-    "verbose",
-    "overwrite",
-    "interrupted_hint",
-    "config",
-    "json",
-    "dry_run",
-    "methods",
-    "adapters",
-    "adapter_lr",
-)
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -119,17 +104,18 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.compare.run import plan_compare
     from ..tasks.compare.settings import CompareSettings
     from ..tasks.intent.config import DEMO_DEFAULTS as INTENT_DEMO
+    from ..tasks.intent.config import IntentConfig
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
+    from ..tasks.revise.config import ReviseConfig
     from .compare_display import RunDisplay, print_compare_plan, print_comparison
 
-    given = {name: value for name, value in vars(args).items() if name not in _OWN}
-    task = given.get("task", "intent")
+    own, base = given(args, CompareSettings), given(args, IntentConfig, ReviseConfig)
+    task = own.get("task", "intent")
     presets = dict({"intent": INTENT_DEMO, "revise": REVISE_DEMO}[task]) if args.model == "demo" else {}
     adapter = presets.pop("adapter", "lora")
-    own = {field.name: given.pop(field.name) for field, _ in options_of(CompareSettings) if field.name in given}
     config = CompareConfig(
-        out=given.pop("out"),
-        base={**presets, **given},
+        out=base.pop("out"),
+        base={**presets, **base},
         methods=tuple(split_list(args.methods or _METHODS[task])),
         adapters=tuple(split_list(args.adapters or adapter)),
         adapter_lr=dict(args.adapter_lr),

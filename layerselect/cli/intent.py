@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from . import training
-from .settings import JOB_SETTINGS, add_job, add_settings
-from .training import RESUME_HINT, settings_of
+from .settings import JOB_SETTINGS, add_job, add_settings, given
+from .training import RESUME_HINT
 
 _EXAMPLE = """\
 examples:
@@ -42,10 +42,10 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect intent`` and returns its exit code."""
-    from ..tasks.intent.config import DEMO_DEFAULTS
+    from ..tasks.intent.config import DEMO_DEFAULTS, IntentConfig
 
     presets = DEMO_DEFAULTS if args.model == "demo" else {}
-    return train({**presets, **settings_of(args)}, args)
+    return train({**presets, **given(args, IntentConfig)}, args)
 
 
 def train(settings: dict[str, Any], args: argparse.Namespace, hint: str = RESUME_HINT) -> int:

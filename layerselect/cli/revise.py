@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .settings import JOB_SETTINGS, add_job, add_settings
-from .training import settings_of, train
+from .settings import JOB_SETTINGS, add_job, add_settings, given
+from .training import train
 
 _EXAMPLE = """\
 examples:
@@ -50,5 +50,5 @@ def run(args: argparse.Namespace) -> int:
     from .revise_display import print_revision_results
 
     presets = DEMO_DEFAULTS if args.model == "demo" else {}
-    config = ReviseConfig(**{**presets, **settings_of(args)})
+    config = ReviseConfig(**{**presets, **given(args, ReviseConfig)})
     return train(args, ReviseTask, config, run_revise, print_revision_results)

@@ -11,7 +11,7 @@ from ..errors import LayerSelectError
 from ..utils.saved_files import read_bytes
 from ..utils.user_paths import user_path
 from .options import add_common_options, add_threads_option, apply_threads, positive
-from .settings import add_settings
+from .settings import add_settings, given
 from .streams import write_data
 
 _EXAMPLE = """\
@@ -77,8 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from ..utils.places import output_file
 
     target = None if args.out in (None, "-") else output_file(args.out, kept={"--input": args.input})
-    names = ("beams", "sample", "temperature", "top_p", "max_new_tokens", "seed")
-    generation = GenerationConfig(**{name: vars(args)[name] for name in names if name in args})
+    generation = GenerationConfig(**given(args, GenerationConfig))
     apply_threads(args.threads)
     quiet_transformers()
     text = _read(args.input)

@@ -48,6 +48,12 @@ def add_settings(
         _add(heading(parser, group or option.group), field.name, types[field.name][0], option, default, text, required)
 
 
+def given(args: argparse.Namespace, *kinds: type) -> dict[str, Any]:
+    """What was given of the options that :func:`add_settings` made of configurations, by the names of their fields."""
+    names = {field.name for kind in kinds for field, _ in options_of(kind)}
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
 def add_job(parser: argparse.ArgumentParser, kind: type) -> None:
     """What to train on what, where it goes, and how the command itself behaves."""
     from ..tasks.run.settings import HEADINGS

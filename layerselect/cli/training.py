@@ -11,28 +11,6 @@ from .streams import write_json
 
 RESUME_HINT = "; continue with the same command and --resume"
 
-#: What the parser of such a command holds besides settings.
-_OTHERS = frozenset(
-    [
-        "run",
-        "command",
-        "build_parser",
-        "verbose",
-        "threads",
-        "resume",
-        "overwrite",
-        "interrupted_hint",
-        "config",
-        "json",
-        "dry_run",
-    ]
-)
-
-
-def settings_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of the run that were given."""
-    return {name: value for name, value in vars(args).items() if name not in _OTHERS}
-
 
 def train(
     args: argparse.Namespace,

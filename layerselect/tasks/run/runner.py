@@ -126,7 +126,7 @@ def write_files(
     """Writes every file of the run that the training has not written already; returns the facts of the training with
     the time that its stages took.
     """
-    config, facts = task.config, corpus_facts(task, outcome)
+    config, facts, made_by = task.config, corpus_facts(task, outcome), versions()
     chosen, rows = folder.write_selection(selector)
     reports = {
         result.split: {name: report.as_dict() for name, report in result.reports.items()} for result in outcome.results
@@ -134,11 +134,11 @@ def write_files(
     write_card(
         folder.path / ADAPTER,
         task.usage(),
-        Training(base_reference(config.model), config.adapter, facts, chosen, reports, versions()),
+        Training(base_reference(config.model), config.adapter, facts, chosen, reports, made_by),
     )
     predictions = list(outcome.predictions)
     folder.write_json(
-        "config.json", {"command": task.command, "settings": config.as_dict(), "corpus": facts, "versions": versions()}
+        "config.json", {"command": task.command, "settings": config.as_dict(), "corpus": facts, "versions": made_by}
     )
     folder.write_lines(PREDICTIONS, predictions)
     task.write_report(
@@ -146,7 +146,7 @@ def write_files(
         settings=config.as_dict(),
         corpus=facts,
         training={**training, "stages": stages.seconds()},
-        versions=versions(),
+        versions=made_by,
         splits={result.split: dict(result.reports) for result in outcome.results},
         metrics=folder.read_lines(METRICS),
         losses=folder.read_lines(TRAINING_LOG),
