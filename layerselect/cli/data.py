@@ -7,7 +7,7 @@ from typing import Any
 
 from ..utils.options import options_of
 from .options import add_common_options, add_json_option, positive
-from .settings import add_settings
+from .settings import add_settings, given
 from .streams import write_json
 
 _EXAMPLE = """\
@@ -57,10 +57,10 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect data`` and returns its exit code."""
     from ..data import describe, load_corpus
+    from ..tasks.run.settings import TrainingSettings
 
-    own = ("build_parser", "source", "model", "max_length", "json", "verbose", "run", "command", "action", "split_seed")
-    options = {name: value for name, value in vars(args).items() if name not in own}
-    corpus = load_corpus(args.source, seed=vars(args).get("split_seed", 0), **options)
+    options = {name: value for name, value in given(args, TrainingSettings).items() if name != "model"}
+    corpus = load_corpus(args.source, seed=options.pop("split_seed", 0), **options)
     count = None
     if args.model is not None:
         from ..models.tokenizers import load_tokenizer
