@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from .formats import Options, resolve
 from .generic import Columns
-from .schema import SPLITS, Corpus, CorpusError, RawCorpus, build_corpus
-from .splits import document_splits, shared_documents
+from .schema import LEFT_OUT, SPLITS, Corpus, CorpusError, RawCorpus, build_corpus
+from .sizes import Fold, TrainSize
+from .splits import document_splits, fold_splits, part_of_training, shared_documents
 from .table import short
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ def load_corpus(
     labels: str = "default",
     multi: Literal["keep", "drop"] = "keep",
     split_fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    fold: str | None = None,
+    train_size: str | None = None,
 ) -> Corpus:
     """Load a revision corpus.
 
@@ -51,6 +55,10 @@ def load_corpus(
             "coarse" (four).
         multi: rows with several labels: "keep" them, or "drop" them (as single-label papers do).
         split_fractions: shares of train, validation and test for document splits; 0 leaves a split out.
+        fold: "I/K" cuts all rows into K folds by document and tests the I-th. A tenth of the other folds is the
+            validation split and the rest trains. It takes the place of `split_fractions`.
+        train_size: as much of the training split trains, in whole documents: a number of rows, "500", or a share,
+            "10%". A smaller part is contained in a larger one.
 
     Raises:
         CorpusError: a file, column, label set, option or split cannot be used; with `strict`, any defect.
@@ -58,6 +66,12 @@ def load_corpus(
     """
     _one_of("splits", splits, ("document", "official"))
     _one_of("multi", multi, ("keep", "drop"))
+    tested = Fold.parse(fold) if fold is not None else None
+    size = TrainSize.parse(train_size) if train_size is not None else None
+    if tested and splits == "official":
+        raise CorpusError(
+            f"fold {tested} is cut by document from all rows, which splits='official' forbids: leave out one of them"
+        )
     columns = Columns(before, after, label, doc_id, label_delimiter)
     read = resolve(source, columns_named=columns.named)
     raw = read(Options(columns, seed))
@@ -75,17 +89,18 @@ def load_corpus(
     if splits == "official":
         chosen = _official(raw)
     else:
-        chosen = document_splits(
-            [row.doc_id for row in raw.rows],
-            [row.intentions for row in raw.rows],
-            fractions=split_fractions,
-            seed=seed,
-        )
+        doc_ids, intentions = [row.doc_id for row in raw.rows], [row.intentions for row in raw.rows]
+        if tested:
+            chosen = fold_splits(doc_ids, intentions, tested, seed=seed)
+        else:
+            chosen = document_splits(doc_ids, intentions, fractions=split_fractions, seed=seed)
         if own := _by_split(raw):
             shared = "; ".join(_leaks(own).values()) or "no document stands in two of them"
             raw.notes.append(
                 f"split again by document: the corpus's own splits ({', '.join(own)}) are not used; {shared}"
             )
+    if size:
+        chosen = _smaller_training(raw, chosen, size, seed)
     _note_missing_labels(raw, chosen)
     return build_corpus(raw, chosen)
 
@@ -160,6 +175,23 @@ def _official(raw: RawCorpus) -> list[str]:
     return [row.split for row in raw.rows]
 
 
+def _smaller_training(raw: RawCorpus, chosen: Sequence[str], size: TrainSize, seed: int) -> list[str]:
+    """The splits when only a part of the training split trains; the rest of it stands in none."""
+    doc_ids = [row.doc_id for row, split in zip(raw.rows, chosen, strict=True) if split == "train"]
+    if size.rows(len(doc_ids)) > len(doc_ids):
+        raise CorpusError(
+            f"the training split of {raw.name} has {len(doc_ids):,} rows, fewer than the {size} that are to train: "
+            "ask for at most as many"
+        )
+    stays = part_of_training(doc_ids, size, seed=seed)
+    documents = len({document for document, kept in zip(doc_ids, stays, strict=True) if kept})
+    raw.notes.append(
+        f"{sum(stays)} of {len(doc_ids)} rows of train are used, those of {documents} of {len(set(doc_ids))} documents"
+    )
+    kept = iter(stays)
+    return [split if split != "train" or next(kept) else LEFT_OUT for split in chosen]
+
+
 def _by_split(raw: RawCorpus) -> dict[str, list[str]]:
     """Official split -> document of each of its rows, in the usual order of splits."""
     found: dict[str, list[str]] = {name: [] for name in SPLITS}
@@ -185,7 +217,8 @@ def _few(names: list[str]) -> str:
 def _note_missing_labels(raw: RawCorpus, chosen: list[str]) -> None:
     present: dict[str, set[str]] = {}
     for row, split in zip(raw.rows, chosen, strict=True):
-        present.setdefault(split, set()).update(row.intentions)
+        if split != LEFT_OUT:
+            present.setdefault(split, set()).update(row.intentions)
     everything = set().union(*present.values())
     for split in SPLITS:
         if split in present and (absent := sorted(everything - present[split])):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 """Names of the splits, in the order in which they are listed everywhere."""
 
+LEFT_OUT = ""
+"""What stands in the place of a split's name for a row that is in none."""
+
 COLUMNS = ("id", "doc_id", "before", "after", "intentions", "split", "before_context", "after_context")
 """Columns of every split: all strings, except `intentions`, a list of strings.
 
@@ -133,7 +136,7 @@ def features() -> Features:
 
 
 def build_corpus(raw: RawCorpus, splits: Sequence[str]) -> Corpus:
-    """Make a `Corpus` of the rows of `raw`; `splits[i]` names the split of row i.
+    """Make a `Corpus` of the rows of `raw`; `splits[i]` names the split of row i, or is `LEFT_OUT`.
 
     Row ids are made unique ("7", "7#2", ...), since predictions are joined to rows by id.
 
@@ -147,6 +150,8 @@ def build_corpus(raw: RawCorpus, splits: Sequence[str]) -> Corpus:
         notes.append(f"{renamed} rows repeat an id of another row; '#2', '#3', ... was appended to theirs")
     tables: dict[str, dict[str, list[Any]]] = {}
     for row_id, row, split in zip(ids, raw.rows, splits, strict=True):
+        if split == LEFT_OUT:
+            continue
         table = tables.setdefault(split, {name: [] for name in COLUMNS})
         for name in COLUMNS:
             value = {"id": row_id, "split": split}.get(name, getattr(row, name))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .schema import SPLITS, CorpusError
+from .sizes import Fold, TrainSize
 
 TRIES = 256
 """Random orders of the documents among which `document_splits` takes the best balanced one."""
@@ -62,28 +63,96 @@ def document_splits(
         CorpusError: bad fractions, or fewer documents than splits.
     """
     names = _wanted(fractions)
+    parts = _dealt(
+        doc_ids, intentions, [share for share in fractions if share > 0], f"the splits {', '.join(names)}", seed
+    )
+    return [names[part] for part in parts]
+
+
+def fold_splits(
+    doc_ids: Sequence[str],
+    intentions: Sequence[Sequence[str]],
+    fold: Fold,
+    *,
+    validation: float = 0.1,
+    seed: int = 0,
+) -> list[str]:
+    """Name a split for every row where one of several folds is tested and the others train.
+
+    The folds are dealt as the splits of `document_splits` are, with equal shares, and depend on their number and the
+    seed alone: over all of them each row is tested once. Of the documents outside the tested fold, a share is the
+    validation split, so that whatever is chosen while training is chosen without the tested fold.
+
+    Args:
+        doc_ids: document of each row.
+        intentions: labels of each row.
+        fold: which one is tested.
+        validation: the share of the other folds' rows that is the validation split.
+        seed: seed of the folds, and of the validation splits in them.
+
+    Raises:
+        CorpusError: fewer documents than it takes.
+    """
+    shares = [1 / fold.of] * fold.of
+    parts = _dealt(doc_ids, intentions, shares, f"{fold.of} folds", seed)
+    names = ["test"] * len(parts)
+    others = [row for row, part in enumerate(parts) if part != fold.number - 1]
+    inner = document_splits(
+        [doc_ids[row] for row in others],
+        [intentions[row] for row in others],
+        fractions=(1 - validation, validation, 0.0),
+        seed=seed,
+    )
+    for row, name in zip(others, inner, strict=True):
+        names[row] = name
+    return names
+
+
+def _dealt(
+    doc_ids: Sequence[str], intentions: Sequence[Sequence[str]], shares: Sequence[float], what: str, seed: int
+) -> list[int]:
+    """The part of each row when whole documents are dealt into parts of the given shares."""
     documents = sorted(set(doc_ids))
-    if len(documents) < len(names):
+    if len(documents) < len(shares):
         raise CorpusError(
-            f"{len(documents)} document(s) cannot fill the splits {', '.join(names)} without sharing a "
-            "document: give more documents, a document column that tells them apart, or fewer split fractions"
+            f"{len(documents)} document(s) cannot fill {what} without "
+            "sharing a document: give more documents, a document column that tells them apart, or ask for fewer of them"
         )
     counts = _counts(documents, doc_ids, intentions)
-    shares = np.array([share for share in fractions if share > 0])
-    target = shares[:, None] * counts.sum(axis=0)
+    target = np.array(shares)[:, None] * counts.sum(axis=0)
     draw = random.Random(seed)
     order = list(range(len(documents)))
-    best: tuple[float, dict[str, str]] | None = None
+    best: tuple[float, dict[str, int]] | None = None
     for _ in range(max(4, min(TRIES, WORK // (len(documents) * (counts.shape[1] + 8))))):
         draw.shuffle(order)
-        bounds = _cuts(counts[order, 0], shares)
+        bounds = _cuts(counts[order, 0], np.array(shares))
         sums = np.stack([counts[order[a:b]].sum(axis=0) for a, b in itertools.pairwise(bounds)])
         cost = float(((sums - target) ** 2 / np.maximum(target, 1)).sum())
         if best is None or cost < best[0]:
-            pieces = zip(names, itertools.pairwise(bounds), strict=True)
-            best = cost, {documents[i]: name for name, (a, b) in pieces for i in order[a:b]}
+            pieces = enumerate(itertools.pairwise(bounds))
+            best = cost, {documents[i]: part for part, (a, b) in pieces for i in order[a:b]}
     assert best is not None  # TRIES > 0
     return [best[1][doc_id] for doc_id in doc_ids]
+
+
+def part_of_training(doc_ids: Sequence[str], size: TrainSize, *, seed: int = 0) -> list[bool]:
+    """Whether each row of a training split stands in a part of it that is made of whole documents.
+
+    The documents are taken in a random order up to the number of documents whose rows come nearest to the size, at
+    least one. A smaller part is so contained in every larger one.
+
+    Args:
+        doc_ids: document of each row.
+        size: how much is taken.
+        seed: seed of the order.
+    """
+    counts = Counter(doc_ids)
+    order = sorted(counts)
+    random.Random(seed).shuffle(order)
+    rows = np.cumsum([counts[document] for document in order])
+    nearest = 1 + int(np.argmin(np.abs(rows - size.rows(len(doc_ids)))))
+    kept = set(order[:nearest])
+    return [document in kept for document in doc_ids]
 
 
 def shared_documents(doc_ids: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:

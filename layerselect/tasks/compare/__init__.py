@@ -8,10 +8,10 @@ from ...utils.lazy import imported_when_asked_for
 
 if TYPE_CHECKING:
     from .config import CompareConfig
-    from .methods import METHODS, Method, Variant, parse_variants
+    from .methods import METHODS, Method, Run, Variant, parse_variants
     from .page import compare_report
     from .run import Comparison, run_compare
-    from .runs import Run, RunResult, read_run
+    from .runs import RunResult, read_run
     from .significance import Difference, holm, paired_bootstrap
     from .table import Row, comparison_rows, csv_table, markdown_table, used_columns
     from .tasks import TASKS, Task
@@ -50,7 +50,7 @@ _PLACES = {
     "compare_report": ".page",
     "Comparison": ".run",
     "run_compare": ".run",
-    "Run": ".runs",
+    "Run": ".methods",
     "RunResult": ".runs",
     "read_run": ".runs",
     "Difference": ".significance",

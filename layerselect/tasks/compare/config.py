@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import LayerSelectError
 from ..intent import IntentConfig
 from ..revise import ReviseConfig
 from ..run.settings import PLACES, TrainingSettings, option
-from .methods import Method, Variant, parse_variants
+from .methods import Method, Run, Variant, parse_variants
 from .settings import CompareSettings
 from .tasks import TASKS, Task
 
-_VARIED = ("rule", "adapter", "seed", "out")
+_VARIED = ("rule", "adapter", "seed", "out", "fold")
 
 #: The name of the rows whose runs others start from; they are in no table.
 PREDICTOR = "predictor"
@@ -60,7 +60,7 @@ class CompareConfig(CompareSettings):
             )
         # Every run's settings are checked before the first one runs.
         for variant in self.variants:
-            self.settings(variant, 0, self.out)
+            self.settings(Run(variant, 0, 1 if self.folds else None), self.out)
 
     @property
     def kind(self) -> Task:
@@ -75,21 +75,40 @@ class CompareConfig(CompareSettings):
         names = (self.reference, f"{self.reference}/{self.adapters[0]}")
         return next((v for v in self.variants if v.name in names), None)
 
-    def settings(self, variant: Variant, seed: int, out: str, predictor: str | None = None) -> TrainingSettings:
+    def runs(self) -> list[Run]:
+        """The runs of all rows, in the order in which they are trained.
+
+        Seeds stand in the outer loop and folds within, so that what else the machine does weighs on all rows alike,
+        and an interrupted comparison has all rows of what is finished.
+        """
+        return [Run(variant, *part) for part in self._parts() for variant in self.variants]
+
+    def predictor_runs(self) -> list[Run]:
+        """The runs that those of some rows start from."""
+        return [Run(variant, *part) for part in self._parts() for variant in self.predictors()]
+
+    def _parts(self) -> list[tuple[int, int | None]]:
+        folds = range(1, self.folds + 1) if self.folds else (None,)
+        return [(seed, fold) for seed in range(self.seeds) for fold in folds]
+
+    def settings(self, run: Run, out: str, predictor: str | None = None) -> TrainingSettings:
         """The settings of one run.
 
         Args:
             predictor: the folder of the predictor's run, for methods that start from one.
         """
-        own = {**self.kind.defaults, **variant.method.settings, "adapter": variant.adapter, "seed": seed, "out": out}
+        variant = run.variant
+        own = {**self.kind.defaults, **variant.method.settings, "adapter": variant.adapter, "seed": run.seed}
+        if run.fold is not None:
+            own["fold"] = f"{run.fold}/{self.folds}"
         if variant.adapter in self.adapter_lr:
             own["lr"] = self.adapter_lr[variant.adapter]
         if variant.method.transfers:
             own["predictor"] = predictor
         if "untrained" in self.kind.varied:
-            # The untrained model is the same in all runs.
-            own["untrained"] = (variant, seed) == (self.variants[0], 0)
-        return self.kind.config(**{**self.base, **own})
+            # The untrained model is the same whatever trains.
+            own["untrained"] = (variant, run.seed) == (self.variants[0], 0)
+        return self.kind.config(**{**self.base, **own, "out": out})
 
     def predictors(self) -> list[Variant]:
         """The predictors that some rows start from, one for each of their adapters."""
@@ -98,16 +117,28 @@ class CompareConfig(CompareSettings):
             Variant(Method(PREDICTOR, {}, "trained once for the rows that start from it"), each) for each in adapters
         ]
 
-    def predictor_settings(self, predictor: Variant, seed: int, out: str) -> IntentConfig:
+    def predictor_of(self, run: Run) -> Run | None:
+        """The run that ``run`` starts from, if its method starts from one."""
+        if not run.variant.method.transfers:
+            return None
+        return next(
+            each
+            for each in self.predictor_runs()
+            if (each.variant.adapter, each.seed, each.fold) == (run.variant.adapter, run.seed, run.fold)
+        )
+
+    def predictor_settings(self, predictor: Run, out: str) -> IntentConfig:
         """The settings of a predictor's run: those that a run which trains its own would give it."""
-        row = next(v for v in self.variants if v.method.transfers and v.adapter == predictor.adapter)
-        settings = self.settings(row, seed, out)
+        row = next(v for v in self.variants if v.method.transfers and v.adapter == predictor.variant.adapter)
+        settings = self.settings(replace(predictor, variant=row), out)
         assert isinstance(settings, ReviseConfig)
         return settings.predictor_config(out)
 
     def fixed(self) -> dict[str, Any]:
         """What must be the same when a comparison is taken up again; methods and seeds may be added."""
         settings = {**self.base, **({"adapter_lr": dict(self.adapter_lr)} if self.adapter_lr else {})}
+        if self.folds:
+            settings["folds"] = self.folds
         if self.task != "intent":
             settings["task"] = self.task
         return {name: value for name, value in sorted(settings.items()) if name not in PLACES}

@@ -88,6 +88,20 @@ class Variant:
         return re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-")
 
 
+@dataclass(frozen=True)
+class Run:
+    """A variant with a seed and, where a comparison has folds, the fold that is tested (from 1)."""
+
+    variant: Variant
+    seed: int
+    fold: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.variant.folder}-seed{self.seed}" + (f"-fold{self.fold}" if self.fold else "")
+
+
 def parse_variants(
     methods: Sequence[str], adapters: Sequence[str], known: Mapping[str, Method] = METHODS
 ) -> list[Variant]:

@@ -22,8 +22,8 @@ from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Mapped
 from ...utils.saved_words import in_words
 from .config import CompareConfig
-from .methods import Variant
-from .runs import Run, RunResult, is_finished, read_run, train_run
+from .methods import Run
+from .runs import RunResult, is_finished, read_run, train_run
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
         config.out, apart={"--data": config.base.get("data")}, kept={"--model": config.base.get("model")}
     )
     _check_place(folder, config, overwrite)
-    corpus = config.settings(config.variants[0], 0, config.out).load_corpus()
-    runs = [Run(variant, seed) for seed in range(config.seeds) for variant in (*config.predictors(), *config.variants)]
+    runs = [*config.predictor_runs(), *config.runs()]
+    corpus = config.settings(config.runs()[0], config.out).load_corpus()
     return {
         "out": str(folder),
         "splits": {name: len(rows) for name, rows in corpus.splits.items()},
@@ -109,37 +109,30 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
 
 def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Comparison:
     """What :func:`run_compare` does once its folder is its own."""
-    seeds = range(config.seeds)
-    predictors = [Run(variant, seed) for seed in seeds for variant in config.predictors()]
-    runs = [Run(variant, seed) for seed in seeds for variant in config.variants]
+    predictors, runs = config.predictor_runs(), config.runs()
     with _Workshop(config, folder, notify, len(predictors) + len(runs)) as workshop:
         # First what others start from.
-        lost = workshop.train({run: ("intent", _predictor_settings(config, folder, run)) for run in predictors})
+        lost = workshop.train(
+            {run: ("intent", config.predictor_settings(run, _place(folder, run)).as_dict()) for run in predictors}
+        )
         tasks, reasons = {}, {}
         for run in runs:
-            source = Run(_predictor_of(config, run), run.seed) if run.variant.method.transfers else None
+            source = config.predictor_of(run)
             if source in lost:
                 reasons[run] = f"its predictor failed: {lost[source]}"
             else:
-                place = str(folder / RUNS / source.name) if source else None
-                own = config.settings(run.variant, run.seed, str(folder / RUNS / run.name), place)
+                own = config.settings(run, _place(folder, run), _place(folder, source) if source else None)
                 tasks[run] = (config.task, own.as_dict())
         reasons |= workshop.train(tasks)
     results = []
-    for variant in config.variants:
-        for seed in seeds:
-            run = Run(variant, seed)
-            reason = reasons.get(run)
-            results.append(RunResult(run, reason=reason) if reason else read_run(run, folder / RUNS / run.name))
+    for run in sorted(runs, key=lambda run: config.variants.index(run.variant)):
+        reason = reasons.get(run)
+        results.append(RunResult(run, reason=reason) if reason else read_run(run, folder / RUNS / run.name))
     return Comparison(config, folder, results)
 
 
-def _predictor_of(config: CompareConfig, run: Run) -> Variant:
-    return next(each for each in config.predictors() if each.adapter == run.variant.adapter)
-
-
-def _predictor_settings(config: CompareConfig, folder: Path, run: Run) -> dict[str, Any]:
-    return config.predictor_settings(run.variant, run.seed, str(folder / RUNS / run.name)).as_dict()
+def _place(folder: Path, run: Run) -> str:
+    return str(folder / RUNS / run.name)
 
 
 class _Workshop:

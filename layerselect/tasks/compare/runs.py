@@ -32,7 +32,7 @@ from ...utils.saved_schema import (
 )
 from ...utils.saved_tensors import Numbers
 from ..run.folder import HISTORY, IMPORTANCE, LOG_LINE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
-from .methods import Variant
+from .methods import Run
 from .tasks import MODEL, TASKS
 
 #: How a line of a run's output begins that its comparison is to show.
@@ -61,18 +61,6 @@ _PREDICTION = Fields(
     {"id": Text(), "split": Text()},
     optional={"labels": _WORDS, "predicted": _WORDS, "source": Text(), "references": _WORDS, "prediction": Text()},
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """A variant with a seed."""
-
-    variant: Variant
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant.folder}-seed{self.seed}"
 
 
 @dataclass(frozen=True)

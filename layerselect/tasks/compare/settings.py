@@ -30,6 +30,14 @@ class CompareSettings:
     seeds: int = setting(
         3, "train every method with the seeds 0 to N - 1", group=COMPARISON, metavar="N", least=1, most=1000
     )
+    folds: int | None = setting(
+        None,
+        "cut all rows into K folds by document and test each of them in turn, so that every row is tested once",
+        group=COMPARISON,
+        metavar="K",
+        least=2,
+        most=1000,
+    )
     reference: str | None = setting(
         None, "the method that the others are tested against (default: all)", group=COMPARISON, metavar="METHOD"
     )

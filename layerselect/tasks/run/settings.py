@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...data import Corpus, load_corpus
+from ...data.sizes import Fold, TrainSize
 from ...errors import LayerSelectError
 from ...rules import make_rule, rules_help
 from ...state_cache import DEFAULT_CUT, default_folder
@@ -89,6 +90,20 @@ class TrainingSettings:
     multi: str = setting("keep", "keep or drop rows with several labels", group=CORPUS, choices=("keep", "drop"))
     strict: bool = setting(False, "stop at the first malformed row instead of skipping and counting it", group=CORPUS)
     split_seed: int = setting(0, "seed of the splits by document", group=CORPUS, metavar="N", least=0)
+    fold: str | None = setting(
+        None,
+        "cut all rows into K folds by document and test the I-th; a tenth of the others is the validation split, the "
+        "rest trains",
+        group=CORPUS,
+        metavar="I/K",
+    )
+    train_size: str | None = setting(
+        None,
+        "train on so many rows of the training split, or on so much of it, in whole documents; a smaller part is "
+        "contained in a larger one",
+        group=CORPUS,
+        metavar="N|P%",
+    )
     holdout: float = setting(
         0.0,
         "fraction of the training split, in whole documents, that is held out to choose the checkpoint by; with 0 the "
@@ -228,9 +243,27 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "cut", str(self.cut))  # 22 means "22"
         check_values(self)
+        self._check_parts()
         self.adapter_config()
         self._check_state_cache()
         make_rule(self.rule, seed=self.seed)
+
+    def _check_parts(self) -> None:
+        """Checks what of the corpus is tested and trains, and writes both as they are always written."""
+        for name, kind in (("fold", Fold), ("train_size", TrainSize)):
+            text = getattr(self, name)
+            if text is None:
+                continue
+            try:
+                object.__setattr__(self, name, str(kind.parse(str(text))))
+            except LayerSelectError as error:
+                raise LayerSelectError(f"{option(name)} {error}") from error
+        check(
+            self.fold is None or self.splits == "document",
+            "fold",
+            self.fold,
+            "is cut by document from all rows, which --splits official forbids: leave out one of them",
+        )
 
     def _check_state_cache(self) -> None:
         if self.state_cache == "none":
@@ -343,6 +376,8 @@ class TrainingSettings:
             labels=self.labels,
             multi=self.multi,
             seed=self.split_seed,
+            fold=self.fold,
+            train_size=self.train_size,
         )
 
     def steps(self, examples: int) -> int:
