@@ -50,7 +50,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     from ..card.settings import MEASURED, MeasureSettings
     from ..tasks.card.settings import CardSettings
     from ..tasks.intent.config import IntentConfig
-    from ..tasks.run.settings import CORPUS
+    from ..tasks.run.headings import CORPUS
 
     add_settings(parser, IntentConfig, only=("data", "model", "out"), helps=_HELPS, required=False)
     job = heading(parser, "the job")

@@ -37,7 +37,8 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     describe.add_argument("source", metavar="CORPUS", help="as --data of 'layerselect intent'")
-    from ..tasks.run.settings import CORPUS, TrainingSettings
+    from ..tasks.run.headings import CORPUS
+    from ..tasks.run.settings import TrainingSettings
 
     corpus = [field.name for field, option in options_of(TrainingSettings) if option.group == CORPUS]
     add_settings(describe, TrainingSettings, only=corpus, leave_out=("holdout",))

@@ -56,7 +56,7 @@ def given(args: argparse.Namespace, *kinds: type) -> dict[str, Any]:
 
 def add_job(parser: argparse.ArgumentParser, kind: type) -> None:
     """What to train on what, where it goes, and how the command itself behaves."""
-    from ..tasks.run.settings import HEADINGS
+    from ..tasks.run.headings import HEADINGS
 
     for title in HEADINGS:  # in this order, whatever fields are declared first; one without options is not shown
         heading(parser, title)

@@ -9,18 +9,22 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 
 from ..errors import LayerSelectError
-from ..utils.linear_kind import is_linear
-from .bottleneck import BottleneckConfig, residual_writers
+from ..utils.linear_kind import is_quantized
+from .bottleneck import BottleneckConfig, check_activation, residual_writers
 from .load import LoadedModel
+from .targets import ALL, ATTENTION, MLP, chosen_maps, group_of, split_targets
 
 logger = logging.getLogger(__name__)
 
+ALL_PLACES = "all"
+PLACES = (ALL_PLACES, ATTENTION, MLP)
 ADAPTERS = ("lora", "dora", "bottleneck", "bottleneck-parallel", "none")
 
 
@@ -35,6 +39,10 @@ class AdapterConfig:
         rank, alpha: of LoRA and DoRA; their update is scaled by ``alpha / rank``.
         dropout: in front of an adapter of any kind.
         size: hidden units of a bottleneck.
+        activation: its nonlinearity.
+        places: the parts of a layer that a bottleneck stands at: ``attention``, ``mlp``, or ``all``.
+        targets: the maps that LoRA and DoRA go to, see :func:`~layerselect.models.targets.chosen_maps`; separated by
+            commas.
     """
 
     kind: str = "lora"
@@ -42,6 +50,9 @@ class AdapterConfig:
     alpha: int = 32
     dropout: float = 0.05
     size: int = 64
+    activation: str = "gelu"
+    places: str = ALL_PLACES
+    targets: str = ALL
 
     def __post_init__(self) -> None:
         if self.kind not in ADAPTERS:
@@ -52,6 +63,11 @@ class AdapterConfig:
             raise LayerSelectError(f"size={self.size} of the bottleneck adapter must be at least 1")
         if not 0.0 <= self.dropout < 1.0:
             raise LayerSelectError(f"dropout={self.dropout} of the adapter is not in [0, 1)")
+        if self.places not in PLACES:
+            raise LayerSelectError(f"places={self.places!r} of the bottleneck adapter is none of {', '.join(PLACES)}")
+        if self.kind.startswith("bottleneck"):
+            check_activation(self.activation)
+        split_targets(self.targets)
 
 
 def add_adapter(loaded: LoadedModel, config: AdapterConfig) -> nn.Module:
@@ -130,11 +146,20 @@ def _refused_maps(text: str) -> set[str]:
 
 def _skeleton(model: nn.Module) -> nn.Module:
     """A copy of the model without its numbers."""
-    memo: dict[int, torch.Tensor] = {
-        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad) for p in model.parameters()
+    packed = {id(p) for m in model.modules() if is_quantized(m) for p in m.parameters(recurse=False)}
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
+        for p in model.parameters()
+        if id(p) not in packed
     }
     memo.update({id(buffer): buffer.detach().to("meta") for buffer in model.buffers()})
+    # What peft asks of quantized maps is in their numbers; to it they are as the maps that they came of.
+    memo.update({id(m): _blank(m) for m in model.modules() if is_quantized(m)})
     return copy.deepcopy(model, memo)
+
+
+def _blank(module: Any) -> nn.Linear:
+    return nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
 
 
 def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collection[str] = ()) -> PeftConfig:
@@ -149,7 +174,8 @@ def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collect
             size=config.size,
             dropout=config.dropout,
             placement="parallel" if config.kind.endswith("parallel") else "serial",
-            target_modules=_pattern(residual_writers(loaded.model, loaded.layer_names), loaded.layer_names),
+            activation=config.activation,
+            target_modules=_pattern(_places(loaded, config.places), loaded.layer_names),
             modules_to_save=_to_save(loaded),
             task_type=task,
         )
@@ -158,7 +184,7 @@ def peft_config(loaded: LoadedModel, config: AdapterConfig, *, left_out: Collect
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         use_dora=config.kind == "dora",
-        target_modules=linear_maps(loaded.model, loaded.layer_names, left_out=left_out),
+        target_modules=linear_maps(loaded.model, loaded.layer_names, split_targets(config.targets), left_out=left_out),
         modules_to_save=_to_save(loaded),
         task_type=task,
     )
@@ -187,27 +213,33 @@ def _to_save(loaded: LoadedModel) -> list[str] | None:
     return [part for fresh in loaded.fresh for part in told_apart(fresh) or [fresh]] or None
 
 
-def linear_maps(model: nn.Module, layer_names: Sequence[str], *, left_out: Collection[str] = ()) -> str:
-    """A regular expression that matches the linear maps inside the layers and nothing else.
+def linear_maps(
+    model: nn.Module, layer_names: Sequence[str], targets: Sequence[str] = (ALL,), *, left_out: Collection[str] = ()
+) -> str:
+    """A regular expression that matches linear maps inside the layers and nothing else.
 
     Args:
+        targets: which, see :func:`~layerselect.models.targets.chosen_maps`.
         left_out: the last names of maps that it does not match.
 
     Raises:
         LayerSelectError: there is none.
     """
-    names = [
-        f"{layer}.{name}"
-        for layer in layer_names
-        for name, module in model.get_submodule(layer).named_modules()
-        if name and is_linear(module) and name.rpartition(".")[2] not in left_out
-    ]
-    if not names:
+    return _pattern(chosen_maps(model, layer_names, targets, left_out=left_out), layer_names)
+
+
+def _places(loaded: LoadedModel, places: str) -> list[str]:
+    """The maps that a bottleneck stands at."""
+    writers = residual_writers(loaded.model, loaded.layer_names)
+    groups = {name: group_of(loaded.model, name, loaded.layer_names) for name in writers}
+    found = [name for name in writers if places in (ALL_PLACES, groups[name])]
+    if not found:
+        there = ", ".join([ALL_PLACES, *sorted({group for group in groups.values() if group})])
         raise LayerSelectError(
-            f"the layers of {type(model).__name__} (from {layer_names[0]!r} on) hold no linear map that LoRA could "
-            "adapt; use --adapter none"
+            f"--bottleneck-places {places}: no map of that part of {type(loaded.model).__name__} is as wide as its "
+            f"stream; these would do: {there}"
         )
-    return _pattern(names, layer_names)
+    return found
 
 
 def _pattern(names: Sequence[str], layer_names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import torch
@@ -71,10 +72,22 @@ class BottleneckConfig(PeftConfig):
             raise LayerSelectError(
                 f"placement={self.placement!r} of the bottleneck adapter is none of {', '.join(PLACEMENTS)}"
             )
-        if self.activation not in ACT2FN:
-            raise LayerSelectError(
-                f"activation={self.activation!r} of the bottleneck adapter is not one that transformers knows"
-            )
+        check_activation(self.activation)
+
+
+def check_activation(name: str) -> None:
+    """Checks that ``transformers`` knows a nonlinearity.
+
+    Raises:
+        LayerSelectError: it does not. The message lists what it knows.
+    """
+    if name not in ACT2FN:
+        near = get_close_matches(name, list(ACT2FN), 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise LayerSelectError(
+            f"activation={name!r} of the bottleneck adapter is not one that transformers knows: {hint}it knows "
+            f"{', '.join(sorted(ACT2FN))}"
+        )
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):

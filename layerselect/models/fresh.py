@@ -71,6 +71,18 @@ def wake(model: nn.Module, names: Sequence[str]) -> list[str]:
     return woken
 
 
+def in_full_precision(model: nn.Module, names: Sequence[str]) -> None:
+    """Holds the fresh modules in float32, in which they train.
+
+    Not those with embeddings in them: whatever comes out of these goes through all layers, whose norms want their own
+    type. A checkpoint without embeddings is nobody's; the demo's model has fresh ones.
+    """
+    for name in names:
+        module = model.get_submodule(name)
+        if not any(isinstance(part, nn.Embedding) for part in module.modules()):
+            module.float()
+
+
 def _zero_bias(module: nn.Module) -> bool:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if not isinstance(weight, torch.Tensor) or not isinstance(bias, torch.Tensor) or weight.dim() != 2:

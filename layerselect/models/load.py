@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +19,13 @@ from ..errors import LayerSelectError
 from ..layers.find import split_parameters
 from ..layers.stacks import has_forward
 from .folders import checked_source, held_in
-from .fresh import fresh_modules, wake
+from .fresh import fresh_modules, in_full_precision, wake
 from .held_sizes import no_larger_than
+from .holding import Holding, check_holding, check_placed, keep_holding
 from .load_errors import sentence_of
 from .running import reads_ahead
 from .tokenizers import pad_on, separates_pairs
-from .traits import called_in_a_pass, find_traits, reason
+from .traits import called_in_a_pass, find_traits, keep_traits, reason, traits_of
 from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,8 @@ class LoadedModel:
     """A model that is ready for adapters.
 
     Attributes:
-        model: float32, on the CPU, in evaluation mode.
+        model: as its :class:`~layerselect.models.holding.Holding` says, in evaluation mode; what no pretraining has
+            reached is float32.
         tokenizer: has a padding token.
         source: what the user asked for.
         layer_names: qualified names of the layers that run on a text, in forward order; those of a tower for images do
@@ -56,7 +60,12 @@ class LoadedModel:
 
 
 def load_classifier(
-    source: str | Path, labels: Sequence[str], *, multi_label: bool, dropout: float | None = None
+    source: str | Path,
+    labels: Sequence[str],
+    *,
+    multi_label: bool,
+    dropout: float | None = None,
+    holding: Holding | None = None,
 ) -> LoadedModel:
     """Loads a pretrained encoder, decoder or encoder-decoder with a classification head for ``labels``.
 
@@ -68,9 +77,11 @@ def load_classifier(
         labels: the names of the classes, in class order.
         multi_label: several labels may be right at once (sigmoid) or exactly one (softmax).
         dropout: overrides the checkpoint's hidden and attention dropout where its configuration has them.
+        holding: how the weights are held, and where; without it in float32 on the CPU.
 
     Raises:
-        LayerSelectError: no such folder or hub id, no safetensors weights, no such architecture, or no layers.
+        LayerSelectError: no such folder or hub id, no safetensors weights, no such architecture, or no layers; or the
+            machine cannot hold a model so.
     """
     name = checked_source(source)
     overrides: dict[str, Any] = {
@@ -79,13 +90,13 @@ def load_classifier(
         "label2id": {label: i for i, label in enumerate(labels)},
         "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
     }
-    model, tokenizer, missing = _load(name, AutoModelForSequenceClassification, dropout, overrides)
+    model, tokenizer, missing = _load(name, AutoModelForSequenceClassification, dropout, overrides, holding)
     loaded = prepare(model, tokenizer, str(source), missing)
     find_traits(loaded.model, loaded.source, pad=loaded.tokenizer.pad_token_id, writes=False)
     return loaded
 
 
-def load_causal_lm(source: str | Path, *, dropout: float | None = None) -> LoadedModel:
+def load_causal_lm(source: str | Path, *, dropout: float | None = None, holding: Holding | None = None) -> LoadedModel:
     """Loads a pretrained decoder with its language-model head, to write verbalizer words or revisions.
 
     As :func:`load_classifier`; nothing is added to the model.
@@ -95,7 +106,7 @@ def load_causal_lm(source: str | Path, *, dropout: float | None = None) -> Loade
             checkpoint without a language-model head, a tokenizer without an end token.
     """
     name = checked_source(source)
-    model, tokenizer, missing = _load(name, AutoModelForCausalLM, dropout, {})
+    model, tokenizer, missing = _load(name, AutoModelForCausalLM, dropout, {}, holding)
     try:
         ahead = reads_ahead(model)
     except Exception as error:  # what other people's models raise
@@ -117,8 +128,12 @@ def load_causal_lm(source: str | Path, *, dropout: float | None = None) -> Loade
     return loaded
 
 
-def _load(name: str, auto: Any, dropout: float | None, overrides: dict[str, Any]) -> tuple[nn.Module, Any, list[str]]:
+def _load(
+    name: str, auto: Any, dropout: float | None, overrides: dict[str, Any], holding: Holding | None
+) -> tuple[nn.Module, Any, list[str]]:
     """Model, tokenizer, and the names of the parameters that no checkpoint filled."""
+    holding = holding or Holding()
+    check_holding(holding)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **overrides)
         _override_dropout(config, dropout)
@@ -129,17 +144,65 @@ def _load(name: str, auto: Any, dropout: float | None, overrides: dict[str, Any]
             model, info = auto.from_pretrained(
                 name,
                 config=config,
-                dtype=torch.float32,
                 trust_remote_code=False,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **_arguments(auto, config, holding),
             )
     except LayerSelectError:
         raise
     except Exception as error:  # configurations, tokenizers and models of all makes raise whatever they like
         raise LayerSelectError(sentence_of(name, error)) from error
+    model = _placed(model, holding, name)
     return model, tokenizer, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+
+
+def _arguments(auto: Any, config: Any, holding: Holding) -> dict[str, Any]:
+    """What ``from_pretrained`` is given about how the model is held."""
+    if holding.quantize == "none":
+        return holding.arguments()
+    with torch.device("meta"):
+        blank = auto.from_config(config)
+    layers = split_parameters(blank).names
+    linear = [path for path, module in blank.named_modules() if isinstance(module, nn.Linear)]
+    return holding.arguments(path for path in linear if not _inside(path, layers))
+
+
+def _placed(model: nn.Module, holding: Holding, source: str) -> nn.Module:
+    """The model on its device, with a note of how it is held."""
+    keep_holding(model, holding)
+    check_placed(model, source)
+    return model if holding.places_itself or holding.device == "cpu" else model.to(holding.device)
+
+
+def hold(loaded: LoadedModel, holding: Holding) -> None:
+    """Holds a model that was made on the spot as another one would be loaded.
+
+    Raises:
+        LayerSelectError: the machine cannot hold it so.
+    """
+    if holding == Holding():
+        return
+    check_holding(holding)
+    old = loaded.model
+    with tempfile.TemporaryDirectory() as folder:
+        old.save_pretrained(folder)
+        arguments = _arguments(_Same(type(old)), old.config, holding)
+        model = type(old).from_pretrained(folder, config=copy.deepcopy(old.config), **arguments)
+    loaded.model = _placed(model, holding, loaded.source).eval()
+    in_full_precision(loaded.model, loaded.fresh)
+    keep_traits(loaded.model, traits_of(old))
+
+
+class _Same:
+    """Makes models of one class, as the Auto classes do."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def from_config(self, config: Any) -> Any:
+        return self._kind(copy.deepcopy(config))
 
 
 def prepare(
@@ -185,6 +248,7 @@ def prepare(
     logger.info("trained whole, because no pretraining reached them: %s", ", ".join(fresh) or "none")
     if woken := wake(model, fresh):
         logger.info("scaled up, because their initial values are very small: %s", ", ".join(woken))
+    in_full_precision(model, fresh)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,

@@ -8,10 +8,12 @@ and an index of where its weights lie. Weights are copied only where the checkpo
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import TaskType
@@ -101,7 +103,7 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
     if not always and not any(changed.values()):
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    model.config.save_pretrained(folder)
+    _unquantized(model.config).save_pretrained(folder)
     places: dict[str, str] = {}
     size = 0
     for number, (file, tensors) in enumerate(changed.items()):
@@ -117,6 +119,15 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
     index = {"metadata": {"total_size": size}, "weight_map": places}
     (folder / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return True
+
+
+def _unquantized(config: Any) -> Any:
+    """The configuration of the checkpoint, whose weights are not quantized."""
+    if getattr(config, "quantization_config", None) is None:
+        return config
+    plain = copy.deepcopy(config)
+    del plain.quantization_config
+    return plain
 
 
 def _files_of(source: str) -> list[Path]:
@@ -146,6 +157,6 @@ def _changed(file: Path, model: nn.Module) -> Mapping[str, torch.Tensor | None]:
         for key in content.keys():  # noqa: SIM118, it is no dict
             shape = tuple(content.get_slice(key).get_shape())
             found = next((own[n] for n in (key, prefix + key, key.removeprefix(prefix)) if n in own), None)
-            if found is not None and tuple(found[1].shape) != shape:
+            if found is not None and tuple(found[1].shape) != shape and found[1].is_floating_point():  # not packed
                 changed[key] = found[1].detach().cpu().contiguous().clone() if found[0] else None
     return changed

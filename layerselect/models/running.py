@@ -10,10 +10,13 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from .holding import computing, device_of, holding_of
+
 
 def run_tokens(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **options: Any) -> Any:
     """The model's output for a batch; see :func:`layerselect.tasks.text.completions.forward_padded`."""
-    known = _parameters(type(base_of(model)))
+    base = base_of(model)
+    known = _parameters(type(base))
     if "position_ids" in known:
         options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     if keep and "logits_to_keep" in known:
@@ -21,7 +24,8 @@ def run_tokens(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **
     if "use_cache" in known:
         # What nobody asks for takes memory, and some models (RWKV) then work in place on what gradients need.
         options.setdefault("use_cache", False)
-    return model(input_ids=ids, attention_mask=mask, **options)
+    with computing(base):
+        return model(input_ids=ids, attention_mask=mask, **options)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -35,15 +39,21 @@ def base_of(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def placed(model: nn.Module, device: str | torch.device) -> nn.Module:
+    """The model on a device, unless loading has put it on its own."""
+    return model if holding_of(base_of(model)).places_itself else model.to(device)
+
+
 @torch.no_grad()
 def reads_ahead(model: nn.Module) -> bool:
     """Whether a token changes what the model says before it, as in an encoder; such a model cannot write."""
     size = model.get_input_embeddings().weight.shape[0]
     ids = torch.arange(8).remainder(size).repeat(2, 1)
     ids[1, -1] = (ids[1, -1] + 1) % size
-    one, other = model(input_ids=ids.to(next(model.parameters()).device)).logits
+    with computing(model):
+        one, other = model(input_ids=ids.to(device_of(model))).logits.float()
     change = (one - other).abs()
-    return bool(change[:-1].max() > 1e-4 * change[-1].max())
+    return bool(change[:-1].max() > holding_of(model).close * change[-1].max())
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from ..utils.saved_words import in_words, shown
 from .adapter_files import BASE, META, SCHEMA, SETTINGS, WEIGHTS, SavedAdapter, peft_settings
 from .adapters import ADAPTERS
 from .demo import SOURCE as DEMO
+from .holding import DTYPES, QUANTIZED, Holding, check_holding, holding_of, resolve_dtype
 from .load import LoadedModel, model_identity
 from .plain_base import lasting_reference, settle_for_peft
 from .running import base_of
@@ -27,7 +28,12 @@ from .vocabulary import embedding_rows, grow
 _MOST_ROWS = 2**24
 _META = Fields(
     {"adapter": Text(of=ADAPTERS), "base_model": Text(), "identity": Mapped()},
-    optional={"fingerprint": Maybe(Text()), "embedding_rows": Maybe(Whole(1, _MOST_ROWS))},
+    optional={
+        "fingerprint": Maybe(Text()),
+        "embedding_rows": Maybe(Whole(1, _MOST_ROWS)),
+        "dtype": Text(of=DTYPES[1:]),
+        "quantize": Text(of=QUANTIZED),
+    },
 )
 
 
@@ -58,6 +64,7 @@ def save_adapted(
     if kind != "none":
         settle_for_peft(folder, base_of(model), base_model)
     tokenizer.save_pretrained(folder)
+    holding = holding_of(base_of(model))
     meta = {
         "schema": SCHEMA,
         "task": task,
@@ -66,6 +73,8 @@ def save_adapted(
         "identity": model_identity(base_of(model)),
         "embedding_rows": embedding_rows(base_of(model)),
         "fingerprint": fingerprint,
+        "dtype": holding.dtype,
+        "quantize": holding.quantize,
         **more,
     }
     (folder / META).write_text(json.dumps(meta, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -97,6 +106,32 @@ def read_meta(path: Path, task: str, kind: Fields, *, command: str) -> dict[str,
     except Mismatch as error:
         raise DamagedFile(file, str(error), "train again") from error
     return meta
+
+
+def holding_for(
+    path: Path, meta: Mapping[str, Any], *, device: str, dtype: str | None = None, quantize: str | None = None
+) -> Holding:
+    """How the model under an adapter is held when it is used.
+
+    Args:
+        meta: of :func:`read_meta`.
+        dtype, quantize: see :class:`~layerselect.models.holding.Holding`; ``None``: as it was trained.
+
+    Raises:
+        LayerSelectError: the machine cannot hold a model so.
+    """
+    found = Holding(
+        resolve_dtype(dtype or meta.get("dtype", "float32"), device),
+        quantize or meta.get("quantize", "none"),
+        device=device,
+    )
+    try:
+        check_holding(found)
+    except LayerSelectError as error:
+        if dtype is not None and quantize is not None:
+            raise
+        raise LayerSelectError(f"{str(path)!r} was trained with other means than this machine has: {error}") from error
+    return found
 
 
 def load_adapted(
@@ -179,6 +214,8 @@ def _check_whole(model: nn.Module, saved: SavedAdapter) -> None:
     Raises:
         LayerSelectError: something did not.
     """
+    if holding_of(model).quantize != "none":  # what was loaded is packed by now
+        return
     state = model.state_dict()
     if not set(saved.shapes) <= set(state):  # transformers wrote it under other names than it uses
         return

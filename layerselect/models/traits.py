@@ -22,14 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from .holding import computing, device_of, holding_of
 from .running import run_tokens
 from .vocabulary import embedding_rows
 
 logger = logging.getLogger(__name__)
 
 _PLACE = "_layerselect_traits"
-#: Differences of logits, as a share of the largest one, up to which they are taken for the same.
-CLOSE = 1e-4
 _SHORT, _LONG, _MORE = 5, 9, 2
 _WORDS = 160  # characters that are shown of an error
 
@@ -78,8 +77,13 @@ def find_traits(model: nn.Module, source: str, *, pad: int, writes: bool) -> Tra
         logger.info("%s does not pass over padding: its rows are read in groups of equal length", source)
     if not (found.continues and found.generates_from_memory):
         logger.info("%s does not go on from what it keeps of a text: prompts are read again for each answer", source)
-    setattr(model, _PLACE, found)
+    keep_traits(model, found)
     return found
+
+
+def keep_traits(model: nn.Module, traits: Traits) -> None:
+    """Keeps with a model what is known of it."""
+    setattr(model, _PLACE, traits)
 
 
 @torch.no_grad()
@@ -129,6 +133,7 @@ def _made_up(model: nn.Module, pad: int, *, closed: bool) -> tuple[Tensor, Tenso
     ids = torch.tensor([usable[(7 + 3 * i) % len(usable)] for i in range(_SHORT + _LONG)])
     if closed and isinstance(end, int) and 0 <= end < rows and end != pad:
         ids[_SHORT - 1] = ids[-1] = end
+    ids = ids.to(device_of(model))
     return ids[None, :_SHORT], ids[None, _SHORT:]
 
 
@@ -138,7 +143,10 @@ def _run(model: nn.Module, ids: Tensor, mask: Tensor | None = None, **options: A
 
 def _said(model: nn.Module, ids: Tensor, mask: Tensor, writes: bool) -> Tensor:
     """The logits, as the head of the task asks for them."""
-    return _run(model, ids, mask).logits if writes else model(input_ids=ids, attention_mask=mask).logits
+    if writes:
+        return _run(model, ids, mask).logits
+    with computing(model):
+        return model(input_ids=ids, attention_mask=mask).logits
 
 
 def _last(model: nn.Module, ids: Tensor, writes: bool) -> Tensor:
@@ -146,9 +154,11 @@ def _last(model: nn.Module, ids: Tensor, writes: bool) -> Tensor:
     return logits[0, -1] if writes else logits[0]
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _alike(model: nn.Module, one: Tensor, other: Tensor) -> bool:
+    one, other = one.float(), other.float()
     size = torch.maximum(one.abs().max(), other.abs().max())
-    return bool((one - other).abs().max() <= CLOSE * size) or not bool(torch.isfinite(one).all())
+    close = bool((one - other).abs().max() <= holding_of(model).close * size)
+    return close or not bool(torch.isfinite(one).all())
 
 
 def _pads(model: nn.Module, short: Tensor, long: Tensor, alone: list[Tensor], pad: int, writes: bool) -> bool:
@@ -159,11 +169,11 @@ def _pads(model: nn.Module, short: Tensor, long: Tensor, alone: list[Tensor], pa
         logger.debug("padded rows cannot be run", exc_info=True)
         return False
     rows = logits[:, -1] if writes else logits
-    return all(_alike(*pair) for pair in zip(alone, rows, strict=True))
+    return all(_alike(model, *pair) for pair in zip(alone, rows, strict=True))
 
 
 def _batch(short: Tensor, long: Tensor, pad: int, *, left: bool) -> tuple[Tensor, Tensor]:
-    padding = torch.full((1, _LONG - _SHORT), pad)
+    padding = torch.full((1, _LONG - _SHORT), pad, device=short.device)
     row = torch.cat([padding, short] if left else [short, padding], dim=1)
     covered = torch.cat(
         [torch.zeros_like(padding), torch.ones_like(short)]
@@ -195,7 +205,7 @@ def _continues(model: nn.Module, ids: Tensor, mask: Tensor, more: Tensor, seen: 
         # Twice, as for two answers: what one has read must not be there for the other.
         for _ in range(2):
             found = _run(model, more, seen, use_cache=True, past_key_values=copy.deepcopy(memory)).logits
-            if found.shape != whole.shape or not _alike(whole, found):
+            if found.shape != whole.shape or not _alike(model, whole, found):
                 return False
     except Exception:  # it cannot go on from what it keeps
         logger.debug("the model's memory cannot be used", exc_info=True)
@@ -209,18 +219,19 @@ def _generates(model: nn.Module, ids: Tensor, mask: Tensor, pad: int) -> bool:
         return False
     options = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False, "num_beams": 1, "pad_token_id": pad}
     try:
-        found = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            use_cache=True,
-            output_logits=True,
-            return_dict_in_generate=True,
-            **options,
-        )
+        with computing(model):
+            found = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                use_cache=True,
+                output_logits=True,
+                return_dict_in_generate=True,
+                **options,
+            )
     except Exception:
         logger.debug("generate() with a cache cannot be used", exc_info=True)
         return False
     written = found.sequences[:, ids.shape[1] :]
     seen = torch.cat([mask, torch.ones_like(written)], dim=1)
     direct = _run(model, found.sequences, seen).logits[:, ids.shape[1] - 1 : -1]
-    return all(_alike(direct[:, step], logits) for step, logits in enumerate(found.logits))
+    return all(_alike(model, direct[:, step], logits) for step, logits in enumerate(found.logits))

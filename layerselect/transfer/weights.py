@@ -194,12 +194,23 @@ def _check_base(model: nn.Module, saved: SavedAdapter, fingerprint: str | None) 
                 f"{shown(there.get(key))} there and {here.get(key)!r} in the generator; give both the same model"
             )
     its = saved.meta.get("fingerprint")
-    if fingerprint and its and fingerprint != its:
+    if fingerprint and its and fingerprint != its and _held_alike(model, saved):
         raise LayerSelectError(
             f"the predictor {str(saved.path)!r} was trained on another checkpoint of this architecture: the "
             f"fingerprint of its base model is {str(its)[:16]} and the generator's is {fingerprint[:16]}; give both "
             "the same model"
         )
+
+
+def _held_alike(model: nn.Module, saved: SavedAdapter) -> bool:
+    """Whether both were trained on numbers of one kind. Of one checkpoint in other types, or quantized, the numbers
+    differ, and so do the fingerprints.
+    """
+    from ..models.holding import holding_of
+    from ..models.running import base_of
+
+    here, there = holding_of(base_of(model)), saved.meta
+    return (here.dtype, here.quantize) == (there.get("dtype", "float32"), there.get("quantize", "none"))
 
 
 def _check_settings(model: nn.Module, saved: SavedAdapter) -> None:

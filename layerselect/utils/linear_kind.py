@@ -21,6 +21,13 @@ def is_linear(module: nn.Module) -> bool:
     return not own or _maps(module)
 
 
+def is_quantized(module: nn.Module) -> bool:
+    """Whether the weight of a linear map is packed, as ``bitsandbytes`` does it: then it is no matrix of numbers, and
+    takes no gradient.
+    """
+    return isinstance(module, nn.Linear) and not module.weight.dtype.is_floating_point
+
+
 def _maps(module: Any) -> bool:
     """Whether it gives one tensor with as many numbers as ``out_features``."""
     blank = torch.zeros(1, module.in_features, device=module.weight.device, dtype=module.weight.dtype)

@@ -19,7 +19,9 @@ from ...card.losses import Counted, Loss, tensors, to_device
 from ...card.measure import MeasureSettings, OnEvent, check_measurable, measure
 from ...data import Corpus
 from ...errors import LayerSelectError
-from ...models.load import LoadedModel
+from ...models.demo import SOURCE as DEMO
+from ...models.holding import holding_of
+from ...models.load import LoadedModel, hold
 from ...models.traits import reason, traits_of
 from ...utils.claims import Claim
 from ...utils.folders import check_free, discard, move_into_place, partial_folder
@@ -32,6 +34,7 @@ from ..intent.training import make_head
 from ..revise.config import ReviseConfig
 from ..revise.model import prepare as prepare_revise
 from ..run.devices import resolve_device
+from ..run.requirements import check_requirements
 from ..text.completions import CompletionCollator, nll
 from .settings import CardSettings
 
@@ -85,6 +88,7 @@ def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCar
         LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used.
     """
     settings = job.settings
+    check_requirements(settings)
     device = torch.device(resolve_device(settings.device))
     target = output_path(settings.out, apart={"--data": settings.data}, kept={"--model": settings.model})
     _check_place(target, job.overwrite)
@@ -105,7 +109,7 @@ def plan_card(job: CardJob) -> dict[str, Any]:
         LayerSelectError: as :func:`run_card`.
     """
     settings = job.settings
-    resolve_device(settings.device)
+    check_requirements(settings)
     target = output_path(settings.out, apart={"--data": settings.data}, kept={"--model": settings.model})
     _check_place(target, job.overwrite)
     sample = _prepare(job)
@@ -125,7 +129,9 @@ def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEven
 
     settings = job.settings
     sample = _prepare(job)
-    model = sample.loaded.model.to(device)
+    model = sample.loaded.model
+    if not holding_of(model).places_itself:
+        model = model.to(device)
     facts = model_facts(model)
     options = {"layers": sample.loaded.layer_names, **job.options}
     try:
@@ -193,6 +199,8 @@ def _prepare(job: CardJob) -> _Sample:
     loaded, words, encoder = prepare_intent(settings, corpus)
     splits = build_splits(corpus, encoder, seed=settings.split_seed)
     cover(loaded, words, splits)
+    if settings.model == DEMO:
+        hold(loaded, settings.holding())
     train = splits.train
     batches, others = _batches(
         train, Collator(loaded.tokenizer, words), job, bool(loaded.fresh), pads=traits_of(loaded.model).pads

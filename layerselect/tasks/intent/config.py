@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...utils.options import setting
-from ..run.settings import READS, TRAINING, TRAINS, TrainingSettings
+from ..run.headings import READS, TRAINING, TRAINS
+from ..run.settings import TrainingSettings
 from ..text.formats import InputFormat
 
 #: What suits the demo's small model, which starts from random weights: no adapter, and the whole passage to read.

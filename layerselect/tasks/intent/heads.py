@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...models.holding import computing
 from ...models.traits import traits_of
 from ..text.completions import base_of, unpadded_groups
 from ..text.verbalizer import Verbalizer, as_answer, label_logits, nll, score
@@ -60,12 +61,15 @@ class ClassifierHead:
         return functional.cross_entropy(logits, targets, weight=weights), logits
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
-        if traits_of(base_of(model)).pads or bool(inputs["attention_mask"].all()):
-            return model(**inputs).logits.float()
+        base = base_of(model)
+        if traits_of(base).pads or bool(inputs["attention_mask"].all()):
+            with computing(base):
+                return model(**inputs).logits.float()
         # The model does not pass over padding: rows of equal length together, without it.
         logits: dict[int, Tensor] = {}
         for rows, start, end in unpadded_groups(inputs["attention_mask"]):
-            found = model(**{name: value[rows, start:end] for name, value in inputs.items()}).logits.float()
+            with computing(base):
+                found = model(**{name: value[rows, start:end] for name, value in inputs.items()}).logits.float()
             logits.update(zip(rows.tolist(), found, strict=True))
         return torch.stack([logits[row] for row in range(len(logits))])
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def prepare(config: IntentConfig, corpus: Corpus) -> tuple[LoadedModel, Verbalizer | None, Encoder]:
     """The base model, what it is to write if it writes, and how it reads; whatever is random afterwards starts from the
-    run's seed.
+    run's seed. The demo's model is as it was made: :func:`~layerselect.models.load.hold` holds it as the run asks.
     """
     set_seed(config.seed)
     loaded = _model(config, corpus)
@@ -51,8 +51,14 @@ def _model(config: IntentConfig, corpus: Corpus) -> LoadedModel:
     writes = config.head == "generate"
     if config.model != DEMO:
         if writes:
-            return load_causal_lm(config.model, dropout=config.dropout)
-        return load_classifier(config.model, corpus.labels, multi_label=corpus.multi_label, dropout=config.dropout)
+            return load_causal_lm(config.model, dropout=config.dropout, holding=config.holding())
+        return load_classifier(
+            config.model,
+            corpus.labels,
+            multi_label=corpus.multi_label,
+            dropout=config.dropout,
+            holding=config.holding(),
+        )
     form = config.input_format()
     rows = corpus.splits.get(TRAIN, [])
     if writes:

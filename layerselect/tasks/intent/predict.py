@@ -14,7 +14,8 @@ from torch import nn
 from ...errors import LayerSelectError
 from ...models.adapter_files import META, find_adapter
 from ...models.load import LoadedModel, load_causal_lm, load_classifier
-from ...models.saved_adapter import load_adapted, read_meta, save_adapted
+from ...models.running import placed
+from ...models.saved_adapter import holding_for, load_adapted, read_meta, save_adapted
 from ...models.tokenizers import pad_on, saved_tokenizer
 from ...models.traits import reason
 from ...models.vocabulary import embedding_rows
@@ -125,7 +126,7 @@ class Predictor:
     def __init__(
         self, model: nn.Module, encoder: Encoder, *, multi_label: bool, head: Head | None = None, device: str = "cpu"
     ) -> None:
-        self.model = model.to(device).eval()
+        self.model = placed(model, device).eval()
         self.encoder, self.multi_label, self.device = encoder, multi_label, device
         self.head = head or ClassifierHead(multi_label=multi_label)
 
@@ -135,12 +136,22 @@ class Predictor:
         return list(self.encoder.labels)
 
     @classmethod
-    def load(cls, folder: str | Path, *, model: str | Path | None = None, device: str = "cpu") -> Predictor:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | Path | None = None,
+        device: str = "cpu",
+        dtype: str | None = None,
+        quantize: str | None = None,
+    ) -> Predictor:
         """Loads the adapter of a run.
 
         Args:
             folder: the folder of a run, or its ``adapter`` folder.
             model: where the base model lies now, if it has moved.
+            dtype, quantize: how the base model is held, see :class:`~layerselect.models.holding.Holding`; ``None``: as
+                it was trained.
 
         Raises:
             LayerSelectError: no adapter there, its base model is missing or is another model, or a damaged file.
@@ -153,9 +164,12 @@ class Predictor:
                 f"{str(path / META)!r} is damaged (answers names a class that labels lacks): train again"
             )
         writes = meta.get("head") == "generate"
+        holding = holding_for(path, meta, device=device, dtype=dtype, quantize=quantize)
 
         def load(source: str | Path) -> LoadedModel:
-            return load_causal_lm(source) if writes else load_classifier(source, labels, multi_label=multi_label)
+            if writes:
+                return load_causal_lm(source, holding=holding)
+            return load_classifier(source, labels, multi_label=multi_label, holding=holding)
 
         network = load_adapted(path, meta, load, model=model)
         form = InputFormat(**meta["format"])

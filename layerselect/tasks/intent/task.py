@@ -18,7 +18,9 @@ from ...integrations.transformers import SelectorCallback
 from ...models.adapter_files import ADAPTER, BASE
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
+from ...models.load import hold
 from ...models.model_card import Usage
+from ...models.recomputing import recompute_layers
 from ...models.saved_adapter import base_reference
 from ...report import IntentReport, write_intent_report
 from ...transfer import base_fingerprint
@@ -71,7 +73,6 @@ class IntentTask(Task[IntentConfig]):
     def __init__(self, config: IntentConfig, corpus: Corpus, notify: OnEvent) -> None:
         super().__init__(config, corpus, notify)
         self._loaded, self._words, self._encoder = prepare(config, corpus)
-        self._fingerprint = base_fingerprint(self._loaded.model, self._loaded.layer_names)
         # The baselines are the same whatever the rule holds out.
         self._whole = self._limited(build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed))
         cover(self._loaded, self._words, self._whole)
@@ -79,7 +80,11 @@ class IntentTask(Task[IntentConfig]):
         self._splits = replace(self._whole, train=train, importance=importance)
         # An adapter of the demo's model is of use only beside the model, which stands nowhere else.
         self._base = copy.deepcopy(self._loaded.model) if config.model == DEMO and config.adapter != "none" else None
+        if config.model == DEMO:
+            hold(self._loaded, config.holding())
+        self._fingerprint = base_fingerprint(self._loaded.model, self._loaded.layer_names)
         self._model = add_adapter(self._loaded, config.adapter_config())
+        recompute_layers(self._model, config.gradient_checkpointing, config.model)
         check_selection(self._model, self._loaded, self._splits, self._words, config, multi_label=corpus.multi_label)
         self._scores: dict[str, np.ndarray] = {}
 

@@ -13,6 +13,7 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
+from ...models.holding import on_device
 from ...models.load import LoadedModel
 from ..run.folder import HISTORY_ROWS
 from ..run.importance_split import give_ablation
@@ -132,7 +133,7 @@ def check_selection(
     collate = Collator(loaded.tokenizer, words)
 
     def batch_of(examples: list[dict[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
-        batch = collate(examples)
+        batch = on_device(collate(examples), loaded.model)
         return {name: value for name, value in batch.items() if name != "labels"}, batch["labels"]
 
     every = [split[i] for split in (splits.train, *splits.report) for i in range(len(split))]

@@ -9,7 +9,10 @@ from ...errors import LayerSelectError
 from ...rules import make_rule
 from ...utils.options import like, setting
 from ..intent.config import IntentConfig
-from ..run.settings import PREDICTOR, READS, WRITING, TrainingSettings
+from ..run.adapter_settings import AdapterSettings
+from ..run.headings import PREDICTOR, READS, WRITING
+from ..run.memory_settings import MemorySettings
+from ..run.settings import TrainingSettings
 from .generation import GenerationConfig
 
 #: Settings of the predictor that a run trains itself, by the name they have there.
@@ -34,11 +37,7 @@ _SHARED = (
     "multi",
     "strict",
     "split_seed",
-    "adapter",
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "bottleneck_size",
+    *(field.name for kind in (AdapterSettings, MemorySettings) for field in fields(kind)),
     "dropout",
     "mode",
     "score",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ...errors import LayerSelectError
+from ...models.holding import computing
 from ...models.positions import usable_positions
 from ...models.traits import traits_of
 from ...rules.ablation import evaluating
@@ -68,7 +69,7 @@ def generate(
         for chosen in _batches(order, prompts, batch_size, mixed=traits_of(base).pads):
             batch = {k: v.to(device) for k, v in pad_prompts([prompts[i] for i in chosen], pad).items()}
             allowed = [limits[i] for i in chosen]
-            with _settings(base, config, max(allowed) + 1, end, pad):
+            with _settings(base, config, max(allowed) + 1, end, pad), computing(base):
                 written = unwrapped(model).generate(
                     **batch, logits_processor=LogitsProcessorList([_EndAtBudget(allowed, batch["input_ids"], end)])
                 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...errors import LayerSelectError
 from ...utils.options import check_values, setting
-from ..run.settings import JOB, WRITING
+from ..run.headings import JOB, WRITING
 
 
 @dataclass(frozen=True)

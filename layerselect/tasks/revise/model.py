@@ -9,7 +9,7 @@ from transformers import set_seed
 from ...data import Corpus
 from ...models.demo import SOURCE as DEMO
 from ...models.demo import build_demo_causal_lm
-from ...models.load import LoadedModel, load_causal_lm
+from ...models.load import LoadedModel, hold, load_causal_lm
 from ...models.positions import usable_positions
 from ...models.vocabulary import cover_tokens
 from ..text.rows import TRAIN
@@ -20,13 +20,20 @@ from .prompts import write_completion, write_prompt
 
 def prepare(config: ReviseConfig, corpus: Corpus) -> tuple[LoadedModel, RevisionSplits]:
     """The base model and the encoded corpus; whatever is random afterwards starts from the run's seed."""
-    loaded = base_model(config, corpus)
+    loaded = made_model(config, corpus)
     splits = build_revision_splits(
         corpus, loaded.tokenizer, max_length=config.max_length, holdout=config.holdout, seed=config.split_seed
     )
     check_room(splits, usable_positions(loaded.model), loaded.source, config.max_length)
     cover(loaded, splits)
+    held_as_asked(loaded, config)
     return loaded, splits
+
+
+def held_as_asked(loaded: LoadedModel, config: ReviseConfig) -> None:
+    """Holds the demo's model as another one is loaded."""
+    if config.model == DEMO:
+        hold(loaded, config.holding())
 
 
 def cover(loaded: LoadedModel, splits: RevisionSplits) -> None:
@@ -35,15 +42,17 @@ def cover(loaded: LoadedModel, splits: RevisionSplits) -> None:
     cover_tokens(loaded.model, loaded.tokenizer, every, loaded.source)
 
 
-def base_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
-    """The base model, as every part of the run finds it."""
+def made_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
+    """The base model, as every part of the run finds it; the demo's as it was made, before :func:`held_as_asked`."""
     set_seed(config.seed)
-    return _demo_model(config, corpus) if config.model == DEMO else load_causal_lm(config.model, dropout=config.dropout)
+    if config.model == DEMO:
+        return _demo_model(config, corpus)
+    return load_causal_lm(config.model, dropout=config.dropout, holding=config.holding())
 
 
 def save_base(folder: Path, config: ReviseConfig, corpus: Corpus, splits: RevisionSplits) -> None:
     """Saves the base model of a run where an adapter of it finds it: the demo's stands nowhere else."""
-    loaded = base_model(config, corpus)
+    loaded = made_model(config, corpus)
     cover(loaded, splits)
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from ...models.holding import device_of, on_device
 from ...models.load import LoadedModel
 from ..run.trial import try_passes
 from ..text.completions import CompletionCollator, completion_loss
@@ -23,8 +25,11 @@ def check_passes(model: nn.Module, loaded: LoadedModel, splits: RevisionSplits) 
     Raises:
         LayerSelectError: the model cannot be trained on the corpus, evaluated, or made to write.
     """
-    collate = CompletionCollator(loaded.tokenizer.pad_token_id)
+    collator = CompletionCollator(loaded.tokenizer.pad_token_id)
     every = [split[i] for split in (splits.train, *splits.report) for i in range(len(split))]
+
+    def collate(examples: Sequence[Any]) -> dict[str, Tensor]:
+        return on_device(collator(examples), loaded.model)
 
     def evaluate(numbers: Sequence[int]) -> None:
         completion_loss(model, collate([every[i] for i in numbers]))
@@ -35,7 +40,7 @@ def check_passes(model: nn.Module, loaded: LoadedModel, splits: RevisionSplits) 
             GenerationConfig(max_new_tokens=2),
             batch_size=len(numbers),
             budgets=[2] * len(numbers),
-            device=next(model.parameters()).device,
+            device=device_of(loaded.model),
         )
 
     try_passes(

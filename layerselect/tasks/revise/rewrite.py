@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import nn
 from ...errors import LayerSelectError
 from ...models.adapter_files import find_adapter
 from ...models.load import load_causal_lm
-from ...models.saved_adapter import load_adapted, read_meta
+from ...models.running import placed
+from ...models.saved_adapter import holding_for, load_adapted, read_meta
 from ...models.tokenizers import pad_on, saved_tokenizer
 from ...utils.saved_schema import Fields, Items, Text, Whole
 from ..text.completions import prompt_tokens
@@ -50,23 +52,34 @@ class Rewriter:
     def __init__(
         self, model: nn.Module, tokenizer: Any, *, labels: Sequence[str], max_length: int, device: str = "cpu"
     ) -> None:
-        self.model = model.to(device).eval()
+        self.model = placed(model, device).eval()
         self.tokenizer, self.labels, self.max_length, self.device = tokenizer, list(labels), max_length, device
 
     @classmethod
-    def load(cls, folder: str | Path, *, model: str | Path | None = None, device: str = "cpu") -> Rewriter:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | Path | None = None,
+        device: str = "cpu",
+        dtype: str | None = None,
+        quantize: str | None = None,
+    ) -> Rewriter:
         """Loads the adapter of a run.
 
         Args:
             folder: the folder of a run, or its ``adapter`` folder.
             model: where the base model lies now, if it has moved.
+            dtype, quantize: how the base model is held, see :class:`~layerselect.models.holding.Holding`; ``None``: as
+                it was trained.
 
         Raises:
             LayerSelectError: no such adapter there, its base model is missing or is another model, or a damaged file.
         """
         path = find_adapter(folder)
         meta = read_meta(path, "revise", _META, command="layerselect revise")
-        network = load_adapted(path, meta, load_causal_lm, model=model)
+        holding = holding_for(path, meta, device=device, dtype=dtype, quantize=quantize)
+        network = load_adapted(path, meta, partial(load_causal_lm, holding=holding), model=model)
         tokenizer = saved_tokenizer(path)
         pad_on(tokenizer, writes=True)
         return cls(network, tokenizer, labels=meta["labels"], max_length=meta["max_length"], device=device)

@@ -14,8 +14,11 @@ from ...integrations.transformers import SelectorCallback
 from ...models.adapter_files import BASE
 from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
+from ...models.holding import device_of
 from ...models.load import LoadedModel
 from ...models.model_card import Usage
+from ...models.recomputing import recompute_layers
+from ...models.running import base_of
 from ...models.saved_adapter import base_reference, save_adapted
 from ...models.vocabulary import cover_tokens
 from ...report import ReviseReport, write_revise_report
@@ -37,7 +40,7 @@ from ..text.rows import evaluated_part
 from .config import ReviseConfig
 from .examples import token_budget, token_counter
 from .generate import generate
-from .model import base_model, cover, prepare, save_base
+from .model import cover, held_as_asked, made_model, prepare, save_base
 from .passes import check_passes
 from .prompts import read_completion
 from .results import SPLIT, SplitResult, prediction_records, split_result
@@ -137,8 +140,9 @@ class ReviseTask(Task[ReviseConfig]):
             self.notify("phase", {"name": "predictor"})
             with stages.within(PREDICTOR_STAGE):
                 self._train_predictor(folder)
-            loaded = base_model(config, self.corpus)
+            loaded = made_model(config, self.corpus)
             cover(loaded, self._splits)
+            held_as_asked(loaded, config)
             self._adapt(loaded)
             self._hand_over(folder.path / PREDICTOR)
         self.notify("phase", {"name": "generator"})
@@ -231,6 +235,7 @@ class ReviseTask(Task[ReviseConfig]):
 
     def _adapt(self, loaded: LoadedModel) -> None:
         self._loaded, self._model = loaded, add_adapter(loaded, self.config.adapter_config())
+        recompute_layers(self._model, self.config.gradient_checkpointing, self.config.model)
 
     def _check(self) -> None:
         """Finds out whether the run can be what the settings ask for."""
@@ -258,7 +263,7 @@ class ReviseTask(Task[ReviseConfig]):
             # Both steps need one base model, so the generator's is the predictor's.
             base = folder.path / DEMO_MODEL
             if not (base / "config.json").is_file():
-                loaded = base_model(self.config, self.corpus)
+                loaded = made_model(self.config, self.corpus)
                 loaded.model.save_pretrained(base)
                 loaded.tokenizer.save_pretrained(base)
         settings = self.config.predictor_config(str(folder.path / PREDICTOR), str(base) if base else None)
@@ -274,7 +279,7 @@ class ReviseTask(Task[ReviseConfig]):
             self.config.generation(),
             batch_size=2 * self.config.batch_size,
             budgets=[token_budget(count(row["source"])) for row in part.rows],
-            device=next(model.parameters()).device,
+            device=device_of(base_of(model)),
             on_batch=lambda done, total: self.notify("revise", {"split": part.name, "done": done, "examples": total}),
         )
         return [read_completion(text) for text in written]
@@ -282,9 +287,10 @@ class ReviseTask(Task[ReviseConfig]):
     def _untrained(self) -> dict[str, list[str]]:
         """What the model writes that nobody has trained."""
         self.notify("phase", {"name": "untrained model"})
-        loaded, parts = base_model(self.config, self.corpus), self._parts.values()
+        loaded, parts = made_model(self.config, self.corpus), self._parts.values()
         prompts = (tokens for part in parts for tokens in part.prompts)
         cover_tokens(loaded.model, loaded.tokenizer, prompts, loaded.source)
+        held_as_asked(loaded, self.config)
         return {part.name: self._revise(loaded.model, loaded, part) for part in parts}
 
     def _split_facts(self, split: CompletionSplit) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from ...models.adapter_files import ADAPTER
 from ...models.model_card import Training, write_card
 from ...models.saved_adapter import base_reference
 from ...selector.selector import FastSelector
-from .devices import check_device
 from .facts import training_facts, versions
 from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .log import RunLog
+from .requirements import check_requirements
 from .savings import counted_costs, saved_by_selection
 from .settings import TrainingSettings
 from .stages import EVALUATION, LOADING, TRAINING, WRITING, Stages
@@ -47,7 +47,7 @@ def run_task(
             ``config.out`` that was not there before.
     """
     notify = on_event or (lambda name, record: None)
-    check_device(config.device)
+    check_requirements(config)
     folder = RunFolder(kind.command, config, resume=resume, overwrite=overwrite)
     if folder.finished:
         logger.info("the run in %s is finished", folder.path)
@@ -93,7 +93,7 @@ def plan_task(
     Raises:
         LayerSelectError: as :func:`run_task`.
     """
-    check_device(config.device)
+    check_requirements(config)
     folder = RunFolder(kind.command, config, resume=resume, overwrite=overwrite)
     try:
         if folder.finished:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...data import Corpus, load_corpus
 from ...data.sizes import Fold, TrainSize
@@ -17,24 +17,12 @@ from ...state_cache.store import PRECISIONS, is_size
 from ...utils.options import check_values, flag_of, setting
 from ...utils.saved_words import in_words
 from ...utils.user_paths import user_path
-
-if TYPE_CHECKING:
-    from ...models.adapters import AdapterConfig
-
-#: Headings of the help pages, in their order.
-JOB = "the job"
-CORPUS = "the corpus"
-PREDICTOR = "the predictor"
-READS = "what the model reads"
-WRITING = "revisions"
-TRAINS = "what trains"
-CACHE = "hidden states of frozen layers"
-TRAINING = "training"
-
-HEADINGS = (JOB, CORPUS, PREDICTOR, READS, WRITING, TRAINS, CACHE, TRAINING)
+from .adapter_settings import AdapterSettings
+from .headings import CACHE, CORPUS, JOB, TRAINING, TRAINS
+from .memory_settings import MemorySettings
 
 #: Settings that change where a run stands or how fast it is, not what it comes to.
-PLACES = ("out", "device", "state_cache_store", "state_cache_memory")
+PLACES = ("out", "device", "device_map", "state_cache_store", "state_cache_memory")
 #: What every generator takes that a training seeds.
 _LARGEST_SEED = 2**32 - 1
 #: Settings that say nothing unless hidden states are cached.
@@ -42,7 +30,7 @@ _OF_CACHE = ("cut", "state_cache_store", "state_cache_memory", "state_cache_prec
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(AdapterSettings, MemorySettings):
     """One run of a task. Each task adds its own settings and may have other defaults.
 
     What a field means is its help text, which stands beside its default; ``layerselect intent --help`` prints it.
@@ -113,17 +101,6 @@ class TrainingSettings:
         least=0,
         below=1,
     )
-    adapter: str = setting(
-        "lora",
-        "lora; dora; bottleneck (behind) or bottleneck-parallel (beside what a layer adds to the stream); none: the "
-        "layers' own weights train",
-        group=TRAINS,
-        metavar="NAME",
-    )
-    lora_rank: int = setting(16, "rank of LoRA and DoRA", group=TRAINS, metavar="N", least=1, known_as="--lora-r")
-    lora_alpha: int = setting(32, "LoRA's update is scaled by alpha / rank", group=TRAINS, metavar="N", least=1)
-    lora_dropout: float = setting(0.05, "dropout in front of LoRA", group=TRAINS, metavar="P", least=0, below=1)
-    bottleneck_size: int = setting(64, "hidden units of a bottleneck", group=TRAINS, metavar="N", least=1)
     dropout: float | None = setting(
         None, "replaces the dropout of the model itself", group=TRAINS, metavar="P", least=0, below=1
     )
@@ -245,6 +222,7 @@ class TrainingSettings:
         check_values(self)
         self._check_parts()
         self.adapter_config()
+        self.check_memory(self.adapter)
         self._check_state_cache()
         make_rule(self.rule, seed=self.seed)
 
@@ -307,12 +285,8 @@ class TrainingSettings:
 
     def without_effect(self) -> list[str]:
         """The options that were changed and change nothing beside the others, each with the reason."""
-        adapted = self.adapter in ("lora", "dora")
         reasons = {
-            "lora_rank": "" if adapted else f"--adapter {self.adapter}",
-            "lora_alpha": "" if adapted else f"--adapter {self.adapter}",
-            "lora_dropout": "" if self.adapter != "none" else "--adapter none",
-            "bottleneck_size": "" if self.adapter.startswith("bottleneck") else f"--adapter {self.adapter}",
+            **self.adapter_without_effect(),
             "probe_every": "" if self.mode in ("auto", "freeze") else f"--mode {self.mode}",
             "epochs": "" if self.max_steps is None else f"--max-steps {self.max_steps}",
         }
@@ -345,18 +319,6 @@ class TrainingSettings:
         """
         if self.state_cache != "none" and is_number(self.cut):
             check(int(self.cut) < layers, "cut", self.cut, f"leaves no layer above it: the model has {layers} layers")
-
-    def adapter_config(self) -> AdapterConfig:
-        """The adapter that the run trains."""
-        from ...models.adapters import AdapterConfig  # reads transformers and peft, which a help page can do without
-
-        return AdapterConfig(
-            self.adapter,
-            rank=self.lora_rank,
-            alpha=self.lora_alpha,
-            dropout=self.lora_dropout,
-            size=self.bottleneck_size,
-        )
 
     def load_corpus(self) -> Corpus:
         """The corpus of the run.
