@@ -28,6 +28,7 @@ _HELPS = {
     "out": "the folder that the card becomes",
     "seed": "seed of all random choices",
     "device": "where to measure",
+    "quantize": "hold the linear maps of the layers in 8 bits, or in 4 (nf4), by bitsandbytes",
     "format": "intent: as for 'layerselect intent'",
     "head": "intent: classifier or generate",
     "max_length": "longer inputs are cut, in tokens; revise: 256",
@@ -69,6 +70,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     add_settings(
         parser, IntentConfig, only=("format", "head", "max_length"), helps=_HELPS, group="what the model reads"
     )
+    add_settings(parser, IntentConfig, only=("dtype", "quantize", "attention", "device_map"), helps=_HELPS)
     add_settings(parser, IntentConfig, only=("batch_size",), helps=_HELPS, group=MEASURED)
     add_settings(parser, CardSettings)
     add_settings(parser, MeasureSettings)
@@ -108,13 +110,14 @@ def run(args: argparse.Namespace) -> int:
 
     chosen = given(args, IntentConfig)
     demo = args.model == "demo"
+    without = {"adapter": "lora"}  # no adapter is made, and none is missing
     if args.task == "revise":
         for name in ("format", "head"):
             if name in chosen:
                 raise LayerSelectError(f"--{name} belongs to --task intent: leave it out")
-        settings: Any = ReviseConfig(**{**(REVISE_DEMO if demo else {}), **chosen})
+        settings: Any = ReviseConfig(**{**(REVISE_DEMO if demo else {}), **chosen, **without})
     else:
-        settings = IntentConfig(**{**(DEMO_DEFAULTS if demo else {}), **chosen})
+        settings = IntentConfig(**{**(DEMO_DEFAULTS if demo else {}), **chosen, **without})
     apply_threads(args.threads)
     quiet_transformers()
     options = {**given(args, MeasureSettings), "timed": args.times}

@@ -85,7 +85,8 @@ def check_activation(name: str) -> None:
         near = get_close_matches(name, list(ACT2FN), 1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise LayerSelectError(
-            f"activation={name!r} of the bottleneck adapter is not one that transformers knows: {hint}it knows "
+            f"activation={name!r} of the bottleneck adapter (--bottleneck-activation) is not one that transformers "
+            f"knows: {hint}it knows "
             f"{', '.join(sorted(ACT2FN))}"
         )
 

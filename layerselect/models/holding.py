@@ -30,6 +30,7 @@ _PLACE = "_layerselect_holding"
 _CLOSE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 0.05}
 #: Eight bits round activations, too.
 _CLOSE_8BIT = 0.1
+_REPACKS = "support_avx512bf16_for_cpu"
 _BITSANDBYTES = "pip install 'layerselect[quant]'"
 
 
@@ -141,13 +142,13 @@ def check_holding(holding: Holding) -> None:
 
 
 def _check_flash_attention(holding: Holding) -> None:
-    if holding.device != "cuda":
-        raise LayerSelectError("--attention flash_attention_2 runs on a GPU only: use --attention sdpa")
     if not is_installed("flash_attn"):
         raise LayerSelectError(
             "--attention flash_attention_2 needs the package flash-attn, which is not installed: pip install "
             "flash-attn --no-build-isolation, or use --attention sdpa"
         )
+    if holding.device != "cuda":
+        raise LayerSelectError("--attention flash_attention_2 runs on a GPU only: use --attention sdpa")
     if holding.dtype == "float32":
         raise LayerSelectError(
             "--attention flash_attention_2 computes in 16 bits only: use --dtype bfloat16 or float16, or --attention "
@@ -164,12 +165,24 @@ def is_installed(package: str) -> bool:
 
 
 def quiet_bitsandbytes() -> None:
-    """Without its line, in every pass, about the type that 8-bit maps compute in."""
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    """Without its lines about the type that 8-bit maps compute in, in every pass, and a kernel that is not used."""
+    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _without_repacking(model: nn.Module) -> None:
+    """On some CPUs ``bitsandbytes`` (0.50) packs 4-bit weights anew in the first evaluation: its constants are rounded
+    again, only some sizes can be packed, and what is packed so gives no gradients afterwards.
+    """
+    for module in model.modules():
+        if hasattr(module, _REPACKS):
+            setattr(module, _REPACKS, False)
 
 
 def keep_holding(model: nn.Module, holding: Holding) -> None:
-    """Notes with a model how it is held."""
+    """Notes with a model that was just loaded how it is held."""
+    if holding.quantize == "4bit":
+        _without_repacking(model)
     setattr(model, _PLACE, holding)
 
 

@@ -108,6 +108,18 @@ def _add_module(digest: Any, name: str, module: nn.Module) -> None:
         digest.update(f"{attribute}={_text(value)};".encode())
     for attribute, tensor in own_tensors(module):
         _add_tensor(digest, attribute, tensor)
+    scales = _scales_of_8bit(module)
+    if scales is not None:
+        _add_tensor(digest, "scales", scales)
+
+
+def _scales_of_8bit(module: nn.Module) -> Tensor | None:
+    """What the numbers of a map that ``bitsandbytes`` holds in 8 bits are multiplied by. They are with the weight until
+    the first pass, and in the module's state afterwards.
+    """
+    holders = (getattr(module, "state", None), module._parameters.get("weight"))
+    found = [scales for holder in holders if isinstance(scales := getattr(holder, "SCB", None), Tensor)]
+    return found[0] if found else None
 
 
 def _add_adapters(digest: Any, name: str, module: nn.Module) -> None:

@@ -49,6 +49,9 @@ _SHARED = (
     "state_cache_memory",
     "state_cache_precision",
     "eval_limit",
+    "optim",
+    "workers",
+    "report_to",
     "seed",
     "device",
 )

@@ -277,7 +277,7 @@ class ReviseTask(Task[ReviseConfig]):
             loaded.tokenizer,
             part.prompts,
             self.config.generation(),
-            batch_size=2 * self.config.batch_size,
+            batch_size=self.config.eval_batch,
             budgets=[token_budget(count(row["source"])) for row in part.rows],
             device=device_of(base_of(model)),
             on_batch=lambda done, total: self.notify("revise", {"split": part.name, "done": done, "examples": total}),

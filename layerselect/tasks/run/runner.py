@@ -16,6 +16,7 @@ from ...selector.selector import FastSelector
 from .facts import training_facts, versions
 from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .log import RunLog
+from .publishing import publish
 from .requirements import check_requirements
 from .savings import counted_costs, saved_by_selection
 from .settings import TrainingSettings
@@ -78,7 +79,10 @@ def run_task(
     outcome = task.outcome()
     stages.begin(WRITING)
     training = write_files(folder, task, outcome, training, callback.selector, stages)
-    return task.result(folder.finish(), outcome, training)
+    result = task.result(folder.finish(), outcome, training)
+    if config.push_to_hub:
+        logger.info("the adapter is on the hub: %s", publish(result.folder, config))
+    return result
 
 
 def plan_task(

@@ -20,9 +20,20 @@ from ...utils.user_paths import user_path
 from .adapter_settings import AdapterSettings
 from .headings import CACHE, CORPUS, JOB, TRAINING, TRAINS
 from .memory_settings import MemorySettings
+from .trainer_settings import TrainerSettings
 
 #: Settings that change where a run stands or how fast it is, not what it comes to.
-PLACES = ("out", "device", "device_map", "state_cache_store", "state_cache_memory")
+PLACES = (
+    "out",
+    "device",
+    "device_map",
+    "workers",
+    "report_to",
+    "push_to_hub",
+    "hub_model_id",
+    "state_cache_store",
+    "state_cache_memory",
+)
 #: What every generator takes that a training seeds.
 _LARGEST_SEED = 2**32 - 1
 #: Settings that say nothing unless hidden states are cached.
@@ -30,7 +41,7 @@ _OF_CACHE = ("cut", "state_cache_store", "state_cache_memory", "state_cache_prec
 
 
 @dataclass(frozen=True)
-class TrainingSettings(AdapterSettings, MemorySettings):
+class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
     """One run of a task. Each task adds its own settings and may have other defaults.
 
     What a field means is its help text, which stands beside its default; ``layerselect intent --help`` prints it.
@@ -181,6 +192,14 @@ class TrainingSettings(AdapterSettings, MemorySettings):
         below=1,
         known_as="--warmup-ratio",
     )
+    lr_warmup_steps: int | None = setting(
+        None,
+        "steps in which the learning rate rises, instead of --lr-warmup",
+        group=TRAINING,
+        metavar="N",
+        least=0,
+        known_as="--warmup-steps",
+    )
     weight_decay: float = setting(0.01, "weight decay of AdamW", group=TRAINING, metavar="X", least=0)
     clip: float = setting(
         1.0, "largest norm of the gradient", group=TRAINING, metavar="X", above=0, known_as="--max-grad-norm"
@@ -223,6 +242,7 @@ class TrainingSettings(AdapterSettings, MemorySettings):
         self._check_parts()
         self.adapter_config()
         self.check_memory(self.adapter)
+        self.check_trainer()
         self._check_state_cache()
         make_rule(self.rule, seed=self.seed)
 
@@ -289,6 +309,8 @@ class TrainingSettings(AdapterSettings, MemorySettings):
             **self.adapter_without_effect(),
             "probe_every": "" if self.mode in ("auto", "freeze") else f"--mode {self.mode}",
             "epochs": "" if self.max_steps is None else f"--max-steps {self.max_steps}",
+            "lr_warmup": "" if self.lr_warmup_steps is None else f"--lr-warmup-steps {self.lr_warmup_steps}",
+            "hub_model_id": "" if self.push_to_hub else "no --push-to-hub",
         }
         return self._changed(reasons)
 

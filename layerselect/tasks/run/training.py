@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from ...errors import LayerSelectError
@@ -22,6 +23,9 @@ from .checkpoints import SaveSteps, WholeCheckpoints
 from .folder import CHECKPOINTS
 from .settings import TrainingSettings
 from .stages import EVALUATION, WRITING, Stages
+
+#: In the folder of a run: what ``--report-to tensorboard`` writes.
+TENSORBOARD = "tensorboard"
 
 
 class MeasuredTrainer(WholeCheckpoints):
@@ -44,6 +48,10 @@ class MeasuredTrainer(WholeCheckpoints):
         self.model_accepts_loss_kwargs = False
         # Progress is the caller's to show.
         self.remove_callback(PrinterCallback)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                # Beside the checkpoints, which go at the end.
+                callback.logging_dir = str(Path(self.args.output_dir).parent / TENSORBOARD)
 
     @contextmanager
     def counted(self, model: nn.Module) -> Iterator[None]:
@@ -120,20 +128,18 @@ def training_arguments(
     """
     keep_best = evaluates and settings.keep == "best"
     when = "epoch" if settings.eval_steps is None else "steps"
-    total = settings.steps(examples)
+    total, holding = settings.steps(examples), settings.holding()
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=settings.epochs,
         max_steps=total,
         per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=2 * settings.batch_size,
         gradient_accumulation_steps=settings.accumulate,
         learning_rate=settings.lr,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
-        warmup_steps=round(settings.lr_warmup * total),
+        warmup_steps=warmup_steps(settings, total),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
-        optim="adamw_torch",
         eval_strategy=when if evaluates else "no",
         eval_steps=settings.eval_steps,
         # The best checkpoint can only be kept if every evaluated one is saved.
@@ -149,14 +155,20 @@ def training_arguments(
         # A loss that is not a number must be seen, not smoothed over.
         logging_nan_inf_filter=False,
         disable_tqdm=True,
-        report_to="none",
         remove_unused_columns=False,
         label_names=["labels"],
-        dataloader_pin_memory=False,
         use_cpu=settings.device == "cpu",
         seed=settings.seed,
         data_seed=settings.seed,
+        **settings.trainer_arguments(holding.device),
+        # Beside the model's own autocast: this is what makes the Trainer scale the loss.
+        fp16=holding.dtype == "float16" and holding.device == "cuda",
     )
+
+
+def warmup_steps(settings: TrainingSettings, total: int) -> int:
+    """The steps in which the learning rate rises."""
+    return round(settings.lr_warmup * total) if settings.lr_warmup_steps is None else settings.lr_warmup_steps
 
 
 def own_callbacks(settings: TrainingSettings, *others: Any) -> list[Any]:
