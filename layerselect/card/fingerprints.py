@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.find import clean_name
+from ..utils.linear_kind import elements
 from .losses import tensors
 
 _SAMPLES = 256  # values of each parameter, evenly spread
@@ -22,7 +23,7 @@ def model_facts(model: nn.Module) -> dict[str, Any]:
     digest = hashlib.sha256()
     count = 0
     for name, parameter in model.named_parameters():
-        count += parameter.numel()
+        count += elements(parameter)
         digest.update(f"{clean_name(name)} {tuple(parameter.shape)} {parameter.dtype}\n".encode())
         flat = parameter.detach().reshape(-1)
         step = max(1, len(flat) // _SAMPLES)

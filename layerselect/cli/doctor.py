@@ -27,12 +27,14 @@ _EXTRAS = {
     "data": ("transformers", "peft", "accelerate", "datasets", "scikit-learn", "pandas", "openpyxl", "safetensors"),
     "report": ("jinja2", "matplotlib"),
     "revise": ("rouge-score",),
+    "quant": ("bitsandbytes",),
     "gguf": ("gguf",),
 }
 _WHAT_FOR = {
     "data": "corpora and training",
     "report": "report.html",
     "revise": "Update-ROUGE",
+    "quant": "--quantize",
     "gguf": "doctor --unpack",
 }
 

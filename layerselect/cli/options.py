@@ -42,6 +42,21 @@ def add_threads_option(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_holding_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--dtype`` and ``--quantize`` to a command that uses a trained adapter."""
+    from ..models.holding import DTYPES, QUANTIZED
+
+    parser.add_argument(
+        "--dtype", default=None, choices=DTYPES, help="how the base model is held (default: as it was in the training)"
+    )
+    parser.add_argument(
+        "--quantize",
+        default=None,
+        choices=QUANTIZED,
+        help="hold the linear maps of its layers in 8 or 4 bits (default: as they were in the training)",
+    )
+
+
 def apply_threads(count: int | None) -> None:
     """Sets torch's threads. Without a number an ``OMP_NUM_THREADS`` of the user is left alone."""
     import torch

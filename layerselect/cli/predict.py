@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from .options import add_common_options, add_threads_option, apply_threads, positive
+from .options import add_common_options, add_holding_options, add_threads_option, apply_threads, positive
 from .streams import json_line, write_data
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to run (default: auto)"
     )
+    add_holding_options(parser)
     add_threads_option(parser)
     add_common_options(parser)
     parser.set_defaults(run=run)
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     quiet_transformers()
     device = resolve_device(args.device)
     rows = read_revisions(args.input, before=args.before, after=args.after, strict=args.strict)
-    predictor = Predictor.load(args.adapter, model=args.model, device=device)
+    predictor = Predictor.load(args.adapter, model=args.model, device=device, dtype=args.dtype, quantize=args.quantize)
     failed: list[str] = []
 
     def lines() -> Iterator[str]:

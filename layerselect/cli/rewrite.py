@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import LayerSelectError
 from ..utils.saved_files import read_bytes
 from ..utils.user_paths import user_path
-from .options import add_common_options, add_threads_option, apply_threads, positive
+from .options import add_common_options, add_holding_options, add_threads_option, apply_threads, positive
 from .settings import add_settings, given
 from .streams import write_data
 
@@ -60,6 +60,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to run (default: auto)"
     )
+    add_holding_options(parser)
     from ..tasks.revise.generation import GenerationConfig
 
     add_settings(parser, GenerationConfig, group="how it writes")
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     quiet_transformers()
     text = _read(args.input)
     device = resolve_device(args.device)
-    rewriter = Rewriter.load(args.adapter, model=args.model, device=device)
+    rewriter = Rewriter.load(args.adapter, model=args.model, device=device, dtype=args.dtype, quantize=args.quantize)
     texts = [line for line in _LINE_ENDS.split(text) if line] if args.lines else [text]
     revised = "".join(rewriter.rewrite(texts, args.intent, generation=generation, batch_size=args.batch_size))
     if target is None:

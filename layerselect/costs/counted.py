@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import LayerSelectError
 from ..layers.view import RECOMPUTES, ModelView
+from ..utils.linear_kind import elements
 from ..utils.saved_words import shown
 
 #: Sums of what is larger could leave the range of floats.
@@ -153,9 +154,9 @@ def count_costs(view: ModelView) -> LayerCosts:
 
     What it does not see: products without weights (attention scores) and everything element by element, which make a
     block weigh more against the head; small matrices (adapters), which run slower than their size says; experts that a
-    token does not visit; weights packed by quantisation; the optimizer's step; checkpointing that is switched on later
-    or in code of the model's own. Most of it makes what freezing saves look smaller than it is, so that a budget is
-    kept. Where it matters, measure (:mod:`layerselect.costs.measured`).
+    token does not visit; what unpacking quantized weights takes; the optimizer's step; checkpointing that is switched
+    on later or in code of the model's own. Most of it makes what freezing saves look smaller than it is, so that a
+    budget is kept. Where it matters, measure (:mod:`layerselect.costs.measured`).
     """
     return _Counter(view).costs()
 
@@ -203,7 +204,7 @@ class _Counter:
             self._crossed_from = min(self._crossed_from, layers_below)
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             return
-        size = sum(p.numel() for p in module._parameters.values() if p is not None)
+        size = sum(elements(p) for p in module._parameters.values() if p is not None)
         self._rest += size + sum(p.numel() for p in trainable)
         if 0 < layers_below < self._layers:
             self._input_gradient[layers_below] += size
@@ -216,7 +217,7 @@ def _weights(module: nn.Module) -> int:
     seen: dict[int, int] = {}
     for child in module.modules():
         if not isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
-            seen.update({id(p): p.numel() for p in child._parameters.values() if p is not None})
+            seen.update({id(p): elements(p) for p in child._parameters.values() if p is not None})
     return sum(seen.values())
 
 

@@ -4,8 +4,11 @@ on.
 
 from __future__ import annotations
 
+import copy
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
@@ -16,7 +19,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from .load import LoadedModel, prepare
+from .fresh import in_full_precision
+from .holding import Holding, check_holding
+from .load import LoadedModel, loading_arguments, placed_as_asked, prepare
+from .traits import keep_traits, traits_of
 
 SOURCE = "demo"
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -92,6 +98,35 @@ def build_demo_causal_lm(
     )
     model = LlamaForCausalLM(config)
     return prepare(model, tokenizer, SOURCE, [name for name, _ in model.named_parameters()], writes=True)
+
+
+def hold(loaded: LoadedModel, holding: Holding) -> None:
+    """Holds a model that was made on the spot as another one would be loaded.
+
+    Raises:
+        LayerSelectError: the machine cannot hold it so.
+    """
+    if holding == Holding():
+        return
+    check_holding(holding)
+    old = loaded.model
+    with tempfile.TemporaryDirectory() as folder:
+        old.save_pretrained(folder)
+        arguments = loading_arguments(_Same(type(old)), old.config, holding)
+        model = type(old).from_pretrained(folder, config=copy.deepcopy(old.config), **arguments)
+    loaded.model = placed_as_asked(model, holding, loaded.source).eval()
+    in_full_precision(loaded.model, loaded.fresh)
+    keep_traits(loaded.model, traits_of(old))
+
+
+class _Same:
+    """Makes models of one class, as the Auto classes do."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def from_config(self, config: Any) -> Any:
+        return self._kind(copy.deepcopy(config))
 
 
 def _train_tokenizer(texts: Sequence[str], max_length: int, rare: float = 0.0) -> PreTrainedTokenizerFast:

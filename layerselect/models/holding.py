@@ -8,6 +8,7 @@ checks of options read it, too.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -64,6 +65,14 @@ class Holding:
         return max(_CLOSE[self.dtype], _CLOSE_8BIT if self.quantize == "8bit" else 0.0)
 
     @property
+    def place(self) -> torch.device:
+        """The one device that the model stands on: of several processes each has a GPU of its own."""
+        if self.device != "cuda":
+            return torch.device(self.device)
+        local = os.environ.get("LOCAL_RANK", "")
+        return torch.device("cuda", int(local) if local.isdigit() else torch.cuda.current_device())
+
+    @property
     def places_itself(self) -> bool:
         """Whether loading puts the model on its devices, and nobody may move it afterwards."""
         return self.quantize != "none" or self.device_map != "none"
@@ -82,7 +91,7 @@ class Holding:
         if self.device_map == "auto" and self.device == "cuda":
             found["device_map"] = "auto"
         elif self.quantize != "none":
-            found["device_map"] = {"": 0 if self.device == "cuda" else "cpu"}
+            found["device_map"] = {"": self.place}
         return found
 
     def _quantization(self, outside: Iterable[str]) -> Any:

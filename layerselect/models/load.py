@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +23,7 @@ from .holding import Holding, check_holding, check_placed, keep_holding
 from .load_errors import sentence_of
 from .running import reads_ahead
 from .tokenizers import pad_on, separates_pairs
-from .traits import called_in_a_pass, find_traits, keep_traits, reason, traits_of
+from .traits import called_in_a_pass, find_traits, reason
 from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
 
 logger = logging.getLogger(__name__)
@@ -148,17 +146,17 @@ def _load(
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                **_arguments(auto, config, holding),
+                **loading_arguments(auto, config, holding),
             )
     except LayerSelectError:
         raise
     except Exception as error:  # configurations, tokenizers and models of all makes raise whatever they like
         raise LayerSelectError(sentence_of(name, error)) from error
-    model = _placed(model, holding, name)
+    model = placed_as_asked(model, holding, name)
     return model, tokenizer, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
 
 
-def _arguments(auto: Any, config: Any, holding: Holding) -> dict[str, Any]:
+def loading_arguments(auto: Any, config: Any, holding: Holding) -> dict[str, Any]:
     """What ``from_pretrained`` is given about how the model is held."""
     if holding.quantize == "none":
         return holding.arguments()
@@ -169,40 +167,11 @@ def _arguments(auto: Any, config: Any, holding: Holding) -> dict[str, Any]:
     return holding.arguments(path for path in linear if not _inside(path, layers))
 
 
-def _placed(model: nn.Module, holding: Holding, source: str) -> nn.Module:
+def placed_as_asked(model: nn.Module, holding: Holding, source: str) -> nn.Module:
     """The model on its device, with a note of how it is held."""
     keep_holding(model, holding)
     check_placed(model, source)
-    return model if holding.places_itself or holding.device == "cpu" else model.to(holding.device)
-
-
-def hold(loaded: LoadedModel, holding: Holding) -> None:
-    """Holds a model that was made on the spot as another one would be loaded.
-
-    Raises:
-        LayerSelectError: the machine cannot hold it so.
-    """
-    if holding == Holding():
-        return
-    check_holding(holding)
-    old = loaded.model
-    with tempfile.TemporaryDirectory() as folder:
-        old.save_pretrained(folder)
-        arguments = _arguments(_Same(type(old)), old.config, holding)
-        model = type(old).from_pretrained(folder, config=copy.deepcopy(old.config), **arguments)
-    loaded.model = _placed(model, holding, loaded.source).eval()
-    in_full_precision(loaded.model, loaded.fresh)
-    keep_traits(loaded.model, traits_of(old))
-
-
-class _Same:
-    """Makes models of one class, as the Auto classes do."""
-
-    def __init__(self, kind: Any) -> None:
-        self._kind = kind
-
-    def from_config(self, config: Any) -> Any:
-        return self._kind(copy.deepcopy(config))
+    return model if holding.places_itself or holding.device == "cpu" else model.to(holding.place)
 
 
 def prepare(

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from ..utils.linear_kind import elements
+
 logger = logging.getLogger(__name__)
 
 _COPIED = 64 * 2**20  # bytes of the trial copy
@@ -25,12 +27,13 @@ def worth_caching(blocks: Sequence[nn.Module]) -> bool:
     link's bandwidth, in the place of two operations a token for each weight of the blocks. Both rates are measured,
     once: a copy of 64 MB from pinned memory, and a product of two 4096 x 4096 matrices, of whose rate half is taken.
     """
-    first = next(blocks[0].parameters())
+    # Of quantized maps not even the type is one that anything computes in.
+    first = next(p for p in blocks[0].parameters() if p.is_floating_point())
     if first.device.type != "cuda":
         return True
     # Most norms and biases are as wide as the hidden states.
     width = statistics.mode(len(p) for block in blocks for p in block.parameters() if p.ndim == 1)
-    weights = sum(p.numel() for block in blocks for p in block.parameters())
+    weights = sum(elements(p) for block in blocks for p in block.parameters())
     read = width * first.element_size() / link_bandwidth(first.device)
     computed = 2.0 * weights / (_EFFICIENCY * matrix_rate(first.device, first.dtype))
     logger.info("hidden states: %.3g us a token to read, %.3g us to compute", read * 1e6, computed * 1e6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -26,6 +27,12 @@ def is_quantized(module: nn.Module) -> bool:
     takes no gradient.
     """
     return isinstance(module, nn.Linear) and not module.weight.dtype.is_floating_point
+
+
+def elements(parameter: torch.Tensor) -> int:
+    """How many numbers a weight is of: one that ``bitsandbytes`` holds in 4 bits has two in each byte."""
+    shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
+    return parameter.numel() if shape is None else math.prod(shape)
 
 
 def _maps(module: Any) -> bool:

@@ -20,8 +20,9 @@ from ...card.measure import MeasureSettings, OnEvent, check_measurable, measure
 from ...data import Corpus
 from ...errors import LayerSelectError
 from ...models.demo import SOURCE as DEMO
+from ...models.demo import hold
 from ...models.holding import holding_of
-from ...models.load import LoadedModel, hold
+from ...models.load import LoadedModel
 from ...models.traits import reason, traits_of
 from ...utils.claims import Claim
 from ...utils.folders import check_free, discard, move_into_place, partial_folder

@@ -16,11 +16,9 @@ from torch import nn
 from ...data import Corpus
 from ...integrations.transformers import SelectorCallback
 from ...models.adapter_files import ADAPTER, BASE
-from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
-from ...models.load import hold
+from ...models.demo import hold
 from ...models.model_card import Usage
-from ...models.recomputing import recompute_layers
 from ...models.saved_adapter import base_reference
 from ...report import IntentReport, write_intent_report
 from ...transfer import base_fingerprint
@@ -30,6 +28,7 @@ from ..run.facts import kept_step, steps_per_epoch
 from ..run.folder import METRICS, RESULTS, RunFolder
 from ..run.importance_split import reserve_importance_split
 from ..run.log import RunLog
+from ..run.model import trainable
 from ..run.runner import run_task
 from ..run.stages import BASELINES, Stages
 from ..run.state_cache import RunCache
@@ -83,8 +82,7 @@ class IntentTask(Task[IntentConfig]):
         if config.model == DEMO:
             hold(self._loaded, config.holding())
         self._fingerprint = base_fingerprint(self._loaded.model, self._loaded.layer_names)
-        self._model = add_adapter(self._loaded, config.adapter_config())
-        recompute_layers(self._model, config.gradient_checkpointing, config.model)
+        self._model = trainable(self._loaded, config)
         check_selection(self._model, self._loaded, self._splits, self._words, config, multi_label=corpus.multi_label)
         self._scores: dict[str, np.ndarray] = {}
 

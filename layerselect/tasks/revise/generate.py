@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ...errors import LayerSelectError
-from ...models.holding import computing
+from ...models.holding import computing, device_of
 from ...models.positions import usable_positions
 from ...models.traits import traits_of
 from ...rules.ablation import evaluating
@@ -38,7 +38,7 @@ def generate(
     *,
     batch_size: int,
     budgets: Sequence[int],
-    device: str | torch.device,
+    device: str | torch.device | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """What the model writes after each prompt, in their order, without white space around it.
@@ -46,10 +46,11 @@ def generate(
     The model is in evaluation mode meanwhile. The global random generators are left as they were.
 
     Args:
-        model: a decoder with a language-model head, on ``device``; a ``peft`` adapter may be around it.
+        model: a decoder with a language-model head; a ``peft`` adapter may be around it.
         prompts: token ids.
         batch_size: how many are written at a time. Prompts of similar lengths go together, the longest first.
         budgets: for each prompt, how many tokens may be written at most.
+        device: of the model, if that cannot be seen from its weights.
         on_batch: is told after each batch how many are written, and how many there are.
 
     Raises:
@@ -59,13 +60,13 @@ def generate(
     end = tokenizer.eos_token_id
     if end is None:
         raise LayerSelectError("the tokenizer has no end token, at which writing stops: use another model")
-    base = base_of(model)
+    base, device = base_of(model), torch.device(device or device_of(model))
     limits = _limits(prompts, budgets, config.max_new_tokens, usable_positions(base))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), -limits[i], i))
     texts = [""] * len(prompts)
     done = 0
-    with evaluating(model), _drawing(config, torch.device(device)), torch.no_grad():
+    with evaluating(model), _drawing(config, device), torch.no_grad():
         for chosen in _batches(order, prompts, batch_size, mixed=traits_of(base).pads):
             batch = {k: v.to(device) for k, v in pad_prompts([prompts[i] for i in chosen], pad).items()}
             allowed = [limits[i] for i in chosen]

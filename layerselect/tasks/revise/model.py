@@ -8,8 +8,8 @@ from transformers import set_seed
 
 from ...data import Corpus
 from ...models.demo import SOURCE as DEMO
-from ...models.demo import build_demo_causal_lm
-from ...models.load import LoadedModel, hold, load_causal_lm
+from ...models.demo import build_demo_causal_lm, hold
+from ...models.load import LoadedModel, load_causal_lm
 from ...models.positions import usable_positions
 from ...models.vocabulary import cover_tokens
 from ..text.rows import TRAIN

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...models.holding import device_of, on_device
+from ...models.holding import on_device
 from ...models.load import LoadedModel
 from ..run.trial import try_passes
 from ..text.completions import CompletionCollator, completion_loss
@@ -40,7 +40,6 @@ def check_passes(model: nn.Module, loaded: LoadedModel, splits: RevisionSplits) 
             GenerationConfig(max_new_tokens=2),
             batch_size=len(numbers),
             budgets=[2] * len(numbers),
-            device=device_of(loaded.model),
         )
 
     try_passes(

@@ -12,13 +12,9 @@ from torch import nn
 from ...data import Corpus
 from ...integrations.transformers import SelectorCallback
 from ...models.adapter_files import BASE
-from ...models.adapters import add_adapter
 from ...models.demo import SOURCE as DEMO
-from ...models.holding import device_of
 from ...models.load import LoadedModel
 from ...models.model_card import Usage
-from ...models.recomputing import recompute_layers
-from ...models.running import base_of
 from ...models.saved_adapter import base_reference, save_adapted
 from ...models.vocabulary import cover_tokens
 from ...report import ReviseReport, write_revise_report
@@ -29,6 +25,7 @@ from ..intent import run_intent
 from ..run.folder import RESULTS, RunFolder
 from ..run.importance_split import give_ablation, reserve_importance_split
 from ..run.log import RunLog
+from ..run.model import trainable
 from ..run.runner import run_task
 from ..run.stages import PREDICTOR as PREDICTOR_STAGE
 from ..run.stages import REVISING, SCORING, Stages
@@ -234,8 +231,7 @@ class ReviseTask(Task[ReviseConfig]):
         return ReviseResult(folder, list(outcome.results), training, self._transfer)
 
     def _adapt(self, loaded: LoadedModel) -> None:
-        self._loaded, self._model = loaded, add_adapter(loaded, self.config.adapter_config())
-        recompute_layers(self._model, self.config.gradient_checkpointing, self.config.model)
+        self._loaded, self._model = loaded, trainable(loaded, self.config)
 
     def _check(self) -> None:
         """Finds out whether the run can be what the settings ask for."""
@@ -279,7 +275,6 @@ class ReviseTask(Task[ReviseConfig]):
             self.config.generation(),
             batch_size=self.config.eval_batch,
             budgets=[token_budget(count(row["source"])) for row in part.rows],
-            device=device_of(base_of(model)),
             on_batch=lambda done, total: self.notify("revise", {"split": part.name, "done": done, "examples": total}),
         )
         return [read_completion(text) for text in written]

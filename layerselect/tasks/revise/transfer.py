@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from ...models.holding import device_of
-from ...models.running import base_of
 from ...rules import Fixed, Rule, make_rule
 from ...rules.ablation import evaluating
 from ...selector.selector import FastSelector
@@ -158,7 +157,7 @@ def look_at(model: nn.Module, examples: CompletionSplit, tokenizer: Any, config:
 @torch.no_grad()
 def mean_loss(model: nn.Module, split: CompletionSplit, collate: CompletionCollator, batch_size: int) -> float:
     """The mean loss of a completion token over a split, in evaluation mode."""
-    device = device_of(base_of(model))
+    device = device_of(model)
     total, tokens = 0.0, 0
     with evaluating(model):
         for start in range(0, len(split), batch_size):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...selector.selector import FastSelector
+from ...utils.linear_kind import elements
 from .log import RunLog
 from .training import MeasuredTrainer
 
@@ -61,7 +62,7 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
         "mode": selector.mode,
         "backend": selector.backend,
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "parameters": sum(p.numel() for p in parameters),
+        "parameters": sum(elements(p) for p in parameters),
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
     }

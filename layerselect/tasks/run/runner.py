@@ -13,6 +13,7 @@ from ...models.adapter_files import ADAPTER
 from ...models.model_card import Training, write_card
 from ...models.saved_adapter import base_reference
 from ...selector.selector import FastSelector
+from ...utils.linear_kind import elements
 from .facts import training_facts, versions
 from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .log import RunLog
@@ -109,7 +110,7 @@ def plan_task(
             "state": "resumed" if resume and folder.path.exists() else "new",
             "model": config.model,
             "layers": len(split_parameters(task.model).names),
-            "parameters": sum(p.numel() for p in parameters),
+            "parameters": sum(elements(p) for p in parameters),
             "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "splits": task.sizes,
             "chosen_by": task.watched,

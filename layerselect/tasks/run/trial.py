@@ -121,8 +121,9 @@ def _as_before(model: nn.Module) -> Iterator[None]:
     grads = [(p, p.grad) for p in model.parameters() if p.requires_grad]
     for parameter, _ in grads:
         parameter.grad = None  # a backward pass adds to what is there, in place
+    gpus = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=gpus):
             yield
     finally:
         for parameter, grad in grads:
