@@ -174,9 +174,8 @@ def is_installed(package: str) -> bool:
 
 
 def quiet_bitsandbytes() -> None:
-    """Without its lines about the type that 8-bit maps compute in, in every pass, and a kernel that is not used."""
-    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Without its line, in every pass, about the type that 8-bit maps compute in."""
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def _without_repacking(model: nn.Module) -> None:

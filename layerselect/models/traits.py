@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 _PLACE = "_layerselect_traits"
 _SHORT, _LONG, _MORE = 5, 9, 2
+#: Below this share of the largest logit nothing is a difference in any type; who computes as exactly is compared with
+#: the row alone only. A difference may be so many times as large as others that mean nothing.
+_EXACT, _NOISE = 1e-4, 3.0
 _WORDS = 160  # characters that are shown of an error
 
 
@@ -70,7 +73,11 @@ def find_traits(model: nn.Module, source: str, *, pad: int, writes: bool) -> Tra
         try:
             alone = [_last(model, row, writes) for row in (short, long)]
         except Exception as error:  # what other people's models raise
-            raise LayerSelectError(f"{source} cannot be run on the tokens of a text: {reason(error)}") from error
+            few = holding_of(model).dtype != "float32"
+            raise LayerSelectError(
+                f"{source} cannot be run on the tokens of a text: {reason(error)}"
+                + (f"; perhaps with --dtype float32, instead of {holding_of(model).dtype}" if few else "")
+            ) from error
         pads = _pads(model, short, long, alone, pad, writes)
         found = Traits(pads, *(_remembers(model, short, long, pad, pads) if writes else (True, True)))
     if not found.pads:
@@ -169,7 +176,36 @@ def _pads(model: nn.Module, short: Tensor, long: Tensor, alone: list[Tensor], pa
         logger.debug("padded rows cannot be run", exc_info=True)
         return False
     rows = logits[:, -1] if writes else logits
+    if holding_of(model).close > _EXACT and not _passes_over(model, ids, mask, rows[0], pad, writes):
+        return False
     return all(_alike(model, *pair) for pair in zip(alone, rows, strict=True))
+
+
+def _passes_over(model: Any, ids: Tensor, mask: Tensor, row: Tensor, pad: int, writes: bool) -> bool:
+    """Whether the first, padded row comes to the same where padding has another embedding. In few bits that tells more
+    than the difference to the row alone, of which most is rounding. The token itself stays, since classifiers look for
+    it.
+
+    What an example comes to also depends on what else is in the batch, by rounding, where tokens of several examples
+    are computed together (experts, 8 bits). So what other tokens in the other row do to it is no difference.
+    """
+
+    def change(other: Tensor) -> float:
+        logits = _said(model, other, mask, writes)
+        difference = (row - (logits[:, -1] if writes else logits)[0]).float().abs()
+        if writes:
+            difference[pad] = 0.0  # the embedding may be that of the output, too
+        return float(difference.max())
+
+    noise = max(change(torch.stack([ids[0], ids[1].roll(shift)])) for shift in (1, 2, 3))
+    table = model.get_input_embeddings().weight
+    before = table[pad].clone()
+    try:
+        table[pad] = table[ids[1, 0]]
+        changed = change(ids)
+    finally:
+        table[pad] = before
+    return changed <= _NOISE * noise + _EXACT * float(row.float().abs().max())
 
 
 def _batch(short: Tensor, long: Tensor, pad: int, *, left: bool) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,11 @@ class MemorySettings:
             self.device_map if device == "cuda" else "none",
         )
 
+    def scales_loss(self) -> bool:
+        """Whether the Trainer scales the loss, beside the model's own autocast; on a CPU it cannot."""
+        holding = self.holding()
+        return holding.dtype == "float16" and holding.device == "cuda"
+
     def check_memory(self, adapter: str) -> None:
         """Checks what makes no sense together on any machine.
 

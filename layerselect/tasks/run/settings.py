@@ -310,9 +310,12 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
             "probe_every": "" if self.mode in ("auto", "freeze") else f"--mode {self.mode}",
             "epochs": "" if self.max_steps is None else f"--max-steps {self.max_steps}",
             "lr_warmup": "" if self.lr_warmup_steps is None else f"--lr-warmup-steps {self.lr_warmup_steps}",
-            "hub_model_id": "" if self.push_to_hub else "no --push-to-hub",
+            "device_map": "--device cpu" if self.holding().device == "cpu" else "",
         }
-        return self._changed(reasons)
+        found = self._changed(reasons)
+        if self.hub_model_id is not None and not self.push_to_hub:
+            found.append(f"{option('hub_model_id')} {in_words(self.hub_model_id)} has no effect without --push-to-hub")
+        return found
 
     def _changed(self, reasons: dict[str, str]) -> list[str]:
         """Of options that have no effect beside another one, those that do not have their defaults."""

@@ -128,7 +128,7 @@ def training_arguments(
     """
     keep_best = evaluates and settings.keep == "best"
     when = "epoch" if settings.eval_steps is None else "steps"
-    total, holding = settings.steps(examples), settings.holding()
+    total = settings.steps(examples)
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         num_train_epochs=settings.epochs,
@@ -160,9 +160,8 @@ def training_arguments(
         use_cpu=settings.device == "cpu",
         seed=settings.seed,
         data_seed=settings.seed,
-        **settings.trainer_arguments(holding.device),
-        # Beside the model's own autocast: this is what makes the Trainer scale the loss.
-        fp16=holding.dtype == "float16" and holding.device == "cuda",
+        **settings.trainer_arguments(settings.holding().device),
+        fp16=settings.scales_loss(),
     )
 
 
