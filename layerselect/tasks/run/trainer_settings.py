@@ -23,7 +23,7 @@ class TrainerSettings:
     )
     eval_batch_size: int | None = setting(
         None,
-        "examples at a time where nothing trains (default: twice --batch-size)",
+        "examples at a time where nothing trains; without this option twice --batch-size",
         group=TRAINING,
         metavar="N",
         least=1,
