@@ -40,6 +40,7 @@ class CompareReport:
     Attributes:
         settings: what all runs share, by name.
         reference: the row against which the others are tested; ``""``: none.
+        margin: within which two rows are as good.
         columns: key, heading and number of digits of each column.
         digits: of the tested quality.
         about_baselines: what the baselines are.
@@ -58,6 +59,7 @@ class CompareReport:
     split: str
     seeds: int
     reference: str
+    margin: float
     columns: Sequence[tuple[str, str, int]]
     digits: int
     about_baselines: str
