@@ -118,7 +118,7 @@ def promised(setting: Setting, rows: int, simulations: int, difference: float = 
     for number in range(simulations):
         counts, fold = simulated(np.random.default_rng((number, 1)), setting, skills)
         found.append(_compared(counts, fold, 1, number)["0"].variance)
-    parts = np.mean([(each.documents, each.chance, each.runs) for each in found], axis=0).tolist()
+    parts = np.mean([(each.documents, each.chance, each.between) for each in found], axis=0).tolist()
     mean = Variance(*parts, setting.documents, setting.seeds, setting.folds)
     shape = Shape(setting.documents, setting.seeds, setting.folds, rows, setting.margin)
     return power_of(mean, shape, measured=True)

@@ -47,7 +47,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Trains every method with every seed on one corpus and prints one table: quality, time and memory "
         "with their spreads, and whether each row is better than plain fine-tuning, worse, as good, or undecided.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return
@@ -117,13 +116,15 @@ def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect compare`` and returns its exit code."""
     from ..tasks.compare import run_compare
     from ..tasks.compare.run import plan_compare
-    from .compare_display import RunDisplay, print_compare_plan
+    from .compare_display import RunDisplay, compare_plan_lines
+    from .plan import print_plan
 
     if args.show:
         return _show(args)
     config = _config(args)
     if args.dry_run:
-        print_compare_plan(plan_compare(config, overwrite=args.overwrite), args)
+        plan = plan_compare(config, overwrite=args.overwrite)
+        print_plan(plan, compare_plan_lines(plan), args)
         return 0
     args.interrupted_hint = "; what is finished is kept, continue with the same command"
     with RunDisplay() as display:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from rich.table import Table
 
 from ..report.numbers import plural, share
 from .progress import StageLine
-from .streams import write_json
 
 if TYPE_CHECKING:
     from ..tasks.compare import Comparison, Row
@@ -88,22 +86,17 @@ def long_time(seconds: float) -> str:
     return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{max(1, round(minutes))} min"
 
 
-def print_compare_plan(plan: dict[str, Any], args: argparse.Namespace) -> None:
-    """What a comparison would do."""
-    if args.json:
-        write_json(plan)
-        return
-    console = Console(file=sys.stdout)
-    splits = ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items())
+def compare_plan_lines(plan: dict[str, Any]) -> dict[str, str]:
+    """What a comparison would do, each with its heading."""
     waiting = [run["name"] for run in plan["runs"] if not run["finished"]]
-    for line in (
-        f"out: {plan['out']}; nothing is written now",
-        f"examples: {splits}",
-        f"runs: {len(plan['runs'])}, of which {len(plan['runs']) - len(waiting)} are finished",
-        f"to train: {', '.join(waiting) or 'none'}",
-        *prospect_lines(plan["prospect"]),
-    ):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+    sentences = dict(zip(("will tell", "time"), prospect_lines(plan["prospect"]), strict=False))
+    return {
+        "examples": ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items()),
+        "runs": f"{len(plan['runs'])}, of which {len(plan['runs']) - len(waiting)} are finished",
+        "to train": ", ".join(waiting) or "none",
+        **sentences,
+        **({"without effect": "; ".join(plan["without_effect"])} if plan["without_effect"] else {}),
+    }
 
 
 def print_several(table: SeveralTable) -> None:

@@ -50,6 +50,7 @@ class CompareReport:
         curve: what the learning curves show.
         curves: for each method, steps and values of each run.
         quality: the heading of the tested quality.
+        clock: which time a step's is.
         points: for each method, mean and deviation of a step's time, and of the tested quality.
         baselines: the tested quality of each baseline.
         maps: a run of each method.
@@ -69,6 +70,7 @@ class CompareReport:
     curve: str
     curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]
     quality: str
+    clock: str
     points: Mapping[str, tuple[float, float, float, float]]
     baselines: Mapping[str, float]
     maps: Sequence[MethodRun]
@@ -96,7 +98,7 @@ def render(report: CompareReport) -> str:
         **{
             **vars(report),
             "curves": svg(learning_curves(curves, name, report.curve)) if curves else "",
-            "quality": svg(quality_against_time(points, report.baselines, report.quality, report.digits))
+            "quality": svg(quality_against_time(points, report.baselines, report.quality, report.digits, report.clock))
             if points
             else "",
             "maps": [_map(run) for run in report.maps],

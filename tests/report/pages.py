@@ -172,6 +172,7 @@ def comparison(names=("all", "ir", "head"), seeds=1, settings=None, layers=4, fa
             curve="macro-F1",
             curves={name: [([10, 20, 30], random.random(3).tolist()) for _ in range(seeds)] for name in names},
             quality="macro-F1",
+            clock="seconds per step",
             points={
                 name: (v["seconds_per_step"].mean, spread / 9, v["macro_f1"].mean, spread) for name, v in shown.items()
             },

@@ -38,6 +38,7 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         curve=task.curve[1],
         curves=_curves(comparison),
         quality=heading,
+        clock="seconds of the processor per step" if on_cpu else "seconds per step",
         points={
             row.name: (*_pair(row, clock), *_pair(row, tested)) for row in rows if {clock, tested} <= set(row.values)
         },

@@ -115,5 +115,5 @@ def expected_power(labels: Sequence[int], shape: Shape) -> Power | None:
         return None
     whole = sum(1 / count for count in known) / len(known) ** 2
     chance, runs = CHANCE * whole / shape.seeds, RUNS / (shape.seeds * shape.folds)
-    variance = Variance(ROWS * whole + chance, chance, runs, shape.documents, shape.seeds, shape.folds)
+    variance = Variance(ROWS * whole + chance, chance, chance + runs, shape.documents, shape.seeds, shape.folds)
     return power_of(variance, shape, measured=False)

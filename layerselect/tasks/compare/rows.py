@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...metrics.enough import too_few_steps
 from .cells import Cells, Part, complete
 from .comparison import NOT_FINISHED, Comparison
 from .config import CompareConfig
@@ -19,8 +20,6 @@ from .verdicts import AS_GOOD, UNDECIDED, Difference, differences
 
 #: What a row is that nobody trained.
 BASELINE = "baseline"
-#: Runs of fewer steps have learned nothing that could be compared.
-_FEW_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,8 @@ class _Judge:
         """Why runs are too little to say anything of their difference; empty where they are not."""
         if difference.seeds < 2:
             return "one seed is too few to compare"
-        if min(self._steps.get(row.name, self._fewest), self._fewest) < _FEW_STEPS:
-            return "too few steps to compare"
+        if few := too_few_steps(min(self._steps.get(row.name, self._fewest), self._fewest)):
+            return few
         known = [each for each in (self._quality.get(row.name), self._reference) if each is not None]
         if self._idle is not None and known and max(known) <= self._idle:
             return f"neither has learned more than the {self._config.kind.idle}"

@@ -48,7 +48,7 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
 
     Returns:
         ``out``, ``splits`` (examples of each), ``runs`` (the name of each, and whether it is ``finished``), and
-        ``prospect``, a :class:`~layerselect.tasks.compare.prospect.Prospect`.
+        ``prospect``, a :class:`~layerselect.tasks.compare.prospect.Prospect`, and the sentences of ``without_effect``.
 
     Raises:
         LayerSelectError: as :func:`run_compare`, or the corpus cannot be read.
@@ -58,7 +58,10 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
     )
     check_place(folder, config, overwrite)
     keeper = Keeper(config, folder)
-    corpus = config.settings(config.runs()[0], config.out).load_corpus()
+    settings = [
+        config.settings(Run(variant, 0, 1 if config.folds else None), config.out) for variant in config.variants
+    ]
+    corpus = settings[0].load_corpus()
     runs = {run: not overwrite and keeper.is_finished(run) for run in (*config.predictor_runs(), *config.runs())}
     missing = [run for run in config.runs() if not runs[run]]
     return {
@@ -66,6 +69,7 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
         "splits": {name: len(rows) for name, rows in corpus.splits.items()},
         "runs": [{"name": run.name, "finished": finished} for run, finished in runs.items()],
         "prospect": prospect_of(config, missing),
+        "without_effect": list(dict.fromkeys(sentence for each in settings for sentence in each.without_effect())),
     }
 
 

@@ -65,7 +65,7 @@ class Variance:
     Attributes:
         documents: the corpus holds these documents and not others; ``chance`` is in it.
         chance: the seeds answer single documents differently.
-        runs: a whole run is better or worse than another one of the same method.
+        between: the runs of a fold differ by as much, all in all; what is more than ``chance`` is due to whole runs.
         count: documents.
         seeds: runs of each fold.
         folds: parts of the corpus that were tested, each by runs of its own.
@@ -73,10 +73,15 @@ class Variance:
 
     documents: float
     chance: float
-    runs: float
+    between: float
     count: int
     seeds: int
     folds: int
+
+    @property
+    def runs(self) -> float:
+        """A whole run is better or worse than another one of the same method."""
+        return max(0.0, self.between - self.chance)
 
     @property
     def total(self) -> float:
@@ -84,18 +89,23 @@ class Variance:
 
     @property
     def freedom(self) -> float:
-        """Satterthwaite's degrees of freedom of the total."""
+        """Satterthwaite's degrees of freedom of the total.
+
+        Few runs may differ less than chance alone makes them differ. That is chance, too, and no reason for trust: the
+        runs are then taken to differ by what the documents show.
+        """
         rough = self.documents**2 / max(1, self.count - 1)
         if self.seeds > 1:
-            rough += (self.chance + self.runs) ** 2 / (self.folds * (self.seeds - 1))
+            between = max(self.between, min(self.chance, self.documents))
+            rough += between**2 / (self.folds * (self.seeds - 1))
         return self.total**2 / rough if rough > 0 else float("inf")
 
     def with_more(self, count: int, seeds: int, folds: int) -> Variance:
         """What it would be on as many documents with as many seeds, by folds as large as these."""
         documents, each = self.count / count, self.seeds / seeds
-        chance = self.chance * documents * each
+        chance, between = (part * documents * each for part in (self.chance, self.between))
         own = max(0.0, self.documents - self.chance) * documents
-        return Variance(own + chance, chance, self.runs * self.folds / folds * each, count, seeds, folds)
+        return Variance(own + chance, chance, between, count, seeds, folds)
 
 
 @dataclass(frozen=True)
@@ -157,12 +167,18 @@ def differences(
     quantiles = np.quantile(largest, (CONFIDENCE, EQUAL_CONFIDENCE)).tolist()
     found = {}
     for name, part in parts.items():
-        ends = [
-            part.mean + sign * student(quantile, part.variance.freedom) * spread[name]
-            for quantile in quantiles
-            for sign in (-1, 1)
-        ]
-        found[name] = Difference(part.mean, *ends, rows[name].seeds, len(rows[name].documents), part.variance)
+        width, equal_width = (student(each, part.variance.freedom) * spread[name] for each in quantiles)
+        mean, row = part.mean, rows[name]
+        found[name] = Difference(
+            mean,
+            mean - width,
+            mean + width,
+            mean - equal_width,
+            mean + equal_width,
+            row.seeds,
+            len(row.documents),
+            part.variance,
+        )
     return found
 
 
@@ -200,9 +216,9 @@ class _Part:
         documents = float(((moved.mean(axis=0) - moved.mean()) ** 2).sum())
         between = float(effects.var(axis=0, ddof=1).sum()) / seeds if seeds > 1 else 0.0
         chance = float(moved.var(axis=0, ddof=1).sum()) / seeds if seeds > 1 else 0.0
-        runs = max(0.0, between - chance)
-        shrunk = effects * np.sqrt(runs / between) if between > 0 else effects
-        return cls(row, mean, shrunk, Variance(documents, chance, runs, count, seeds, totals.shape[1]))
+        variance = Variance(documents, chance, between, count, seeds, totals.shape[1])
+        shrunk = effects * np.sqrt(variance.runs / between) if between > 0 else effects
+        return cls(row, mean, shrunk, variance)
 
 
 def _slope(counts: np.ndarray, quality: Quality) -> np.ndarray:

@@ -86,7 +86,8 @@ def test_the_parts_of_the_variance_are_those_of_two_way_clusters(seed, seeds, fo
     chance = sum(np.var(moved[:, d], ddof=1) for d in range(count)) / seeds
     between = sum(np.var(moved[:, fold == f].sum(axis=1), ddof=1) for f in range(folds)) / seeds
     assert variance.chance == pytest.approx(chance, rel=1e-6, abs=1e-12)
-    assert variance.runs == pytest.approx(max(0.0, between - chance), rel=1e-6, abs=1e-12)
+    assert variance.between == pytest.approx(between, rel=1e-6, abs=1e-12)
+    assert variance.total == pytest.approx(variance.documents + max(0.0, between - chance), rel=1e-6, abs=1e-12)
 
 
 def test_one_seed_in_three_that_is_better_shows_no_difference():
@@ -157,14 +158,18 @@ def test_students_quantile_is_scipys(freedom):
 
 def test_few_degrees_of_freedom_come_from_few_runs_that_differ():
     assert Variance(1e-4, 0.0, 0.0, 400, 2, 5).freedom == pytest.approx(399)
+    # That few runs are alike by chance makes nothing certain.
+    alike, unlike = Variance(4e-5, 3e-5, 0.0, 400, 2, 5), Variance(4e-5, 3e-5, 3e-5, 400, 2, 5)
+    assert alike.freedom == unlike.freedom < 10
     assert Variance(1e-9, 0.0, 1e-4, 400, 2, 5).freedom == pytest.approx(5, rel=1e-3)
     assert Variance(0.0, 0.0, 0.0, 400, 2, 5).freedom == float("inf")
 
 
 def test_more_seeds_and_documents_make_less_variance():
-    measured = Variance(4e-5, 2e-5, 1e-5, 100, 2, 1)
+    measured = Variance(4e-5, 2e-5, 3e-5, 100, 2, 1)
     assert measured.with_more(100, 2, 1) == measured
     assert measured.with_more(100, 4, 1).total == pytest.approx(2e-5 + 1e-5 + 0.5e-5)
+    assert measured.total == pytest.approx(5e-5)
     assert measured.with_more(500, 2, 5).total == pytest.approx(5e-5 / 5)
 
 
