@@ -124,6 +124,11 @@ def promised(setting: Setting, rows: int, simulations: int, difference: float = 
     return power_of(mean, shape, measured=True)
 
 
+def _of_runs(runs: float) -> float:
+    """By how much one standard deviation of whole runs moves macro-F1."""
+    return abs(macro_f1(runs, 0.0) - macro_f1(-runs, 0.0)) / 2
+
+
 def _compared(counts: list[np.ndarray], fold: np.ndarray, samples: int, seed: int) -> dict[str, Any]:
     *rows, reference = counts
     paired = {str(number): Paired(row, reference, np.arange(len(fold)), fold) for number, row in enumerate(rows)}
@@ -155,6 +160,7 @@ def run(setting: Setting, simulations: int, samples: int) -> dict[str, Any]:
     alike = sum((verdicts[row] for row in range(3)), Counter())
     return {
         **asdict(setting),
+        "runs_in_macro_f1": _of_runs(setting.runs),
         "simulations": simulations,
         "wrong": wrong / simulations,
         "interval_misses": outside / simulations,

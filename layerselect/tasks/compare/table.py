@@ -13,11 +13,15 @@ from .rows import Row
 from .tasks import Column, Task
 
 
-def markdown_table(comparison: Comparison, rows: Sequence[Row]) -> str:
-    """The table, its notes, and what failed."""
+def markdown_table(comparison: Comparison, rows: Sequence[Row], *, without: Sequence[str] = ()) -> str:
+    """The table, its notes, and what failed.
+
+    Args:
+        without: headings of columns that are left out.
+    """
     config = comparison.config
     task, reference = config.kind, config.reference_variant
-    used = used_columns(task, rows)
+    used = [column for column in used_columns(task, rows) if column[1] not in without]
     name = reference.name if reference else ""
     lines = [
         "| " + " | ".join([comparison.split, *(heading for _, heading, _ in used), f"against {name}"]) + " |",
