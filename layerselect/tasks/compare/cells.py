@@ -39,7 +39,8 @@ class Cells:
 
     def of_baseline(self, name: str, like: Iterable[Part]) -> dict[Part, np.ndarray]:
         """A baseline looks at no seed: it is the same in all of them."""
-        return {part: self._comparison.baselines[part[1]][name][self._split] for part in like}
+        kept = {part: self._comparison.baselines[part[1]].get(name, {}) for part in like}
+        return {part: splits[self._split] for part, splits in kept.items() if self._split in splits}
 
     def paired(self, ours: Mapping[Part, np.ndarray], theirs: Mapping[Part, np.ndarray]) -> Paired | None:
         """The counts of two rows in the parts that both have."""

@@ -53,6 +53,9 @@ def read_comparison(config: CompareConfig, reasons: Mapping[Run, str] | None = N
 
     Args:
         reasons: why runs failed that are not there; other missing runs are not finished.
+
+    Raises:
+        LayerSelectError: the examples or the baselines of a fold cannot be read. A run that cannot is one that failed.
     """
     reasons, folder = reasons or {}, Path(config.out)
     kept = KeptRuns(folder, config.kind)
@@ -63,10 +66,9 @@ def read_comparison(config: CompareConfig, reasons: Mapping[Run, str] | None = N
         else:
             results.append(kept.read(run))
     folds = dict.fromkeys(result.run.fold for result in results if result.reason is None)
-    return Comparison(
-        config,
-        folder,
-        results,
-        {fold: kept.examples(fold) for fold in folds},
-        {fold: kept.baselines(fold) for fold in folds},
-    )
+    examples = {fold: kept.examples(fold) for fold in folds}
+    first = next(iter(examples.values()), {})
+    for fold, splits in examples.items():
+        if set(splits) != set(first) or any(list(splits[name].names) != list(first[name].names) for name in splits):
+            raise LayerSelectError(f"the examples of fold {fold} in {str(kept.folder)!r} have other splits or labels")
+    return Comparison(config, folder, results, examples, {fold: kept.baselines(fold) for fold in folds})

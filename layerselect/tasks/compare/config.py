@@ -45,6 +45,9 @@ class CompareConfig(CompareSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("data", "model"):
+            if name not in self.base:
+                raise LayerSelectError(f"{option(name)} is missing in the settings of the comparison: give it")
         for name in self.base:
             if name in (*_VARIED, *self.kind.varied):
                 raise LayerSelectError(f"{option(name)} is what a comparison varies: leave it out")

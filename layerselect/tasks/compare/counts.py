@@ -55,6 +55,10 @@ class Counts(ABC):
     """How a task's predictions are counted. A statistic is an int64 row of numbers for each example."""
 
     @abstractmethod
+    def width(self, truth: Truth) -> int:
+        """How many numbers k the statistic of an example has."""
+
+    @abstractmethod
     def statistics(self, records: Records, truth: Truth) -> np.ndarray:
         """What is kept of the lines of ``predictions.jsonl``, in the order of ``truth``: int64 ``[n, k]``."""
 
@@ -86,6 +90,9 @@ class Counts(ABC):
 
 class IntentCounts(Counts):
     """Probabilities in parts of ten thousand, of which macro-F1 needs right, true and predicted for each label."""
+
+    def width(self, truth: Truth) -> int:
+        return len(truth.names)
 
     def statistics(self, records: Records, truth: Truth) -> np.ndarray:
         scores = [[record["scores"][name] for name in truth.names] for record in records]
@@ -142,6 +149,9 @@ class IntentCounts(Counts):
 
 class ReviseCounts(Counts):
     """What SARI sums over the corpus."""
+
+    def width(self, truth: Truth) -> int:
+        return 4 * 3 * 3
 
     def statistics(self, records: Records, truth: Truth) -> np.ndarray:
         return self._of(records, [record["prediction"] for record in records])

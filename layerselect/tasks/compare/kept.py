@@ -18,12 +18,25 @@ import numpy as np
 from ...data import Corpus
 from ...utils.folders import new_file
 from ...utils.saved_files import DamagedFile, read_json
-from ...utils.saved_schema import Fields, Flag, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, Whole
+from ...utils.saved_schema import (
+    Anything,
+    Both,
+    Fields,
+    Flag,
+    Items,
+    Kind,
+    Mapped,
+    Maybe,
+    Mismatch,
+    Number,
+    Text,
+    Whole,
+)
 from ..run.settings import TrainingSettings
 from .counts import Records, Truth
 from .methods import Run
 from .runs import RunFiles
-from .tasks import TASKS, Task
+from .tasks import MODEL, TASKS, Task
 
 KEPT = "kept"
 TEST = "test"
@@ -33,7 +46,10 @@ WALL = "wall_seconds"
 _VERSION = 1
 _ADVICE = "remove it and repeat the comparison's command"
 
-_QUALITIES = Mapped(Fields(optional={key: Maybe(Number()) for task in TASKS.values() for key in task.is_quality}))
+_QUALITIES = Both(
+    Fields({MODEL: Anything()}),
+    Mapped(Fields({}, optional={key: Maybe(Number()) for task in TASKS.values() for key in task.is_quality})),
+)
 _STATISTICS = Mapped(Items(Items(Whole())))
 _RUN = Fields(
     {
@@ -138,6 +154,7 @@ class KeptRuns:
             content = self._read(self.folder / f"{run.name}.json", _RUN)
             costs = self._read(self.folder / f"{run.name}.costs.json", _COSTS)
             statistics = self._arrays(content["statistics"], run.fold, f"{run.name}.json")
+            _check_complete(content, self._task)
         except (DamagedFile, Mismatch) as error:
             return KeptRun(run, reason=f"what is kept of it cannot be used: {' '.join(str(error).split())}")
         curve = content["curve"]
@@ -147,17 +164,20 @@ class KeptRuns:
         """The statistics of a fold's baselines, by their names and the split.
 
         Raises:
-            DamagedFile, Mismatch: they cannot be read.
+            DamagedFile: they cannot be read.
         """
         path = self._path("baselines", fold)
         content = self._read(path, _BASELINES)["statistics"]
-        return {name: self._arrays(each, fold, path.name) for name, each in content.items()}
+        try:
+            return {name: self._arrays(each, fold, path.name) for name, each in content.items()}
+        except Mismatch as error:
+            raise DamagedFile(path, str(error), _ADVICE) from error
 
     def examples(self, fold: int | None) -> dict[str, Truth]:
         """The examples of a fold, by split.
 
         Raises:
-            DamagedFile, Mismatch: they cannot be read.
+            DamagedFile: they cannot be read.
         """
         path = self._path("examples", fold)
         content = self._read(path, _EXAMPLES)
@@ -166,10 +186,10 @@ class KeptRuns:
         for split, part in content["splits"].items():
             labels = np.zeros((len(part["ids"]), len(names)), dtype=bool)
             if not len(part["ids"]) == len(part["documents"]) == len(part["labels"]):
-                raise Mismatch(f"splits.{split}", f"in {path.name} holds lists of different lengths")
+                raise DamagedFile(path, f"splits.{split} holds lists of different lengths", _ADVICE)
             for row, numbers in enumerate(part["labels"]):
                 if any(number >= len(names) for number in numbers):
-                    raise Mismatch(f"splits.{split}.labels", f"in {path.name} holds a label that has no name")
+                    raise DamagedFile(path, f"splits.{split}.labels holds a label that has no name", _ADVICE)
                 labels[row, numbers] = True
             found[split] = Truth(part["ids"], part["documents"], labels, names, content["multi_label"])
         return found
@@ -200,8 +220,11 @@ class KeptRuns:
     def _arrays(self, lists: Mapping[str, Any], fold: int | None, where: str) -> dict[str, np.ndarray]:
         truth, found = self.examples(fold), {}
         for split, rows in lists.items():
-            if split not in truth or len(rows) != len(truth[split]) or len({len(row) for row in rows}) > 1:
+            if split not in truth or len(rows) != len(truth[split]):
                 raise Mismatch(f"statistics.{split}", f"in {where} does not hold one row for each example")
+            width = self._task.counts.width(truth[split])
+            if {len(row) for row in rows} != {width}:
+                raise Mismatch(f"statistics.{split}", f"in {where} holds rows that have not {width} numbers")
             found[split] = np.array(rows, dtype=np.int64)
         return found
 
@@ -211,6 +234,18 @@ class KeptRuns:
     @staticmethod
     def _read(path: Path, kind: Kind) -> Any:
         return read_json(path, kind, advice=_ADVICE, constants=True)
+
+
+def _check_complete(content: Mapping[str, Any], task: Task) -> None:
+    """Raises :class:`Mismatch` where a part of what is kept of a run lacks what another one speaks of."""
+    for split in content["statistics"]:
+        if split not in content["reports"]:
+            raise Mismatch("reports", f"hold nothing of the split {split}")
+        lacking = task.is_quality - set(content["reports"][split][MODEL])
+        if lacking:
+            raise Mismatch(f"reports.{split}.{MODEL}", f"has no {sorted(lacking)[0]}")
+    if len(content["curve"]["steps"]) != len(content["curve"]["values"]):
+        raise Mismatch("curve", "holds lists of different lengths")
 
 
 def _lists(statistics: Mapping[str, np.ndarray]) -> dict[str, list[list[int]]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import chdtri, nctdtrinc, ndtr
+from scipy.special import chdtri, ndtr
 
 from .verdicts import CONFIDENCE, EQUAL_CONFIDENCE, Variance, student
 
 #: How often a difference of the promised size is told.
 POWER = 0.8
+#: Of a distribution over which a mean is taken.
+_POINTS = 200
 
 #: Measured on IteraTeR sentences with MiniLM: what remains of the variance of macro-F1 between two rows because the
 #: rows answer examples differently, what the seeds add to that by chance, and the variance of whole runs.
@@ -58,21 +60,36 @@ class Power:
 def power_of(variance: Variance, shape: Shape, *, measured: bool) -> Power:
     """Which difference is found in 80 % of comparisons, and how often rows that do not differ are found as good.
 
-    The first is where Student's noncentral distribution has a fifth below the interval's half width. The second is the
-    mean over what the measured spread may be of the true one, by the chi-square distribution.
+    Both are means over what a comparison may find of how much its runs differ (by the chi-square distribution), since
+    its intervals are wide where it finds much.
 
     Args:
-        variance: of a difference.
+        variance: of a difference, the true one.
         measured: whether it was measured in the comparison itself.
     """
-    spread, freedom = variance.total**0.5, max(1.0, min(variance.freedom, 1e6))
-    told = float(nctdtrinc(freedom, 1 - POWER, student(together(shape.rows, CONFIDENCE), freedom))) * spread
+    spread = variance.total**0.5
     if spread == 0:
         return Power(shape.documents, shape.seeds, 0.0, 1.0, measured)
-    measured_spread = spread * np.sqrt(chdtri(freedom, (np.arange(200) + 0.5) / 200) / freedom)
-    width = student(together(shape.rows, EQUAL_CONFIDENCE), freedom) * measured_spread
-    within = float(np.maximum(0.0, 2 * ndtr((shape.margin - width) / spread) - 1).mean())
-    return Power(shape.documents, shape.seeds, told, within, measured)
+    found = [replace(variance, between=variance.between * factor) for factor in _factors(variance)]
+    widths, equal_widths = (
+        np.array([student(quantile, each.freedom) * each.total**0.5 for each in found])
+        for quantile in (together(shape.rows, CONFIDENCE), together(shape.rows, EQUAL_CONFIDENCE))
+    )
+    low, high = 0.0, float(widths.max()) + 5 * spread
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if ndtr((middle - widths) / spread).mean() < POWER else (low, middle)
+    within = float(np.maximum(0.0, 2 * ndtr((shape.margin - equal_widths) / spread) - 1).mean())
+    return Power(shape.documents, shape.seeds, high, within, measured)
+
+
+def _factors(variance: Variance) -> list[float]:
+    """What the measured difference between runs may be of the true one: quantiles that are equally likely."""
+    freedom = variance.folds * (variance.seeds - 1)
+    if freedom < 1 or variance.between == 0:
+        return [1.0]
+    factors: list[float] = (chdtri(freedom, (np.arange(_POINTS) + 0.5) / _POINTS) / freedom).tolist()
+    return factors
 
 
 def together(rows: int, confidence: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -177,7 +178,7 @@ def _values(comparison: Comparison, runs: Mapping[Part, KeptRun], parts: Sequenc
             numbers = [steps_to(0.95, run) for run in runs.values()]
         else:
             numbers = [run.training.get(key) for run in runs.values()]
-        known = [number for number in numbers if number is not None]
+        known = [number for number in numbers if number is not None and math.isfinite(number)]
         if known:
             values[key] = Spread.of(known)
     return values
@@ -220,7 +221,7 @@ def _baselines(comparison: Comparison, runs: Mapping[Variant, Mapping[Part, Kept
         kept = {fold: comparison.baselines[fold].get(name, {}).get(split) for fold in by_fold}
         known = {fold: values for fold, values in kept.items() if values is not None}
         qualities = _pooled(comparison, by_fold, known)
-        values = {key: Spread(value, 0.0, 1) for key in task.is_quality if (value := qualities[key]) is not None}
+        values = {key: Spread(value, 0.0, 1) for key in task.is_quality if (value := qualities.get(key)) is not None}
         rows.append(Row(name, BASELINE, values, 1))
     return rows
 
