@@ -3,6 +3,7 @@
 #   make test    set-up, build and the tests
 #   make docs    the documentation site, in site/
 #   make docs-test    the code of README.md and of the guides runs
+#   make tables  the tables of the documentation, from the files under docs/measurements
 #   make readme  the picture and the table of README.md, from a new run of the demo
 #   make fuzz    inputs that nobody meant, for MINUTES=10 minutes
 #   make dist    the source distribution and a wheel made from it, in dist/
@@ -17,7 +18,7 @@ MINUTES ?= 10
 BIN := $(VENV)/bin
 NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: setup demo test lint docs docs-test readme bench frameworks families fuzz cuda-check dist check-install sanitize clean
+.PHONY: setup demo test lint docs docs-test readme tables bench frameworks families fuzz cuda-check dist check-install sanitize clean
 
 setup: $(VENV)/.installed
 
@@ -52,6 +53,9 @@ docs: $(VENV)/.docs
 
 docs-test: $(VENV)/.docs
 	$(BIN)/python -m pytest -p docs_tests.plugin docs_tests README.md CONTRIBUTING.md docs -n 2 --dist loadfile
+
+tables: setup
+	$(BIN)/python tools/tables.py
 
 readme: setup
 	$(BIN)/python tools/readme.py

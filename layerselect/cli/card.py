@@ -44,7 +44,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Measures a model on a sample of a task and says, before any fine-tuning, how much each layer "
         "can correct, which layers do the same, what each costs, and where adapters should go (Layer Card).",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return
@@ -106,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.intent.config import DEMO_DEFAULTS, IntentConfig
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
     from ..tasks.revise.config import ReviseConfig
-    from .card_display import CardDisplay, print_card, print_card_plan
+    from .card_display import CardDisplay, card_plan_lines, print_card
+    from .plan import print_plan
 
     chosen = given(args, IntentConfig)
     demo = args.model == "demo"
@@ -123,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
     options = {**given(args, MeasureSettings), "timed": args.times}
     asked = CardJob(settings, overwrite=args.overwrite, options=options, **given(args, CardSettings))
     if args.dry_run:
-        print_card_plan(plan_card(asked), args)
+        plan = plan_card(asked)
+        print_plan(plan, card_plan_lines(plan), args)
         return 0
     with CardDisplay() as display:
         card, folder = run_card(asked, on_event=display)

@@ -4,7 +4,6 @@ side.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -15,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..report.numbers import plural
 from ..utils.sizes import show_bytes
 from .progress import StageLine
-from .streams import write_json
 
 if TYPE_CHECKING:
     from ..card import CardDifference, LayerCard
@@ -46,19 +45,13 @@ class CardDisplay(StageLine):
         self.advance(record["done"], record["total"])
 
 
-def print_card_plan(plan: dict[str, Any], args: argparse.Namespace) -> None:
+def card_plan_lines(plan: dict[str, Any]) -> dict[str, str]:
     """What would be measured."""
-    if args.json:
-        write_json(plan)
-        return
-    console = Console(file=sys.stdout)
-    for line in (
-        f"out: {plan['out']}; nothing is written now",
-        f"model: {plan['model']}, {plan['layers']} layers",
-        f"measured on: {plan['examples']:,} examples in {plan['batches']:,} batches",
-        f"trained first: {', '.join(plan['fresh']) or 'nothing'}",
-    ):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+    return {
+        "model": f"{plan['model']}, {plan['layers']} layers",
+        "measured on": f"{plural(plan['examples'], 'example')} in {plural(plan['batches'], 'batch', 'batches')}",
+        "trained first": ", ".join(plan["fresh"]) or "nothing",
+    }
 
 
 def print_card(card: LayerCard, folder: Path) -> None:

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..utils.options import options_of
 from .options import add_common_options, add_dry_run_option, add_json_option
 from .settings import JOB_SETTINGS, add_config_option, add_settings, given, heading
 from .streams import write_json
 
+if TYPE_CHECKING:
+    from ..tasks.compare import CompareConfig, Comparison
+
 _EXAMPLE = """\
 examples:
   layerselect compare --data demo --model demo --methods all,ir,random --seeds 2 --out runs/compare
+  layerselect compare --data iterater-sent:PATH --model PATH --methods all,ir,top-half,head --folds 5 --seeds 2 \\
+      --jobs 2 --out runs/iterater
+  layerselect compare --out runs/iterater --add lisa,ir/dora,all/lora@pair,all/lora@10%
+  layerselect compare --show runs/iterater runs/argrewrite
   layerselect compare --task revise --data iterater-sent:PATH --splits official --model PATH --max-steps 60 \\
-      --methods all,ir,transfer-all,intention-tuning,intention-tuning/dora --seeds 1 --out runs/revise
-  layerselect compare --data iterater-sent:PATH --splits official --model PATH --max-steps 150 --eval-steps 15 \\
-      --methods all,ir,lisa,top-half,head,ir/dora,ir/bottleneck --seeds 3 --jobs 2 --out runs/iterater
+      --methods all,ir,transfer-all,intention-tuning,intention-tuning/dora --seeds 2 --out runs/revise
 
-Each run is one of 'layerselect intent', in a process of its own. What is finished in --out is kept when the command is
-repeated, also with more methods or seeds; what failed is tried again. The folder then holds table.md, table.csv,
-report.html and runs/.
-
-With --task revise each run is one of 'layerselect revise', whose --help tells its defaults; rows that start from a
-predictor share one for each adapter and seed.
+Each run is one of 'layerselect intent' or, with --task revise, 'layerselect revise', in a process of its own; rows that
+start from a predictor share one for each adapter, seed and fold. With --folds every row of the corpus is tested once.
+What is finished in --out is kept when the command is repeated, also with more methods or seeds; what failed is tried
+again. The folder then holds table.md, table.csv, report.html, runs/ and, for each run, its predictions as numbers in
+kept/. Of compare.json and kept/, which hold no text, '--show' makes the tables anywhere, and '--add' goes on.
 """
 
 _HELPS = {
@@ -40,10 +44,9 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     parser = commands.add_parser(
         "compare",
         help="compare selection methods on a corpus",
-        description="Trains every method with every seed on one corpus and prints one table: quality, time and "
-        "memory with their spreads, and whether a difference to plain fine-tuning is shown.",
+        description="Trains every method with every seed on one corpus and prints one table: quality, time and memory "
+        "with their spreads, and whether each row is better than plain fine-tuning, worse, as good, or undecided.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return
@@ -52,7 +55,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     from ..tasks.revise.config import ReviseConfig
 
     add_settings(parser, CompareSettings, only=("task",))
-    add_settings(parser, IntentConfig, only=("data", "model", "out"), helps=_HELPS, group=COMPARISON)
+    add_settings(parser, IntentConfig, only=("data", "model", "out"), helps=_HELPS, group=COMPARISON, required=False)
     job = heading(parser, COMPARISON)
     add_config_option(job)
     job.add_argument(
@@ -60,7 +63,20 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         metavar="LIST",
         help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head "
         "(intent), intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; "
-        f"METHOD/ADAPTER for one with another adapter (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
+        "METHOD/ADAPTER for one with another adapter; @FORMAT and @N or @P%% behind it for another format or size of "
+        f"the training split (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
+    )
+    job.add_argument(
+        "--add",
+        metavar="LIST",
+        help="add rows, as for --methods, to the comparison in --out; its settings need not be repeated, and --seeds N "
+        "makes its seeds more",
+    )
+    job.add_argument(
+        "--show",
+        metavar="DIR",
+        nargs="+",
+        help="train nothing and print the table of the comparison in DIR, or one table of several; --out writes it",
     )
     job.add_argument(
         "--adapters",
@@ -98,22 +114,60 @@ def _rate_of(text: str) -> tuple[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect compare`` and returns its exit code."""
-    from ..report.compare import write_compare_report
-    from ..tasks.compare import CompareConfig, compare_report, comparison_rows, csv_table, markdown_table, run_compare
-    from ..tasks.compare.methods import split_list
+    from ..tasks.compare import run_compare
     from ..tasks.compare.run import plan_compare
+    from .compare_display import RunDisplay, compare_plan_lines
+    from .plan import print_plan
+
+    if args.show:
+        return _show(args)
+    config = _config(args)
+    if args.dry_run:
+        plan = plan_compare(config, overwrite=args.overwrite)
+        print_plan(plan, compare_plan_lines(plan), args)
+        return 0
+    args.interrupted_hint = "; what is finished is kept, continue with the same command"
+    with RunDisplay() as display:
+        comparison = run_compare(config, overwrite=args.overwrite, on_event=display)
+    _finish(comparison, Path(comparison.folder), args)
+    return 1 if comparison.failed else 0
+
+
+def _config(args: argparse.Namespace) -> CompareConfig:
+    """The comparison that the options describe, or that of a folder with rows added."""
+    from ..errors import LayerSelectError
+    from ..tasks.compare import CompareConfig
+    from ..tasks.compare.methods import split_list
     from ..tasks.compare.settings import CompareSettings
+    from ..tasks.compare.state import saved_config
     from ..tasks.intent.config import DEMO_DEFAULTS as INTENT_DEMO
     from ..tasks.intent.config import IntentConfig
     from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
     from ..tasks.revise.config import ReviseConfig
-    from .compare_display import RunDisplay, print_compare_plan, print_comparison
+    from ..tasks.run.settings import PLACES
+    from ..utils.user_paths import user_path
 
     own, base = given(args, CompareSettings), given(args, IntentConfig, ReviseConfig)
+    needed = ("out",) if args.add is not None else ("data", "model", "out")
+    missing = [f"--{name}" for name in needed if name not in base]
+    if missing:
+        raise LayerSelectError(
+            f"{', '.join(missing)} must be given"
+            + ("" if args.add is not None else "; only --add and --show go on from what is in a folder")
+        )
+    if args.add is not None:
+        fixed = sorted(
+            {*base, *own} - {*PLACES, "seeds", "jobs", "threads", "reference", "margin", "split", "bootstrap"}
+        )
+        if fixed or args.methods or args.adapters or args.adapter_lr or args.overwrite:
+            named = f"--{fixed[0].replace('_', '-')}" if fixed else "--methods, --adapters, --adapter-lr or --overwrite"
+            raise LayerSelectError(f"--add takes the settings of the comparison in --out: leave out {named}")
+        places = {name: value for name, value in base.items() if name != "out"}
+        return saved_config(user_path(base["out"], "--out"), add=split_list(args.add), places=places, **own)
     task = own.get("task", "intent")
     presets = dict({"intent": INTENT_DEMO, "revise": REVISE_DEMO}[task]) if args.model == "demo" else {}
     adapter = presets.pop("adapter", "lora")
-    config = CompareConfig(
+    return CompareConfig(
         out=base.pop("out"),
         base={**presets, **base},
         methods=tuple(split_list(args.methods or _METHODS[task])),
@@ -121,21 +175,61 @@ def run(args: argparse.Namespace) -> int:
         adapter_lr=dict(args.adapter_lr),
         **own,
     )
-    if args.dry_run:
-        print_compare_plan(plan_compare(config, overwrite=args.overwrite), args)
+
+
+def _show(args: argparse.Namespace) -> int:
+    """Prints what is kept of one comparison, or of several in one table."""
+    from ..errors import LayerSelectError
+    from ..tasks.compare import read_comparison
+    from ..tasks.compare.settings import CompareSettings
+    from ..tasks.compare.several import several_table
+    from ..tasks.compare.state import saved_config
+    from ..tasks.intent.config import IntentConfig
+    from ..tasks.revise.config import ReviseConfig
+    from ..utils.user_paths import user_path
+    from .compare_display import print_several
+
+    own, base = given(args, CompareSettings), given(args, IntentConfig, ReviseConfig)
+    unused = sorted({*base, *own} - {"out", "reference", "margin", "split", "bootstrap"})
+    if unused:
+        raise LayerSelectError(
+            f"--{unused[0].replace('_', '-')} has no place beside --show, which trains nothing: leave it out"
+        )
+    out = user_path(base["out"], "--out") if "out" in base else None
+    found = [read_comparison(saved_config(user_path(folder, "--show"), **own)) for folder in args.show]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    if len(found) == 1:
+        _finish(found[0], out, args)
         return 0
-    args.interrupted_hint = "; what is finished is kept, continue with the same command"
-    with RunDisplay() as display:
-        comparison = run_compare(config, overwrite=args.overwrite, on_event=display)
-    rows = comparison_rows(comparison)
-    folder = Path(comparison.folder)
-    for name, text in (("table.md", markdown_table(comparison, rows)), ("table.csv", csv_table(config.kind, rows))):
-        aside = folder / f"{name}.new"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(folder / name)
-    write_compare_report(folder / "report.html", compare_report(comparison, rows))
+    table = several_table(found)
+    if out is not None:
+        _write(out / "table.md", table.markdown())
     if args.json:
-        write_json({"folder": str(folder), "split": comparison.split, "rows": rows})
+        write_json(table)
     else:
-        print_comparison(comparison, rows)
-    return 1 if comparison.failed else 0
+        print_several(table)
+    return 0
+
+
+def _finish(comparison: Comparison, folder: Path | None, args: argparse.Namespace) -> None:
+    """Prints a comparison and writes its tables and its page, if a folder takes them."""
+    from ..report.compare import write_compare_report
+    from ..tasks.compare import compare_report, comparison_rows, csv_table, markdown_table
+    from .compare_display import print_comparison
+
+    rows = comparison_rows(comparison)
+    if folder is not None:
+        _write(folder / "table.md", markdown_table(comparison, rows))
+        _write(folder / "table.csv", csv_table(comparison.config.kind, rows))
+        write_compare_report(folder / "report.html", compare_report(comparison, rows))
+    if args.json:
+        write_json({"folder": str(folder or comparison.folder), "split": comparison.split, "rows": rows})
+    else:
+        print_comparison(comparison, rows, folder)
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.new")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

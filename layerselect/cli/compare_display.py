@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..report.numbers import plural, share
 from .progress import StageLine
-from .streams import write_json
 
 if TYPE_CHECKING:
     from ..tasks.compare import Comparison, Row
+    from ..tasks.compare.prospect import Prospect
+    from ..tasks.compare.several import SeveralTable
     from ..tasks.compare.tasks import Column
 
 
@@ -35,6 +37,10 @@ class RunDisplay(StageLine):
         return self
 
     def __call__(self, kind: str, record: dict[str, Any]) -> None:
+        if kind == "prospect":
+            for line in prospect_lines(record["prospect"]):
+                self.say(line)
+            return
         name = record["name"]
         if kind == "note":
             if record["text"] not in self._notes:  # most runs say the same
@@ -55,25 +61,63 @@ class RunDisplay(StageLine):
         self.facts("; ".join(f"{each}: {part}" for each, part in self._running.items()))
 
 
-def print_compare_plan(plan: dict[str, Any], args: argparse.Namespace) -> None:
-    """What a comparison would do."""
-    if args.json:
-        write_json(plan)
-        return
-    console = Console(file=sys.stdout)
-    splits = ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items())
+def prospect_lines(prospect: Prospect) -> list[str]:
+    """What a comparison will be able to tell and how long it takes, in sentences."""
+    power, duration = prospect.power, prospect.duration
+    tested = f"{plural(prospect.tested, 'row')} of {plural(prospect.documents, 'document')}"
+    lines = []
+    if power is None:
+        lines.append(f"{tested}: what differences can be told is known when two seeds of two rows are finished")
+    else:
+        told = f"{power.difference:.{3 if prospect.margin < 0.1 else 1}f} {prospect.heading}"
+        lines.append(
+            f"{tested}, {plural(power.seeds, 'seed')}: a difference of about {told} from {prospect.reference} is told "
+            f"in 80% of such comparisons, and a row that does not differ is found as good within {prospect.margin:g} "
+            f"in {share(power.equality)}" + ("" if power.measured else " (by what was measured elsewhere)")
+        )
+    if duration is not None:
+        lines.append(f"{plural(prospect.runs, 'run')} to train: about {long_time(duration.seconds)}, by {duration.by}")
+    return lines
+
+
+def long_time(seconds: float) -> str:
+    """Minutes, or hours with one digit behind the point."""
+    minutes = seconds / 60
+    return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{max(1, round(minutes))} min"
+
+
+def compare_plan_lines(plan: dict[str, Any]) -> dict[str, str]:
+    """What a comparison would do, each with its heading."""
     waiting = [run["name"] for run in plan["runs"] if not run["finished"]]
-    for line in (
-        f"out: {plan['out']}; nothing is written now",
-        f"examples: {splits}",
-        f"runs: {len(plan['runs'])}, of which {len(plan['runs']) - len(waiting)} are finished",
-        f"to train: {', '.join(waiting) or 'none'}",
-    ):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+    sentences = dict(zip(("will tell", "time"), prospect_lines(plan["prospect"]), strict=False))
+    return {
+        "examples": ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items()),
+        "runs": f"{len(plan['runs'])}, of which {len(plan['runs']) - len(waiting)} are finished",
+        "to train": ", ".join(waiting) or "none",
+        **sentences,
+        **({"without effect": "; ".join(plan["without_effect"])} if plan["without_effect"] else {}),
+    }
 
 
-def print_comparison(comparison: Comparison, rows: list[Row]) -> None:
-    """The table, what failed, and where the files are."""
+def print_several(table: SeveralTable) -> None:
+    """One table of several comparisons."""
+    console = Console(file=sys.stdout)
+    shown = Table()
+    shown.add_column("row", no_wrap=True)
+    for corpus, heading in zip(table.corpora, table.headings, strict=True):
+        shown.add_column(escape(corpus), justify="right")
+        shown.add_column(escape(heading))
+    for name, cells in table.lines:
+        shown.add_row(escape(name), *(escape(text) for cell in cells for text in cell))
+    console.print(shown)
+
+
+def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | None) -> None:
+    """The table, what failed, and where the files are.
+
+    Args:
+        folder: of the files, if some were written.
+    """
     from ..tasks.compare import used_columns
 
     console = Console(file=sys.stdout)
@@ -92,16 +136,23 @@ def print_comparison(comparison: Comparison, rows: list[Row]) -> None:
             for row in shown:
                 cells = [_cell(row, column) for column in part]
                 if not row.values:
-                    cells[0] = "failed"
+                    cells[0] = "failed" if row.failures else "not finished"
                 style = "bold" if row.name == name else None
                 table.add_row(escape(row.name), *cells, end_section=row.what == "baseline", style=style)
             console.print(table)
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(escape(text), highlight=False, soft_wrap=True, style=style)
+
     for row in rows:
         if row.difference is not None:
-            console.print(escape(f"{row.name}: {row.verdict(name, task.tested[2])}"), highlight=False, soft_wrap=True)
+            say(f"{row.name}: {row.sentence(name, comparison.config.within, task.tested[2])}")
         for reason in row.failures:
-            console.print(escape(f"{row.name} failed, {reason}"), highlight=False, soft_wrap=True, style="red")
-    console.print(escape(f"report: {comparison.folder / 'report.html'}"), highlight=False, soft_wrap=True)
+            say(f"{row.name} failed, {reason}", "red")
+        if row.missing and row.values:
+            say(f"{row.name}: {plural(row.missing, 'run')} not finished")
+    if folder is not None:
+        say(f"report: {folder / 'report.html'}")
 
 
 def _cell(row: Row, column: Column) -> str:

@@ -24,7 +24,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         help="print a completion script for a shell",
         description="Prints a script with which a shell completes the commands and options of layerselect.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return

@@ -34,7 +34,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Loads a corpus as 'layerselect intent' would and prints what was found: splits and labels, "
         "lengths, documents that stand in two splits, malformed rows.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     describe.add_argument("source", metavar="CORPUS", help="as --data of 'layerselect intent'")
     from ..tasks.run.headings import CORPUS

@@ -30,7 +30,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "small model. Trains the model twice to predict what each revision is for: by IR-Tuning, and all its layers. "
         "Shows both beside a logistic regression on the changed words. Needs no download.",
         epilog="example:\n  layerselect demo --out demo-run\n\nThen open demo-run/report.html.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..metrics.enough import too_few_steps
 from ..report.after_run import next_commands, savings_line, stages_line
+from ..report.numbers import plural
 from ..report.state_cache import cache_facts_line, cache_size_line
 from .progress import StageLine
-from .streams import write_json
 
 if TYPE_CHECKING:
     from ..tasks.intent import RunResult
@@ -83,23 +83,16 @@ def print_results(result: RunResult) -> None:
     print_next(console, "intent", result.folder)
 
 
-def print_plan(plan: dict[str, Any], args: argparse.Namespace) -> None:
-    """What a run would do."""
-    if args.json:
-        write_json(plan)
-        return
-    console = Console(file=sys.stdout)
-    lines = [f"out: {plan['out']} ({plan['state']}{'' if plan['state'] == 'finished' else '; nothing is written now'})"]
-    if plan["state"] != "finished":
-        splits = ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items())
-        lines += [
-            f"model: {plan['model']}, {plan['layers']} layers, trains {plan['trainable_parameters']:,} of "
-            f"{plan['parameters']:,} parameters at most",
-            f"examples: {splits}",
-            f"training: {plan['steps']:,} steps; the checkpoint is chosen by {plan['chosen_by'] or 'nothing'}",
-        ]
-    for line in lines:
-        console.print(escape(line), highlight=False, soft_wrap=True)
+def plan_lines(plan: dict[str, Any]) -> dict[str, str]:
+    """What a run would train; nothing of one that is finished."""
+    if plan["state"] == "finished":
+        return {}
+    return {
+        "model": f"{plan['model']}, {plan['layers']} layers, trains {plan['trainable_parameters']:,} of "
+        f"{plan['parameters']:,} parameters at most",
+        "examples": ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items()),
+        "training": f"{plural(plan['steps'], 'step')}; the checkpoint is chosen by {plan['chosen_by'] or 'nothing'}",
+    }
 
 
 def print_scores(console: Console, result: RunResult) -> None:
@@ -129,7 +122,8 @@ def print_scores(console: Console, result: RunResult) -> None:
 
 def print_training(console: Console, facts: dict[str, Any]) -> None:
     """What is to be said of a training, and of the hidden states that it cached."""
-    for line in (training_line(facts), savings_line(facts), cache_facts_line(facts), stages_line(facts)):
+    few = too_few_steps(facts["steps"])
+    for line in (few, training_line(facts), savings_line(facts), cache_facts_line(facts), stages_line(facts)):
         if line is not None:
             console.print(line, highlight=False, soft_wrap=True)
 

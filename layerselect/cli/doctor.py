@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from ..report.numbers import plural
 from .options import add_common_options, add_json_option
 from .streams import write_json
 from .wording import one_line
@@ -57,7 +58,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Says which versions are installed, which backend would measure gradients, and what to do about "
         "what is missing. With --unpack, makes a plain model folder of a GGUF file instead.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return
@@ -103,7 +103,9 @@ def examine() -> list[Finding]:
 def _python() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Finding(
-        "python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores} cores"
+        "python",
+        "ok",
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {plural(cores or 1, 'core')}",
     )
 
 
@@ -113,10 +115,11 @@ def _torch() -> list[Finding]:
     from .._version import __version__
 
     built_for = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
-    devices = f"{torch.cuda.device_count()} CUDA device(s)" if torch.cuda.is_available() else "no CUDA device"
+    devices = plural(torch.cuda.device_count(), "CUDA device") if torch.cuda.is_available() else "no CUDA device"
+    threads = plural(torch.get_num_threads(), "thread")
     return [
         Finding("layerselect", "ok", __version__),
-        Finding("torch", "ok", f"{torch.__version__}, {built_for}, {devices}, {torch.get_num_threads()} threads"),
+        Finding("torch", "ok", f"{torch.__version__}, {built_for}, {devices}, {threads}"),
     ]
 
 

@@ -45,7 +45,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Shows a finished run of 'layerselect intent' or 'revise': its results, what became of each layer, "
         "what the selection cost, and the examples that it got wrong with their texts.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return

@@ -29,7 +29,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Fine-tunes a pretrained model to predict the intentions of revisions, training at each step the "
         "layers that the rule selects by their gradients (IR-Tuning).",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return

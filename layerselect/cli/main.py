@@ -29,6 +29,7 @@ from . import (
     state_cache,
 )
 from .config_file import with_config_file
+from .help_text import HelpText
 from .interrupts import EXIT_INTERRUPTED, Ended, held_back, stops
 from .old_names import with_new_names
 from .streams import leave_pipe, prepare_streams, say
@@ -83,7 +84,7 @@ class _Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False, "formatter_class": HelpText})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         args = sys.argv[1:] if args is None else list(args)
@@ -135,7 +136,6 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         description="Fine-tunes language models on text revisions and decides at every step, from the layers' "
         "gradients, which layers to train.",
         epilog="'layerselect COMMAND --help' explains a command. Begin with 'layerselect demo'.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"layerselect {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
@@ -234,8 +234,12 @@ def _fail(message: str) -> int:
 
 
 def _set_up_messages(verbose: int) -> None:
-    """Our own messages to stderr, from warnings on (``-v``: everything). Other packages' loggers are left alone."""
+    """Our own messages to stderr, from warnings on (``-v``: everything). Other packages' loggers are left
+    alone, but for one.
+    """
     warnings.simplefilter("ignore", FutureWarning)
+    # peft loads it where it is installed, and then it warns of a kernel that nothing here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     package = logging.getLogger("layerselect")
     for handler in [handler for handler in package.handlers if handler.get_name() == "cli"]:
         package.removeHandler(handler)

@@ -30,7 +30,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Reads revisions (JSON lines, CSV, TSV, Parquet or Excel with the columns before and after) and "
         "writes their predicted intentions as JSON lines.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -42,7 +42,7 @@ class StageLine:
             disable=self._plain,
             expand=True,
         )
-        self._task = self._progress.add_task("", total=None, facts="", start=True)
+        self._task = self._added("")
         self._silence, self._written = silence, time.monotonic()
         self._ended = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, daemon=True)
@@ -61,7 +61,11 @@ class StageLine:
 
     def begin(self, name: str, total: int | None = None) -> None:
         """Something else goes on now."""
-        self._progress.reset(self._task, description=escape(name), total=total, completed=0, facts="")
+        before, self._task = self._task, self._added(escape(name), total)  # a reset one would keep the total it had
+        self._progress.remove_task(before)
+
+    def _added(self, description: str, total: int | None = None) -> TaskID:
+        return self._progress.add_task(description, total=total, facts="")
 
     def advance(self, done: int, total: int | None = None) -> None:
         """So much of it is done."""

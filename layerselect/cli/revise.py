@@ -31,7 +31,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "first; the layers that mattered to it start from its adapters and train, the others stay frozen "
         "(Intention-Tuning).",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,7 +30,13 @@ def print_revision_scores(console: Console, result: ReviseResult) -> None:
 
     for split in result.splits:
         part = "" if split.scored == split.examples else f", {split.scored} of {split.examples} examples"
-        table = Table(title=escape(f"{split.split}{part}"), title_justify="left")
+        table = Table(
+            title=escape(f"{split.split}{part}"),
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+        )
         table.add_column("text", no_wrap=True)
         for _, heading, _ in SCORES:
             table.add_column(heading.replace("-", "- "), justify="right")  # may break there

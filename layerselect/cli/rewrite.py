@@ -38,7 +38,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Reads text from the standard input (or a file), revises it for the given intentions, and writes "
         "it.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return

@@ -34,7 +34,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         description="Looks at the store of hidden states that frozen layers make of each example, which later epochs "
         "and runs reuse.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if not whole:
         return
@@ -47,7 +46,6 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         help="remove shards",
         description="Removes shards: the files of the store and nothing else.",
         epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rm.add_argument("ids", nargs="*", metavar="ID", help="as listed, or the first digits of it")
     rm.add_argument("--all", dest="everything", action="store_true", help="remove every shard of the store")

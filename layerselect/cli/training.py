@@ -32,12 +32,14 @@ def train(
     """
     from ..models.load import quiet_transformers
     from ..tasks.run.runner import plan_task
-    from .display import TrainingDisplay, print_plan
+    from .display import TrainingDisplay, plan_lines
+    from .plan import print_plan
 
     apply_threads(args.threads)
     quiet_transformers()
     if args.dry_run:
-        print_plan(plan_task(kind, config, resume=args.resume, overwrite=args.overwrite), args)
+        plan = plan_task(kind, config, resume=args.resume, overwrite=args.overwrite)
+        print_plan(plan, plan_lines(plan), args)
         return 0
     args.interrupted_hint = hint
     with TrainingDisplay() as display:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from ..metrics.enough import too_few_steps
+
 FILE = "README.md"
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~$])")
@@ -157,6 +159,8 @@ def _results(usage: Usage, training: Training) -> list[str]:
             "too good."
         )
     parts.append("These are the scores of one run with one seed.")
+    if few := too_few_steps(training.selection["steps"]):
+        parts.append(f"**{few[0].upper()}{few[1:]}.**")
     return parts
 
 

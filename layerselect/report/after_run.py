@@ -11,7 +11,11 @@ from typing import Any
 #: So many of the layers that were the lowest are named.
 _LOWEST = 3
 #: Facts that are said in sentences and stand in no table.
-IN_WORDS = ("stages", "lowest_layers", "step_share_from", "activation_share_from")
+IN_WORDS = (
+    "stages",
+    "lowest_layers",
+    *("step_share", "step_share_from", "activation_share", "activation_share_from", "optimizer_share"),
+)
 
 
 def savings_line(facts: Mapping[str, Any]) -> str | None:

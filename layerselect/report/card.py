@@ -43,6 +43,8 @@ def render(card: LayerCard) -> str:
         {"letter": letter, "what": what, "call": call, "placement": placement}
         for letter, (what, call, placement) in zip(string.ascii_uppercase, recommendations(card), strict=False)
     ]
+    # Gains that are noise are not drawn either.
+    marked = [(entry["letter"], entry["placement"]) for entry in placements]
     return environment.get_template("card.html.j2").render(
         card=card,
         partners=partners(card),
@@ -52,7 +54,7 @@ def render(card: LayerCard) -> str:
         features=svg(feature_bars(card)),
         costs=svg(cost_bars(card)),
         coupling=svg(coupling_matrix(card)) if card.coupling is not None else "",
-        front=svg(quality_cost_front(card, [(entry["letter"], entry["placement"]) for entry in placements])),
+        front="" if why_none(card) else svg(quality_cost_front(card, marked)),
         tables={"model": card.model, "data": card.data, "settings": card.settings, "versions": card.versions},
     )
 

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..card import LayerCard, Placement
+from ..card.recommend import why_none
 from .drawing import AXIS, BLUE, COLOURS, ORANGE, QUIET, STRONG, STYLE, Width, drawn, log_scale, short, write_ticks
 from .numbers import number, plural, share
 
@@ -66,7 +67,8 @@ def write_png(path: Path, card: LayerCard) -> None:
         _draw_features([figure.add_subplot(grid[1, 2 * i : 2 * i + 2]) for i in range(3)], card)
         _draw_costs([figure.add_subplot(grid[2, 3 * i : 3 * i + 3]) for i in range(2)], card)
         _draw_coupling([figure.add_subplot(grid[3, :3])], card)
-        _draw_front([figure.add_subplot(grid[3, 3:])], card, [])
+        if not why_none(card):
+            _draw_front([figure.add_subplot(grid[3, 3:])], card, [])
         write_ticks(figure)
         title = short(f"Layer Card: {card.model.get('source', card.model['class'])}", 110)
         figure.suptitle(title, fontsize=11, color=STRONG)

@@ -40,6 +40,7 @@ class CompareReport:
     Attributes:
         settings: what all runs share, by name.
         reference: the row against which the others are tested; ``""``: none.
+        margin: within which two rows are as good.
         columns: key, heading and number of digits of each column.
         digits: of the tested quality.
         about_baselines: what the baselines are.
@@ -49,6 +50,7 @@ class CompareReport:
         curve: what the learning curves show.
         curves: for each method, steps and values of each run.
         quality: the heading of the tested quality.
+        clock: which time a step's is.
         points: for each method, mean and deviation of a step's time, and of the tested quality.
         baselines: the tested quality of each baseline.
         maps: a run of each method.
@@ -58,6 +60,7 @@ class CompareReport:
     split: str
     seeds: int
     reference: str
+    margin: float
     columns: Sequence[tuple[str, str, int]]
     digits: int
     about_baselines: str
@@ -67,6 +70,7 @@ class CompareReport:
     curve: str
     curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]
     quality: str
+    clock: str
     points: Mapping[str, tuple[float, float, float, float]]
     baselines: Mapping[str, float]
     maps: Sequence[MethodRun]
@@ -94,7 +98,7 @@ def render(report: CompareReport) -> str:
         **{
             **vars(report),
             "curves": svg(learning_curves(curves, name, report.curve)) if curves else "",
-            "quality": svg(quality_against_time(points, report.baselines, report.quality, report.digits))
+            "quality": svg(quality_against_time(points, report.baselines, report.quality, report.digits, report.clock))
             if points
             else "",
             "maps": [_map(run) for run in report.maps],

@@ -57,7 +57,11 @@ def learning_curves(curves: Mapping[str, Sequence[Curve]], reference: str | None
 
 
 def quality_against_time(
-    points: Mapping[str, tuple[float, float, float, float]], baselines: Mapping[str, float], heading: str, digits: int
+    points: Mapping[str, tuple[float, float, float, float]],
+    baselines: Mapping[str, float],
+    heading: str,
+    digits: int,
+    clock: str,
 ) -> str:
     """Quality over seconds per step, with spreads; the baselines as lines.
 
@@ -66,6 +70,7 @@ def quality_against_time(
         baselines: quality of each baseline.
         heading: what the quality is.
         digits: of the quality.
+        clock: which time it is.
     """
 
     def draw(figure: Figure, width: Width) -> None:
@@ -84,7 +89,7 @@ def quality_against_time(
                 label=short(name, 44),
             )
         _baselines(axes, baselines, digits, 40 if width.narrow else 90)
-        axes.set(xlabel="seconds per step", ylabel=heading)
+        axes.set(xlabel=clock, ylabel=heading)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4 if width.narrow else 8))
         axes.grid()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LayerSelectError
+from ..metrics.enough import too_few_steps
 from . import numbers
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -44,11 +45,14 @@ def page_environment() -> Any:
         fact=lambda value, name: numbers.fact(name, value),
         fact_name=numbers.fact_name,
         setting=_setting,
+        inside=lambda name, layer: name.removeprefix(f"{layer}."),
+        at_dots=_at_dots,
         shade=_shade,
     )
     environment.globals.update(
         plural=numbers.plural,
         bests=numbers.bests,
+        too_few_steps=too_few_steps,
         palette=PALETTE,
         trained_colour=TRAINED,
         idle_colour=IDLE,
@@ -61,6 +65,13 @@ def svg(drawing: str) -> Any:
     from markupsafe import Markup
 
     return Markup(drawing)
+
+
+def _at_dots(name: str) -> Any:
+    """A dotted name that may be broken behind its dots, so that no word of it is cut in two."""
+    from markupsafe import Markup, escape
+
+    return Markup(".<wbr>").join(escape(part) for part in name.split("."))
 
 
 def _setting(value: Any, name: str) -> str:

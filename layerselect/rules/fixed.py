@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ class Fixed(Rule):
     uses_scores = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.layers, (str, Mapping)) or not isinstance(self.layers, Iterable):
+            raise LayerSelectError(f"rule 'fixed': layers={self.layers!r} is no list; a single layer is layers=[3]")
         self.layers = list(self.layers)
         if not self.layers:
             raise LayerSelectError("rule 'fixed': layers=[] selects nothing; name at least one layer")

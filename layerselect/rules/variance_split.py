@@ -33,7 +33,9 @@ class VarianceSplit(Rule):
     name = "variance"
 
     def __post_init__(self) -> None:
-        if len(self.window) != 2 or not 0.0 <= self.window[0] <= self.window[1] <= 1.0:
+        pair = self.window if isinstance(self.window, (list, tuple)) else ()
+        numbers = [each for each in pair if isinstance(each, (int, float)) and not isinstance(each, bool)]
+        if not len(pair) == len(numbers) == 2 or not 0.0 <= numbers[0] <= numbers[1] <= 1.0:
             raise LayerSelectError(f"rule 'variance': window={self.window!r} is not a pair 0 <= a <= b <= 1")
         self.window = (float(self.window[0]), float(self.window[1]))
         if self.splits not in (1, 2):

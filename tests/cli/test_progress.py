@@ -34,6 +34,15 @@ def test_a_silence_is_broken_by_a_line_of_what_goes_on(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_stage_that_counts_nothing_does_not_show_what_another_counted(capsys):
+    with StageLine(silence=0.1) as line:
+        line.begin("training", total=40)
+        line.advance(40, 40)
+        line.begin("writing")
+        seen = wait_for(capsys, "writing, ")
+    assert "writing, 0:00 so far\n" in seen and "of 40" not in seen.partition("writing")[2]
+
+
 def test_who_says_something_is_not_interrupted(capsys):
     with StageLine(silence=60.0) as line:
         line.begin("loading")

@@ -100,3 +100,17 @@ def test_no_split_to_evaluate_on():
 
 def test_escaped_text_is_one_line():
     assert escaped("a\n|b_") == r"a \|b\_"
+
+
+@pytest.mark.parametrize(("steps", "says"), [(1, True), (19, True), (20, False), (400, False)])
+def test_a_short_training_says_that_its_scores_are_not_to_be_compared(steps, says):
+    selection = {
+        "layer_names": ["a"],
+        "frequency": [1],
+        "trained_frequency": [1],
+        "steps": steps,
+        "rule": {"name": "topk", "k": 1},
+        "mode": "freeze",
+        "score": "l2",
+    }
+    assert ("Too few steps to compare" in card(selection=selection)) == says

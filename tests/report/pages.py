@@ -11,8 +11,8 @@ from layerselect.report import compare as compare_page
 from layerselect.report import intent as intent_page
 from layerselect.report import revise as revise_page
 from layerselect.report.compare import CompareReport, MethodRun
-from layerselect.tasks.compare.significance import Difference
-from layerselect.tasks.compare.table import Row, Spread
+from layerselect.tasks.compare.rows import Row, Spread
+from layerselect.tasks.compare.verdicts import Difference, Variance
 
 from tests.card.made import made
 from tests.report.revised import COPIED, TRAINED, prediction
@@ -144,8 +144,10 @@ def comparison(names=("all", "ir", "head"), seeds=1, settings=None, layers=4, fa
         values = {key: Spread(0.8 + 0.01 * (number % 2), spread, seeds) for key in ("macro_f1", "accuracy")}
         values |= {"seconds_per_step": Spread(0.03 + number / 1e4, spread / 9, seeds)}
         values |= {"trained_parameters": Spread(1234567.0, 890.0, seeds)}
-        against = Difference(0.01, -0.01, 0.03, 0.4, seeds) if number else None
-        rows.append(Row(name, f"what {name} does", values, seeds, difference=against, p=0.4 if number else None))
+        variance = Variance(1e-4, 0.0, 0.0, 60, seeds, 1)
+        against = Difference(0.01, -0.01, 0.03, -0.005, 0.025, seeds, 60, variance) if number else None
+        verdict = "undecided" if number else ""
+        rows.append(Row(name, f"what {name} does", values, seeds, difference=against, verdict=verdict))
     rows += [Row(name, "failed", {}, 0, (f"seed 0: no {PATH}",)) for name in failed]
     facts = {"layers_selected": 2.0, "num_layers": layers, "layers_with_gradient": 2.5, "mode": "freeze"}
     shown = {row.name: row.values for row in rows if row.what != "baseline" and row.values}
@@ -155,6 +157,7 @@ def comparison(names=("all", "ir", "head"), seeds=1, settings=None, layers=4, fa
             split="test",
             seeds=seeds,
             reference=names[0],
+            margin=0.02,
             columns=(
                 ("macro_f1", "macro-F1", 3),
                 ("accuracy", "accuracy", 3),
@@ -169,6 +172,7 @@ def comparison(names=("all", "ir", "head"), seeds=1, settings=None, layers=4, fa
             curve="macro-F1",
             curves={name: [([10, 20, 30], random.random(3).tolist()) for _ in range(seeds)] for name in names},
             quality="macro-F1",
+            clock="seconds per step",
             points={
                 name: (v["seconds_per_step"].mean, spread / 9, v["macro_f1"].mean, spread) for name, v in shown.items()
             },

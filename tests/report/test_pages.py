@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
+from layerselect.report import card as card_page
+from layerselect.report import intent as intent_page
+from layerselect.report import revise as revise_page
 from layerselect.report.numbers import score
 from layerselect.report.revise import render
 
+from tests.card.made import made
 from tests.report.pages import PAGES, WORD, comparison, intent, quality
 from tests.report.revised import COPIED, TRAINED, prediction
+from tests.report.test_intent_report import make as make_intent
 from tests.report.test_revise_report import make as make_revise
 
 SMALL = {name: PAGES[name] for name in ("intent", "intent-one-step", "revise", "compare", "card")}
@@ -100,3 +106,34 @@ def test_what_has_no_break_is_broken_or_scrolls():
     text = render(make_revise(predictions=rows))
     assert "overflow-wrap: anywhere" in text
     assert text.count('<div class="scroll"><table') == text.count("<table") - text.count('<table class="facts"')
+
+
+@pytest.mark.parametrize(("make", "page"), [(make_intent, intent_page), (make_revise, revise_page)])
+@pytest.mark.parametrize(("steps", "says"), [(19, True), (20, False)])
+def test_a_page_of_a_short_run_says_that_it_is_not_to_be_compared(make, page, steps, says):
+    report = make()
+    shown = page.render(replace(report, training={**report.training, "steps": steps}))
+    assert ("Too few steps to compare" in shown) == says
+
+
+@pytest.mark.parametrize(("fresh", "noise"), [((1.0, 2.0), False), ((0.1, 0.2), True)])
+def test_a_card_that_recommends_nothing_draws_no_gains(fresh, noise):
+    shown = card_page.render(made(fresh))
+    assert ("No placement is recommended" in shown) == noise
+    assert ("best gain for each cost" not in shown) == noise
+
+
+@pytest.mark.parametrize(("steps", "says"), [(3, True), (50, False)])
+def test_a_card_of_few_adapted_steps_says_so(steps, says):
+    card = made((1.0, 2.0))
+    layers = [replace(layer, performance=0.1) for layer in card.layers]
+    shown = card_page.render(replace(card, layers=layers, settings={**card.settings, "adapt_steps": steps}))
+    assert ("Too few steps to compare" in shown) == says
+
+
+def test_names_of_a_card_break_behind_their_dots_and_are_escaped():
+    card = made((1.0, 2.0))
+    maps = [replace(card.layers[0].maps[0], name="a.<b>.c.query.d")]
+    first = replace(card.layers[0], name="a.<b>.c", maps=maps)
+    shown = card_page.render(replace(card, layers=[first, *card.layers[1:]]))
+    assert "a.<wbr>&lt;b&gt;.<wbr>c</td>" in shown and ">query.<wbr>d</td>" in shown

@@ -147,6 +147,11 @@ def test_names_and_options_in_text():
         ("fixed", "cannot be built"),
         ("fixed:layers=[]", "selects nothing"),
         ("fixed:layers=[six]", "is not JSON"),
+        *(
+            (f"fixed:layers={value}", r"is no list; a single layer is layers=\[3\]")
+            for value in ("99", '"abc"', '{"a":1}', "null")
+        ),
+        *((f"variance:window={value}", "is not a pair") for value in ("1", '"ab"', "[true,1]", "[0,1,1]", "null")),
         ("fraction:p=1.5", r"p=1.5 is not in \(0, 1\]"),
         ("threshold:gamma=NaN", "not a finite number"),
         ("variance:window=[0.7,0.2]", "not a pair"),

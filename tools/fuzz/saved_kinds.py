@@ -18,8 +18,9 @@ from layerselect.integrations.transformers import checkpoint_defect, last_checkp
 from layerselect.models.adapter_files import SavedAdapter
 from layerselect.models.saved_adapter import read_meta
 from layerselect.state_cache.inventory import list_shards, remove_shards
-from layerselect.tasks.compare import Run, read_run
+from layerselect.tasks.compare import Run, comparison_rows, csv_table, markdown_table, read_comparison, read_run
 from layerselect.tasks.compare.methods import METHODS, Variant
+from layerselect.tasks.compare.state import saved_config
 from layerselect.tasks.inspect.finished import mistakes, read_finished
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.predict import _META
@@ -27,6 +28,7 @@ from layerselect.tasks.run.folder import LOG_LINE, RunFolder, importance
 from layerselect.transfer import read_importance
 from layerselect.utils.saved_files import read_json_lines
 from safetensors.torch import save_file
+from tests.helpers import kept_comparison
 
 from .trained import LAYERS, Stack, card, same, step, trained
 
@@ -70,6 +72,7 @@ def all_kinds() -> list[SavedKind]:
         SavedKind("adapter", _make_adapter, _read_adapter),
         SavedKind("sharded model", _make_shards, _read_adapter),
         SavedKind("finished run", _make_finished, _read_finished),
+        SavedKind("comparison", _make_comparison, _read_comparison),
         SavedKind("interrupted run", _make_interrupted, _read_interrupted),
         SavedKind("shard", _make_shard, _read_shard),
     ]
@@ -221,6 +224,20 @@ def _read_finished(folder: Path) -> Any:
         raise LayerSelectError(found.reason)
     whole = read_finished(folder)
     return whole.as_dict(), mistakes(whole, whole.result.splits[-1].split, 3)
+
+
+def _make_comparison(folder: Path) -> None:
+    corpus = kept_comparison.corpus_file(folder / "corpus.csv", documents=12)
+    kept_comparison.make(folder / "c", corpus, skills={"all": 0.9, "ir": 0.5}, folds=2)
+    corpus.unlink()
+
+
+def _read_comparison(folder: Path) -> Any:
+    comparison = read_comparison(saved_config(folder / "c", bootstrap=20))
+    if comparison.failed:
+        raise LayerSelectError(str(comparison.failed[0].reason))
+    rows = comparison_rows(comparison)
+    return markdown_table(comparison, rows), csv_table(comparison.config.kind, rows)
 
 
 def _make_interrupted(folder: Path) -> None:

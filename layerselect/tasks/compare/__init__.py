@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 from ...utils.lazy import imported_when_asked_for
 
 if TYPE_CHECKING:
+    from .comparison import Comparison, read_comparison
     from .config import CompareConfig
+    from .kept import KeptRun
     from .methods import METHODS, Method, Run, Variant, parse_variants
     from .page import compare_report
-    from .run import Comparison, run_compare
-    from .runs import RunResult, read_run
-    from .significance import Difference, holm, paired_bootstrap
-    from .table import Row, comparison_rows, csv_table, markdown_table, used_columns
+    from .rows import Row, comparison_rows
+    from .run import run_compare
+    from .runs import RunFiles, read_run
+    from .table import csv_table, markdown_table, used_columns
     from .tasks import TASKS, Task
+    from .verdicts import Difference, Paired, differences
 
 __all__ = [
     "METHODS",
@@ -22,19 +25,21 @@ __all__ = [
     "CompareConfig",
     "Comparison",
     "Difference",
+    "KeptRun",
     "Method",
+    "Paired",
     "Row",
     "Run",
-    "RunResult",
+    "RunFiles",
     "Task",
     "Variant",
     "compare_report",
     "comparison_rows",
     "csv_table",
-    "holm",
+    "differences",
     "markdown_table",
-    "paired_bootstrap",
     "parse_variants",
+    "read_comparison",
     "read_run",
     "run_compare",
     "used_columns",
@@ -48,16 +53,18 @@ _PLACES = {
     "Variant": ".methods",
     "parse_variants": ".methods",
     "compare_report": ".page",
-    "Comparison": ".run",
+    "Comparison": ".comparison",
     "run_compare": ".run",
     "Run": ".methods",
-    "RunResult": ".runs",
+    "RunFiles": ".runs",
     "read_run": ".runs",
-    "Difference": ".significance",
-    "holm": ".significance",
-    "paired_bootstrap": ".significance",
-    "Row": ".table",
-    "comparison_rows": ".table",
+    "Difference": ".verdicts",
+    "Paired": ".verdicts",
+    "differences": ".verdicts",
+    "KeptRun": ".kept",
+    "Row": ".rows",
+    "comparison_rows": ".rows",
+    "read_comparison": ".comparison",
     "csv_table": ".table",
     "markdown_table": ".table",
     "used_columns": ".table",

@@ -45,6 +45,9 @@ class CompareConfig(CompareSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("data", "model"):
+            if name not in self.base:
+                raise LayerSelectError(f"{option(name)} is missing in the settings of the comparison: give it")
         for name in self.base:
             if name in (*_VARIED, *self.kind.varied):
                 raise LayerSelectError(f"{option(name)} is what a comparison varies: leave it out")
@@ -58,6 +61,9 @@ class CompareConfig(CompareSettings):
             raise LayerSelectError(
                 f"--adapter-lr {unused[0]}={self.adapter_lr[unused[0]]}: no compared row has this adapter"
             )
+        for variant in self.variants:
+            if variant.format is not None and not self.kind.has_setting("format"):
+                raise LayerSelectError(f"--methods: {variant.name} has a format, which --task {self.task} has not")
         # Every run's settings are checked before the first one runs.
         for variant in self.variants:
             self.settings(Run(variant, 0, 1 if self.folds else None), self.out)
@@ -66,6 +72,11 @@ class CompareConfig(CompareSettings):
     def kind(self) -> Task:
         """What is known of the task."""
         return TASKS[self.task]
+
+    @property
+    def within(self) -> float:
+        """The margin within which two rows are as good."""
+        return self.kind.margin if self.margin is None else self.margin
 
     @property
     def reference_variant(self) -> Variant | None:
@@ -98,7 +109,7 @@ class CompareConfig(CompareSettings):
             predictor: the folder of the predictor's run, for methods that start from one.
         """
         variant = run.variant
-        own = {**self.kind.defaults, **variant.method.settings, "adapter": variant.adapter, "seed": run.seed}
+        own: dict[str, Any] = {**self.kind.defaults, **variant.settings, "seed": run.seed}
         if run.fold is not None:
             own["fold"] = f"{run.fold}/{self.folds}"
         if variant.adapter in self.adapter_lr:
@@ -109,6 +120,11 @@ class CompareConfig(CompareSettings):
             # The untrained model is the same whatever trains.
             own["untrained"] = (variant, run.seed) == (self.variants[0], 0)
         return self.kind.config(**{**self.base, **own, "out": out})
+
+    def common_settings(self, fold: int | None) -> TrainingSettings:
+        """What all runs of a fold share: those of the first row without what makes the row."""
+        plain = replace(self.variants[0], format=None, train_size=None)
+        return self.settings(Run(plain, 0, fold), self.out)
 
     def predictors(self) -> list[Variant]:
         """The predictors that some rows start from, one for each of their adapters."""

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...data.sizes import TrainSize
 from ...errors import LayerSelectError
 from ...models.adapters import ADAPTERS
 from ...rules import make_rule
+from ..text.formats import available_formats
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,34 @@ TRANSFERS: dict[str, Method] = _by_name(
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the table: a method with an adapter."""
+    """A row of the table: a method with an adapter and, where it differs from the other rows, what its model reads and
+    how much it trains on.
+
+    Attributes:
+        format: what the model reads; ``None``: what the comparison says.
+        train_size: how much of the training split trains; ``None``: what the comparison says.
+    """
 
     method: Method
     adapter: str
+    format: str | None = None
+    train_size: str | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.method.name}/{self.adapter}"
+        """``METHOD/ADAPTER@FORMAT@SIZE``, without the parts that the row has not."""
+        return "@".join([f"{self.method.name}/{self.adapter}", *filter(None, (self.format, self.train_size))])
 
     @property
     def folder(self) -> str:
         """The name as part of a folder's name."""
-        return re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-")
+        return re.sub(r"[^A-Za-z0-9.]+", "-", self.name.replace("%", "pc")).strip("-")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the task's configuration, what makes the row."""
+        own = {"adapter": self.adapter, "format": self.format, "train_size": self.train_size}
+        return {**self.method.settings, **{name: value for name, value in own.items() if value is not None}}
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,8 @@ def parse_variants(
 
     Args:
         methods: names of ``known``, or rules (``"topk:k=3"``), each with every adapter of ``adapters``; or
-            ``METHOD/ADAPTER`` for one more row.
+            ``METHOD/ADAPTER`` for one more row. Behind either, ``@FORMAT`` is what the row's model reads and ``@N`` or
+            ``@P%`` how much it trains on: ``ir/lora@pair@10%``.
         adapters: names of adapters.
         known: the methods that have a name in the task.
 
@@ -118,11 +136,13 @@ def parse_variants(
     """
     variants: list[Variant] = []
     for text in methods:
-        name, slash, adapter = text.rpartition("/")
+        name, *suffixes = text.split("@")
+        more = _suffixes(text, suffixes)
+        plain, slash, adapter = name.rpartition("/")
         if slash and adapter in ADAPTERS:
-            variants.append(Variant(_method(name, known), adapter))
+            variants.append(Variant(_method(plain, known), adapter, **more))
         else:
-            variants += [Variant(_method(text, known), _adapter(each)) for each in adapters]
+            variants += [Variant(_method(name, known), _adapter(each), **more) for each in adapters]
     folders = [variant.folder for variant in variants]
     for variant in variants:
         if folders.count(variant.folder) > 1:
@@ -130,6 +150,25 @@ def parse_variants(
     if not variants:
         raise LayerSelectError("--methods names no method: give at least one, for example all,ir")
     return variants
+
+
+def _suffixes(text: str, suffixes: Sequence[str]) -> dict[str, str]:
+    """What stands behind the ``@`` of a row."""
+    found: dict[str, str] = {}
+    for suffix in suffixes:
+        key, value = "format", suffix
+        if suffix not in available_formats():
+            try:
+                key, value = "train_size", str(TrainSize.parse(suffix))
+            except LayerSelectError as error:
+                raise LayerSelectError(
+                    f"--methods: {text!r} has '@{suffix}', which is neither a format "
+                    f"({', '.join(available_formats())}) nor how much trains, as in @500 or @10%"
+                ) from error
+        if key in found:
+            raise LayerSelectError(f"--methods: {text!r} has two of @{found[key]} and @{value}: give one")
+        found[key] = value
+    return found
 
 
 def split_list(text: str) -> list[str]:

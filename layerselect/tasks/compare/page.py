@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...report.compare import CompareReport, MethodRun
-from .run import Comparison
-from .table import Row, notes, used_columns
+from .comparison import Comparison
+from .rows import Row
+from .runs import RUNS, is_finished, read_run
+from .table import notes, used_columns
 
 
 def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport:
@@ -26,6 +28,7 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         split=comparison.split,
         seeds=comparison.config.seeds,
         reference=reference.name if reference else "",
+        margin=comparison.config.within,
         columns=used_columns(task, rows),
         digits=digits,
         about_baselines=task.baselines,
@@ -33,8 +36,9 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         quality_columns=[key for key, _, _ in task.quality],
         notes=notes(comparison, rows),
         curve=task.curve[1],
-        curves=_curves(comparison, task.curve[0]),
+        curves=_curves(comparison),
         quality=heading,
+        clock="seconds of the processor per step" if on_cpu else "seconds per step",
         points={
             row.name: (*_pair(row, clock), *_pair(row, tested)) for row in rows if {clock, tested} <= set(row.values)
         },
@@ -47,23 +51,24 @@ def _pair(row: Row, key: str) -> tuple[float, float]:
     return row.values[key].mean, row.values[key].deviation
 
 
-def _curves(comparison: Comparison, key: str) -> dict[str, list[tuple[list[float], list[float]]]]:
+def _curves(comparison: Comparison) -> dict[str, list[tuple[list[float], list[float]]]]:
     curves: dict[str, list[tuple[list[float], list[float]]]] = {}
     for result in comparison.results:
-        evaluations = [line for line in result.metrics if not line.get("final")]
-        if evaluations:
-            steps = [line["step"] for line in evaluations]
-            curves.setdefault(result.run.variant.name, []).append((steps, [e[key] for e in evaluations]))
+        if result.steps:
+            curves.setdefault(result.run.variant.name, []).append((list(result.steps), list(result.values)))
     return curves
 
 
 def _first_runs(comparison: Comparison) -> list[MethodRun]:
-    """For each method, its first finished run."""
+    """For each method, the first of its runs whose folder is there."""
     first: dict[str, MethodRun] = {}
     for result in comparison.results:
-        variant = result.run.variant
-        if result.reason is None and len(result.history["step"]) and variant.name not in first:
-            first[variant.name] = MethodRun(
-                variant.name, variant.method.what, result.run.seed, result.training, result.history, result.layer_names
-            )
+        run, folder = result.run, comparison.folder / RUNS / result.run.name
+        if result.reason is None and run.variant.name not in first and is_finished(folder):
+            files = read_run(run, folder)
+            if files.reason is None and len(files.history["step"]):
+                what = run.variant.method.what
+                first[run.variant.name] = MethodRun(
+                    run.variant.name, what, run.seed, files.training, files.history, files.layer_names
+                )
     return list(first.values())

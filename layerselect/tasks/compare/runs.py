@@ -39,12 +39,15 @@ from .tasks import MODEL, TASKS
 NOTE = "note: "
 #: How one begins that says how far the run is.
 PART = "so far: "
+#: The folder of a comparison's runs.
+RUNS = "runs"
 _REASON = 200  # characters of a reason that go into a table
 
 _ADVICE = "remove its folder"
 _NAMES = Fields({"layer_names": Items(Text(), least=1)})
 #: What tables count with.
-_FIGURES = Fields(optional={key: Maybe(Number(nan=True)) for task in TASKS.values() for key, _, _ in task.columns})
+_NUMBERS = {key: Maybe(Number(nan=True)) for task in TASKS.values() for key, _, _ in task.columns}
+_FIGURES = Fields(optional={**_NUMBERS, "stages": Mapped(Number())})
 _RESULTS = Fields(
     {
         "training": _FIGURES,
@@ -64,8 +67,8 @@ _PREDICTION = Fields(
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """What became of a run.
+class RunFiles:
+    """What a run left in its folder.
 
     Attributes:
         reason: why there is no result; ``None`` if there is one.
@@ -98,7 +101,7 @@ def train_run(
     settings: dict[str, Any],
     log: Path,
     threads: int,
-    running: set[subprocess.Popen],
+    running: set[subprocess.Popen[str]],
     on_note: Callable[[str], None],
     on_part: Callable[[str], None],
 ) -> str | None:
@@ -148,7 +151,7 @@ def train_run(
     return _why(process.returncode, log)
 
 
-def read_run(run: Run, folder: Path) -> RunResult:
+def read_run(run: Run, folder: Path) -> RunFiles:
     """Reads the finished run in ``folder``; a file that is missing or damaged is a failure with its reason."""
     try:
         layer_names = read_json(folder / IMPORTANCE, _NAMES, advice=_ADVICE)["layer_names"]
@@ -159,7 +162,7 @@ def read_run(run: Run, folder: Path) -> RunResult:
         metrics, _ = read_json_lines(folder / METRICS, LOG_LINE, advice=_ADVICE)
         losses, _ = read_json_lines(folder / TRAINING_LOG, LOG_LINE, advice=_ADVICE)
         _check_complete(results["splits"], predictions, metrics)
-        return RunResult(
+        return RunFiles(
             run,
             training=results["training"],
             reports={split: content["reports"] for split, content in results["splits"].items()},
@@ -171,7 +174,7 @@ def read_run(run: Run, folder: Path) -> RunResult:
         )
     except (DamagedFile, Mismatch) as error:
         text = " ".join(str(error).split())[:_REASON]
-        return RunResult(run, reason=f"its files cannot be read ({text}): remove {folder}")
+        return RunFiles(run, reason=f"its files cannot be read ({text}): remove {folder}")
 
 
 def _check_complete(

@@ -8,6 +8,8 @@ from ...utils.options import check_values, setting
 
 COMPARISON = "the comparison"
 _MOST_PROCESSES = 1024
+#: What a finished comparison cannot change, and what says how many runs are trained and how.
+MAKES_RUNS, TRAINS = ("task", "folds"), ("seeds", "jobs", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,20 @@ class CompareSettings:
         most=1000,
     )
     reference: str | None = setting(
-        None, "the method that the others are tested against (default: all)", group=COMPARISON, metavar="METHOD"
+        None, "the row that the others are compared with (default: all)", group=COMPARISON, metavar="ROW"
+    )
+    margin: float | None = setting(
+        None,
+        "rows that differ by less are as good (default: 0.02 of macro-F1, 0.5 of SARI)",
+        group=COMPARISON,
+        metavar="X",
+        least=0,
+        most=100,
     )
     split: str | None = setting(
         None, "the split in the table (default: test, or validation)", group=COMPARISON, metavar="NAME"
     )
-    bootstrap: int = setting(2000, "samples of the paired test", group=COMPARISON, metavar="N", least=1, most=1_000_000)
+    bootstrap: int = setting(2000, "samples of the bootstrap", group=COMPARISON, metavar="N", least=1, most=1_000_000)
     jobs: int = setting(
         1, "train N runs at the same time", group=COMPARISON, metavar="N", least=1, most=_MOST_PROCESSES
     )

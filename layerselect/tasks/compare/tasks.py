@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
-from ...metrics import sari_counts, sari_parts
 from ..intent import IntentConfig, run_intent
 from ..intent.results import MODEL
 from ..revise import ReviseConfig, run_revise
 from ..revise.results import SCORES
 from ..run.settings import TrainingSettings
+from .counts import Counts, IntentCounts, ReviseCounts
 from .methods import METHODS, TRANSFERS, Method
-from .significance import Quality, macro_f1
 
 #: Key, heading, digits.
 Column = tuple[str, str, int]
-Records = Sequence[Mapping[str, Any]]
+
+#: Which column is made of the evaluations while training.
+STEPS_TO_95 = "steps_to_95"
 
 #: What every task's runs cost.
 COSTS: tuple[Column, ...] = (
@@ -47,7 +46,8 @@ class Task:
         quality: the columns of quality, by the keys of a split's reports; the first is the one that is tested.
         facts: more columns, by the keys of a run's ``training`` facts, or ``steps_to_95``.
         curve: key and name of what is evaluated while training.
-        compared: from the predictions of one run, its quality for any weighting of the examples.
+        counts: what is kept of the predictions of a run, and how the tested quality is made of it.
+        margin: differences of the tested quality below it matter to nobody, unless a comparison says otherwise.
         idle: the baseline that has learned nothing.
         baselines: what the first rows of the table are for.
         defaults: settings of methods that say nothing else.
@@ -61,7 +61,8 @@ class Task:
     quality: tuple[Column, ...]
     facts: tuple[Column, ...]
     curve: tuple[str, str]
-    compared: Callable[[Records], Quality]
+    counts: Counts
+    margin: float
     idle: str
     baselines: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -76,25 +77,16 @@ class Task:
         return frozenset(key for key, _, _ in self.quality)
 
     @property
+    def facts_kept(self) -> tuple[str, ...]:
+        """What is kept of the facts of a run's training, all of them numbers."""
+        return (*(key for key, _, _ in self.facts if key != STEPS_TO_95), "steps")
+
+    @property
     def tested(self) -> Column:
         return self.quality[0]
 
     def has_setting(self, name: str) -> bool:
         return name in {each.name for each in fields(self.config)}
-
-
-def _macro_f1(records: Records) -> Quality:
-    labels = sorted({label for record in records for label in record["labels"]})
-    truth, predicted = (
-        np.array([[label in record[key] for label in labels] for record in records]) for key in ("labels", "predicted")
-    )
-    return lambda weights: macro_f1(weights, truth, predicted)
-
-
-def _sari(records: Records) -> Quality:
-    counts = sari_counts(*([record[key] for record in records] for key in ("source", "prediction", "references")))
-    flat = counts.reshape(len(records), -1)
-    return lambda weights: sari_parts((weights @ flat).reshape(-1, *counts.shape[1:])).mean(axis=-1)
 
 
 INTENT = Task(
@@ -103,9 +95,10 @@ INTENT = Task(
     run_intent,
     METHODS,
     quality=(("macro_f1", "macro-F1", 3), ("macro_auprc", "macro AUPRC", 3), ("accuracy", "accuracy", 3)),
-    facts=(*COSTS, ("steps_to_95", "steps to 95%", 0)),
+    facts=(*COSTS, (STEPS_TO_95, "steps to 95%", 0)),
     curve=("macro_f1", "macro-F1"),
-    compared=_macro_f1,
+    counts=IntentCounts(),
+    margin=0.02,
     idle="majority class",
     baselines="A fine-tuned model below the logistic regression on removed and added words has not learned the task.",
 )
@@ -124,7 +117,8 @@ REVISE = Task(
         *COSTS,
     ),
     curve=("loss", "loss"),
-    compared=_sari,
+    counts=ReviseCounts(),
+    margin=0.5,
     idle="source copied",
     defaults={"transfer": "none"},
     varied=("transfer", "predictor", "untrained"),

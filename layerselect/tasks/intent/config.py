@@ -30,6 +30,8 @@ class IntentConfig(TrainingSettings):
     :func:`layerselect.tasks.intent.training.class_weights`.
     """
 
+    demo_defaults = DEMO_DEFAULTS
+
     format: str = setting(
         "edits",
         "pair: both texts; plain: an instruction; contextual: an instruction with the text around; edits: the changed "

@@ -73,6 +73,8 @@ class ReviseConfig(TrainingSettings):
         LayerSelectError: a value is out of range. The message names its option.
     """
 
+    demo_defaults = DEMO_DEFAULTS
+
     rule: str = like(
         TrainingSettings,
         "rule",

@@ -54,8 +54,7 @@ def run_task(
     if folder.finished:
         logger.info("the run in %s is finished", folder.path)
         return kind.finished(folder.path)
-    for sentence in config.without_effect():
-        logger.warning("%s", sentence)
+    _warn(config)
     stages = Stages(on_event)
     stages.begin(LOADING)
     task = kind(config, config.load_corpus(), notify)
@@ -103,6 +102,7 @@ def plan_task(
     try:
         if folder.finished:
             return {"out": str(folder.path), "state": "finished"}
+        _warn(config)
         task = kind(config, config.load_corpus(), lambda name, record: None)
         parameters = list(task.model.parameters())
         return {
@@ -118,6 +118,12 @@ def plan_task(
         }
     finally:
         folder.release()
+
+
+def _warn(config: TrainingSettings) -> None:
+    """Says which options change nothing."""
+    for sentence in config.without_effect():
+        logger.warning("%s", sentence)
 
 
 def write_files(

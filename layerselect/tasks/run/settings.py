@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ...data import Corpus, load_corpus
 from ...data.sizes import Fold, TrainSize
@@ -50,6 +51,9 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
     Raises:
         LayerSelectError: a value is out of range. The message names its option.
     """
+
+    #: What the command takes with ``--model demo`` where nothing is said.
+    demo_defaults: ClassVar[Mapping[str, Any]] = {}
 
     data: str = setting(
         help="demo, iterater-sent, iterater-doc, a file or folder, a hub id, or NAME:PATH with one of the names "
@@ -320,10 +324,11 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
     def _changed(self, reasons: dict[str, str]) -> list[str]:
         """Of options that have no effect beside another one, those that do not have their defaults."""
         defaults = {field.name: field.default for field in fields(self)}
+        presets = self.demo_defaults if self.model == "demo" else {}  # which nobody has given
         return [
             f"{option(name)} {in_words(getattr(self, name))} has no effect with {reason}"
             for name, reason in reasons.items()
-            if reason and getattr(self, name) != defaults[name]
+            if reason and getattr(self, name) not in (defaults[name], presets.get(name, defaults[name]))
         ]
 
     def cache_folder(self) -> Path | None:

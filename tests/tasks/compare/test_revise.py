@@ -14,8 +14,8 @@ from layerselect.tasks.compare import (
     markdown_table,
     run_compare,
     used_columns,
+    workshop,
 )
-from layerselect.tasks.compare import run as run_module
 from layerselect.tasks.compare.page import compare_report
 from rich.console import Console
 from rich.table import Table
@@ -57,14 +57,14 @@ def config(llama_folder, tmp_path_factory):
 def done(config):
     events = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "train_run", in_this_process)
+        patch.setattr(workshop, "train_run", in_this_process)
         return run_compare(config, on_event=lambda kind, record: events.append(record)), events
 
 
 def test_rows_that_start_from_a_predictor_share_one(done):
     comparison, events = done
     assert comparison.failed == []
-    finished = [event["name"] for event in events if event["state"] == "finished"]
+    finished = [event["name"] for event in events if event.get("state") == "finished"]
     assert finished[0] == "predictor-lora-seed0"
     assert sorted(finished[1:]) == ["all-lora-seed0", "intention-tuning-lora-seed0", "transfer-all-lora-seed0"]
     assert events[-1]["done"] == events[-1]["runs"] == 4
@@ -104,7 +104,7 @@ def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(conf
             else in_this_process(task, settings, log, threads, running, on_note, on_part)
         )
 
-    monkeypatch.setattr(run_module, "train_run", train_run)
+    monkeypatch.setattr(workshop, "train_run", train_run)
     comparison = run_compare(replace(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning")))
     assert [result.reason for result in comparison.results] == [None, "its predictor failed: killed by SIGKILL"]
 

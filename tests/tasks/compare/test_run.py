@@ -10,8 +10,15 @@ import pytest
 from layerselect import LayerSelectError
 from layerselect.report.compare import render, write_compare_report
 from layerselect.report.compare_figures import spread_out
-from layerselect.tasks.compare import TASKS, CompareConfig, comparison_rows, csv_table, markdown_table, run_compare
-from layerselect.tasks.compare import run as run_module
+from layerselect.tasks.compare import (
+    TASKS,
+    CompareConfig,
+    comparison_rows,
+    csv_table,
+    markdown_table,
+    run_compare,
+    workshop,
+)
 from layerselect.tasks.compare import runs as runs_module
 from layerselect.tasks.compare.page import compare_report
 
@@ -58,7 +65,7 @@ def in_this_process(task, settings, log, threads, running, on_note, on_part):
 def done(config):
     events = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "train_run", in_this_process)
+        patch.setattr(workshop, "train_run", in_this_process)
         return run_compare(config, on_event=lambda kind, record: events.append(record)), events
 
 
@@ -71,11 +78,11 @@ def test_every_run_is_a_finished_run(done, config):
         "upper-p-0.4-lora-seed1",
     ]
     assert comparison.failed == []
-    assert [e["state"] for e in events].count("finished") == 4
+    assert [e.get("state") for e in events].count("finished") == 4
     for result in comparison.results:
         assert result.training["steps"] == 4
-        assert [line["step"] for line in result.metrics if not line.get("final")] == [2, 4]
-        assert result.history["mask"].shape == (4, 3)
+        assert list(result.steps) == [2, 4]
+        assert result.statistics["test"].shape == comparison.examples[None]["test"].labels.shape
 
 
 def test_rows(done):
@@ -96,7 +103,7 @@ def test_rows(done):
 @pytest.mark.parametrize(
     ("steps", "quality", "seeds", "words"),
     [
-        (50, 0.9, 2, "all/lora ("),
+        (50, 0.9, 2, "all/lora"),
         (19, 0.9, 2, "too few steps to compare"),
         (50, 0.0, 2, "neither has learned more than the majority class"),
         (50, 0.9, 1, "one seed is too few to compare"),
@@ -112,9 +119,11 @@ def test_nothing_is_claimed_from_nothing(done, steps, quality, seeds, words):
 
     results = [changed(result) for result in comparison.results if result.run.seed < seeds]
     rows = comparison_rows(replace(comparison, results=results))
-    verdicts = [row.verdict("all/lora") for row in rows if row.difference is not None]
-    assert verdicts and all(words in verdict for verdict in verdicts)
-    assert all(("p = " in verdict) is (words == "all/lora (") for verdict in verdicts)
+    trained = [row for row in rows if row.difference is not None and row.what != "baseline"]
+    sentences = [row.sentence("all/lora", 0.02) for row in trained]
+    assert sentences and all(words in sentence for sentence in sentences)
+    assert all((row.verdict == "undecided") for row in trained if words != "all/lora")
+    assert all(("95%" in sentence or "90%" in sentence) is (words == "all/lora") for sentence in sentences)
 
 
 def test_tables(done):
@@ -123,11 +132,11 @@ def test_tables(done):
     text = markdown_table(comparison, rows)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
-    assert "too few steps to compare" in text and "p = " not in text
+    assert "too few steps to compare" in text and "(+" not in text and "(-" not in text
     table = list(csv.DictReader(csv_table(comparison.config.kind, rows).splitlines()))
     assert [line["row"] for line in table] == [row.name for row in rows]
     assert float(table[2]["macro_f1"]) == pytest.approx(rows[2].values["macro_f1"].mean)
-    assert table[2]["p"] == "" and 0 < float(table[3]["p"]) <= 1
+    assert table[2]["verdict"] == "" and table[3]["verdict"] == "undecided"
 
 
 def test_the_page_has_everything_and_loads_nothing(done, tmp_path):
@@ -158,7 +167,7 @@ def test_what_is_finished_is_kept_and_a_failed_run_leaves_the_rest(done, config,
             return "killed by SIGKILL (out of memory?)"
         return in_this_process(task, settings, log, threads, running, on_note, on_part)
 
-    monkeypatch.setattr(run_module, "train_run", train_run)
+    monkeypatch.setattr(workshop, "train_run", train_run)
     methods = (*config.methods, "topk:k=1", "fixed:layers=[9]")
     comparison = run_compare(replace(config, methods=methods, seeds=1))
     assert started == ["topk:k=1", "fixed:layers=[9]"]
@@ -174,7 +183,7 @@ def test_what_is_finished_is_kept_and_a_failed_run_leaves_the_rest(done, config,
     assert "topk:k=1/lora failed, seed 0: killed by SIGKILL" in text
     assert "failed: seed 0: killed by SIGKILL" in render(compare_report(comparison, rows))
     # Tried again, and now it works.
-    monkeypatch.setattr(run_module, "train_run", in_this_process)
+    monkeypatch.setattr(workshop, "train_run", in_this_process)
     again = run_compare(replace(config, methods=(*config.methods, "topk:k=1"), seeds=1))
     assert again.failed == []
 

@@ -1,0 +1,258 @@
+"""What a comparison keeps of its finished runs: predictions as numbers, qualities and costs, and no text.
+
+The files are small enough to be committed, and every table is made of them. Of each run there is ``NAME.json``, whose
+bytes are the same whenever the run is repeated, and ``NAME.costs.json``, which holds times; of each fold there are its
+examples (``examples-foldN.json``) and the baselines (``baselines-foldN.json``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data import Corpus
+from ...utils.folders import new_file
+from ...utils.saved_files import DamagedFile, read_json
+from ...utils.saved_schema import (
+    Anything,
+    Both,
+    Fields,
+    Flag,
+    Items,
+    Kind,
+    Mapped,
+    Maybe,
+    Mismatch,
+    Number,
+    Text,
+    Whole,
+)
+from ..run.settings import TrainingSettings
+from .counts import Records, Truth
+from .methods import Run
+from .runs import RunFiles
+from .tasks import MODEL, TASKS, Task
+
+KEPT = "kept"
+TEST = "test"
+DEVICE = "device"
+#: Seconds by the clock from the beginning of a run to its end.
+WALL = "wall_seconds"
+_VERSION = 1
+_ADVICE = "remove it and repeat the comparison's command"
+
+_QUALITIES = Both(
+    Fields({MODEL: Anything()}),
+    Mapped(Fields({}, optional={key: Maybe(Number()) for task in TASKS.values() for key in task.is_quality})),
+)
+_STATISTICS = Mapped(Items(Items(Whole())))
+_RUN = Fields(
+    {
+        "statistics": _STATISTICS,
+        "reports": Mapped(_QUALITIES),
+        "curve": Fields({"steps": Items(Whole()), "values": Items(Number())}),
+    }
+)
+_BASELINES = Fields({"statistics": Mapped(_STATISTICS)})
+_NUMBERS = {key: Maybe(Number(nan=True)) for task in TASKS.values() for key in task.facts_kept}
+_FIGURES = Fields(optional={**_NUMBERS, DEVICE: Maybe(Text()), WALL: Number(0)})
+_COSTS = Fields({"training": _FIGURES})
+_EXAMPLES = Fields(
+    {
+        "labels": Items(Text()),
+        "multi_label": Flag(),
+        "splits": Mapped(
+            Fields({"ids": Items(Text(), least=1), "documents": Items(Text()), "labels": Items(Items(Whole()))})
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """What is kept of a run.
+
+    Attributes:
+        reason: why there is nothing; ``None`` if there is something.
+        training: the facts of the training (see ``results.json``) that tables show.
+        reports: for each split, the qualities of the trained model and of the baselines, those that the run measured.
+        steps, values: what was evaluated while training.
+        statistics: for each split, what :class:`~layerselect.tasks.compare.counts.Counts` keeps of the predictions.
+    """
+
+    run: Run
+    reason: str | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    reports: Mapping[str, Mapping[str, Mapping[str, float | None]]] = field(default_factory=dict)
+    steps: Sequence[int] = ()
+    values: Sequence[float] = ()
+    statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class KeptRuns:
+    """The files of a comparison's finished runs.
+
+    Args:
+        folder: of the comparison.
+        task: what the runs are of.
+    """
+
+    def __init__(self, folder: Path, task: Task) -> None:
+        self.folder, self._task = folder / KEPT, task
+
+    def has(self, run: Run) -> bool:
+        """Whether a run is finished and kept."""
+        return (self.folder / f"{run.name}.json").is_file()
+
+    def keep(self, files: RunFiles, settings: TrainingSettings, corpus: Corpus) -> None:
+        """Keeps a run, and its fold's examples and baselines unless they are kept already.
+
+        Args:
+            files: what the run left in its folder.
+            settings: of a run in its fold, whose training split the baselines learn from.
+            corpus: as such a run reads it.
+
+        Raises:
+            Mismatch: the run was not evaluated on the examples of the fold's other runs.
+        """
+        run, counts = files.run, self._task.counts
+        names = [name for name in files.predictions if run.fold is None or name == TEST]
+        records = {name: sorted(files.predictions[name], key=lambda record: record["id"]) for name in names}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        truth = self._same_examples(run, records, corpus)
+        baselines = self._path("baselines", run.fold)
+        if not baselines.is_file():
+            found = counts.baselines(settings, corpus, records, truth)
+            _write(baselines, {"statistics": {name: _lists(each) for name, each in found.items()}})
+        costs = {key: files.training.get(key) for key in (*self._task.facts_kept, DEVICE)}
+        costs[WALL] = round(sum(files.training.get("stages", {}).values()), 3)
+        _write(self.folder / f"{run.name}.costs.json", {"training": costs})
+        evaluations = [line for line in files.metrics if not line.get("final")]
+        key = self._task.curve[0]
+        content = {
+            "reports": {
+                split: {name: {key: report.get(key) for key in self._task.is_quality} for name, report in each.items()}
+                for split, each in files.reports.items()
+                if split in names
+            },
+            "curve": {
+                "steps": [line["step"] for line in evaluations],
+                "values": [line[key] for line in evaluations],
+            },
+            "statistics": _lists({name: counts.statistics(records[name], truth[name]) for name in names}),
+        }
+        _write(self.folder / f"{run.name}.json", content)
+
+    def read(self, run: Run) -> KeptRun:
+        """What is kept of a run; a file that is missing, damaged or does not fit its examples is a failure."""
+        try:
+            content = self._read(self.folder / f"{run.name}.json", _RUN)
+            costs = self._read(self.folder / f"{run.name}.costs.json", _COSTS)
+            statistics = self._arrays(content["statistics"], run.fold, f"{run.name}.json")
+            _check_complete(content, self._task)
+        except (DamagedFile, Mismatch) as error:
+            return KeptRun(run, reason=f"what is kept of it cannot be used: {' '.join(str(error).split())}")
+        curve = content["curve"]
+        return KeptRun(run, None, costs["training"], content["reports"], curve["steps"], curve["values"], statistics)
+
+    def baselines(self, fold: int | None) -> dict[str, dict[str, np.ndarray]]:
+        """The statistics of a fold's baselines, by their names and the split.
+
+        Raises:
+            DamagedFile: they cannot be read.
+        """
+        path = self._path("baselines", fold)
+        content = self._read(path, _BASELINES)["statistics"]
+        try:
+            return {name: self._arrays(each, fold, path.name) for name, each in content.items()}
+        except Mismatch as error:
+            raise DamagedFile(path, str(error), _ADVICE) from error
+
+    def examples(self, fold: int | None) -> dict[str, Truth]:
+        """The examples of a fold, by split.
+
+        Raises:
+            DamagedFile: they cannot be read.
+        """
+        path = self._path("examples", fold)
+        content = self._read(path, _EXAMPLES)
+        names = content["labels"]
+        found = {}
+        for split, part in content["splits"].items():
+            labels = np.zeros((len(part["ids"]), len(names)), dtype=bool)
+            if not len(part["ids"]) == len(part["documents"]) == len(part["labels"]):
+                raise DamagedFile(path, f"splits.{split} holds lists of different lengths", _ADVICE)
+            for row, numbers in enumerate(part["labels"]):
+                if any(number >= len(names) for number in numbers):
+                    raise DamagedFile(path, f"splits.{split}.labels holds a label that has no name", _ADVICE)
+                labels[row, numbers] = True
+            found[split] = Truth(part["ids"], part["documents"], labels, names, content["multi_label"])
+        return found
+
+    def _same_examples(self, run: Run, records: Mapping[str, Records], corpus: Corpus) -> dict[str, Truth]:
+        """The examples that a run was evaluated on, which are kept by the first run of a fold."""
+        path = self._path("examples", run.fold)
+        documents = {row["id"]: row["doc_id"] for split in corpus.splits.values() for row in split}
+        content = {
+            "version": _VERSION,
+            "labels": corpus.labels,
+            "multi_label": corpus.multi_label,
+            "splits": {
+                split: {
+                    "ids": [record["id"] for record in several],
+                    "documents": [documents[record["id"]] for record in several],
+                    "labels": [[corpus.label_ids[name] for name in record.get("labels", ())] for record in several],
+                }
+                for split, several in records.items()
+            },
+        }
+        if not path.is_file():
+            _write(path, content)
+        if content != read_json(path, advice=_ADVICE):
+            raise Mismatch(run.name, "was tested on other examples than the other runs: the corpus has changed")
+        return self.examples(run.fold)
+
+    def _arrays(self, lists: Mapping[str, Any], fold: int | None, where: str) -> dict[str, np.ndarray]:
+        truth, found = self.examples(fold), {}
+        for split, rows in lists.items():
+            if split not in truth or len(rows) != len(truth[split]):
+                raise Mismatch(f"statistics.{split}", f"in {where} does not hold one row for each example")
+            width = self._task.counts.width(truth[split])
+            if {len(row) for row in rows} != {width}:
+                raise Mismatch(f"statistics.{split}", f"in {where} holds rows that have not {width} numbers")
+            found[split] = np.array(rows, dtype=np.int64)
+        return found
+
+    def _path(self, kind: str, fold: int | None) -> Path:
+        return self.folder / (f"{kind}-fold{fold}.json" if fold else f"{kind}.json")
+
+    @staticmethod
+    def _read(path: Path, kind: Kind) -> Any:
+        return read_json(path, kind, advice=_ADVICE, constants=True)
+
+
+def _check_complete(content: Mapping[str, Any], task: Task) -> None:
+    """Raises :class:`Mismatch` where a part of what is kept of a run lacks what another one speaks of."""
+    for split in content["statistics"]:
+        if split not in content["reports"]:
+            raise Mismatch("reports", f"hold nothing of the split {split}")
+        lacking = task.is_quality - set(content["reports"][split][MODEL])
+        if lacking:
+            raise Mismatch(f"reports.{split}.{MODEL}", f"has no {sorted(lacking)[0]}")
+    if len(content["curve"]["steps"]) != len(content["curve"]["values"]):
+        raise Mismatch("curve", "holds lists of different lengths")
+
+
+def _lists(statistics: Mapping[str, np.ndarray]) -> dict[str, list[list[int]]]:
+    return {name: values.tolist() for name, values in statistics.items()}
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with new_file(path) as scratch:
+        text = json.dumps({"version": _VERSION, **content}, separators=(",", ":"), ensure_ascii=False)
+        scratch.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,122 @@
+"""Trains the runs of a comparison, several at a time, and keeps what tables are made of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from ...data import Corpus
+from ...utils.saved_files import DamagedFile
+from ...utils.saved_schema import Mismatch
+from .config import PREDICTOR, CompareConfig
+from .kept import KeptRuns
+from .methods import Run
+from .runs import RUNS, is_finished, read_run, train_run
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+class Keeper:
+    """Keeps what tables are made of, of each run that is finished."""
+
+    def __init__(self, config: CompareConfig, folder: Path) -> None:
+        self._config, self._folder, self._kept = config, folder, KeptRuns(folder, config.kind)
+        self._corpora: dict[int | None, Corpus] = {}
+
+    def is_finished(self, run: Run) -> bool:
+        """Whether nothing is left to train; a run whose folder is complete is kept now."""
+        if run.variant.method.name == PREDICTOR:
+            return is_finished(self._folder / RUNS / run.name)
+        return self._kept.has(run) or (is_finished(self._folder / RUNS / run.name) and self(run) is None)
+
+    def __call__(self, run: Run) -> str | None:
+        """Keeps a run whose folder is complete; returns why it cannot be kept."""
+        if run.variant.method.name == PREDICTOR:
+            return None
+        files = read_run(run, self._folder / RUNS / run.name)
+        if files.reason is not None:
+            return files.reason
+        settings = self._config.common_settings(run.fold)
+        if run.fold not in self._corpora:
+            self._corpora[run.fold] = settings.load_corpus()
+        try:
+            self._kept.keep(files, settings, self._corpora[run.fold])
+        except (DamagedFile, Mismatch) as error:
+            return " ".join(str(error).split())
+        return None
+
+
+class Workshop:
+    """Trains runs, several at a time; what runs is stopped when it is left."""
+
+    def __init__(self, config: CompareConfig, folder: Path, notify: OnEvent, keeper: Keeper, runs: int) -> None:
+        self._folder, self._notify, self._keeper, self._runs = folder, notify, keeper, runs
+        self._threads = config.threads or max(1, _cores() // config.jobs)
+        self._pool = ThreadPoolExecutor(config.jobs)
+        self._running: set[subprocess.Popen[str]] = set()
+        self._done = 0
+
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # After an interruption nothing new starts, and what runs is stopped; it is resumed next time.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._running):
+            process.terminate()
+        self._pool.shutdown(wait=True)
+
+    def train(self, tasks: Mapping[Run, tuple[str, dict[str, Any]]]) -> dict[Run, str]:
+        """Trains what is missing; returns the reasons of the runs that failed.
+
+        Args:
+            tasks: for each run, the task and its settings.
+        """
+        reasons: dict[Run, str] = {}
+        futures: dict[Future[tuple[str | None, float]], Run] = {}
+        for run, (task, settings) in tasks.items():
+            if self._keeper.is_finished(run):
+                self._tell(run, "kept", done=1)
+            else:
+                futures[self._pool.submit(self._train_one, run, task, settings)] = run
+        while futures:
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                run = futures.pop(future)
+                reason, seconds = future.result()
+                reason = self._keeper(run) if reason is None else reason
+                if reason is not None:
+                    reasons[run] = reason
+                self._tell(run, "finished" if reason is None else "failed", done=1, reason=reason, seconds=seconds)
+        return reasons
+
+    def try_run(self, run: Run, task: str, settings: dict[str, Any], log: Path) -> str | None:
+        """Trains a run of a few steps, to see how long its steps are; returns why it failed."""
+        self._notify("part", {"name": run.name, "text": "trying how long a step takes"})
+        return train_run(task, settings, log, self._threads, self._running, lambda note: None, lambda part: None)
+
+    def _train_one(self, run: Run, task: str, settings: dict[str, Any]) -> tuple[str | None, float]:
+        self._tell(run, "started")
+        log = self._folder / RUNS / f"{run.name}.log"
+        started = time.perf_counter()
+
+        def tell(note: str) -> None:
+            self._notify("note", {"name": run.name, "text": note})
+
+        def tell_part(text: str) -> None:
+            self._notify("part", {"name": run.name, "text": text})
+
+        reason = train_run(task, settings, log, self._threads, self._running, tell, tell_part)
+        return reason, time.perf_counter() - started
+
+    def _tell(self, run: Run, state: str, *, done: int = 0, **more: Any) -> None:
+        self._done += done
+        self._notify("run", {"name": run.name, "state": state, "done": self._done, "runs": self._runs, **more})
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

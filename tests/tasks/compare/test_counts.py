@@ -1,0 +1,65 @@
+"""What is kept of predictions gives the qualities that scikit-learn and the whole texts give."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layerselect.metrics import sari
+from layerselect.tasks.compare.counts import IntentCounts, ReviseCounts, Truth
+from sklearn.metrics import f1_score
+
+NAMES = ["a", "b", "c"]
+TEXTS = ["he go home now", "we sees it", "all is well here", "the the cat sat", "it rain", "a fox runs"]
+
+
+def truth_of(labels, *, multi_label=False):
+    return Truth([str(i) for i in range(len(labels))], ["d"] * len(labels), np.array(labels, bool), NAMES, multi_label)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(5, 40))
+def test_macro_f1_is_scikit_learns_over_the_labels_that_occur(seed, count):
+    random = np.random.default_rng(seed)
+    labels = random.integers(3, size=count)
+    truth = truth_of(np.eye(3, dtype=bool)[labels])
+    scores = random.dirichlet(np.ones(3), size=count)
+    records = [{"scores": dict(zip(NAMES, row, strict=True))} for row in scores.tolist()]
+    counts = IntentCounts()
+    statistics = counts.statistics(records, truth)
+    cells = counts.counts(statistics, truth)
+    predicted = statistics.argmax(axis=1)
+    for draw in random.integers(count, size=(3, count)):
+        occurring = np.unique(labels[draw])
+        theirs = f1_score(labels[draw], predicted[draw], labels=occurring, average="macro", zero_division=0.0)
+        assert counts.quality(cells[draw].sum(axis=0)) == pytest.approx(theirs, abs=1e-12)
+    assert counts.pooled(statistics, truth)["macro_f1"] == pytest.approx(float(counts.quality(cells.sum(axis=0))))
+
+
+def test_several_labels():
+    truth = truth_of([[1, 1, 0], [1, 0, 0], [0, 1, 0]], multi_label=True)
+    statistics = np.array([[9000, 0, 10], [5000, 5001, 0], [4999, 7000, 0]])
+    counts = IntentCounts()
+    predicted = statistics >= 5000
+    theirs = f1_score(truth.labels[:, :2], predicted[:, :2], average="macro")
+    assert counts.quality(counts.counts(statistics, truth).sum(axis=0)) == pytest.approx(theirs)
+    assert counts.pooled(statistics, truth)["macro_f1"] == pytest.approx(theirs)
+
+
+def test_a_revision_run_is_compared_by_its_sari_over_the_drawn_examples():
+    random = np.random.default_rng(0)
+    rows = [
+        {"source": TEXTS[i], "prediction": TEXTS[j], "references": [TEXTS[k], TEXTS[m]]}
+        for i, j, k, m in random.integers(len(TEXTS), size=(12, 4))
+    ]
+    counts, truth = ReviseCounts(), truth_of(np.zeros((12, 3)))
+    statistics = counts.statistics(rows, truth)
+    assert statistics.dtype == np.int64
+    for draw in random.integers(12, size=(5, 12)):
+        drawn = [rows[i] for i in draw]
+        theirs = sari(*([row[key] for row in drawn] for key in ("source", "prediction", "references")))
+        assert counts.quality(statistics[draw].sum(axis=0).astype(float)) == pytest.approx(theirs.sari, abs=1e-9)
+    copied = counts.baselines(None, None, {"test": rows}, {"test": truth})["source copied"]["test"]
+    theirs = sari([r["source"] for r in rows], [r["source"] for r in rows], [r["references"] for r in rows])
+    assert counts.pooled(copied, truth) == pytest.approx(
+        {"sari": theirs.sari, "add": theirs.add, "keep": theirs.keep, "delete": theirs.delete}
+    )

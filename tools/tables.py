@@ -1,0 +1,81 @@
+"""Tables of the documentation, made of the files under docs/measurements. `make tables` runs it.
+
+python tools/tables.py           # writes every table anew
+python tools/tables.py --check   # writes nothing; says which tables are not those of the files
+
+A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
+docs/measurements, is the folder of a comparison, several of them separated by blanks, or ``verdicts.json``. Behind
+``without:`` may stand columns that are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MEASUREMENTS = DOCS / "measurements"
+_TABLE = re.compile(r"<!-- table: ([\w ./-]+?)(?: without: ([^>]*?))? -->.*?<!-- end of table -->", re.DOTALL)
+
+
+def written(text: str) -> str:
+    """A page with its tables as the files have them."""
+
+    def table(found: re.Match[str]) -> str:
+        head = found[0].partition("-->")[0] + "-->"
+        left_out = [each.strip() for each in (found[2] or "").split(",") if each.strip()]
+        return f"{head}\n\n{_table(found[1].split(), left_out)}\n<!-- end of table -->"
+
+    return _TABLE.sub(table, text)
+
+
+def _table(places: list[str], left_out: list[str]) -> str:
+    from layerselect.tasks.compare import comparison_rows, markdown_table, read_comparison
+    from layerselect.tasks.compare.several import several_table
+    from layerselect.tasks.compare.state import saved_config
+
+    if places == ["verdicts.json"]:
+        return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
+    found = [read_comparison(saved_config(MEASUREMENTS / place)) for place in places]
+    if len(found) > 1:
+        return several_table(found).markdown()
+    return markdown_table(found[0], comparison_rows(found[0]), without=left_out)
+
+
+def _verdicts(content: dict[str, object]) -> str:
+    heads = ["documents", "folds", "seeds", "runs differ by", "simulations", "wrong verdicts", "undecided at 0"]
+    heads += ["promised to tell", "told, where 80% was promised"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for each in content["settings"]:  # type: ignore[attr-defined]
+        lines.append(
+            f"| {each['documents']} | {each['folds'] if each['folds'] > 1 else 'none'} | {each['seeds']} | "
+            f"{each['runs_in_macro_f1']:.3f} | {each['simulations']:,} | {each['wrong']:.1%} | "
+            f"{each['undecided_at_0']:.0%} | {each['told']:.3f} | {each['found_at_told']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail where a table is another one")
+    check = parser.parse_args().check
+    stale = []
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        new = written(text)
+        if new != text:
+            stale.append(page)
+            if not check:
+                page.write_text(new, encoding="utf-8")
+    for page in stale:
+        state = "has other tables than its files: run make tables" if check else "written"
+        sys.stdout.write(f"{page.relative_to(ROOT)}: {state}\n")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
