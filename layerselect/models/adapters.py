@@ -258,6 +258,11 @@ def _pattern(names: Sequence[str], layer_names: Sequence[str]) -> str:
 
 
 def _train_layers(loaded: LoadedModel) -> nn.Module:
+    if any(is_quantized(module) for module in loaded.model.modules()):
+        raise LayerSelectError(
+            f"--adapter none: the weights of {loaded.source} are quantized and cannot train; choose an adapter, such "
+            "as lora"
+        )
     trained = (*loaded.layer_names, *loaded.fresh)
     for name, parameter in loaded.model.named_parameters():
         parameter.requires_grad_(any(name.startswith(module + ".") for module in trained))

@@ -150,6 +150,19 @@ def check_holding(holding: Holding) -> None:
         _check_flash_attention(holding)
 
 
+def check_unquantized(config: Any, holding: Holding, name: str) -> None:
+    """Checks that a checkpoint that is to be quantized is not quantized yet.
+
+    Raises:
+        LayerSelectError: it is.
+    """
+    if holding.quantize != "none" and getattr(config, "quantization_config", None):
+        raise LayerSelectError(
+            f"--quantize {holding.quantize}: the weights of {name!r} are quantized already: leave it out, or take the "
+            "checkpoint that they were made of"
+        )
+
+
 def _check_flash_attention(holding: Holding) -> None:
     if not is_installed("flash_attn"):
         raise LayerSelectError(
@@ -189,8 +202,7 @@ def _without_repacking(model: nn.Module) -> None:
 
 def keep_holding(model: nn.Module, holding: Holding) -> None:
     """Notes with a model that was just loaded how it is held."""
-    if holding.quantize == "4bit":
-        _without_repacking(model)
+    _without_repacking(model)
     setattr(model, _PLACE, holding)
 
 

@@ -19,7 +19,7 @@ from ..layers.stacks import has_forward
 from .folders import checked_source, held_in
 from .fresh import fresh_modules, in_full_precision, wake
 from .held_sizes import no_larger_than
-from .holding import Holding, check_holding, check_placed, keep_holding
+from .holding import Holding, check_holding, check_placed, check_unquantized, keep_holding
 from .load_errors import sentence_of
 from .running import reads_ahead
 from .tokenizers import pad_on, separates_pairs
@@ -134,6 +134,7 @@ def _load(
     check_holding(holding)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **overrides)
+        check_unquantized(config, holding, name)
         _override_dropout(config, dropout)
         _without_rescaling(config)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -14,6 +14,15 @@ def sentence_of(name: str, error: Exception) -> str:
     is_folder = Path(name).is_dir()
     if "trust_remote_code" in text:
         return f"the model {name!r} needs code from its repository, which is never run here; choose another model"
+    if "not implemented for 'Byte'" in text or "not implemented for 'Char'" in text:
+        return (
+            f"the weights of {name!r} are quantized, and no new head can be made beside them: use --head generate, or the "
+            "checkpoint that they were made of, with --quantize"
+        )
+    if "attention implementation" in text or "attn_implementation" in text:
+        return (
+            f"the model {name!r} does not compute attention in that way ({text[:120]}): use --attention auto or eager"
+        )
     if "AutoModelForCausalLM" in text:
         return (
             f"the model {name!r} is no decoder and so cannot write: use one (to predict intentions, --head classifier)"

@@ -26,6 +26,7 @@ from ..utils.folders import final_place
 from ..utils.saved_files import open_tensors
 from .adapter_files import BASE, SETTINGS, WEIGHTS
 from .folders import CONFIG, INDEX, weight_files
+from .holding import holding_of
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
     if not always and not any(changed.values()):
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    _unquantized(model.config).save_pretrained(folder)
+    _of_checkpoint(model).save_pretrained(folder)
     places: dict[str, str] = {}
     size = 0
     for number, (file, tensors) in enumerate(changed.items()):
@@ -121,12 +122,13 @@ def _write_base(folder: Path, model: nn.Module, source: str, *, always: bool) ->
     return True
 
 
-def _unquantized(config: Any) -> Any:
-    """The configuration of the checkpoint, whose weights are not quantized."""
-    if getattr(config, "quantization_config", None) is None:
-        return config
-    plain = copy.deepcopy(config)
-    del plain.quantization_config
+def _of_checkpoint(model: nn.Module) -> Any:
+    """The configuration of a model without what its loading has added: the weights of the checkpoint are not quantized
+    unless it says so itself.
+    """
+    plain: Any = copy.deepcopy(model.config)
+    if holding_of(model).quantize != "none":
+        del plain.quantization_config
     return plain
 
 

@@ -12,6 +12,7 @@ from layerselect.models import holding as holding_module
 from layerselect.models.adapters import AdapterConfig, add_adapter
 from layerselect.models.holding import Holding, check_holding, computing, holding_of, keep_holding, resolve_dtype
 from layerselect.models.load import load_causal_lm, load_classifier
+from layerselect.models.running import run_tokens
 from layerselect.models.traits import Traits, find_traits
 from layerselect.tasks.intent.heads import ClassifierHead
 from layerselect.tasks.run.savings import counted_costs
@@ -239,7 +240,40 @@ def test_processes_have_a_gpu_each(monkeypatch):
     assert Holding().place == torch.device("cpu")
 
 
-def test_an_attention_that_the_architecture_lacks_is_one_sentence(bert_folder, llama_folder):
-    for folder in (bert_folder, llama_folder):
-        loaded = classifier(folder, attention="eager")
-        assert loaded.model.config._attn_implementation == "eager"
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_is_as_asked(llama_folder, attention):
+    assert classifier(llama_folder, attention=attention).model.config._attn_implementation == attention
+
+
+def test_an_attention_that_the_architecture_lacks_is_one_sentence(tmp_path):
+    from tests.helpers import tiny_intent
+
+    words = tiny_intent.tokenizer()
+    config = transformers.XLNetConfig(
+        vocab_size=len(words), d_model=16, n_layer=2, n_head=2, d_inner=16, pad_token_id=0
+    )
+    transformers.XLNetModel(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    with pytest.raises(LayerSelectError, match="does not compute attention in that way .* --attention auto"):
+        classifier(tmp_path, attention="sdpa")
+
+
+@pytest.mark.skipif(not holding_module.is_installed("bitsandbytes"), reason="bitsandbytes")
+@pytest.mark.parametrize("quantize", ["4bit", "8bit"])
+def test_a_checkpoint_that_is_quantized_already_takes_adapters_and_nothing_else(llama_folder, tmp_path, quantize):
+    model = load_causal_lm(llama_folder, holding=Holding(quantize=quantize))
+    model.model.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(LayerSelectError, match="are quantized already: leave it out"):
+        load_causal_lm(tmp_path, holding=Holding(quantize=quantize))
+    with pytest.raises(LayerSelectError, match="are quantized, and no new head can be made beside them"):
+        classifier(tmp_path)
+    loaded = load_causal_lm(tmp_path)
+    with pytest.raises(LayerSelectError, match="--adapter none: the weights of .* are quantized and cannot train"):
+        add_adapter(loaded, AdapterConfig("none"))
+    adapted = add_adapter(loaded, AdapterConfig(rank=2, dropout=0.0))
+    ids = torch.arange(4, 12)[None]
+    with torch.no_grad():
+        run_tokens(adapted.eval(), ids, torch.ones_like(ids))
+    run_tokens(adapted.train(), ids, torch.ones_like(ids)).logits.sum().backward()
+    assert all(p.grad is not None for p in adapted.parameters() if p.requires_grad)
