@@ -16,8 +16,8 @@ def sentence_of(name: str, error: Exception) -> str:
         return f"the model {name!r} needs code from its repository, which is never run here; choose another model"
     if "not implemented for 'Byte'" in text or "not implemented for 'Char'" in text:
         return (
-            f"the weights of {name!r} are quantized, and no new head can be made beside them: use --head generate, or the "
-            "checkpoint that they were made of, with --quantize"
+            f"the weights of {name!r} are quantized, and no new head can be made beside them: use --head generate, or "
+            "the checkpoint that they were made of, with --quantize"
         )
     if "attention implementation" in text or "attn_implementation" in text:
         return (

@@ -50,7 +50,10 @@ class TrainerSettings:
         group=REPORTING,
     )
     hub_model_id: str | None = setting(
-        None, "where --push-to-hub puts it (default: the name of --out)", group=REPORTING, metavar="ORG/NAME"
+        None,
+        "where --push-to-hub puts it; without this option under the name of --out",
+        group=REPORTING,
+        metavar="ORG/NAME",
     )
 
     @property

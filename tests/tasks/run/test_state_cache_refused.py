@@ -84,14 +84,14 @@ def test_one_line_for_what_cannot_be(intent, tmp_path, monkeypatch, case):
 
 
 def test_something_below_the_cut_that_trains_is_found_before_anything_is_written(intent, tmp_path, monkeypatch):
-    from layerselect.tasks.intent import task
+    from layerselect.tasks.run import model as made
 
-    def with_embeddings(loaded, config, real=task.add_adapter):
+    def with_embeddings(loaded, config, real=made.add_adapter):
         model = real(loaded, config)
         model.get_input_embeddings().requires_grad_(True)
         return model
 
-    monkeypatch.setattr(task, "add_adapter", with_embeddings)
+    monkeypatch.setattr(made, "add_adapter", with_embeddings)
     for cut in ("2", "probe-once"):
         status, _, error = intent(
             "--state-cache", "cached", "--cut", cut, "--state-cache-store", str(tmp_path / "store")
