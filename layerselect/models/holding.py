@@ -29,8 +29,8 @@ DEVICE_MAPS = ("none", "auto")
 _PLACE = "_layerselect_holding"
 #: Differences of logits, as a share of the largest one, up to which they are taken for rounding.
 _CLOSE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 0.05}
-#: Eight bits round activations, too.
-_CLOSE_8BIT = 0.1
+#: Eight bits round activations, too; on a GPU one token in four bits takes another kernel than several.
+_CLOSE_QUANTIZED = {"none": 0.0, "8bit": 0.1, "4bit": 1e-2}
 _REPACKS = "support_avx512bf16_for_cpu"
 _BITSANDBYTES = "pip install 'layerselect[quant]'"
 
@@ -62,7 +62,7 @@ class Holding:
     @property
     def close(self) -> float:
         """Differences of logits, as a share of the largest one, that are rounding."""
-        return max(_CLOSE[self.dtype], _CLOSE_8BIT if self.quantize == "8bit" else 0.0)
+        return max(_CLOSE[self.dtype], _CLOSE_QUANTIZED[self.quantize])
 
     @property
     def place(self) -> torch.device:

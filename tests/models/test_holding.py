@@ -169,6 +169,25 @@ def test_rounding_is_not_taken_for_reading_padding(family, dtype):
     assert find_traits(model, "m", pad=0, writes=True) == expected
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_padding_that_does_little_is_found_beside_rounding(dtype):
+    """All tokens, masked ones too, move the logits by half a percent."""
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL, num_key_value_heads=1)).eval()
+    model.to(TYPES[dtype])
+    keep_holding(model, Holding(dtype=dtype))
+    assert find_traits(model, "m", pad=0, writes=True).pads
+
+    def leak(module, args, options, output):
+        tokens = module.get_input_embeddings()(options["input_ids"]).float().mean(dim=1)
+        size = output.logits.float().abs().max()
+        output.logits = output.logits + 0.005 * size * torch.tanh(30 * tokens.sum(dim=1))[:, None, None]
+        return output
+
+    model.register_forward_hook(leak, with_kwargs=True)
+    assert not find_traits(model, "m", pad=0, writes=True).pads
+
+
 @pytest.mark.parametrize("family", ["FNet", "Mixtral", "Llama"])
 def test_who_reads_padding_is_told_from_who_rounds_by_what_is_in_the_batch(family):
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from layerselect.models.recomputing import recompute_layers
 from layerselect.tasks.intent.heads import ClassifierHead
 
 
-def gradients(folder, kind, adapter, layers, dtype):
+def gradients(folder, kind, adapter, layers, dtype, mode="freeze"):
     torch.manual_seed(0)
     loaded = load_classifier(folder, ["a", "b"], multi_label=False, holding=Holding(dtype=dtype))
     model = add_adapter(loaded, AdapterConfig(adapter, rank=2, dropout=0.0))
@@ -25,7 +25,7 @@ def gradients(folder, kind, adapter, layers, dtype):
     block = loaded.model.get_submodule(loaded.layer_names[-1])
     block.register_forward_pre_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
     inputs = dict(loaded.tokenizer(["The river leaves", "A fox finds"], return_tensors="pt", padding=True))
-    with FastSelector(model, Fixed(layers), mode="freeze") as selector:
+    with FastSelector(model, Fixed(layers), mode=mode) as selector:
         for _ in range(2):  # the second one with the layers frozen
             model.zero_grad()
             ClassifierHead(multi_label=False).loss(model.train(), inputs, torch.tensor([0, 1])).backward()
@@ -52,6 +52,15 @@ def test_gradients_keep_their_bits(request, architecture, adapter, layers):
 def test_recomputed_passes_have_the_precision_of_the_first(llama_folder, kind):
     expected, _ = gradients(llama_folder, "none", "lora", [0, 1, 2], "bfloat16")
     found, _ = gradients(llama_folder, kind, "lora", [0, 1, 2], "bfloat16")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("kind", ["nonreentrant", "reentrant"])
+def test_where_nothing_is_frozen_all_layers_have_gradients(llama_folder, kind):
+    """The reentrant kind gives none where the input of a layer takes none."""
+    expected, _ = gradients(llama_folder, "none", "lora", [0, 1, 2], "float32", mode="gate")
+    found, _ = gradients(llama_folder, kind, "lora", [0, 1, 2], "float32", mode="gate")
+    assert any(".0." in name for name in found) and found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
