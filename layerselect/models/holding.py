@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import LayerSelectError
+from ..utils.linear_kind import is_quantized
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZED = ("none", "8bit", "4bit")
@@ -234,6 +235,20 @@ def on_device(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     """A batch on the device that the model reads its tokens on."""
     device = device_of(model)
     return {name: value.to(device) for name, value in batch.items()}
+
+
+def check_quantized(model: nn.Module, holding: Holding, source: str) -> None:
+    """Checks that a model that was to be quantized is: some architectures have linear maps of a class of their own,
+    which ``transformers`` leaves alone.
+
+    Raises:
+        LayerSelectError: none of its maps is.
+    """
+    if holding.quantize != "none" and not any(is_quantized(module) for module in model.modules()):
+        raise LayerSelectError(
+            f"--quantize {holding.quantize}: transformers quantizes no linear map of {source} ({type(model).__name__})"
+            "; use --quantize none with --dtype bfloat16"
+        )
 
 
 def check_placed(model: nn.Module, source: str) -> None:

@@ -19,7 +19,7 @@ from ..layers.stacks import has_forward
 from .folders import checked_source, held_in
 from .fresh import fresh_modules, in_full_precision, wake
 from .held_sizes import no_larger_than
-from .holding import Holding, check_holding, check_placed, check_unquantized, keep_holding
+from .holding import Holding, check_holding, check_placed, check_quantized, check_unquantized, keep_holding
 from .load_errors import sentence_of
 from .running import reads_ahead
 from .tokenizers import pad_on, separates_pairs
@@ -171,6 +171,7 @@ def loading_arguments(auto: Any, config: Any, holding: Holding) -> dict[str, Any
 def placed_as_asked(model: nn.Module, holding: Holding, source: str) -> nn.Module:
     """The model on its device, with a note of how it is held."""
     keep_holding(model, holding)
+    check_quantized(model, holding, source)
     check_placed(model, source)
     return model if holding.places_itself or holding.device == "cpu" else model.to(holding.place)
 

@@ -189,6 +189,8 @@ def _passes_over(model: Any, ids: Tensor, mask: Tensor, row: Tensor, pad: int, w
     What an example comes to also depends on what else is in the batch, by rounding, where tokens of several examples
     are computed together (experts, 8 bits). So what other tokens in the other row do to it is no difference.
     """
+    if getattr(model.config, "is_encoder_decoder", False):  # its decoder begins with the padding token
+        return True
 
     def change(other: Tensor) -> float:
         logits = _said(model, other, mask, writes)

@@ -18,6 +18,7 @@ from layerselect.tasks.intent.heads import ClassifierHead
 from layerselect.tasks.run.savings import counted_costs
 from layerselect.utils.linear_kind import elements, is_quantized
 
+from tests.helpers import tiny_intent
 from tests.models.test_traits import SMALL
 
 QUANTIZED = [
@@ -169,6 +170,28 @@ def test_rounding_is_not_taken_for_reading_padding(family, dtype):
     assert find_traits(model, "m", pad=0, writes=True) == expected
 
 
+@pytest.mark.parametrize("quantize", QUANTIZED)
+def test_an_architecture_whose_maps_are_not_quantized_is_refused(tmp_path, quantize):
+    words = tiny_intent.tokenizer()
+    options = {**SMALL, "vocab_size": len(words), "pad_token_id": words.pad_token_id}
+    transformers.FalconForCausalLM(transformers.FalconConfig(**options)).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    with pytest.raises(
+        LayerSelectError, match="transformers quantizes no linear map of .*Falcon.* use --quantize none"
+    ):
+        classifier(tmp_path, quantize=quantize)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_decoder_that_begins_with_padding_passes_over_it(dtype):
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 2, "vocab_size": 40}
+    config = transformers.T5Config(**sizes, pad_token_id=0, decoder_start_token_id=0, eos_token_id=3)
+    model = transformers.T5ForSequenceClassification(config).eval().to(TYPES[dtype])
+    keep_holding(model, Holding(dtype=dtype))
+    assert find_traits(model, "m", pad=0, writes=False).pads
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 def test_padding_that_does_little_is_found_beside_rounding(dtype):
     """All tokens, masked ones too, move the logits by half a percent."""
@@ -265,8 +288,6 @@ def test_attention_is_as_asked(llama_folder, attention):
 
 
 def test_an_attention_that_the_architecture_lacks_is_one_sentence(tmp_path):
-    from tests.helpers import tiny_intent
-
     words = tiny_intent.tokenizer()
     config = transformers.XLNetConfig(
         vocab_size=len(words), d_model=16, n_layer=2, n_head=2, d_inner=16, pad_token_id=0
