@@ -119,6 +119,7 @@ def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | Non
         folder: of the files, if some were written.
     """
     from ..tasks.compare import used_columns
+    from ..tasks.compare.table import missing_runs
 
     console = Console(file=sys.stdout)
     reference = comparison.config.reference_variant
@@ -149,8 +150,8 @@ def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | Non
             say(f"{row.name}: {row.sentence(name, comparison.config.within, task.tested[2])}")
         for reason in row.failures:
             say(f"{row.name} failed, {reason}", "red")
-        if row.missing and row.values:
-            say(f"{row.name}: {plural(row.missing, 'run')} not finished")
+        if missing := missing_runs(row):
+            say(missing)
     if folder is not None:
         say(f"report: {folder / 'report.html'}")
 

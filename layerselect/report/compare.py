@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from .numbers import bests
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
 from .state_cache import cache_sentence
+
+if TYPE_CHECKING:
+    from .verdict_figure import Compared
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class CompareReport:
         digits: of the tested quality.
         about_baselines: what the baselines are.
         rows: as :class:`layerselect.tasks.compare.Row`.
+        differences: of the rows that are compared with the reference and have a verdict.
+        where: what the quality is measured on.
         quality_columns: keys of those columns that hold a quality; of them the best values are bold.
         notes: how to read the table.
         curve: what the learning curves show.
@@ -65,6 +70,8 @@ class CompareReport:
     digits: int
     about_baselines: str
     rows: Sequence[Any]
+    differences: Sequence[Compared]
+    where: str
     quality_columns: Sequence[str]
     notes: Sequence[str]
     curve: str
@@ -91,12 +98,18 @@ def render(report: CompareReport) -> str:
     """The page of a comparison as text."""
     environment = page_environment()
     from .compare_figures import learning_curves, quality_against_time
+    from .verdict_figure import differences_figure
 
     curves, points = report.curves, report.points
     name = report.reference if report.reference in curves else None
     return environment.get_template("compare.html.j2").render(
         **{
             **vars(report),
+            "differences": svg(
+                differences_figure(report.differences, report.margin, report.reference, report.quality, report.digits)
+            )
+            if report.differences
+            else "",
             "curves": svg(learning_curves(curves, name, report.curve)) if curves else "",
             "quality": svg(quality_against_time(points, report.baselines, report.quality, report.digits, report.clock))
             if points

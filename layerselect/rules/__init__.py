@@ -14,6 +14,7 @@ from .cosine import Cosine
 from .cost_aware import CostAware
 from .fixed import Fixed
 from .fraction import Fraction
+from .held_scores import HeldScores
 from .ist import Ist
 from .lisa import Lisa
 from .no_layers import NoLayers
@@ -36,6 +37,7 @@ __all__ = [
     "CostAware",
     "Fixed",
     "Fraction",
+    "HeldScores",
     "Ist",
     "LayerCardRule",
     "Lisa",

@@ -11,6 +11,7 @@ from layerselect.report import compare as compare_page
 from layerselect.report import intent as intent_page
 from layerselect.report import revise as revise_page
 from layerselect.report.compare import CompareReport, MethodRun
+from layerselect.report.verdict_figure import Compared
 from layerselect.tasks.compare.rows import Row, Spread
 from layerselect.tasks.compare.verdicts import Difference, Variance
 
@@ -172,6 +173,12 @@ def comparison(names=("all", "ir", "head"), seeds=1, settings=None, layers=4, fa
             curve="macro-F1",
             curves={name: [([10, 20, 30], random.random(3).tolist()) for _ in range(seeds)] for name in names},
             quality="macro-F1",
+            differences=[
+                Compared(row.name, d.mean, (d.low, d.high), (d.equal_low, d.equal_high), row.verdict)
+                for row in rows
+                if (d := row.difference) is not None
+            ],
+            where="test",
             clock="seconds per step",
             points={
                 name: (v["seconds_per_step"].mean, spread / 9, v["macro_f1"].mean, spread) for name, v in shown.items()

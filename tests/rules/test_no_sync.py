@@ -19,6 +19,7 @@ STEP_PATHS = {
     "rules/block_cyclic.py": {"select", "_cycle"},
     "rules/cosine.py": {"after_step", "select", "__call__", "_hidden", "_note_unseen"},
     "rules/probe_once.py": {"after_step", "select"},
+    "rules/held_scores.py": {"after_step", "select", "_drawn_first"},
     "rules/weight_norm.py": {"after_step", "select", "added_to"},
     "layers/padding.py": {"mask_for", "around", "mask", "_take", "_tensor"},
 }
@@ -36,7 +37,7 @@ ELSEWHERE = {
     "without_model",
 }
 # A permutation is drawn on the host.
-ON_THE_HOST = {"rules/lisa.py": 1, "rules/block_cyclic.py": 1}
+ON_THE_HOST = {"rules/lisa.py": 1, "rules/block_cyclic.py": 1, "rules/held_scores.py": 1}
 
 
 def functions(name: str) -> dict[str, ast.FunctionDef]:

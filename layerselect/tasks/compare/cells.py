@@ -24,6 +24,24 @@ def complete(parts: Iterable[Part]) -> list[Part]:
     return [(seed, fold) for seed, own in sorted(by_seed.items()) if own >= folds for fold in order]
 
 
+def common(parts: Iterable[Part]) -> list[Part]:
+    """The parts by which two rows are compared: two seeds at least, if some folds have them, and then the most."""
+    by_seed: dict[int, set[int | None]] = {}
+    for seed, fold in parts:
+        by_seed.setdefault(seed, set()).add(fold)
+    chosen: list[Part] = []
+    for folds in [one & other for one in by_seed.values() for other in by_seed.values()]:
+        order = sorted(folds, key=lambda fold: fold or 0)
+        found = [(seed, fold) for seed, own in sorted(by_seed.items()) if own >= folds for fold in order]
+        if _worth(found) > _worth(chosen):
+            chosen = found
+    return chosen
+
+
+def _worth(parts: list[Part]) -> tuple[bool, int]:
+    return len({seed for seed, _ in parts}) > 1, len(parts)
+
+
 class Cells:
     """What the runs of a comparison counted in each document."""
 
@@ -44,7 +62,7 @@ class Cells:
 
     def paired(self, ours: Mapping[Part, np.ndarray], theirs: Mapping[Part, np.ndarray]) -> Paired | None:
         """The counts of two rows in the parts that both have."""
-        parts = complete(part for part in ours if part in theirs)
+        parts = common(part for part in ours if part in theirs)
         if not parts:
             return None
         seeds, folds = (list(dict.fromkeys(each)) for each in zip(*parts, strict=True))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...report.compare import CompareReport, MethodRun
+from ...report.verdict_figure import Compared
 from .comparison import Comparison
 from .rows import Row
 from .runs import RUNS, is_finished, read_run
-from .table import notes, used_columns
+from .table import notes, tested_on, used_columns
 
 
 def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport:
@@ -33,6 +34,12 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         digits=digits,
         about_baselines=task.baselines,
         rows=rows,
+        differences=[
+            Compared(row.name, d.mean, (d.low, d.high), (d.equal_low, d.equal_high), row.verdict)
+            for row in rows
+            if (d := row.difference) is not None and not row.unclear
+        ],
+        where=tested_on(comparison),
         quality_columns=[key for key, _, _ in task.quality],
         notes=notes(comparison, rows),
         curve=task.curve[1],

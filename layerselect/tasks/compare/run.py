@@ -62,7 +62,7 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
         config.settings(Run(variant, 0, 1 if config.folds else None), config.out) for variant in config.variants
     ]
     corpus = settings[0].load_corpus()
-    runs = {run: not overwrite and keeper.is_finished(run) for run in (*config.predictor_runs(), *config.runs())}
+    runs = {run: not overwrite and keeper.is_there(run) for run in (*config.predictor_runs(), *config.runs())}
     missing = [run for run in config.runs() if not runs[run]]
     return {
         "out": str(folder),

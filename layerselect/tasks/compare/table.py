@@ -37,10 +37,16 @@ def markdown_table(comparison: Comparison, rows: Sequence[Row], *, without: Sequ
     return "\n".join(lines) + "\n"
 
 
+def tested_on(comparison: Comparison) -> str:
+    """What the quality of a comparison is measured on, as part of a sentence."""
+    folds = comparison.config.folds
+    return f"all rows, which {folds} folds by document tested in turn" if folds else comparison.split
+
+
 def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     """How to read the table, and which runs are missing from it."""
     config = comparison.config
-    where = f"all rows, which {config.folds} folds by document tested in turn" if config.folds else comparison.split
+    where = tested_on(comparison)
     found = [
         f"Mean ± standard deviation over {plural(config.seeds, 'seed')}; quality on {where}.",
         "The verdicts compare the same examples: the bootstrap draws documents and seeds, the same ones for both rows. "
@@ -55,9 +61,18 @@ def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     ]
     for row in rows:
         found += [f"{row.name} failed, {reason}" for reason in row.failures]
-        if row.missing:
-            found.append(f"{row.name}: {plural(row.missing, 'run')} of it not finished")
+        if missing := missing_runs(row):
+            found.append(missing)
     return found
+
+
+def missing_runs(row: Row) -> str:
+    """Which part of a row is not finished, and what its verdict rests on; empty where nothing is missing."""
+    if not row.missing:
+        return ""
+    d = row.difference
+    rests = f"; its verdict rests on {plural(d.documents, 'document')} and {plural(d.seeds, 'seed')}" if d else ""
+    return f"{row.name}: {plural(row.missing, 'run')} not finished{rests}"
 
 
 def csv_table(task: Task, rows: Sequence[Row]) -> str:

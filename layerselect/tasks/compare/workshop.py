@@ -28,11 +28,15 @@ class Keeper:
         self._config, self._folder, self._kept = config, folder, KeptRuns(folder, config.kind)
         self._corpora: dict[int | None, Corpus] = {}
 
+    def is_there(self, run: Run) -> bool:
+        """Whether a run is kept, or its folder complete."""
+        return self._kept.has(run) or is_finished(self._folder / RUNS / run.name)
+
     def is_finished(self, run: Run) -> bool:
         """Whether nothing is left to train; a run whose folder is complete is kept now."""
         if run.variant.method.name == PREDICTOR:
-            return is_finished(self._folder / RUNS / run.name)
-        return self._kept.has(run) or (is_finished(self._folder / RUNS / run.name) and self(run) is None)
+            return self.is_there(run)
+        return self._kept.has(run) or (self.is_there(run) and self(run) is None)
 
     def __call__(self, run: Run) -> str | None:
         """Keeps a run whose folder is complete; returns why it cannot be kept."""

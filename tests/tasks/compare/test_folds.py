@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from layerselect.tasks.compare import CompareConfig, comparison_rows, read_comparison, run_compare, workshop
+from layerselect.tasks.compare.run import plan_compare
 from layerselect.tasks.compare.state import saved_config
 
 from tests.helpers import tiny_intent
@@ -51,6 +52,17 @@ def test_an_interrupted_comparison_goes_on(done):
     assert list(rows) == ["majority class", "logistic regression", "all/lora", "none/lora"]
     assert rows["logistic regression"].difference.documents == 12
     assert rows["none/lora"].unclear == "one seed is too few to compare"
+
+
+def test_a_plan_writes_nothing(done, config, tmp_path):
+    """Not even what is kept of a run whose folder is complete."""
+    place = tmp_path / "c"
+    shutil.copytree(done[2].folder, place)
+    (place / "kept" / "all-lora-seed0-fold1.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    plan = plan_compare(replace(config, out=str(place)))
+    assert [run["finished"] for run in plan["runs"]] == [True] * 4
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
 
 
 def test_a_choice_is_made_inside_the_training_folds(config):

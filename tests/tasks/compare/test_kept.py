@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from layerselect import LayerSelectError
 from layerselect.tasks.compare import comparison_rows, csv_table, markdown_table, read_comparison
+from layerselect.tasks.compare.cells import common
 from layerselect.tasks.compare.kept import KeptRuns
 from layerselect.tasks.compare.several import several_table
 from layerselect.tasks.compare.state import saved_config
@@ -93,10 +94,30 @@ def test_a_comparison_that_is_not_finished_says_what_is_missing(corpus, tmp_path
     kept_comparison.make(tmp_path / "c", corpus, skills=SKILLS, unfinished=unfinished)
     comparison, rows = rows_of(tmp_path / "c")
     assert rows["ir/lora"].missing == 1 and rows["ir/lora"].seeds == 1
-    assert rows["ir/lora"].sentence("all/lora", 0.02) == "undecided: one seed is too few to compare"
+    # The quality is that of the seed with all folds, the verdict rests on the folds of both.
+    assert rows["ir/lora"].difference.seeds == 2 and rows["ir/lora"].difference.documents < 60
     assert rows["head/lora"].missing == 3 and rows["head/lora"].seeds == 1
+    assert rows["head/lora"].sentence("all/lora", 0.02) == "undecided: one seed is too few to compare"
     assert comparison.failed == []
-    assert "ir/lora: 1 run of it not finished" in markdown_table(comparison, list(rows.values()))
+    assert "ir/lora: 1 run not finished; its verdict rests on" in markdown_table(comparison, list(rows.values()))
+
+
+@pytest.mark.parametrize(
+    ("parts", "chosen"),
+    [
+        ([(0, 1), (0, 2), (1, 1), (1, 2)], 4),
+        ([(0, 1), (0, 2), (0, 3), (1, 1)], 2),  # two seeds of one fold say more than one of three
+        ([(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1)], 4),
+        ([(0, 1), (1, 2)], 1),
+        ([(0, None), (1, None), (2, None)], 3),
+        ([], 0),
+    ],
+)
+def test_what_two_rows_have_in_common(parts, chosen):
+    found = common(parts)
+    assert len(found) == chosen and set(found) <= set(parts)
+    seeds, folds = {seed for seed, _ in found}, {fold for _, fold in found}
+    assert len(found) == len(seeds) * len(folds)
 
 
 def test_rows_and_seeds_are_added_to_what_is_there(folder):

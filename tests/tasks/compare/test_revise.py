@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from layerselect.cli.compare_display import _cell, _packed, _width
+from layerselect.metrics import sari
 from layerselect.report.compare import render
 from layerselect.tasks.compare import (
     CompareConfig,
@@ -126,3 +127,25 @@ def test_the_tables_on_a_terminal_hold_every_column_once_and_fit(done, room):
             table.add_row(row.name, *(_cell(row, column) for column in part))
         console.print(table)
     assert "…" not in console.file.getvalue()
+
+
+def test_generators_by_folds(config, tmp_path, monkeypatch):
+    """SARI of all folds together, by document; a predictor for each fold; nothing of the texts is kept."""
+    monkeypatch.setattr(workshop, "train_run", in_this_process)
+    folded = replace(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning"), folds=2)
+    comparison = run_compare(folded)
+    assert comparison.failed == []
+    names = sorted(path.name for path in (tmp_path / "c" / "runs").iterdir() if path.is_dir())
+    assert names == sorted(
+        f"{row}-seed0-fold{fold}" for row in ("all-lora", "intention-tuning-lora", "predictor-lora") for fold in (1, 2)
+    )
+    rows = {row.name: row for row in comparison_rows(comparison)}
+    texts, written = [], []
+    for fold in (1, 2):
+        lines = (tmp_path / "c" / "runs" / f"all-lora-seed0-fold{fold}" / "predictions.jsonl").read_text().splitlines()
+        texts += [record for record in map(json.loads, lines) if record["split"] == "test"]
+        written.append((tmp_path / "c" / "kept" / f"all-lora-seed0-fold{fold}.json").read_text())
+    whole = sari(*([record[key] for record in texts] for key in ("source", "prediction", "references")))
+    assert rows["all/lora"].values["sari"].mean == pytest.approx(whole.sari)
+    assert rows["source copied"].difference is not None and "untrained model" in rows
+    assert not any(record["source"] in text for record in texts for text in written)
