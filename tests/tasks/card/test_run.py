@@ -6,8 +6,11 @@ import logging
 
 import pytest
 import torch
-from layerselect.tasks.card.run import CardJob, _batches
+from layerselect.models.holding import is_installed
+from layerselect.tasks.card.run import CardJob, _batches, run_card
 from layerselect.tasks.intent.config import IntentConfig
+
+from tests.helpers import tiny_intent
 
 
 def job(tmp_path, examples: int, head_steps: int) -> CardJob:
@@ -50,3 +53,34 @@ def test_batches_of_a_model_that_does_not_pass_over_padding_have_none(tmp_path):
     lengths = [3, 5, 3, 4, 5, 3, 3, 3, 4]
     chosen, _ = _batches(lengths, _padded, job(tmp_path, 9, 0), fresh=False, pads=False)
     assert sorted(tuple(batch.shape) for batch in chosen) == [(1, 3), (2, 4), (2, 5), (4, 3)]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"dtype": "bfloat16"},
+        pytest.param(
+            {"quantize": "4bit"},
+            marks=pytest.mark.skipif(not is_installed("bitsandbytes"), reason="bitsandbytes is not installed"),
+        ),
+    ],
+)
+def test_a_model_in_few_bits_has_nearly_the_card_that_it_has_in_float32(tmp_path, monkeypatch, how):
+    """What layers can correct is that of the numbers that the weights stand for, and so are their sizes."""
+    for name in ("write_card_png", "write_card_report"):
+        monkeypatch.setattr(f"layerselect.report.card.{name}", lambda path, card: None)
+    folder, corpus = tiny_intent.save_llama(tmp_path / "llama"), tiny_intent.corpus_file(tmp_path, documents=6)
+    cards = []
+    for number, options in enumerate(({}, how)):
+        settings = IntentConfig(
+            data=str(corpus),
+            model=str(folder),
+            out=str(tmp_path / f"{number}"),
+            device="cpu",
+            head="generate",
+            **options,
+        )
+        cards.append(run_card(CardJob(settings, examples=24, head_steps=0, options={"timed": False}))[0])
+    plain, held = (torch.tensor([layer.resnorm for layer in card.layers]) for card in cards)
+    assert ((held - plain).abs() <= 0.25 * plain.abs()).all()
+    assert cards[0].model["parameters"] == cards[1].model["parameters"]
