@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import LayerSelectError
 from ..utils.options import options_of
 from .options import add_common_options, add_dry_run_option, add_json_option, add_threads_option, apply_threads
-from .settings import add_config_option, add_settings, given, heading
+from .settings import add_config_option, add_preset_option, add_settings, chosen_settings, given, heading
 from .streams import write_json
 
 _EXAMPLE = """\
@@ -55,6 +55,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     add_settings(parser, IntentConfig, only=("data", "model", "out"), helps=_HELPS, required=False)
     job = heading(parser, "the job")
     add_config_option(job)
+    add_preset_option(job)
     job.add_argument(
         "--task", choices=("intent", "revise"), default="intent", help="what the sample is of (default: intent)"
     )
@@ -102,22 +103,20 @@ def run(args: argparse.Namespace) -> int:
     from ..models.load import quiet_transformers
     from ..tasks.card.run import CardJob, plan_card, run_card
     from ..tasks.card.settings import CardSettings
-    from ..tasks.intent.config import DEMO_DEFAULTS, IntentConfig
-    from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
+    from ..tasks.intent.config import IntentConfig
     from ..tasks.revise.config import ReviseConfig
     from .card_display import CardDisplay, card_plan_lines, print_card
     from .plan import print_plan
 
     chosen = given(args, IntentConfig)
-    demo = args.model == "demo"
     without = {"adapter": "lora"}  # no adapter is made, and none is missing
     if args.task == "revise":
         for name in ("format", "head"):
             if name in chosen:
                 raise LayerSelectError(f"--{name} belongs to --task intent: leave it out")
-        settings: Any = ReviseConfig(**{**(REVISE_DEMO if demo else {}), **chosen, **without})
+        settings: Any = ReviseConfig(**{**chosen_settings(args, "revise", ReviseConfig), **without})
     else:
-        settings = IntentConfig(**{**(DEMO_DEFAULTS if demo else {}), **chosen, **without})
+        settings = IntentConfig(**{**chosen_settings(args, "intent", IntentConfig), **without})
     apply_threads(args.threads)
     quiet_transformers()
     options = {**given(args, MeasureSettings), "timed": args.times}

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..utils.options import options_of
 from .options import add_common_options, add_dry_run_option, add_json_option
-from .settings import JOB_SETTINGS, add_config_option, add_settings, given, heading
+from .settings import (
+    JOB_SETTINGS,
+    add_config_option,
+    add_preset_option,
+    add_settings,
+    chosen_settings,
+    given,
+    heading,
+)
 from .streams import write_json
 
 if TYPE_CHECKING:
@@ -58,12 +66,14 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     add_settings(parser, IntentConfig, only=("data", "model", "out"), helps=_HELPS, group=COMPARISON, required=False)
     job = heading(parser, COMPARISON)
     add_config_option(job)
+    add_preset_option(job)
     job.add_argument(
         "--methods",
         metavar="LIST",
-        help="all, ir, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, top-half, head "
-        "(intent), intention-tuning, transfer-all (revise), or rules as for 'layerselect intent --rule'; "
-        "METHOD/ADAPTER for one with another adapter; @FORMAT and @N or @P%% behind it for another format or size of "
+        help="all, ir, ir-held, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, "
+        "top-half, head (intent), intention-tuning, transfer-all (revise), paper (the rows of the papers), or rules as "
+        "for 'layerselect intent --rule'; METHOD/ADAPTER for one with another adapter; @FORMAT and @N or @P%% behind it "
+        "for another format or size of "
         f"the training split (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
     )
     job.add_argument(
@@ -136,13 +146,12 @@ def run(args: argparse.Namespace) -> int:
 def _config(args: argparse.Namespace) -> CompareConfig:
     """The comparison that the options describe, or that of a folder with rows added."""
     from ..errors import LayerSelectError
-    from ..tasks.compare import CompareConfig
+    from ..tasks.compare import TASKS, CompareConfig
+    from ..tasks.compare.config import VARIED
     from ..tasks.compare.methods import split_list
-    from ..tasks.compare.settings import CompareSettings
+    from ..tasks.compare.settings import MAKES_RUNS, CompareSettings
     from ..tasks.compare.state import saved_config
-    from ..tasks.intent.config import DEMO_DEFAULTS as INTENT_DEMO
     from ..tasks.intent.config import IntentConfig
-    from ..tasks.revise.config import DEMO_DEFAULTS as REVISE_DEMO
     from ..tasks.revise.config import ReviseConfig
     from ..tasks.run.settings import PLACES
     from ..utils.user_paths import user_path
@@ -156,20 +165,22 @@ def _config(args: argparse.Namespace) -> CompareConfig:
             + ("" if args.add is not None else "; only --add and --show go on from what is in a folder")
         )
     if args.add is not None:
-        fixed = sorted(
-            {*base, *own} - {*PLACES, "seeds", "jobs", "threads", "reference", "margin", "split", "bootstrap"}
-        )
-        if fixed or args.methods or args.adapters or args.adapter_lr or args.overwrite:
-            named = f"--{fixed[0].replace('_', '-')}" if fixed else "--methods, --adapters, --adapter-lr or --overwrite"
+        fixed = sorted({*base} - {*PLACES} | {*own} & {*MAKES_RUNS})
+        options = ("methods", "adapters", "adapter_lr", "preset", "overwrite")
+        fixed += [name for name in options if getattr(args, name)]
+        if fixed:
+            named = f"--{fixed[0].replace('_', '-')}"
             raise LayerSelectError(f"--add takes the settings of the comparison in --out: leave out {named}")
         places = {name: value for name, value in base.items() if name != "out"}
         return saved_config(user_path(base["out"], "--out"), add=split_list(args.add), places=places, **own)
     task = own.get("task", "intent")
-    presets = dict({"intent": INTENT_DEMO, "revise": REVISE_DEMO}[task]) if args.model == "demo" else {}
-    adapter = presets.pop("adapter", "lora")
+    kind = TASKS[task]
+    # What a comparison varies is dropped where a preset says it, and refused where it was given.
+    presets = {k: v for k, v in chosen_settings(args, task, kind.config).items() if k not in base}
+    adapter = presets.get("adapter", "lora")
     return CompareConfig(
         out=base.pop("out"),
-        base={**presets, **base},
+        base={**{k: v for k, v in presets.items() if k not in (*VARIED, *kind.varied)}, **base},
         methods=tuple(split_list(args.methods or _METHODS[task])),
         adapters=tuple(split_list(args.adapters or adapter)),
         adapter_lr=dict(args.adapter_lr),
@@ -181,7 +192,7 @@ def _show(args: argparse.Namespace) -> int:
     """Prints what is kept of one comparison, or of several in one table."""
     from ..errors import LayerSelectError
     from ..tasks.compare import read_comparison
-    from ..tasks.compare.settings import CompareSettings
+    from ..tasks.compare.settings import MAKES_RUNS, TRAINS, CompareSettings
     from ..tasks.compare.several import several_table
     from ..tasks.compare.state import saved_config
     from ..tasks.intent.config import IntentConfig
@@ -190,11 +201,10 @@ def _show(args: argparse.Namespace) -> int:
     from .compare_display import print_several
 
     own, base = given(args, CompareSettings), given(args, IntentConfig, ReviseConfig)
-    unused = sorted({*base, *own} - {"out", "reference", "margin", "split", "bootstrap"})
+    unused = sorted({*base} - {"out"} | {*own} & {*MAKES_RUNS, *TRAINS})
     if unused:
-        raise LayerSelectError(
-            f"--{unused[0].replace('_', '-')} has no place beside --show, which trains nothing: leave it out"
-        )
+        name = unused[0].replace("_", "-")
+        raise LayerSelectError(f"--{name} has no place beside --show, which trains nothing: leave it out")
     out = user_path(base["out"], "--out") if "out" in base else None
     found = [read_comparison(saved_config(user_path(folder, "--show"), **own)) for folder in args.show]
     if out is not None:

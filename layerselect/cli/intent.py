@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from . import training
-from .settings import JOB_SETTINGS, add_job, add_settings, given
+from .settings import JOB_SETTINGS, add_job, add_settings, chosen_settings
 from .training import RESUME_HINT
 
 _EXAMPLE = """\
@@ -41,10 +41,9 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect intent`` and returns its exit code."""
-    from ..tasks.intent.config import DEMO_DEFAULTS, IntentConfig
+    from ..tasks.intent.config import IntentConfig
 
-    presets = DEMO_DEFAULTS if args.model == "demo" else {}
-    return train({**presets, **given(args, IntentConfig)}, args)
+    return train(chosen_settings(args, "intent", IntentConfig), args)
 
 
 def train(settings: dict[str, Any], args: argparse.Namespace, hint: str = RESUME_HINT) -> int:

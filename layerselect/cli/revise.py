@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .settings import JOB_SETTINGS, add_job, add_settings, given
+from .settings import JOB_SETTINGS, add_job, add_settings, chosen_settings
 from .training import train
 
 _EXAMPLE = """\
@@ -44,10 +44,8 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect revise`` and returns its exit code."""
     from ..tasks.revise import ReviseConfig, run_revise
-    from ..tasks.revise.config import DEMO_DEFAULTS
     from ..tasks.revise.task import ReviseTask
     from .revise_display import print_revision_results
 
-    presets = DEMO_DEFAULTS if args.model == "demo" else {}
-    config = ReviseConfig(**{**presets, **given(args, ReviseConfig)})
+    config = ReviseConfig(**chosen_settings(args, "revise", ReviseConfig))
     return train(args, ReviseTask, config, run_revise, print_revision_results)

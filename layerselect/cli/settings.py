@@ -54,6 +54,30 @@ def given(args: argparse.Namespace, *kinds: type) -> dict[str, Any]:
     return {name: value for name, value in vars(args).items() if name in names}
 
 
+def add_preset_option(group: argparse._ArgumentGroup) -> None:
+    """``--preset``, which every training command has."""
+    from ..tasks.run.presets import PRESETS
+
+    group.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        help="the published settings of a method; an option that is given beside it wins",
+    )
+
+
+def chosen_settings(args: argparse.Namespace, task: str, *kinds: type) -> dict[str, Any]:
+    """The settings of a command, each by what says most of it: what was given, the preset, the demo's defaults.
+
+    Raises:
+        LayerSelectError: the preset is for another task.
+    """
+    from ..tasks.run.presets import preset_settings
+
+    demo = next(iter(kinds)).demo_defaults if args.model == "demo" else {}  # type: ignore[attr-defined]
+    preset = preset_settings(args.preset, task) if args.preset else {}
+    return {**demo, **preset, **given(args, *kinds)}
+
+
 def add_job(parser: argparse.ArgumentParser, kind: type) -> None:
     """What to train on what, where it goes, and how the command itself behaves."""
     from ..tasks.run.headings import HEADINGS
@@ -63,6 +87,7 @@ def add_job(parser: argparse.ArgumentParser, kind: type) -> None:
     add_settings(parser, kind, only=("data", "model", "out"))
     job = heading(parser, "the job")
     add_config_option(job)
+    add_preset_option(job)
     job.add_argument(
         "--resume",
         action="store_true",

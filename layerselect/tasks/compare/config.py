@@ -14,7 +14,8 @@ from .methods import Method, Run, Variant, parse_variants
 from .settings import CompareSettings
 from .tasks import TASKS, Task
 
-_VARIED = ("rule", "adapter", "seed", "out", "fold")
+#: Settings that a comparison makes.
+VARIED = ("rule", "adapter", "seed", "out", "fold")
 
 #: The name of the rows whose runs others start from; they are in no table.
 PREDICTOR = "predictor"
@@ -49,11 +50,13 @@ class CompareConfig(CompareSettings):
             if name not in self.base:
                 raise LayerSelectError(f"{option(name)} is missing in the settings of the comparison: give it")
         for name in self.base:
-            if name in (*_VARIED, *self.kind.varied):
+            if name in (*VARIED, *self.kind.varied):
                 raise LayerSelectError(f"{option(name)} is what a comparison varies: leave it out")
             if not self.kind.has_setting(name):
                 raise LayerSelectError(f"{option(name)} is no option of --task {self.task}: leave it out")
-        object.__setattr__(self, "variants", parse_variants(self.methods, self.adapters, self.kind.methods))
+        object.__setattr__(
+            self, "variants", parse_variants(self.methods, self.adapters, self.kind.methods, self.kind.paper)
+        )
         if self.reference is not None and self.reference_variant is None:
             raise LayerSelectError(f"--reference {self.reference} is none of the compared methods")
         unused = sorted(set(self.adapter_lr) - {variant.adapter for variant in self.variants})

@@ -43,6 +43,11 @@ def _rule(name: str, rule: str, what: str) -> Method:
 METHODS: dict[str, Method] = _by_name(
     _rule("all", "all", "every layer in every step: plain fine-tuning"),
     _rule("ir", "variance", "IR-Tuning: split the gradient norms by their variance (arXiv 2510.00268)"),
+    _rule(
+        "ir-held",
+        'held:base="variance"',
+        "IR-Tuning as its public code chooses: a random first choice, scores held until a layer trains again",
+    ),
     _rule("lisa", "lisa", "LISA: two layers drawn every 20 steps (arXiv 2403.17919)"),
     _rule("ist", "ist", "IST: layers drawn by an importance that suppressed adapters reveal (arXiv 2410.11772)"),
     _rule("random", "random", "half of the layers, drawn in every step"),
@@ -71,6 +76,11 @@ TRANSFERS: dict[str, Method] = _by_name(
         transfers=True,
     ),
 )
+
+
+#: What ``--methods paper`` stands for: IR-Tuning's rows with its baselines and ablations, and Intention-Tuning's.
+PAPER = ("all", "ir", "ir-held", "lisa", "ist", "random", "cosine", "weight-norm")
+PAPER_OF_TRANSFERS = ("all", "ir", "transfer-all", "intention-tuning")
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,10 @@ class Run:
 
 
 def parse_variants(
-    methods: Sequence[str], adapters: Sequence[str], known: Mapping[str, Method] = METHODS
+    methods: Sequence[str],
+    adapters: Sequence[str],
+    known: Mapping[str, Method] = METHODS,
+    paper: Sequence[str] = PAPER,
 ) -> list[Variant]:
     """The rows that ``--methods`` and ``--adapters`` ask for, in their order.
 
@@ -130,12 +143,13 @@ def parse_variants(
             ``@P%`` how much it trains on: ``ir/lora@pair@10%``.
         adapters: names of adapters.
         known: the methods that have a name in the task.
+        paper: what the name ``paper`` stands for.
 
     Raises:
         LayerSelectError: an unknown name, or the same row twice.
     """
     variants: list[Variant] = []
-    for text in methods:
+    for text in [name for each in methods for name in (paper if each == "paper" else (each,))]:
         name, *suffixes = text.split("@")
         more = _suffixes(text, suffixes)
         plain, slash, adapter = name.rpartition("/")

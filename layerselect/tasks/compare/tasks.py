@@ -12,7 +12,7 @@ from ..revise import ReviseConfig, run_revise
 from ..revise.results import SCORES
 from ..run.settings import TrainingSettings
 from .counts import Counts, IntentCounts, ReviseCounts
-from .methods import METHODS, TRANSFERS, Method
+from .methods import METHODS, PAPER, PAPER_OF_TRANSFERS, TRANSFERS, Method
 
 #: Key, heading, digits.
 Column = tuple[str, str, int]
@@ -43,6 +43,7 @@ class Task:
         config: their settings.
         run: trains one, given its settings.
         methods: those that have a name.
+        paper: those of the papers.
         quality: the columns of quality, by the keys of a split's reports; the first is the one that is tested.
         facts: more columns, by the keys of a run's ``training`` facts, or ``steps_to_95``.
         curve: key and name of what is evaluated while training.
@@ -58,6 +59,7 @@ class Task:
     config: type[TrainingSettings]
     run: Callable[..., Any]
     methods: Mapping[str, Method]
+    paper: tuple[str, ...]
     quality: tuple[Column, ...]
     facts: tuple[Column, ...]
     curve: tuple[str, str]
@@ -94,6 +96,7 @@ INTENT = Task(
     IntentConfig,
     run_intent,
     METHODS,
+    PAPER,
     quality=(("macro_f1", "macro-F1", 3), ("macro_auprc", "macro AUPRC", 3), ("accuracy", "accuracy", 3)),
     facts=(*COSTS, (STEPS_TO_95, "steps to 95%", 0)),
     curve=("macro_f1", "macro-F1"),
@@ -108,6 +111,7 @@ REVISE = Task(
     ReviseConfig,
     run_revise,
     {**TRANSFERS, **{name: method for name, method in METHODS.items() if name != "head"}},
+    PAPER_OF_TRANSFERS,
     quality=SCORES,
     facts=(
         ("start_loss", "first loss", 3),
