@@ -50,7 +50,7 @@ PRESETS: dict[str, Preset] = {
         {**_TRAINING, "rule": 'held:base="variance"', "probe_every": 0, "format": "plain", "class_weights": "none"},
         "the public code of IR-Tuning (arXiv 2510.00268): float16, LoRA of rank 32 on five maps, learning rate 2e-4, "
         "four epochs of batches of 16 with 100 warm-up steps, 256 tokens, seed 171, a random first choice, scores of "
-        "frozen layers held for good. Not known: how many layers the first choice has, and the words of the instruction",
+        "frozen layers held for good. Not known: how many layers the first choice has, and how the instruction is put",
     ),
     "intention-tuning": Preset(
         "revise",
