@@ -44,6 +44,8 @@ _HELPS = {
     "model": "a model folder, a hub id, or 'demo'",
     "out": "the folder of the comparison; what is finished in it is kept",
 }
+#: A comparison publishes none of its runs.
+_OF_ONE_RUN = ("push_to_hub", "hub_model_id")
 _METHODS = {"intent": "all,ir,random,top-half,head", "revise": "all,ir,transfer-all,intention-tuning"}
 
 
@@ -72,8 +74,8 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         metavar="LIST",
         help="all, ir, ir-held, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, "
         "top-half, head (intent), intention-tuning, transfer-all (revise), paper (the rows of the papers), or rules as "
-        "for 'layerselect intent --rule'; METHOD/ADAPTER for one with another adapter; behind it @FORMAT and @N or @P%% for "
-        "another format or size of "
+        "for 'layerselect intent --rule'; METHOD/ADAPTER for one with another adapter; behind it @FORMAT and @N or "
+        "@P%% for another format or size of "
         f"the training split (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
     )
     job.add_argument(
@@ -107,7 +109,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     add_json_option(job)
     job.add_argument("--overwrite", action="store_true", help="drop a comparison with other settings in --out")
     add_common_options(parser)
-    add_settings(parser, IntentConfig, leave_out=(*JOB_SETTINGS, "rule", "adapter"))
+    add_settings(parser, IntentConfig, leave_out=(*JOB_SETTINGS, "rule", "adapter", "fold", *_OF_ONE_RUN))
     shared = [field.name for field, _ in options_of(IntentConfig)]
     add_settings(parser, ReviseConfig, leave_out=(*shared, "predictor", "transfer", "untrained"))
     parser.set_defaults(run=run)

@@ -7,6 +7,8 @@ from typing import Any
 
 from ...utils.claims import Claim
 from ...utils.places import output_path
+from ..run.requirements import check_requirements
+from ..run.settings import TrainingSettings
 from .comparison import Comparison, read_comparison
 from .config import CompareConfig
 from .methods import Run
@@ -35,6 +37,7 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
     folder = output_path(
         config.out, apart={"--data": config.base.get("data")}, kept={"--model": config.base.get("model")}
     )
+    _settings_of_rows(config)
     claim = Claim(folder)
     try:
         open_folder(folder, config, overwrite)
@@ -58,9 +61,7 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
     )
     check_place(folder, config, overwrite)
     keeper = Keeper(config, folder)
-    settings = [
-        config.settings(Run(variant, 0, 1 if config.folds else None), config.out) for variant in config.variants
-    ]
+    settings = _settings_of_rows(config)
     corpus = settings[0].load_corpus()
     runs = {run: not overwrite and keeper.is_there(run) for run in (*config.predictor_runs(), *config.runs())}
     missing = [run for run in config.runs() if not runs[run]]
@@ -71,6 +72,19 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
         "prospect": prospect_of(config, missing),
         "without_effect": list(dict.fromkeys(sentence for each in settings for sentence in each.without_effect())),
     }
+
+
+def _settings_of_rows(config: CompareConfig) -> list[TrainingSettings]:
+    """The settings of a run of each row.
+
+    Raises:
+        LayerSelectError: this machine lacks what one of them asks for.
+    """
+    fold = 1 if config.folds else None
+    settings = [config.settings(Run(variant, 0, fold), config.out) for variant in config.variants]
+    for each in settings:
+        check_requirements(each)
+    return settings
 
 
 def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Comparison:

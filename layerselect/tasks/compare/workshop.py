@@ -89,7 +89,9 @@ class Workshop:
             else:
                 futures[self._pool.submit(self._train_one, run, task, settings)] = run
         while futures:
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+            ended = wait(futures, return_when=FIRST_COMPLETED).done
+            # What is finished is kept before an interruption is passed on.
+            for future in sorted(ended, key=lambda each: each.exception() is not None):
                 run = futures.pop(future)
                 reason, seconds = future.result()
                 reason = self._keeper(run) if reason is None else reason
