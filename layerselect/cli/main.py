@@ -23,6 +23,7 @@ from . import (
     doctor,
     inspect,
     intent,
+    merge,
     predict,
     revise,
     rewrite,
@@ -41,7 +42,21 @@ logger = logging.getLogger(__name__)
 _INVALID = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")
 
 #: In the order of the help page.
-COMMANDS = (demo, intent, inspect, predict, revise, rewrite, compare, card, state_cache, data, doctor, completion)
+COMMANDS = (
+    demo,
+    intent,
+    inspect,
+    predict,
+    revise,
+    rewrite,
+    merge,
+    compare,
+    card,
+    state_cache,
+    data,
+    doctor,
+    completion,
+)
 
 EXIT_INPUT = 2  # something in the input, the options or the machine that the user can change
 

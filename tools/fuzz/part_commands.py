@@ -133,6 +133,7 @@ NEEDED = {
     ("card",): ["--data", "demo", "--model", "demo", "--out", "new"],
     ("card", "diff"): [],
     ("predict",): ["--adapter", "a folder", "--input", "rows.jsonl"],
+    ("merge",): ["--adapter", "a folder", "--out", "new"],
     ("rewrite",): ["--adapter", "a folder", "--input", "a.file"],
     ("state-cache", "ls"): [],
     ("state-cache", "rm"): [],
