@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from rich.table import Table
 
 from ..report.numbers import plural, share
 from .progress import StageLine
+
+#: Runs that are named one by one.
+_FEW = 6
 
 if TYPE_CHECKING:
     from ..tasks.compare import Comparison, Row
@@ -93,10 +97,18 @@ def compare_plan_lines(plan: dict[str, Any]) -> dict[str, str]:
     return {
         "examples": ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items()),
         "runs": f"{len(plan['runs'])}, of which {len(plan['runs']) - len(waiting)} are finished",
-        "to train": ", ".join(waiting) or "none",
+        "to train": _names(waiting),
         **sentences,
         **({"without effect": "; ".join(plan["without_effect"])} if plan["without_effect"] else {}),
     }
+
+
+def _names(runs: list[str]) -> str:
+    """The names of runs; of many, how many each row has."""
+    if len(runs) <= _FEW:
+        return ", ".join(runs) or "none"
+    rows = Counter(name.partition("-seed")[0] for name in runs)
+    return ", ".join(f"{count} of {row}" for row, count in rows.items())
 
 
 def print_several(table: SeveralTable) -> None:
