@@ -9,7 +9,7 @@ from typing import Any
 
 from ...report.numbers import plural
 from .comparison import Comparison
-from .rows import Row
+from .rows import BASELINE, Row
 from .tasks import Column, Task
 
 
@@ -47,8 +47,9 @@ def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     """How to read the table, and which runs are missing from it."""
     config = comparison.config
     where = tested_on(comparison)
+    seeds = max((row.seeds for row in rows if row.what != BASELINE), default=config.seeds)
     found = [
-        f"Mean ± standard deviation over {plural(config.seeds, 'seed')}; quality on {where}.",
+        f"Mean ± standard deviation over {plural(seeds, 'seed')}; quality on {where}.",
         "The verdicts compare the same examples: the bootstrap draws documents and seeds, the same ones for both rows. "
         "The intervals of all rows hold together with 95 %. As good: the interval lies within the margin of "
         f"{config.within:g}. Undecided: neither that nor on one side of 0.",
