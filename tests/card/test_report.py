@@ -57,7 +57,7 @@ def test_the_page_is_whole_and_needs_no_network(tmp_path):
         "layers.3.map",
         "0.80",
     ):
-        assert words in text
+        assert words in text.replace("<wbr>", "")
     assert render(card()) == text
 
 
