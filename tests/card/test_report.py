@@ -54,7 +54,7 @@ def test_the_page_is_whole_and_needs_no_network(tmp_path):
         "Where the adapters should go",
         "card.place(k=1)",
         "Which layers do the same",
-        "layers.3.map",
+        "layers.3",
         "0.80",
     ):
         assert words in text.replace("<wbr>", "")
