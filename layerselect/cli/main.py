@@ -32,6 +32,7 @@ from . import (
 from .config_file import with_config_file
 from .help_text import HelpText
 from .interrupts import EXIT_INTERRUPTED, Ended, held_back, stops
+from .launches import check_launch, may_say_why, shows
 from .old_names import with_new_names
 from .streams import leave_pipe, prepare_streams, say
 from .wording import in_options, one_line
@@ -58,6 +59,7 @@ COMMANDS = (
     completion,
 )
 
+EXIT_DEFECT = 1
 EXIT_INPUT = 2  # something in the input, the options or the machine that the user can change
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -135,6 +137,8 @@ class _Parser(argparse.ArgumentParser):
         wrong = _INVALID.search(message)
         if wrong is not None and (near := get_close_matches(wrong[1], re.findall(r"[\w-]+", wrong[2]), 1)):
             message = f"{message}: did you mean {near[0]}?"
+        if not may_say_why():
+            self.exit(EXIT_INPUT)
         self.exit(EXIT_INPUT, f"{one_line(f'{self.prog}: {message}')} (see {self.prog} --help)\n")
 
 
@@ -182,6 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _load_torch()
         with stops() as asked:
             _set_up_messages(getattr(args, "verbose", 0))
+            check_launch(args.command)
             status = args.run(args)
             sys.stdout.flush()
             return status
@@ -200,7 +205,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _stopped(asked.request, args)
         message = _of_the_machine(error, getattr(args, "interrupted_hint", ""))
         if message is None:
-            raise
+            if may_say_why():
+                raise
+            return EXIT_DEFECT
         return _fail(message)
 
 
@@ -212,7 +219,8 @@ def _load_torch() -> None:
 
 def _stopped(request: KeyboardInterrupt, args: argparse.Namespace) -> int:
     what = "ended by a signal" if isinstance(request, Ended) else "interrupted"
-    say(f"\nlayerselect: {what}{getattr(args, 'interrupted_hint', '')}")
+    if may_say_why():
+        say(f"\nlayerselect: {what}{getattr(args, 'interrupted_hint', '')}")
     return request.status if isinstance(request, Ended) else EXIT_INTERRUPTED
 
 
@@ -244,7 +252,8 @@ def _in_its_options(message: str, args: argparse.Namespace) -> str:
 
 
 def _fail(message: str) -> int:
-    say(f"layerselect: {one_line(message)}")
+    if may_say_why():
+        say(f"layerselect: {one_line(message)}")
     return EXIT_INPUT
 
 
@@ -262,4 +271,5 @@ def _set_up_messages(verbose: int) -> None:
     handler.set_name("cli")
     handler.setFormatter(logging.Formatter("%(message)s"))
     package.addHandler(handler)
-    package.setLevel(logging.INFO if verbose else logging.WARNING)
+    quiet = logging.WARNING if shows() else logging.ERROR  # of several processes one warns
+    package.setLevel(logging.INFO if verbose else quiet)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
+from .launches import leave_launch, shows
 from .options import apply_threads
 from .streams import write_json
 
@@ -39,11 +41,15 @@ def train(
     quiet_transformers()
     if args.dry_run:
         plan = plan_task(kind, config, resume=args.resume, overwrite=args.overwrite)
-        print_plan(plan, plan_lines(plan), args)
+        if shows():
+            print_plan(plan, plan_lines(plan), args)
         return 0
     args.interrupted_hint = hint
-    with TrainingDisplay() as display:
+    with TrainingDisplay() if shows() else nullcontext() as display:
         result = run(config, resume=args.resume, overwrite=args.overwrite, on_event=display)
+    leave_launch()
+    if not shows():
+        return 0
     if args.json:
         write_json(result.as_dict())
     else:

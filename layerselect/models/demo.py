@@ -8,8 +8,10 @@ import copy
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -18,6 +20,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from .fresh import in_full_precision
 from .holding import Holding, check_holding
@@ -111,7 +114,11 @@ def hold(loaded: LoadedModel, holding: Holding) -> None:
     check_holding(holding)
     old = loaded.model
     with tempfile.TemporaryDirectory() as folder:
-        old.save_pretrained(folder)
+        # Of several processes each needs the files; transformers would write those of the first one.
+        old.config.save_pretrained(folder)
+        if old.can_generate():
+            old.generation_config.save_pretrained(folder)
+        save_model(old, str(Path(folder, SAFE_WEIGHTS_NAME)), metadata={"format": "pt"})
         arguments = loading_arguments(_Same(type(old)), old.config, holding)
         model = type(old).from_pretrained(folder, config=copy.deepcopy(old.config), **arguments)
     loaded.model = placed_as_asked(model, holding, loaded.source).eval()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import LayerSelectError
+from .launch import is_first_of_launch
 
 try:
     import fcntl
@@ -96,11 +97,6 @@ class Claim:
         pid, host = [*writer.split(), "", ""][:2]
         who = f" (process {pid} on {host})" if pid.isascii() and pid.isdigit() and host.isprintable() else ""
         return f"another run is writing to {str(partial)!r}{who}: wait for it, or choose another --out"
-
-
-def is_first_of_launch() -> bool:
-    """Whether this process is the only one of its run, or the first of those that ``torchrun`` started for it."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _this_process() -> str:

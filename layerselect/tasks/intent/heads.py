@@ -32,7 +32,11 @@ class Head(Protocol):
         ...
 
     def evaluate(self, model: nn.Module, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The same loss, and the logits float32 ``[B, C]``."""
+        """The losses of the examples, float32 ``[B]``, and the logits float32 ``[B, C]``."""
+        ...
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """float32 ``[B]``: what each example weighs in the mean that is the training loss."""
         ...
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
@@ -51,14 +55,26 @@ class ClassifierHead:
         self._multi_label, self._weights = multi_label, class_weights
 
     def loss(self, model: nn.Module, inputs: Inputs, targets: Tensor) -> Tensor:
-        return self.evaluate(model, inputs, targets)[0]
-
-    def evaluate(self, model: nn.Module, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.logits(model, inputs)
         weights = self._weights.to(logits.device) if self._weights is not None else None
         if self._multi_label:
-            return functional.binary_cross_entropy_with_logits(logits, targets.float(), pos_weight=weights), logits
-        return functional.cross_entropy(logits, targets, weight=weights), logits
+            return functional.binary_cross_entropy_with_logits(logits, targets.float(), pos_weight=weights)
+        return functional.cross_entropy(logits, targets, weight=weights)
+
+    def evaluate(self, model: nn.Module, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.logits(model, inputs)
+        if not self._multi_label:
+            return functional.cross_entropy(logits, targets, reduction="none"), logits
+        weights = self._weights.to(logits.device) if self._weights is not None else None
+        losses = functional.binary_cross_entropy_with_logits(
+            logits, targets.float(), pos_weight=weights, reduction="none"
+        )
+        return losses.mean(dim=1), logits
+
+    def weights(self, targets: Tensor) -> Tensor:
+        if self._multi_label or self._weights is None:
+            return torch.ones(len(targets), device=targets.device)
+        return self._weights.to(targets.device)[targets]
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
         base = base_of(model)
@@ -92,7 +108,10 @@ class LabelWordHead:
 
     def loss(self, model: nn.Module, inputs: Inputs, targets: Tensor) -> Tensor:
         losses = nll(model, _prompts(inputs), inputs["answer_ids"], inputs["answer_mask"])
-        return self._mean(losses, targets)
+        if self._weights is None:
+            return losses.mean()
+        each = self.weights(targets)
+        return (losses * each).sum() / each.sum()
 
     def evaluate(self, model: nn.Module, inputs: Inputs, targets: Tensor) -> tuple[Tensor, Tensor]:
         prompts = _prompts(inputs)
@@ -104,17 +123,16 @@ class LabelWordHead:
             else:  # a set of labels that the training split does not have
                 alone = {name: value[row : row + 1] for name, value in inputs.items()}
                 losses[row] = nll(model, _prompts(alone), alone["answer_ids"], alone["answer_mask"])[0]
-        return self._mean(losses, targets), label_logits(scores, self._membership)
+        return losses, label_logits(scores, self._membership)
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
         return label_logits(score(model, _prompts(inputs), self.words.tokens), self._membership)
 
-    def _mean(self, losses: Tensor, targets: Tensor) -> Tensor:
+    def weights(self, targets: Tensor) -> Tensor:
         if self._weights is None:
-            return losses.mean()
-        weights = self._weights.to(losses.device)
-        each = weights[targets] if targets.ndim == 1 else (targets * weights).sum(dim=1) / targets.sum(dim=1)
-        return (losses * each).sum() / each.sum()
+            return torch.ones(len(targets), device=targets.device)
+        weights = self._weights.to(targets.device)
+        return weights[targets] if targets.ndim == 1 else (targets * weights).sum(dim=1) / targets.sum(dim=1)
 
 
 def _prompts(inputs: Inputs) -> Inputs:

@@ -81,7 +81,7 @@ class IntentTask(Task[IntentConfig]):
         self._base = copy.deepcopy(self._loaded.model) if config.model == DEMO and config.adapter != "none" else None
         if config.model == DEMO:
             hold(self._loaded, config.holding())
-        self._fingerprint = base_fingerprint(self._loaded.model, self._loaded.layer_names)
+        self.fingerprint = base_fingerprint(self._loaded.model, self._loaded.layer_names)
         self._model = trainable(self._loaded, config)
         check_selection(self._model, self._loaded, self._splits, self._words, config, multi_label=corpus.multi_label)
         self._scores: dict[str, np.ndarray] = {}
@@ -107,7 +107,7 @@ class IntentTask(Task[IntentConfig]):
         return {split.name: len(split) for split in splits if split is not None}
 
     def begin(self, folder: RunFolder, stages: Stages) -> None:
-        if self._base is not None:
+        if self._base is not None and folder.writes:
             self._base.save_pretrained(folder.path / ADAPTER / BASE)
             self._loaded.tokenizer.save_pretrained(folder.path / ADAPTER / BASE)
 
@@ -136,7 +136,7 @@ class IntentTask(Task[IntentConfig]):
         with trained.state_cache.reading(trainer.model, trained.selector):
             for split in self._splits.report:
                 output = trainer.predict(split, metric_key_prefix="final")
-                self._scores[split.name] = probabilities(output.predictions, multi_label=self.corpus.multi_label)
+                self._scores[split.name] = probabilities(output.predictions[0], multi_label=self.corpus.multi_label)
                 line = {"split": split.name, "step": kept, "epoch": kept / steps_per_epoch(trainer)}
                 values = {key: output.metrics[f"final_{key}"] for key in EVALUATED}
                 trained.folder.append_line(METRICS, {**line, **values, "final": True})
@@ -150,7 +150,7 @@ class IntentTask(Task[IntentConfig]):
             base_model=base_reference(self.config.model),
             kind=self.config.adapter,
             multi_label=self.corpus.multi_label,
-            fingerprint=self._fingerprint,
+            fingerprint=self.fingerprint,
             answers=self._words.answers if self._words else None,
         )
 

@@ -17,6 +17,7 @@ from ...models.holding import on_device
 from ...models.load import LoadedModel
 from ..run.folder import HISTORY_ROWS
 from ..run.importance_split import give_ablation
+from ..run.shared_batches import COUNTS
 from ..run.state_cache import RunCache, try_selector
 from ..run.training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
 from ..run.trial import try_passes
@@ -42,23 +43,27 @@ class ClassificationTrainer(MeasuredTrainer):
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
-    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        labels = inputs["labels"]
-        inputs = {name: value for name, value in inputs.items() if name != "labels"}
-        if return_outputs:
-            loss, logits = self._head.evaluate(model, inputs, labels)
-            return loss, {"logits": logits}
+    ) -> Tensor:
+        labels, asked = inputs["labels"], _asked(inputs)
         with self.counted(model):
-            return self._head.loss(model, inputs, labels)
+            loss = self._head.loss(model, asked, labels)
+        return self.joint(loss, self._head.weights(labels).sum(), inputs.get(COUNTS))
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        # Only the logits: encoder-decoders also return hidden states of every length.
+    ) -> tuple[None, tuple[Tensor, Tensor, Tensor], Tensor]:
+        # Only the logits: encoder-decoders also return hidden states of every length. The losses by example, whose
+        # mean does not depend on how they fall into batches and processes.
         inputs = self._prepare_inputs(inputs)
+        labels = inputs["labels"]
         with torch.no_grad():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        return loss.detach(), outputs["logits"].detach(), inputs["labels"]
+            losses, logits = self._head.evaluate(model, _asked(inputs), labels)
+        return None, (logits, losses, self._head.weights(labels)), labels
+
+
+def _asked(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch the model is given."""
+    return {name: value for name, value in inputs.items() if name not in ("labels", COUNTS)}
 
 
 def build_trainer(
@@ -203,7 +208,9 @@ def probabilities(logits: np.ndarray, *, multi_label: bool) -> np.ndarray:
 
 def _metrics(labels: list[str], *, multi_label: bool) -> Callable[[EvalPrediction], dict[str, float]]:
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        scores = probabilities(prediction.predictions, multi_label=multi_label)
-        return classification_report(prediction.label_ids, scores, labels, multi_label=multi_label).summary()
+        logits, losses, weights = prediction.predictions
+        scores = probabilities(logits, multi_label=multi_label)
+        report = classification_report(prediction.label_ids, scores, labels, multi_label=multi_label)
+        return {**report.summary(), "loss": float(np.average(losses.astype(np.float64), weights=weights))}
 
     return compute

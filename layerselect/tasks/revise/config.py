@@ -114,7 +114,9 @@ class ReviseConfig(TrainingSettings):
         None, "stop its training after N steps", group=PREDICTOR, metavar="N", least=1
     )
     predictor_lr: float = setting(1e-3, "its learning rate", group=PREDICTOR, metavar="X", above=0)
-    predictor_batch_size: int = setting(16, "its examples at a time", group=PREDICTOR, metavar="N", least=1)
+    predictor_batch_size: int = setting(
+        16, "its examples at a time, in each process", group=PREDICTOR, metavar="N", least=1
+    )
     predictor_max_length: int | None = setting(
         None,
         "its inputs are cut, in tokens (default: as 'layerselect intent')",

@@ -40,6 +40,7 @@ def generate(
     budgets: Sequence[int],
     device: str | torch.device | None = None,
     on_batch: Callable[[int, int], None] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> list[str]:
     """What the model writes after each prompt, in their order, without white space around it.
 
@@ -52,6 +53,7 @@ def generate(
         budgets: for each prompt, how many tokens may be written at most.
         device: of the model, if that cannot be seen from its weights.
         on_batch: is told after each batch how many are written, and how many there are.
+        share: the number of this process, and how many share the batches. The texts of the others are empty.
 
     Raises:
         LayerSelectError: the tokenizer has no end token, a budget below 1, an empty prompt, or one that leaves the
@@ -65,9 +67,10 @@ def generate(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), -limits[i], i))
     texts = [""] * len(prompts)
-    done = 0
+    batches = list(_batches(order, prompts, batch_size, mixed=traits_of(base).pads))[share[0] :: share[1]]
+    done, total = 0, sum(map(len, batches))
     with evaluating(model), _drawing(config, device), torch.no_grad():
-        for chosen in _batches(order, prompts, batch_size, mixed=traits_of(base).pads):
+        for chosen in batches:
             batch = {k: v.to(device) for k, v in pad_prompts([prompts[i] for i in chosen], pad).items()}
             allowed = [limits[i] for i in chosen]
             with _settings(base, config, max(allowed) + 1, end, pad), computing(base):
@@ -78,7 +81,7 @@ def generate(
                 texts[i] = _text(tokenizer, row, end)
             done += len(chosen)
             if on_batch is not None:
-                on_batch(done, len(order))
+                on_batch(done, total)
     return texts
 
 

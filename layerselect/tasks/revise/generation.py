@@ -11,7 +11,7 @@ from ..run.headings import JOB, WRITING
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How texts are written. Draws depend on the size of the batches, too.
+    """How texts are written. Draws depend on the size of the batches and the number of processes, too.
 
     Raises:
         LayerSelectError: a value is out of range, or one has no effect beside another.

@@ -94,7 +94,7 @@ class ReviseTask(Task[ReviseConfig]):
     def __init__(self, config: ReviseConfig, corpus: Corpus, notify: OnEvent) -> None:
         super().__init__(config, corpus, notify)
         loaded, self._splits = prepare(config, corpus)
-        self._fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
+        self.fingerprint = base_fingerprint(loaded.model, loaded.layer_names)
         check_rule(config, len(loaded.layer_names))
         self._parts = {
             split.name: evaluated_part(split, config.eval_limit, config.split_seed) for split in self._splits.report
@@ -192,7 +192,7 @@ class ReviseTask(Task[ReviseConfig]):
             task="revise",
             base_model=base_reference(self.config.model),
             kind=self.config.adapter,
-            fingerprint=self._fingerprint,
+            fingerprint=self.fingerprint,
             more={"labels": list(self.corpus.labels), "max_length": self.config.max_length},
         )
 
@@ -250,23 +250,21 @@ class ReviseTask(Task[ReviseConfig]):
             self.config,
             self._splits.train,
             tokenizer=self._loaded.tokenizer,
-            fingerprint=self._fingerprint,
+            fingerprint=self.fingerprint,
         )
 
     def _train_predictor(self, folder: RunFolder) -> None:
-        base = None
-        if self.config.model == DEMO:
-            # Both steps need one base model, so the generator's is the predictor's.
-            base = folder.path / DEMO_MODEL
-            if not (base / "config.json").is_file():
-                loaded = made_model(self.config, self.corpus)
-                loaded.model.save_pretrained(base)
-                loaded.tokenizer.save_pretrained(base)
+        # Both steps need one base model, so the generator's is the predictor's.
+        base = folder.path / DEMO_MODEL if self.config.model == DEMO else None
+        if base is not None and folder.writes and not (base / "config.json").is_file():
+            made = made_model(self.config, self.corpus)
+            made.model.save_pretrained(base)
+            made.tokenizer.save_pretrained(base)
         settings = self.config.predictor_config(str(folder.path / PREDICTOR), str(base) if base else None)
         run_intent(settings, resume=True, on_event=self.notify)
 
     def _revise(self, model: nn.Module, loaded: LoadedModel, part: CompletionSplit) -> list[str]:
-        """What the model writes for the examples of ``part``."""
+        """What the model writes for ``part``. Each process writes some texts, and has nothing of the others."""
         count = token_counter(loaded.tokenizer)
         written = generate(
             model,
@@ -276,8 +274,9 @@ class ReviseTask(Task[ReviseConfig]):
             batch_size=self.config.eval_batch,
             budgets=[token_budget(count(row["source"])) for row in part.rows],
             on_batch=lambda done, total: self.notify("revise", {"split": part.name, "done": done, "examples": total}),
+            share=(self.processes.rank, self.processes.count),
         )
-        return [read_completion(text) for text in written]
+        return [read_completion("".join(texts)) for texts in zip(*self.processes.gather(written), strict=True)]
 
     def _untrained(self) -> dict[str, list[str]]:
         """What the model writes that nobody has trained."""

@@ -15,6 +15,7 @@ from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
 from ..run.facts import kept_step, steps_per_epoch
 from ..run.folder import HISTORY_ROWS, METRICS
+from ..run.shared_batches import COUNTS
 from ..run.state_cache import RunCache
 from ..run.task import Trained
 from ..run.training import MeasuredTrainer, own_callbacks, selector_options, training_arguments
@@ -35,7 +36,8 @@ class RevisionTrainer(MeasuredTrainer):
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
     ) -> Tensor:
         with self.counted(model):
-            return completion_loss(model, inputs)[0]
+            loss, tokens = completion_loss(model, inputs)
+        return self.joint(loss, tokens, inputs.get(COUNTS))
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None

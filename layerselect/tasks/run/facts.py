@@ -39,7 +39,8 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
     many as an epoch has: where hidden states are kept, steps that read what the first epoch has computed.
     ``peak_memory_mb`` is the most that this process held, on the device if it trained on one; ``layers_selected``,
     ``layers_with_gradient``, ``layers_trained`` (selected, and with a gradient) and ``trained_parameters`` (of layers
-    that trained, and outside the layers) are means over all steps.
+    that trained, and outside the layers) are means over all steps. Of several ``processes``, times and memory are those
+    of the first.
     """
     rows = selector.history.arrays()
     trained = rows["mask"] & rows["trained"]
@@ -65,6 +66,7 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
         "parameters": sum(elements(p) for p in parameters),
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
+        "processes": trainer.args.world_size,
     }
     if trainer.saved_bytes:
         facts["saved_mb"] = round(float(np.mean(trainer.saved_bytes)) / 1e6, 3)

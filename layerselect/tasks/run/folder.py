@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ...utils.folders import check_free, discard, move_into_place, partial_folde
 from ...utils.places import output_path
 from ...utils.saved_files import DamagedFile, read_json, read_json_lines
 from ...utils.saved_schema import Fields, Mapped, Maybe, Number, Text, Whole
+from .importance import importance
+from .processes import ALONE, Processes
 from .settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -28,12 +31,13 @@ HISTORY = "history.safetensors"
 PREDICTIONS = "predictions.jsonl"
 METRICS = "metrics.jsonl"
 TRAINING_LOG = "training.jsonl"
-IMPORTANCE_VERSION = 1
 #: A line of ``metrics.jsonl`` or ``training.jsonl``: numbers by name, and the split.
 LOG_LINE = Fields(
     {"step": Whole()}, optional={name: Maybe(Number(nan=True)) for name in ("epoch", "loss", "lr", "macro_f1")}
 )
-_CONFIG = Fields({"command": Text()}, optional={"settings": Mapped()})
+_CONFIG = Fields({"command": Text()}, optional={"settings": Mapped(), "processes": Whole(low=1)})
+#: Seconds within which another machine sees a new folder.
+_SEEN_WITHIN = 15.0
 
 #: Folder of the Trainer's checkpoints inside the unfinished run.
 CHECKPOINTS = "checkpoints"
@@ -47,7 +51,8 @@ class RunFolder:
 
     Everything is written to ``OUT.partial``; :meth:`finish` renames it to ``OUT``. An interrupted run leaves
     ``OUT.partial`` and never touches a folder that stands at ``OUT``. That holds for a process killed at any moment:
-    ``OUT.partial`` always has its ``config.json``, and what stands at ``OUT`` is complete.
+    ``OUT.partial`` always has its ``config.json``, and what stands at ``OUT`` is complete. Of several processes the
+    first one writes; in the others nothing that would write does anything.
 
     Args:
         command: what makes such runs, ``layerselect intent``; a folder of another command is not ours.
@@ -55,37 +60,50 @@ class RunFolder:
         resume: continue what lies in ``OUT.partial``; begin afresh where nothing does, unless the run is finished.
         overwrite: replace an earlier run at ``OUT``, or drop an interrupted one. Folders of other origin are never
             replaced.
+        processes: of the run.
 
     Attributes:
         path: where the files are now.
         finished: the run is there already, complete; there is nothing to do.
+        writes: this process is the one that writes.
 
     Raises:
         LayerSelectError: the place is taken, or the interrupted or finished run has other settings.
     """
 
     def __init__(
-        self, command: str, config: TrainingSettings, *, resume: bool = False, overwrite: bool = False
+        self,
+        command: str,
+        config: TrainingSettings,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
         self._command, self._config, self._resume = command, config, resume
+        self._processes, self.writes = processes, processes.is_first
         self._target = output_path(
             config.out,
             apart={"--data": config.data},
             kept={"--model": config.model, "--from": getattr(config, "predictor", None)},
         )
         self._claim = Claim(self._target)
+        self.path, self.finished = partial_folder(self._target), False
         try:
-            self._look(resume, overwrite)
+            if self.writes:
+                self._look(resume, overwrite)
         except BaseException:
             self._claim.release()
             raise
+        found = processes.from_first(lambda: [str(self.path), self.finished])
+        self.path, self.finished = Path(found[0]), found[1]
 
     def _look(self, resume: bool, overwrite: bool) -> None:
         """What is there, and whether this run may go there."""
-        self.path = partial_folder(self._target)
         self.finished = resume and not overwrite and not self.path.exists() and self._is_ours(self._target)
         if self.finished:
             self._config.check_same_run(self._settings(self._target) or {}, "finished")
+            self._check_processes(self._target, "finished")
             self.path = self._target
             for leftover in (self.path / CHECKPOINTS, replaced_folder(self.path)):
                 discard(leftover)  # of a process that was killed when all was done
@@ -102,7 +120,29 @@ class RunFolder:
                 )
 
     def open(self) -> None:
-        """Makes the folder, or takes up the interrupted one; until then nothing was written."""
+        """Makes the folder, or takes up the interrupted one; until then nothing was written.
+
+        Raises:
+            LayerSelectError: a process does not see what the first one writes.
+        """
+        if self.writes:
+            self._open()
+        self._processes.meet()
+        missing = [rank for rank, sees in enumerate(self._processes.gather(self._is_seen())) if not sees]
+        if missing:
+            raise LayerSelectError(
+                f"process {missing[0]} of {self._processes.count} does not see {str(self.path)!r}, which process 0 "
+                "writes: put --out on a disk that all machines share"
+            )
+
+    def _is_seen(self) -> bool:
+        """Whether the folder is there; file systems on a network may take some time to show it."""
+        until = time.monotonic() + _SEEN_WITHIN
+        while not (there := (self.path / "config.json").is_file()) and time.monotonic() < until:
+            time.sleep(0.1)
+        return there
+
+    def _open(self) -> None:
         if not self._resume:
             discard(self.path)
         if self.path.exists():
@@ -112,11 +152,21 @@ class RunFolder:
         place = self.path
         self.path = place.with_name(f".{place.name}.new")
         discard(self.path)
-        self.write_json("config.json", {"command": self._command, "settings": self._config.as_dict()})
+        self.write_json("config.json", self.head())
         self.path = self.path.rename(place)
+
+    def head(self) -> dict[str, Any]:
+        """What makes the run, as ``config.json`` begins: the command, its settings, and by how many processes."""
+        return {
+            "command": self._command,
+            "settings": self._config.as_dict(),
+            "processes": self._processes.count,
+        }
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a file whole or not at all."""
+        if not self.writes:
+            return
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(path.name + ".new")
@@ -131,16 +181,21 @@ class RunFolder:
         """
         chosen, rows = importance(selector), selector.history.arrays()
         self.write_json(IMPORTANCE, chosen)
-        save_file({name: np.ascontiguousarray(values) for name, values in rows.items()}, self.path / HISTORY)
+        if self.writes:
+            save_file({name: np.ascontiguousarray(values) for name, values in rows.items()}, self.path / HISTORY)
         return chosen, rows
 
     def append_line(self, name: str, record: Mapping[str, Any]) -> None:
         """Adds one JSON object to a JSON Lines file."""
+        if not self.writes:
+            return
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def write_lines(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Writes a JSON Lines file whole or not at all."""
+        if not self.writes:
+            return
         scratch = self.path / (name + ".new")
         with scratch.open("w", encoding="utf-8") as file:
             for record in records:
@@ -149,7 +204,7 @@ class RunFolder:
 
     def keep_lines_until(self, name: str, step: int) -> None:
         """Drops the lines of steps after ``step`` and those marked ``final``: a resumed run writes them again."""
-        if (self.path / name).exists():
+        if self.writes and (self.path / name).exists():
             kept = [r for r in self.read_lines(name) if r["step"] <= step and not r.get("final")]
             self.write_lines(name, kept)
 
@@ -172,9 +227,12 @@ class RunFolder:
         """Moves the complete run to its place and returns that. The checkpoints go last: until the run stands in its
         place, a killed process continues from them.
         """
-        move_into_place(self.path, self._target)
-        discard(self._target / CHECKPOINTS)
+        self._processes.meet()  # nobody reads there any more
+        if self.writes:
+            move_into_place(self.path, self._target)
+            discard(self._target / CHECKPOINTS)
         self._claim.release()
+        self._processes.meet()
         return self._target
 
     def release(self) -> None:
@@ -200,6 +258,17 @@ class RunFolder:
         if saved is None:
             raise LayerSelectError(f"{str(self.path)!r} is not an interrupted run of layerselect: remove it")
         self._config.check_same_run(saved, "interrupted")
+        self._check_processes(self.path, "interrupted")
+
+    def _check_processes(self, folder: Path, what: str) -> None:
+        """Refuses to continue a run of another number of processes, whose steps are over other examples."""
+        content = read_json(folder / "config.json", _CONFIG, advice="remove the folder", constants=True)
+        before, now = content.get("processes", 1), self._processes.count
+        if before != now:
+            raise LayerSelectError(
+                f"the {what} run in {self._config.out!r} has {before} {'process' if before == 1 else 'processes'}, not "
+                f"{now}: start as many to resume it, or start afresh with --overwrite"
+            )
 
     def _settings(self, folder: Path) -> dict[str, Any] | None:
         """The settings of a run of our command; ``None`` if the folder is none."""
@@ -211,44 +280,6 @@ class RunFolder:
 
     def _is_ours(self, folder: Path) -> bool:
         return self._settings(folder) is not None
-
-
-def importance(selector: Any) -> dict[str, Any]:
-    """What ``importance.json`` holds: which layers were selected how often, and when; and how often they then trained.
-
-    ``frequency`` counts selections, ``trained_frequency`` those of them in which the layer took gradients: in mode
-    ``freeze`` a layer may be selected in a step whose backward pass left it out, and nothing of it trains then.
-    ``selections`` lists runs of steps with the same selection: ``{"first": 1, "last": 20, "layers": [0, 3]}``, the
-    first step of all being 0; ``trained`` likewise lists which layers took gradients, selected or not (in mode
-    ``freeze``; probes train all). A run whose history does not hold all steps has ``history_steps``, the number of
-    those that these lists are of.
-    """
-    rows = selector.history.arrays()
-    steps = int(rows["step"][-1]) + 1 if len(rows["step"]) else 0
-    return {
-        "schema": IMPORTANCE_VERSION,
-        "layer_names": list(selector.layer_names),
-        "frequency": selector.frequency.cpu().tolist(),
-        "trained_frequency": trained_frequency(selector, rows),
-        "steps": steps,
-        **({} if len(rows["step"]) == steps else {"history_steps": len(rows["step"])}),
-        "rule": {"name": selector.rule.name, **selector.rule.config()},
-        "mode": selector.mode,
-        "score": selector.score,
-        "selections": _runs(rows["step"], rows["mask"]),
-        "trained": _runs(rows["step"], rows["trained"]),
-    }
-
-
-def trained_frequency(selector: Any, rows: Mapping[str, np.ndarray]) -> list[int]:
-    """[L] In how many selections each layer was chosen and took gradients: the selector's own count, if it keeps one;
-    by the rows of its history otherwise.
-    """
-    counted = getattr(selector, "trained_frequency", None)
-    if counted is not None:
-        return counted.cpu().tolist()
-    selects = np.array([selector.schedule.selects_in(step) for step in rows["step"].tolist()], dtype=bool)
-    return (rows["mask"] & rows["trained"])[selects].sum(axis=0).tolist()
 
 
 def _json_text(value: Any, indent: int = 0) -> str:
@@ -263,14 +294,3 @@ def _json_text(value: Any, indent: int = 0) -> str:
         items = [_json_text(item, indent + 1) for item in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return opening + "\n" + ",\n".join(inner + item for item in items) + "\n" + " " * indent + closing
-
-
-def _runs(steps: np.ndarray, masks: np.ndarray) -> list[dict[str, Any]]:
-    runs: list[dict[str, Any]] = []
-    for step, mask in zip(steps.tolist(), masks, strict=True):
-        layers = np.flatnonzero(mask).tolist()
-        if runs and runs[-1]["layers"] == layers and runs[-1]["last"] == step - 1:
-            runs[-1]["last"] = step
-        else:
-            runs.append({"first": step, "last": step, "layers": layers})
-    return runs

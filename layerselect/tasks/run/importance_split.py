@@ -12,6 +12,7 @@ from torch import Tensor
 from ...errors import LayerSelectError
 from ...rules import Ist, Rule, make_rule
 from ...rules.ablation import Ablation
+from ...utils.launch import launched
 from .settings import TrainingSettings
 from .training import MeasuredTrainer
 
@@ -58,7 +59,7 @@ def reserve_importance_split(train: Split, settings: TrainingSettings) -> tuple[
     total = len(train)
     if total < 2:
         raise LayerSelectError(f"--rule {settings.rule} holds out training examples, and there is only one")
-    count = max(1, min(BATCHES * settings.batch_size, int(MOST * total)))
+    count = max(1, min(BATCHES * settings.batch_size * launched(), int(MOST * total)))
     order = np.random.default_rng((settings.split_seed, total)).permutation(total)
     logger.info("%d of %d training examples are held out for the ablations of rule %s", count, total, settings.rule)
     return train.subset(sorted(order[count:].tolist())), train.subset(order[:count].tolist(), name=IMPORTANCE)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 
+import torch
+
 from ...errors import LayerSelectError
-from ...models.holding import check_holding, is_installed
+from ...models.holding import Holding, check_holding, is_installed
+from ...utils.launch import launched
 from .devices import check_device
 from .settings import TrainingSettings
 from .trainer_settings import optimizer_for
@@ -44,10 +48,45 @@ def check_requirements(config: TrainingSettings) -> None:
             "--adapter dora with --quantize 8bit does not run on a CPU, where peft loses the scales of 8-bit weights: "
             "use --quantize 4bit, or --adapter lora"
         )
+    _check_processes(config, holding)
     _check_optimizer(optimizer_for(config.optim, holding.device))
     _check_reports(config.reports())
     if config.push_to_hub:
         _check_hub()
+
+
+def _check_processes(config: TrainingSettings, holding: Holding) -> None:
+    """Checks that the settings are for as many processes as were started, and for the way in which these train."""
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
+            raise LayerSelectError(
+                f"the configuration of accelerate asks for {name}, and the commands train under "
+                "DistributedDataParallel, each process with the whole model: leave it out, and use --quantize 4bit for "
+                "a model that is too large"
+            )
+    count = launched()
+    if count == 1:
+        return
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if holding.device == "cuda" and here.isdigit() and int(here) > torch.cuda.device_count():
+        raise LayerSelectError(
+            f"{here} processes were started on a machine with {torch.cuda.device_count()} GPUs: start one for each GPU"
+        )
+    if holding.device_map != "none":
+        raise LayerSelectError(
+            f"--device-map {config.device_map} spreads a model over all GPUs in one process, and {count} were started: "
+            "start one, or leave --device-map out"
+        )
+    if config.gradient_checkpointing == "reentrant" and (config.mode == "freeze" or config.state_cache != "none"):
+        raise LayerSelectError(
+            f"--gradient-checkpointing reentrant with frozen layers in {count} processes: DistributedDataParallel "
+            "cannot tell which gradients will come; use --gradient-checkpointing nonreentrant"
+        )
+    if config.state_cache == "auto":
+        raise LayerSelectError(
+            f"--state-cache auto measures which way is faster, and {count} processes would find different ones: choose "
+            "--state-cache cached or none"
+        )
 
 
 def _check_optimizer(name: str) -> None:

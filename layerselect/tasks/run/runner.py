@@ -13,10 +13,12 @@ from ...models.adapter_files import ADAPTER
 from ...models.model_card import Training, write_card
 from ...models.saved_adapter import base_reference
 from ...selector.selector import FastSelector
+from ...utils.launch import launched
 from ...utils.linear_kind import elements
 from .facts import training_facts, versions
 from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .log import RunLog
+from .processes import Processes
 from .publishing import publish
 from .requirements import check_requirements
 from .savings import counted_costs, saved_by_selection
@@ -48,16 +50,35 @@ def run_task(
         LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used. Nothing is then at
             ``config.out`` that was not there before.
     """
-    notify = on_event or (lambda name, record: None)
     check_requirements(config)
-    folder = RunFolder(kind.command, config, resume=resume, overwrite=overwrite)
+    processes = Processes.join(config.holding().device)
+    with processes.failing_together():
+        return _run(kind, config, processes, resume, overwrite, on_event if processes.is_first else None)
+
+
+def _run(
+    kind: type[Task[Any]],
+    config: TrainingSettings,
+    processes: Processes,
+    resume: bool,
+    overwrite: bool,
+    on_event: OnEvent | None,
+) -> RunResult:
+    notify = on_event or (lambda name, record: None)
+    processes.check_same({**config.of_all_processes(), "--resume": resume, "--overwrite": overwrite})
+    folder = RunFolder(kind.command, config, resume=resume, overwrite=overwrite, processes=processes)
     if folder.finished:
         logger.info("the run in %s is finished", folder.path)
         return kind.finished(folder.path)
-    _warn(config)
+    if processes.is_first:
+        _warn(config)
     stages = Stages(on_event)
     stages.begin(LOADING)
-    task = kind(config, config.load_corpus(), notify)
+    corpus = config.load_corpus()
+    processes.check_same({"a corpus with the fingerprint": corpus.fingerprint})
+    task = kind(config, corpus, notify)
+    task.processes = processes
+    processes.check_same({"a model with the fingerprint": task.fingerprint})
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
     task.begin(folder, stages)
@@ -67,20 +88,23 @@ def run_task(
         trainer.stages = stages
         costs = counted_costs(trainer.model)
         stages.begin(TRAINING)
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder.path / CHECKPOINTS))
+        checkpoint = processes.from_first(lambda: last_checkpoint(folder.path / CHECKPOINTS))
+        trainer.train(resume_from_checkpoint=checkpoint)
         training = training_facts(trainer, callback.selector, log)
         training |= saved_by_selection(trainer, callback.selector, costs)
         stages.begin(EVALUATION)
         training |= task.evaluate(Trained(trainer, callback.selector, folder, state_cache, stages))
         training |= state_cache.facts()
     stages.begin(WRITING)
-    task.save_adapter(folder.path / ADAPTER)
+    if processes.is_first:
+        task.save_adapter(folder.path / ADAPTER)
     stages.begin(task.scoring)
     outcome = task.outcome()
     stages.begin(WRITING)
-    training = write_files(folder, task, outcome, training, callback.selector, stages)
+    if processes.is_first:
+        training = write_files(folder, task, outcome, training, callback.selector, stages)
     result = task.result(folder.finish(), outcome, training)
-    if config.push_to_hub:
+    if config.push_to_hub and processes.is_first:
         logger.info("the adapter is on the hub: %s", publish(result.folder, config))
     return result
 
@@ -115,6 +139,7 @@ def plan_task(
             "splits": task.sizes,
             "chosen_by": task.watched,
             "steps": config.steps(next(iter(task.sizes.values()))),
+            "processes": launched(),
         }
     finally:
         folder.release()
@@ -148,9 +173,7 @@ def write_files(
         Training(base_reference(config.model), config.adapter, facts, chosen, reports, made_by),
     )
     predictions = list(outcome.predictions)
-    folder.write_json(
-        "config.json", {"command": task.command, "settings": config.as_dict(), "corpus": facts, "versions": made_by}
-    )
+    folder.write_json("config.json", {**folder.head(), "corpus": facts, "versions": made_by})
     folder.write_lines(PREDICTIONS, predictions)
     task.write_report(
         folder.path / "report.html",

@@ -15,6 +15,7 @@ from ...state_cache import DEFAULT_CUT, default_folder
 from ...state_cache.cut import is_number
 from ...state_cache.selection import STATE_CACHES
 from ...state_cache.store import PRECISIONS, is_size
+from ...utils.launch import launched
 from ...utils.options import check_values, flag_of, setting
 from ...utils.saved_words import in_words
 from ...utils.user_paths import user_path
@@ -172,7 +173,12 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         None, "stop after N steps, whatever --epochs says", group=TRAINING, metavar="N", least=1
     )
     batch_size: int = setting(
-        16, "examples at a time", group=TRAINING, metavar="N", least=1, known_as="--per-device-train-batch-size"
+        16,
+        "examples at a time, in each process: four processes with --batch-size 4 train as one with 16",
+        group=TRAINING,
+        metavar="N",
+        least=1,
+        known_as="--per-device-train-batch-size",
     )
     accumulate: int = setting(
         1, "batches in one step", group=TRAINING, metavar="N", least=1, known_as="--gradient-accumulation-steps"
@@ -373,12 +379,20 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         )
 
     def steps(self, examples: int) -> int:
-        """How many steps the training has."""
-        per_epoch = -(-examples // (self.batch_size * self.accumulate))
+        """How many steps the training has, in as many processes as were started together."""
+        per_epoch = -(-examples // (self.batch_size * launched() * self.accumulate))
         return self.max_steps or max(1, round(per_epoch * self.epochs))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def of_all_processes(self) -> dict[str, Any]:
+        """What all processes of a run must have alike, by its option."""
+        return {
+            flag_of(type(self), field.name): getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in PLACES or field.name in ("out", "device")
+        }
 
     def check_same_run(self, saved: dict[str, Any], what: str) -> None:
         """Refuses to continue a run that was begun with other settings.

@@ -18,6 +18,7 @@ from ...models.model_card import Usage
 from ...selector.selector import FastSelector
 from .folder import RunFolder
 from .log import RunLog
+from .processes import ALONE, Processes
 from .settings import TrainingSettings
 from .stages import Stages
 from .state_cache import RunCache
@@ -104,6 +105,11 @@ class Task(ABC, Generic[Config]):
     evaluated: ClassVar[tuple[str, ...]]
     #: What :meth:`outcome` takes its time for.
     scoring: ClassVar[str]
+
+    #: Of the run; to be set before it begins.
+    processes: Processes = ALONE
+    #: Of the pretrained model; the constructor sets it.
+    fingerprint: str
 
     def __init__(self, config: Config, corpus: Corpus, notify: OnEvent) -> None:
         self.config, self.corpus, self.notify = config, corpus, notify

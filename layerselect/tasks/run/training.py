@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
@@ -18,10 +18,12 @@ from ...errors import LayerSelectError
 from ...layers.find import split_parameters
 from ...rules import NoLayers, make_rule
 from ...state_cache import StateStore
+from ...utils.launch import launched
 from ...utils.saved_activations import SavedActivations
 from .checkpoints import SaveSteps, WholeCheckpoints
 from .folder import CHECKPOINTS
 from .settings import TrainingSettings
+from .shared_batches import SharedCollator, SimilarLengths, WithStandIns, part_of_mean
 from .stages import EVALUATION, WRITING, Stages
 
 #: In the folder of a run: what ``--report-to tensorboard`` writes.
@@ -46,6 +48,9 @@ class MeasuredTrainer(WholeCheckpoints):
         self.stages = Stages()
         # The loss of our tasks is a mean over the batch; the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
+        if self.args.world_size > 1:
+            # What is dropped of an example in one process says nothing of another's.
+            torch.manual_seed(self.args.seed + self.args.process_index)
         # Progress is the caller's to show.
         self.remove_callback(PrinterCallback)
         for callback in self.callback_handler.callbacks:
@@ -76,43 +81,34 @@ class MeasuredTrainer(WholeCheckpoints):
         with self.compute_loss_context_manager():
             return self.compute_loss(model, self._prepare_inputs(batch))
 
+    def get_train_dataloader(self) -> DataLoader:
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        ours = self.train_dataset, self.data_collator
+        self.train_dataset, self.data_collator = WithStandIns(ours[0]), SharedCollator(ours[1])
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = ours
+
+    def joint(self, loss: Tensor, weight: Tensor, counts: Tensor | None) -> Tensor:
+        """The loss of this process's part of a batch, so that its mean over the processes is the loss of the batch.
+
+        Args:
+            loss: a mean over the examples of this process.
+            weight: of these in that mean.
+            counts: what the batch has as :data:`~layerselect.tasks.run.shared_batches.COUNTS`; ``None`` where the batch
+                is no part of another one.
+        """
+        return loss if counts is None else loss * part_of_mean(weight, counts)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         data = train_dataset if train_dataset is not None else self.train_dataset
         if hasattr(data, "lengths"):
-            return SimilarLengths(data.lengths, self.args.train_batch_size, seed=self.args.seed)
+            processes = self.args.world_size
+            size = self.args.train_batch_size * processes
+            return SimilarLengths(data.lengths, size, seed=self.args.seed, filled=processes > 1)
         return super()._get_train_sampler(train_dataset)
-
-
-class SimilarLengths(Sampler[int]):
-    """A random order in which the examples of a batch have similar lengths, so that little is padded.
-
-    Shuffles, sorts runs of ``chunk`` batches by length, and shuffles the batches. The order depends on the seed and
-    the epoch alone, so that a resumed run sees the batches that an uninterrupted one would have seen.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, *, seed: int = 0, chunk: int = 16) -> None:
-        self._lengths, self._batch, self._seed, self._run = lengths, batch_size, seed, chunk * batch_size
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng((self._seed, self._epoch))
-        order = generator.permutation(len(self._lengths)).tolist()
-        batches: list[list[int]] = []
-        for start in range(0, len(order), self._run):
-            run = sorted(order[start : start + self._run], key=lambda i: -self._lengths[i])
-            batches += [run[i : i + self._batch] for i in range(0, len(run), self._batch)]
-        # The one batch that is not full stays last: batches are cut from this order by counting.
-        full = [batch for batch in batches if len(batch) == self._batch]
-        rest = [i for batch in batches if len(batch) < self._batch for i in batch]
-        for number in generator.permutation(len(full)):
-            yield from full[number]
-        yield from rest
 
 
 def training_arguments(
@@ -158,6 +154,9 @@ def training_arguments(
         remove_unused_columns=False,
         label_names=["labels"],
         use_cpu=settings.device == "cpu",
+        # Parts of a model may be left out of a step: frozen layers, unused heads, experts. Reentrant checkpointing
+        # cannot be searched for them.
+        ddp_find_unused_parameters=settings.gradient_checkpointing != "reentrant" if launched() > 1 else None,
         seed=settings.seed,
         data_seed=settings.seed,
         **settings.trainer_arguments(settings.holding().device),

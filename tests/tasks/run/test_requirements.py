@@ -95,3 +95,35 @@ def test_what_makes_no_sense_is_refused_in_the_settings(kind, options, words):
 )
 def test_what_has_no_effect_is_named(options, words):
     assert IntentConfig(out="o", **COMMON, **options).without_effect() == [words]
+
+
+SEVERAL = [
+    ({"state_cache": "auto"}, "--state-cache auto measures which way is faster, and 2 processes"),
+    ({"gradient_checkpointing": "reentrant", "mode": "freeze"}, "use --gradient-checkpointing nonreentrant"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), SEVERAL)
+def test_what_several_processes_cannot_do_is_said(options, words, monkeypatch):
+    check_requirements(IntentConfig(out="o", **COMMON, **options))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_requirements(IntentConfig(out="o", **COMMON))
+    with pytest.raises(LayerSelectError, match=words):
+        check_requirements(IntentConfig(out="o", **COMMON, **options))
+
+
+@pytest.mark.parametrize("engine", ["FSDP", "DEEPSPEED"])
+def test_engines_that_the_commands_do_not_run_are_said(engine, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{engine}", "true")
+    with pytest.raises(LayerSelectError, match=f"asks for {engine}"):
+        check_requirements(IntentConfig(out="o", **COMMON))
+
+
+def test_more_processes_than_gpus_are_said(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(LayerSelectError, match="4 processes were started on a machine with 2 GPUs"):
+        check_requirements(IntentConfig(out="o", **{**COMMON, "device": "cuda", "dtype": "float32"}))

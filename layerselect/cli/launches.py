@@ -1,0 +1,48 @@
+"""Several processes of one command: only one of them speaks."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ..errors import LayerSelectError
+from ..utils.launch import is_first_of_launch, launched, launcher_store
+
+#: Commands whose processes share the work, and one that writes nothing.
+_OF_SEVERAL = ("intent", "revise", "doctor")
+
+
+def check_launch(command: str) -> None:
+    """Checks that a command can be run by several processes, if it is.
+
+    Raises:
+        LayerSelectError: each of them would do all of it.
+    """
+    if launched() > 1 and command not in _OF_SEVERAL:
+        raise LayerSelectError(
+            f"layerselect {command} is a command for one process, and {launched()} were started: start it without the "
+            "launcher (intent and revise train in several)"
+        )
+
+
+def may_say_why() -> bool:
+    """Whether this process is the one to say what has gone wrong: the first one that asks, of those that a launcher
+    started together. Where they cannot be asked, each of them.
+    """
+    with suppress(Exception):  # whatever is wrong with the store, somebody must speak
+        store = launcher_store()
+        return store is None or store.add("said", 1) == 1
+    return True
+
+
+def leave_launch() -> None:
+    """Closes the connections to the other processes, at the end of a command."""
+    if launched() > 1:
+        import torch
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def shows() -> bool:
+    """Whether this process shows what is being done."""
+    return is_first_of_launch()
