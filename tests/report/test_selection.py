@@ -13,7 +13,7 @@ from layerselect.report.figures import frequency_bars
 from layerselect.report.heat_map import IDLE, TRAINED, _rows_of, heat_map
 from layerselect.report.intent import render
 from layerselect.report.selection import SelectionShares, lacking
-from layerselect.tasks.run.folder import importance, trained_frequency
+from layerselect.tasks.run.importance import importance, trained_frequency
 from matplotlib.colors import Normalize, to_rgb
 
 from tests.helpers.models import plain, plain_loss

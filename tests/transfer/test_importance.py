@@ -5,7 +5,7 @@ import re
 
 import pytest
 from layerselect import FastSelector, LayerSelectError
-from layerselect.tasks.run.folder import importance
+from layerselect.tasks.run.importance import importance
 from layerselect.transfer import Importance, read_importance
 
 from tests.helpers.models import plain, plain_loss

@@ -24,7 +24,8 @@ from layerselect.tasks.compare.state import saved_config
 from layerselect.tasks.inspect.finished import mistakes, read_finished
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.predict import _META
-from layerselect.tasks.run.folder import LOG_LINE, RunFolder, importance
+from layerselect.tasks.run.folder import LOG_LINE, RunFolder
+from layerselect.tasks.run.importance import importance
 from layerselect.transfer import read_importance
 from layerselect.utils.saved_files import read_json_lines
 from safetensors.torch import save_file

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from layerselect import LayerSelectError
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.task import IntentTask
-from layerselect.tasks.run.folder import RunFolder, _json_text, _runs
+from layerselect.tasks.run.folder import RunFolder, _json_text
+from layerselect.tasks.run.importance import _runs
 from layerselect.utils.folders import output_path
 
 JSON = st.recursive(
