@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..utils.folders import new_file
 from ..utils.options import options_of
 from .options import add_common_options, add_dry_run_option, add_json_option
 from .settings import (
@@ -242,6 +243,5 @@ def _finish(comparison: Comparison, folder: Path | None, args: argparse.Namespac
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f"{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    with new_file(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")

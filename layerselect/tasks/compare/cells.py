@@ -16,26 +16,33 @@ Part = tuple[int, int | None]
 
 def complete(parts: Iterable[Part]) -> list[Part]:
     """Those of the seeds that have all the folds which the seed with most folds has."""
-    by_seed: dict[int, set[int | None]] = {}
-    for seed, fold in parts:
-        by_seed.setdefault(seed, set()).add(fold)
+    by_seed = _folds_of(parts)
     folds = max(by_seed.values(), key=len, default=set())
-    order = sorted(folds, key=lambda fold: fold or 0)
-    return [(seed, fold) for seed, own in sorted(by_seed.items()) if own >= folds for fold in order]
+    return _rectangle(by_seed, folds)
 
 
 def common(parts: Iterable[Part]) -> list[Part]:
     """The parts by which two rows are compared: two seeds at least, if some folds have them, and then the most."""
-    by_seed: dict[int, set[int | None]] = {}
-    for seed, fold in parts:
-        by_seed.setdefault(seed, set()).add(fold)
+    by_seed = _folds_of(parts)
     chosen: list[Part] = []
     for folds in [one & other for one in by_seed.values() for other in by_seed.values()]:
-        order = sorted(folds, key=lambda fold: fold or 0)
-        found = [(seed, fold) for seed, own in sorted(by_seed.items()) if own >= folds for fold in order]
+        found = _rectangle(by_seed, folds)
         if _worth(found) > _worth(chosen):
             chosen = found
     return chosen
+
+
+def _folds_of(parts: Iterable[Part]) -> dict[int, set[int | None]]:
+    by_seed: dict[int, set[int | None]] = {}
+    for seed, fold in parts:
+        by_seed.setdefault(seed, set()).add(fold)
+    return by_seed
+
+
+def _rectangle(by_seed: Mapping[int, set[int | None]], folds: set[int | None]) -> list[Part]:
+    """These folds of all seeds that have them."""
+    order = sorted(folds, key=lambda fold: fold or 0)
+    return [(seed, fold) for seed, own in sorted(by_seed.items()) if own >= folds for fold in order]
 
 
 def _worth(parts: list[Part]) -> tuple[bool, int]:

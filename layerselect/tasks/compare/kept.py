@@ -104,6 +104,7 @@ class KeptRuns:
 
     def __init__(self, folder: Path, task: Task) -> None:
         self.folder, self._task = folder / KEPT, task
+        self._examples: dict[int | None, dict[str, Truth]] = {}  # every run of a fold is read beside them
 
     def has(self, run: Run) -> bool:
         """Whether a run is finished and kept."""
@@ -179,7 +180,11 @@ class KeptRuns:
         Raises:
             DamagedFile: they cannot be read.
         """
-        path = self._path("examples", fold)
+        if fold not in self._examples:
+            self._examples[fold] = self._read_examples(self._path("examples", fold))
+        return self._examples[fold]
+
+    def _read_examples(self, path: Path) -> dict[str, Truth]:
         content = self._read(path, _EXAMPLES)
         names = content["labels"]
         found = {}

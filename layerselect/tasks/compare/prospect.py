@@ -43,15 +43,18 @@ class Prospect:
     duration: Duration | None
 
 
-def prospect_of(config: CompareConfig, missing: Sequence[Run], train: Try | None = None) -> Prospect:
+def prospect_of(
+    config: CompareConfig, missing: Sequence[Run], train: Try | None = None, corpus: Corpus | None = None
+) -> Prospect:
     """What is foreseen.
 
     Args:
         missing: the runs that are not finished.
+        corpus: as a run reads it; ``None``: it is read here.
         train: trains a run of a few steps where no run is finished; without it, no time is given then.
     """
-    first = (missing or config.runs())[0]
-    corpus = config.settings(first, config.out).load_corpus()
+    if corpus is None:
+        corpus = config.settings((missing or config.runs())[0], config.out).load_corpus()
     examples = {name: len(split) for name, split in corpus.splits.items()}
     rows = _tested(config, corpus)
     documents = {row["doc_id"] for row in rows}

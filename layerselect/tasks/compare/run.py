@@ -69,7 +69,7 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
         "out": str(folder),
         "splits": {name: len(rows) for name, rows in corpus.splits.items()},
         "runs": [{"name": run.name, "finished": finished} for run, finished in runs.items()],
-        "prospect": prospect_of(config, missing),
+        "prospect": prospect_of(config, missing, corpus=corpus),
         "without_effect": list(dict.fromkeys(sentence for each in settings for sentence in each.without_effect())),
     }
 
