@@ -128,7 +128,7 @@ class CostAware(Wrapping):
 
     def close(self) -> None:
         self._close_meter()
-        self.decider.close()
+        super().close()
 
     def against_capture(self) -> str | None:
         if self._meter is not None:

@@ -69,9 +69,6 @@ class HeldScores(Wrapping):
         self._held = self._held.to(view.device)
         self._mirror = self._new_mirror(0 if view.device.type == "cpu" else 1, view.device)
 
-    def close(self) -> None:
-        self.decider.close()
-
     def without_model(self) -> dict[str, Any]:
         return {"_mirror": None}
 

@@ -64,9 +64,6 @@ class ProbeOnce(Wrapping):
         self._seen = self._seen.to(view.device)
         self._mirror = self._new_mirror(0 if view.device.type == "cpu" else 1, view.device)
 
-    def close(self) -> None:
-        self.decider.close()
-
     def without_model(self) -> dict[str, Any]:
         return {"_mirror": None}
 

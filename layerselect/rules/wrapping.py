@@ -27,6 +27,9 @@ class Wrapping(Rule):
         assert isinstance(self.base, Rule)
         return self.base
 
+    def close(self) -> None:
+        self.decider.close()
+
 
 def base_rule(owner: str, base: str | Rule) -> Rule:
     """The rule that decides for rule ``owner`` from numbers that are not its own scores.
