@@ -24,6 +24,7 @@ from . import (
     inspect,
     intent,
     merge,
+    plan,
     predict,
     revise,
     rewrite,
@@ -45,6 +46,7 @@ _INVALID = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")
 #: In the order of the help page.
 COMMANDS = (
     demo,
+    plan,
     intent,
     inspect,
     predict,

@@ -9,7 +9,7 @@ import logging
 import pytest
 from layerselect.cli.card_display import card_plan_lines
 from layerselect.cli.display import plan_lines
-from layerselect.cli.plan import print_plan
+from layerselect.cli.dry_run import print_plan
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.task import IntentTask
 from layerselect.tasks.revise import ReviseConfig
