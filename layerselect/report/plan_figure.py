@@ -55,20 +55,19 @@ def bars_figure(bars: Sequence[Bar], memory: int | None, held: str, end: float) 
 
     def draw(figure: Figure, width: Width) -> None:
         axes = figure.add_subplot()
+        right = end / _GB * (1.25 if width.narrow else 1.1)
         for place, bar in enumerate(bars):
             left = 0.0
             for name, colour, size in bar.parts():
                 label = name if place == 0 else None
                 axes.barh(place, size / _GB, left=left, color=colour, height=0.62, label=label)
                 left += size / _GB
-            axes.annotate(
-                show_bytes(bar.peak), (left, place), (4, 0), textcoords="offset points", va="center", color=QUIET
-            )
+            axes.text(right, place, show_bytes(bar.peak), ha="right", va="center", color=QUIET)
         if memory is not None:
             axes.axvline(memory / _GB, color=STRONG, lw=1.6, ls=(0, (4, 3)), label="the card")
         axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
         axes.set_ylim(len(bars) - 0.5, -0.5)
-        axes.set_xlim(0, end / _GB * (1.22 if width.narrow else 1.08))
+        axes.set_xlim(0, right)
         axes.xaxis.set_major_locator(MaxNLocator(4 if width.narrow else 8))
         axes.set_xlabel("GB")
         axes.tick_params(axis="y", length=0)
