@@ -131,6 +131,21 @@ def make_plan(settings: PlanSettings, on_row: Callable[[PlanRow], None] | None =
     )
 
 
+def plan_way(settings: PlanSettings, way: Way) -> PlanRow:
+    """Plans one way of training, held as the settings say.
+
+    Raises:
+        LayerSelectError: as :func:`make_plan`; or the settings leave open how it is held.
+    """
+    quantize, checkpointing = settings.quantize, settings.gradient_checkpointing
+    row = None
+    if ALL not in (quantize, checkpointing):
+        row = _Models(settings).row(way, quantize, checkpointing=checkpointing != "none")
+    if row is None:
+        raise LayerSelectError(f"there is no one way to plan with --quantize {quantize} and {checkpointing}")
+    return row
+
+
 def reserved(peak: int, *, on_gpu: bool) -> int:
     """What a card must have for a training whose tensors take ``peak`` bytes."""
     return round(peak * (1 + _PIECES)) + _CONTEXT if on_gpu else peak

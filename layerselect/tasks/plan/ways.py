@@ -40,7 +40,7 @@ class Way:
 
     def fullest(self, costs: LayerCosts) -> Mask:
         """The layers that train in the step that holds the most."""
-        return _all(costs) if self.probes else self.usual(costs)
+        return every_layer(costs) if self.probes else self.usual(costs)
 
     def arithmetic(self, costs: LayerCosts) -> float:
         """What a step takes on average, in the unit of ``costs``, once the first epoch is over."""
@@ -50,7 +50,8 @@ class Way:
         return usual + (costs.whole - usual) / _PROBE_EVERY if self.probes else usual
 
 
-def _all(costs: LayerCosts) -> Mask:
+def every_layer(costs: LayerCosts) -> Mask:
+    """All of them."""
     return (True,) * costs.num_layers
 
 
@@ -78,8 +79,8 @@ def _within_budget(costs: LayerCosts) -> Mask:
 
 
 WAYS = (
-    Way("full", "all weights of the layers train", _all, whole=True),
-    Way("all", "an adapter in every layer, in every step", _all),
+    Way("full", "all weights of the layers train", every_layer, whole=True),
+    Way("all", "an adapter in every layer, in every step", every_layer),
     Way("ir", "IR-Tuning: the layers that the split by variance selects", _every_second, probes=True),
     Way("top-half", "the upper half of the layers in every step", _upper(0.5)),
     Way("cost-aware", f"IR-Tuning's choice, cut to {_BUDGET:g} of the cost of a step", _within_budget, probes=True),
