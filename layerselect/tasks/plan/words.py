@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .plan import Plan, PlanRow
+from .plan import Plan
+from .steps import PlanRow
 
 
 @dataclass(frozen=True)

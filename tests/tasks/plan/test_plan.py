@@ -11,7 +11,7 @@ from layerselect.errors import LayerSelectError
 from layerselect.models.blank import blank_model
 from layerselect.tasks.plan import PlanSettings, make_plan
 from layerselect.tasks.plan.page import write_plan_page
-from layerselect.tasks.plan.plan import reserved
+from layerselect.tasks.plan.steps import reserved
 
 MODELS = Path(__file__).parent / "models"
 #: As their makers count them, with the language-model head.
