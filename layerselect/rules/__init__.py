@@ -23,6 +23,7 @@ from .no_layers import NoLayers
 from .probe_once import ProbeOnce
 from .random_layers import RandomLayers
 from .registry import available, make_rule, rules_help
+from .spectrum import Spectrum
 from .threshold import Threshold
 from .topk import TopK
 from .uniform import Uniform
@@ -52,6 +53,7 @@ __all__ = [
     "RandomLayers",
     "Rule",
     "Selection",
+    "Spectrum",
     "Threshold",
     "TopK",
     "Uniform",
