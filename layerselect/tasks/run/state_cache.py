@@ -24,6 +24,7 @@ from ...selector.selector import FastSelector
 from ...state_cache import StateCache, StateStore
 from ...utils.sizes import show_bytes
 from .importance_split import tried_on
+from .memory import TRIED_EVALUATION, trying
 from .settings import TrainingSettings
 from .training import selector_options
 
@@ -231,6 +232,11 @@ def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[i
         LayerSelectError: something does not fit.
     """
     settings.check_cut(len(split_parameters(model).names))
+    with trying(TRIED_EVALUATION, "a few examples"):
+        _try_selector(model, settings, call)
+
+
+def _try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[int], object]) -> None:
     with _tried_selector(model, settings) as selector:
         check_above(selector)
         if selector.state_cache is not None:
