@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import EvalLoopOutput
 
 from ...errors import LayerSelectError
 from ...layers.find import split_parameters
@@ -20,6 +21,7 @@ from ...rules import NoLayers, make_rule
 from ...state_cache import StateStore
 from ...utils.launch import launched
 from ...utils.saved_activations import SavedActivations
+from .by_length import LongestFirst, put_back
 from .cache_keys import CacheReader
 from .checkpoints import SaveSteps, WholeCheckpoints
 from .folder import CHECKPOINTS
@@ -127,6 +129,20 @@ class MeasuredTrainer(WholeCheckpoints):
                 is no part of another one.
         """
         return loss if counts is None else loss * part_of_mean(weight, counts)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        if hasattr(eval_dataset, "lengths"):
+            return LongestFirst(eval_dataset.lengths)
+        return super()._get_eval_sampler(eval_dataset)
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As the Trainer's, for batches of similar lengths; what it returns is in the order of the examples."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        lengths = getattr(dataloader.dataset, "lengths", None)
+        if lengths is None:
+            return output
+        found, labels = put_back(output.predictions, lengths), put_back(output.label_ids, lengths)
+        return output._replace(predictions=found, label_ids=labels)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         data = train_dataset if train_dataset is not None else self.train_dataset
