@@ -10,7 +10,7 @@ from typing import Any
 from ...integrations.transformers import last_checkpoint
 from ...layers.find import split_parameters
 from ...models.adapter_files import ADAPTER
-from ...models.model_card import Training, write_card
+from ...models.model_card import Held, Training, write_card
 from ...models.saved_adapter import base_reference
 from ...selector.selector import FastSelector
 from ...utils.launch import launched
@@ -175,7 +175,7 @@ def write_files(
     write_card(
         folder.path / ADAPTER,
         task.usage(),
-        Training(base_reference(config.model), config.adapter, facts, chosen, reports, made_by),
+        Training(base_reference(config.model), config.adapter, facts, chosen, reports, made_by, held_facts(config)),
     )
     predictions = list(outcome.predictions)
     folder.write_json("config.json", {**folder.head(), "corpus": facts, "versions": made_by})
@@ -199,6 +199,14 @@ def write_files(
     last = {**training, "stages": stages.seconds()}
     folder.write_json(RESULTS, {"training": last, **outcome.more, "splits": splits})
     return last
+
+
+def held_facts(config: TrainingSettings) -> Held:
+    """How this machine has held the base model, for the card."""
+    holding = config.holding()
+    return Held(
+        holding.dtype, holding.quantize, config.gradient_checkpointing, holding.device_map, processes=launched()
+    )
 
 
 def corpus_facts(task: Task[Any], outcome: Outcome) -> dict[str, Any]:
