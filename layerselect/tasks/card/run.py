@@ -143,14 +143,18 @@ def _measured_on(
     )
     partial = partial_folder(target)
     discard(partial)
-    partial.mkdir(parents=True)
-    card.save(partial / CARD)
-    (partial / "config.json").write_text(
-        json.dumps({"command": "layerselect card", "task": task, "settings": settings.as_dict()}, indent=1) + "\n"
-    )
-    write_card_png(partial / "card.png", card)
-    write_card_report(partial / "card.html", card)
-    move_into_place(partial, target)
+    try:
+        partial.mkdir(parents=True)
+        card.save(partial / CARD)
+        (partial / "config.json").write_text(
+            json.dumps({"command": "layerselect card", "task": task, "settings": settings.as_dict()}, indent=1) + "\n"
+        )
+        write_card_png(partial / "card.png", card)
+        write_card_report(partial / "card.html", card)
+        move_into_place(partial, target)
+    except BaseException:
+        discard(partial)  # a card is written whole or not at all
+        raise
     return card
 
 

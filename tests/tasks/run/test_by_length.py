@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_pages")
 @pytest.fixture(scope="module")
 def mixed_corpus(tmp_path_factory):
     """Revisions some of which are several times as long as others, in no order."""
-    rows = tiny_intent.revisions(documents=8)
+    rows = tiny_intent.revisions(documents=6)
     for number, row in enumerate(rows):
         more = " and the river leaves some letters" * (number * 7 % 5)
         row["before"], row["after"] = (row[side].replace(" .", f"{more} .") for side in ("before", "after"))
@@ -65,14 +65,14 @@ def as_they_come(monkeypatch):
 
 
 KINDS = {
-    "an encoder with a head": ("bert_folder", {}),
-    "a decoder that writes": ("llama_folder", {"head": "generate"}),
-    "with a cache": ("bert_folder", {"state_cache": "cached", "cut": "1"}),
+    "an encoder with a head": ("bert", {}),
+    "a decoder that writes": ("llama", {"head": "generate"}),
+    "with a cache": ("bert", {"state_cache": "cached", "cut": "1"}),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_evaluation_pads_less_and_finds_the_same(tmp_path, mixed_corpus, request, kind):
+def test_an_evaluation_pads_less_and_finds_the_same(tmp_path, mixed_corpus, folders, kind):
     model, options = KINDS[kind]
     if "state_cache" in options:
         options = {**kept(tmp_path / "store"), **options}
@@ -80,7 +80,7 @@ def test_an_evaluation_pads_less_and_finds_the_same(tmp_path, mixed_corpus, requ
     for name in ("sorted", "plain"):
         config = IntentConfig(
             data=str(mixed_corpus),
-            model=str(request.getfixturevalue(model)),
+            model=str(folders[model]),
             out=str(tmp_path / name),
             max_steps=2,
             eval_batch_size=4,
@@ -104,12 +104,12 @@ def test_an_evaluation_pads_less_and_finds_the_same(tmp_path, mixed_corpus, requ
     assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in other], rel=1e-4)
 
 
-def test_losses_of_revisions_pad_less_and_are_the_same(tmp_path, mixed_corpus, llama_folder):
+def test_losses_of_revisions_pad_less_and_are_the_same(tmp_path, mixed_corpus, folders):
     found, padding = [], []
     for name in ("sorted", "plain"):
         config = ReviseConfig(
             data=str(mixed_corpus),
-            model=str(llama_folder),
+            model=str(folders["llama"]),
             out=str(tmp_path / name),
             transfer="none",
             max_steps=1,
@@ -129,12 +129,14 @@ def test_losses_of_revisions_pad_less_and_are_the_same(tmp_path, mixed_corpus, l
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, mixed_corpus, bert_folder):
+def trained(tmp_path_factory, mixed_corpus, folders):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: None)
         out = tmp_path_factory.mktemp("trained") / "run"
         options = {"max_steps": 1, "window": 40, "max_length": 128, "device": "cpu"}
-        return run_intent(IntentConfig(data=str(mixed_corpus), model=str(bert_folder), out=str(out), **options)).folder
+        return run_intent(
+            IntentConfig(data=str(mixed_corpus), model=str(folders["bert"]), out=str(out), **options)
+        ).folder
 
 
 def test_predictions_pad_less_and_come_in_the_order_of_the_rows(trained, mixed_corpus, monkeypatch):
@@ -217,12 +219,12 @@ def check_fed(passes):
     ],
     ids=lambda options: " ".join(map(str, options.values())) or "plain",
 )
-def test_each_new_token_feeds_one_position(tmp_path, mixed_corpus, llama_folder, fed, options):
+def test_each_new_token_feeds_one_position(tmp_path, mixed_corpus, folders, fed, options):
     if "state_cache" in options:
         options = {**kept(tmp_path / "store"), **options}
     config = ReviseConfig(
         data=str(mixed_corpus),
-        model=str(llama_folder),
+        model=str(folders["llama"]),
         out=str(tmp_path / "run"),
         transfer="none",
         max_steps=1,

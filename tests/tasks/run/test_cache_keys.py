@@ -67,30 +67,35 @@ def check_reads_ahead(events):
 
 
 KINDS = {
-    "an encoder with a head": ("bert_folder", {"workers": 1}),
-    "a decoder with a head, accumulating": ("llama_folder", {"format": "plain", "accumulate": 2, "batch_size": 2}),
-    "a decoder that writes": ("llama_folder", {"head": "generate", "max_length": 64}),
-    "a cut that a rule chooses": ("bert_folder", {"cut": "cost-aware:budget=0.5", "epochs": 3}),
+    "an encoder with a head": ("bert", {"workers": 1}),
+    "a decoder with a head, accumulating": ("llama", {"format": "plain", "accumulate": 2, "batch_size": 2}),
+    "a decoder that writes": ("llama", {"head": "generate", "max_length": 64}),
+    "a cut that a rule chooses": ("bert", {"cut": "cost-aware:budget=0.6", "epochs": 3}),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_predictor_makes_no_key_in_a_step(tmp_path, small_corpus, kind, request, watched):
+def test_a_predictor_makes_no_key_in_a_step(tmp_path, small_corpus, kind, folders, watched):
     events, on_event = watched
     model, changes = KINDS[kind]
-    options = {"adapter": "lora", "epochs": 1, "batch_size": 4, **NOTHING_RANDOM, **kept(tmp_path / "store"), **changes}
-    run = run_intent(
-        settings(small_corpus, request.getfixturevalue(model), tmp_path / "run", **options), on_event=on_event
-    )
+    options = {
+        "adapter": "lora",
+        "epochs": 1,
+        "batch_size": 4,
+        **NOTHING_RANDOM,
+        **kept(tmp_path / "store", cut="1"),
+        **changes,
+    }
+    run = run_intent(settings(small_corpus, folders[model], tmp_path / "run", **options), on_event=on_event)
     assert run.training["states_cached"] and run.training["states_read"] > 0
     check_reads_ahead(events)
 
 
-def test_a_generator_and_its_predictor_make_no_key_in_a_step(tmp_path, small_corpus, llama_folder, watched):
+def test_a_generator_and_its_predictor_make_no_key_in_a_step(tmp_path, small_corpus, folders, watched):
     events, on_event = watched
     config = ReviseConfig(
         data=str(small_corpus),
-        model=str(llama_folder),
+        model=str(folders["llama"]),
         out=str(tmp_path / "run"),
         device="cpu",
         transfer="none",

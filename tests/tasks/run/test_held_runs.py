@@ -26,19 +26,6 @@ def settings(corpus, model, out, **changes):
     return IntentConfig(data=str(corpus), model=str(model), out=str(out), **{**base, **changes})
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Models of two layers: what is tested here is the same in each."""
-    made = {"bert": tiny_intent.save_bert, "llama": tiny_intent.save_llama}
-    return {name: save(tmp_path_factory.mktemp(name), layers=2) for name, save in made.items()}
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    """A corpus of few documents."""
-    return tiny_intent.corpus_file(tmp_path_factory.mktemp("few"), documents=5)
-
-
 def labelled(predictor):
     found = list(predictor.predict(ROWS))
     assert all(each.error is None and each.labels for each in found)

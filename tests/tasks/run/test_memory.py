@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from layerselect.cli import main
+from layerselect.report import card as report_card
 from layerselect.tasks.compare import worker
 from layerselect.tasks.compare.runs import _why
 from layerselect.tasks.intent import IntentConfig, run_intent
@@ -56,20 +57,34 @@ def said(capsys, arguments):
     return message
 
 
-@pytest.mark.parametrize("error", [ON_GPU, ON_CPU, MemoryError()], ids=["gpu", "cpu", "host"])
-@pytest.mark.parametrize(
-    ("owner", "name", "where", "tries"),
-    [
-        (intent_model, "load_classifier", "while the model was loaded: try --dtype bfloat16 or", "--quantize 4bit"),
-        (trial, "_training", "when training was tried, at a batch of 2, the longest of ", "--max-length 32"),
-        (ClassificationTrainer, "compute_loss", "in training, at --batch-size 4 and", "--batch-size 2 --accumulate 2"),
-        (ClassificationTrainer, "prediction_step", "in the evaluation, at 8 examples", "try --eval-batch-size 4"),
-    ],
-    ids=["loading", "trial", "training", "evaluation"],
+LOADED = (intent_model, "load_classifier", "while the model was loaded: try --dtype bfloat16 or", "--quantize 4bit")
+TRIED = (trial, "_training", "when training was tried, at a batch of 2, the longest of ", "--max-length 32")
+TRAINED = (
+    ClassificationTrainer,
+    "compute_loss",
+    "in training, at --batch-size 4 and --max-length 64: ",
+    "--batch-size 2 --accumulate 2",
 )
-def test_intent_says_what_to_try(
-    monkeypatch, capsys, small_corpus, bert_folder, tmp_path, owner, name, where, tries, error
-):
+EVALUATED = (
+    ClassificationTrainer,
+    "prediction_step",
+    "in the evaluation, at 8 examples at a time",
+    "try --eval-batch-size 4",
+)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "where", "tries", "error"),
+    [
+        (*LOADED, MemoryError()),
+        (*LOADED, ON_GPU),
+        (*TRIED, ON_CPU),
+        (*TRAINED, ON_GPU),
+        (*TRAINED, ON_CPU),
+        (*EVALUATED, MemoryError()),
+    ],
+)
+def test_intent_says_what_to_try(monkeypatch, capsys, few, folders, tmp_path, owner, name, where, tries, error):
     if name == "_training":
         ours = trial._training
 
@@ -82,18 +97,16 @@ def test_intent_says_what_to_try(
         monkeypatch.setattr(trial, "_training", training)
     else:
         runs_out(monkeypatch, owner, name, error)
-    message = said(capsys, asked("intent", small_corpus, bert_folder, tmp_path / "run"))
+    message = said(capsys, asked("intent", few, folders["bert"], tmp_path / "run"))
     assert where in message and tries in message
     assert ("on the GPU" if error is ON_GPU else "on this machine") in message
     assert not (tmp_path / "run").exists()
     assert (tmp_path / "run.partial").exists() == (owner is ClassificationTrainer)
 
 
-def test_what_is_finished_goes_on_with_another_size_of_evaluations(
-    monkeypatch, capsys, small_corpus, bert_folder, tmp_path
-):
+def test_what_is_finished_goes_on_with_another_size_of_evaluations(monkeypatch, capsys, few, folders, tmp_path):
     """What ran out in the last evaluation costs no step of the training."""
-    arguments = asked("intent", small_corpus, bert_folder, tmp_path / "run", "--keep", "last")
+    arguments = asked("intent", few, folders["bert"], tmp_path / "run", "--keep", "last")
     with monkeypatch.context() as patch:
         runs_out(patch, ClassificationTrainer, "predict", ON_GPU)
         assert "--eval-batch-size may change when the run goes on" in said(capsys, arguments)
@@ -112,29 +125,38 @@ def test_what_is_finished_goes_on_with_another_size_of_evaluations(
     ],
     ids=["generation", "training", "predictor"],
 )
-def test_revise_says_what_to_try(monkeypatch, capsys, small_corpus, llama_folder, tmp_path, owner, name, where, tries):
+def test_revise_says_what_to_try(monkeypatch, capsys, few, folders, tmp_path, owner, name, where, tries):
     runs_out(monkeypatch, owner, name, ON_CPU)
     transfer = [] if owner is ClassificationTrainer else ["--transfer", "none"]
-    message = said(capsys, asked("revise", small_corpus, llama_folder, tmp_path / "run", *transfer))
+    message = said(capsys, asked("revise", few, folders["llama"], tmp_path / "run", *transfer))
     assert where in message and tries in message
     assert " --batch-size" not in message or owner is not ClassificationTrainer
     assert not (tmp_path / "run").exists()
 
 
-def test_a_card_says_what_to_try(monkeypatch, capsys, small_corpus, bert_folder, tmp_path):
+def test_a_card_says_what_to_try(monkeypatch, capsys, few, folders, tmp_path):
     from layerselect.tasks.card import run
 
     runs_out(monkeypatch, run, "measure", ON_GPU)
-    named = ["--data", small_corpus, "--model", bert_folder, "--out", tmp_path / "card", "--device", "cpu"]
+    named = ["--data", few, "--model", folders["bert"], "--out", tmp_path / "card", "--device", "cpu"]
     message = said(capsys, ["card", *named, "--head-steps", "0"])
     assert "while the card was measured, at --batch-size 16 and --max-length 64: try --batch-size 8, " in message
     assert message.endswith("--max-memory 1GB") and "--accumulate" not in message and "checkpointing" not in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_of_a_comparison_fails_with_the_sentence(monkeypatch, caplog, small_corpus, bert_folder, tmp_path):
+def test_a_card_that_cannot_be_drawn_leaves_nothing(monkeypatch, capsys, few, folders, tmp_path):
+    monkeypatch.setattr("layerselect.report.card.write_card_png", lambda path, card: None)
+    runs_out(monkeypatch, report_card, "write_card_report", MemoryError())
+    sizes = ["--examples", "4", "--batch-size", "2", "--head-steps", "0", "--no-times", "--device", "cpu"]
+    named = ["--data", few, "--model", folders["bert"], "--out", tmp_path / "card"]
+    said(capsys, ["card", *named, *sizes])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_a_comparison_fails_with_the_sentence(monkeypatch, caplog, few, folders, tmp_path):
     settings = IntentConfig(
-        data=str(small_corpus), model=str(bert_folder), out=str(tmp_path / "run"), max_steps=1, device="cpu"
+        data=str(few), model=str(folders["bert"]), out=str(tmp_path / "run"), max_steps=1, device="cpu"
     )
     runs_out(monkeypatch, ClassificationTrainer, "compute_loss", ON_GPU)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"task": "intent", "settings": settings.as_dict()})))
@@ -204,11 +226,11 @@ def test_every_option_that_is_tried_is_one_of_the_command():
     assert MEASURING in memory._WHILE
 
 
-def test_other_errors_stay_what_they_are(monkeypatch, small_corpus, bert_folder, tmp_path):
+def test_other_errors_stay_what_they_are(monkeypatch, few, folders, tmp_path):
     runs_out(monkeypatch, ClassificationTrainer, "compute_loss", RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
         run_intent(
             IntentConfig(
-                data=str(small_corpus), model=str(bert_folder), out=str(tmp_path / "run"), max_steps=1, device="cpu"
+                data=str(few), model=str(folders["bert"]), out=str(tmp_path / "run"), max_steps=1, device="cpu"
             )
         )
