@@ -35,7 +35,9 @@ _WHILE = {
     TRIED_EVALUATION: "when an evaluation was tried",
 }
 _TRAINS = (TRAINING, TRIED_TRAINING)
-_EVALUATES = (EVALUATION, REVISING, SCORING, BASELINES)
+_EVALUATES = (EVALUATION, REVISING, SCORING)
+#: In these no input is read by the model.
+_READS_NONE = (LOADING, WRITING)
 #: No shorter input says anything.
 _SHORTEST = 8
 #: What a run that goes on may be given anew.
@@ -144,6 +146,8 @@ def smaller(settings: Any, place: str, stage: str, flags: Mapping[str, str]) -> 
         place, stage: as for :class:`OutOfMemory`.
         flags: the options that the command has, by their settings.
     """
+    if stage == BASELINES:  # which read words, with no model
+        return [f"{flags['train_size']} 50%"] if settings.train_size is None and "train_size" in flags else []
     asked: dict[str, Any] = {}
     if stage in (TRAINING, MEASURING):
         asked |= _smaller_batch(settings, accumulates="accumulate" in flags)
@@ -155,7 +159,7 @@ def smaller(settings: Any, place: str, stage: str, flags: Mapping[str, str]) -> 
             asked["beams"] = _half(getattr(settings, "beams", 1))
     if stage in _TRAINS and settings.gradient_checkpointing == "none":
         asked["gradient_checkpointing"] = "nonreentrant"
-    if stage != LOADING and hasattr(settings, "max_length"):
+    if stage not in _READS_NONE and hasattr(settings, "max_length"):
         shorter = settings.max_length // 2
         asked["max_length"] = shorter if shorter >= _SHORTEST else None
     if place == HOST:
@@ -226,6 +230,6 @@ def _sizes(settings: Any, stage: str, flags: Mapping[str, str]) -> str:
 
 def _joined(found: list[str]) -> str:
     if not found:
-        return "nothing can be made smaller by an option, so choose a smaller model"
+        return "no option makes it smaller, so choose a smaller model, or a machine with more memory"
     *first, last = found
     return f"try {', '.join(first)} or {last}" if first else f"try {last}"

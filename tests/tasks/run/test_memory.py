@@ -22,7 +22,7 @@ from layerselect.tasks.revise import task as revise_task
 from layerselect.tasks.revise.training import RevisionTrainer
 from layerselect.tasks.run import memory, trial
 from layerselect.tasks.run.memory import MEASURING, OutOfMemory, smaller
-from layerselect.tasks.run.stages import BASELINES, EVALUATION, LOADING, REVISING, TRAINING
+from layerselect.tasks.run.stages import BASELINES, EVALUATION, LOADING, REVISING, TRAINING, WRITING
 from layerselect.utils.memory_errors import GPU, HOST
 from layerselect.utils.options import flag_of, options_of
 
@@ -116,6 +116,18 @@ def test_what_is_finished_goes_on_with_another_size_of_evaluations(monkeypatch, 
     assert json.loads((tmp_path / "run" / "results.json").read_text())["training"]["steps"] == 2
 
 
+def test_a_checkpoint_is_kept_where_a_later_step_runs_out(monkeypatch, capsys, few, folders, tmp_path):
+    arguments = asked("intent", few, folders["bert"], tmp_path / "run", "--save-steps", "1", "--lora-dropout", "0.1")
+    assert main([*asked("intent", few, folders["bert"], tmp_path / "whole"), *arguments[-4:]]) == 0
+    with monkeypatch.context() as patch:
+        runs_out(patch, ClassificationTrainer, "compute_loss", ON_CPU, after=1)
+        said(capsys, arguments)
+    assert (tmp_path / "run.partial" / "checkpoints" / "checkpoint-1").is_dir()
+    assert main([*arguments, "--resume"]) == 0
+    one, other = (tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("run", "whole"))
+    assert one.read_bytes() == other.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "where", "tries"),
     [
@@ -192,7 +204,8 @@ def test_every_option_is_smaller_than_what_is_set():
     assert tried(LOADING, quantize="8bit") == ["--quantize 4bit"]
     assert tried(LOADING, adapter="none", dtype="bfloat16") == ["--adapter lora"]
     assert tried(REVISING, kind=ReviseConfig, beams=4)[:2] == ["--eval-batch-size 8", "--beams 2"]
-    assert tried(BASELINES, eval_batch_size=2)[0] == "--eval-batch-size 1"
+    assert tried(BASELINES) == ["--train-size 50%"]
+    assert tried(WRITING, adapter="none", dtype="bfloat16") == ["--adapter lora"]
 
 
 def test_what_the_host_holds_can_be_less_only_where_it_is_the_host_that_lacks_it():
@@ -210,7 +223,7 @@ def test_no_smaller_option_is_left():
     }
     assert tried(**least) == []
     settings = IntentConfig(data="d", model="m", out="o", device="cpu", **least)
-    assert str(OutOfMemory(settings, GPU, TRAINING)).endswith("so choose a smaller model")
+    assert str(OutOfMemory(settings, GPU, TRAINING)).endswith("choose a smaller model, or a machine with more memory")
 
 
 def test_every_option_that_is_tried_is_one_of_the_command():
