@@ -35,6 +35,12 @@ def model_folder(names: dict[str, Any]) -> None:
     names["labels"] = [corpus.labels.index(row["intentions"][0]) for row in rows]
 
 
+def llama_configuration(names: dict[str, Any]) -> None:
+    """``config.json`` of a small Llama, without weights."""
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
+    Path("config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 500, **sizes}))
+
+
 def loader(names: dict[str, Any]) -> None:
     """A model folder, and ``loader``: batches of token ids, mask and labels."""
     import torch

@@ -4,8 +4,8 @@ python tools/tables.py           # writes every table anew
 python tools/tables.py --check   # writes nothing; says which tables are not those of the files
 
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
-docs/measurements, is the folder of a comparison, several of them separated by blanks, or ``verdicts.json``. Behind
-``without:`` may stand columns that are left out.
+docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``, or ``plans``,
+the folder of what ``layerselect plan --json`` wrote. Behind ``without:`` may stand columns that are left out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -40,6 +41,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
 
     if places == ["verdicts.json"]:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
+    if places == ["plans"]:
+        return _plans([json.loads(path.read_text(encoding="utf-8")) for path in _by_size(MEASUREMENTS / "plans")])
     found = [read_comparison(saved_config(MEASUREMENTS / place)) for place in places]
     if len(found) > 1:
         return several_table(found).markdown()
@@ -56,6 +59,41 @@ def _verdicts(content: dict[str, object]) -> str:
             f"{each['runs_in_macro_f1']:.3f} | {each['simulations']:,} | {each['wrong']:.1%} | "
             f"{each['undecided_at_0']:.0%} | {each['told']:.3f} | {each['found_at_told']:.0%} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+#: The columns of the plans: heading, way, how the weights are held, checkpointing, and which figure.
+_PLANNED = (
+    ("full", "full", None, False, "peak"),
+    ("all", "all", None, False, "peak"),
+    ("ir, most steps", "ir", None, False, "usual_peak"),
+    ("top-half", "top-half", None, False, "peak"),
+    ("cost-aware, most steps", "cost-aware", None, False, "usual_peak"),
+    ("cached", "cached", None, False, "peak"),
+    ("all, checkpointing", "all", None, True, "peak"),
+    ("all, 8bit, checkpointing", "all", "8bit", True, "peak"),
+    ("all, 4bit, checkpointing", "all", "4bit", True, "peak"),
+)
+
+
+def _by_size(folder: Path) -> list[Path]:
+    paths = sorted(folder.glob("*.json"))
+    return sorted(paths, key=lambda path: json.loads(path.read_text(encoding="utf-8"))["parameters"])
+
+
+def _plans(plans: list[dict[str, Any]]) -> str:
+    lines = ["| model | weights | " + " | ".join(heading for heading, *_ in _PLANNED) + " |"]
+    lines.append("|---" * (2 + len(_PLANNED)) + "|")
+    for plan in plans:
+        cells = [Path(plan["settings"]["model"]).stem, f"{plan['parameters'] / 1e9:.2f} billion"]
+        for _, way, held, again, figure in _PLANNED:
+            row = next(
+                row
+                for row in plan["rows"]
+                if (row["way"], row["checkpointing"]) == (way, again) and row["weights_in"] == (held or plan["dtype"])
+            )
+            cells.append(f"{row[figure] / 1e9:.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

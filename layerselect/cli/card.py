@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.intent.config import IntentConfig
     from ..tasks.revise.config import ReviseConfig
     from .card_display import CardDisplay, card_plan_lines, print_card
-    from .plan import print_plan
+    from .dry_run import print_plan
 
     chosen = given(args, IntentConfig)
     without = {"adapter": "lora"}  # no adapter is made, and none is missing

@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.compare import run_compare
     from ..tasks.compare.run import plan_compare
     from .compare_display import RunDisplay, compare_plan_lines
-    from .plan import print_plan
+    from .dry_run import print_plan
 
     if args.show:
         return _show(args)

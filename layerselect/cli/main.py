@@ -25,6 +25,7 @@ from . import (
     inspect,
     intent,
     merge,
+    plan,
     predict,
     revise,
     rewrite,
@@ -46,6 +47,7 @@ _INVALID = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")
 #: In the order of the help page.
 COMMANDS = (
     demo,
+    plan,
     intent,
     inspect,
     predict,

@@ -35,7 +35,7 @@ def train(
     from ..models.load import quiet_transformers
     from ..tasks.run.runner import plan_task
     from .display import TrainingDisplay, plan_lines
-    from .plan import print_plan
+    from .dry_run import print_plan
 
     apply_threads(args.threads)
     quiet_transformers()

@@ -77,6 +77,37 @@ def checked_source(source: str | Path, *, weights: bool = True) -> str:
     return text
 
 
+def checked_configuration(source: str | Path) -> str:
+    """The folder of a ``config.json``, such a file itself, or a hub id: of a model of which nothing else is wanted.
+
+    Raises:
+        LayerSelectError: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".json":
+        check_configuration(path)
+        return str(path)
+    if path.is_dir():
+        if not (path / CONFIG).is_file():
+            raise LayerSelectError(f"the folder {str(source)!r} holds no config.json{_hint(path)}")
+        check_configuration(path / CONFIG)
+        return str(path)
+    return checked_source(source, weights=False)
+
+
+def check_configuration(path: Path) -> None:
+    """Looks through a ``config.json`` for what would keep a model from being made of it.
+
+    Raises:
+        LayerSelectError: something would.
+    """
+    _check_pointers(path.parent, (path.name,))
+    config = _read_object(path)
+    if not isinstance(config.get("model_type", ""), str):
+        raise LayerSelectError(f"{str(path)!r} has no name as its model_type: take it from where the model was made")
+    check_layers(config, Held(), str(path.parent))
+
+
 def check_folder(folder: Path, *, weights: bool = True) -> None:
     """Looks through a folder for what would keep its model from being loaded.
 

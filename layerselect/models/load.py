@@ -10,16 +10,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ..errors import LayerSelectError
 from ..layers.find import split_parameters
 from ..layers.stacks import has_forward
+from .configuration import head_of, read_configuration
 from .folders import checked_source, held_in
 from .fresh import fresh_modules, in_full_precision, wake
 from .held_sizes import no_larger_than
-from .holding import Holding, check_holding, check_placed, check_quantized, check_unquantized, keep_holding
+from .holding import Holding, check_holding, check_placed, check_quantized, keep_holding
 from .load_errors import sentence_of
 from .running import reads_ahead
 from .tokenizers import pad_on, separates_pairs
@@ -82,12 +83,7 @@ def load_classifier(
             machine cannot hold a model so.
     """
     name = checked_source(source)
-    overrides: dict[str, Any] = {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: i for i, label in enumerate(labels)},
-        "problem_type": "multi_label_classification" if multi_label else "single_label_classification",
-    }
+    overrides = head_of(labels, multi_label=multi_label)
     model, tokenizer, missing = _load(name, AutoModelForSequenceClassification, dropout, overrides, holding)
     loaded = prepare(model, tokenizer, str(source), missing)
     find_traits(loaded.model, loaded.source, pad=loaded.tokenizer.pad_token_id, writes=False)
@@ -133,10 +129,7 @@ def _load(
     holding = holding or Holding()
     check_holding(holding)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **overrides)
-        check_unquantized(config, holding, name)
-        _override_dropout(config, dropout)
-        _without_rescaling(config)
+        config = read_configuration(name, dropout, overrides, holding)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         check_words(tokenizer, name)
         with no_larger_than(held_in(Path(name)) if Path(name).is_dir() else None, name):
@@ -270,28 +263,3 @@ def _may_run(model: nn.Module, name: str, called: Collection[str] | None) -> boo
     while around and not has_forward(model.get_submodule(around)):
         around = around.rpartition(".")[0]
     return _runs(name, called) or not around or _runs(around, called)
-
-
-def _override_dropout(config: Any, dropout: float | None) -> None:
-    if dropout is None:
-        return
-    for key in (
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "dropout",
-        "attention_dropout",
-        "dropout_rate",
-        "resid_pdrop",
-        "embd_pdrop",
-        "attn_pdrop",
-    ):
-        if isinstance(getattr(config, key, None), float):
-            setattr(config, key, dropout)
-
-
-def _without_rescaling(config: Any) -> None:
-    """Some models (RWKV) halve their weights in place from some layer on whenever they go over to evaluation, so that
-    half precision does not overflow: here they run in float32, and adapters beside the weights would not be halved.
-    """
-    if isinstance(getattr(config, "rescale_every", None), int):
-        config.rescale_every = 0

@@ -17,12 +17,15 @@ from .fraction import Fraction
 from .held_scores import HeldScores
 from .ist import Ist
 from .lisa import Lisa
+from .lower import Lower
+from .middle import Middle
 from .no_layers import NoLayers
 from .probe_once import ProbeOnce
 from .random_layers import RandomLayers
 from .registry import available, make_rule, rules_help
 from .threshold import Threshold
 from .topk import TopK
+from .uniform import Uniform
 from .upper import Upper
 from .variance_split import VarianceSplit
 from .weight_norm import WeightNorm
@@ -41,6 +44,8 @@ __all__ = [
     "Ist",
     "LayerCardRule",
     "Lisa",
+    "Lower",
+    "Middle",
     "ModelView",
     "NoLayers",
     "ProbeOnce",
@@ -49,6 +54,7 @@ __all__ = [
     "Selection",
     "Threshold",
     "TopK",
+    "Uniform",
     "Upper",
     "VarianceSplit",
     "WeightNorm",

@@ -18,6 +18,7 @@ class All(Rule):
 
     name = "all"
     uses_scores = False
+    constant = True
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         return Selection(status != EXCLUDED, no_threshold(scores))

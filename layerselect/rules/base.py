@@ -56,6 +56,8 @@ class Rule(ABC):
     """Whether :meth:`select` reads the scores. Where it does not, the selection is made on the host before the backward
     pass, and frozen layers need no probing.
     """
+    constant: ClassVar[bool] = False
+    """Whether it chooses the same layers in every step, whatever the scores; they may be measured all the same."""
     draws: ClassVar[bool] = False
     """Whether the rule only needs to know how many layers there are. A cache of hidden states keeps the lowest layers
     from training; such a rule is then asked about the other layers alone, numbered from 0.

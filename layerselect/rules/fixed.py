@@ -32,6 +32,7 @@ class Fixed(Rule):
     name = "fixed"
     example = "fixed:layers=[0,1]"
     uses_scores = False
+    constant = True
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, (str, Mapping)) or not isinstance(self.layers, Iterable):

@@ -16,6 +16,7 @@ class NoLayers(Rule):
 
     name = "none"
     uses_scores = False
+    constant = True
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         return Selection(torch.zeros_like(status, dtype=torch.bool), no_threshold(scores))

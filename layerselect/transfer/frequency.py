@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import LayerSelectError
-from ..rules import MEASURED, All, Fixed, Rule, Upper, make_rule
+from ..rules import MEASURED, Rule, make_rule
 from ..utils.saved_files import DamagedFile, read_json
 from ..utils.saved_schema import Fields, Items, Mapped, Maybe, Mismatch, Text, Whole, check
 from ..utils.saved_words import shown
@@ -28,9 +28,6 @@ _FILE = "importance.json"
 _SCHEMA = 1
 _ADAPTER_FILE = "layerselect.json"
 _ADVICE = "train the predictor again"
-
-#: Rules that choose the same layers whatever the scores: they make sense on G, as baselines.
-_CONSTANT = (All, Fixed, Upper)
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def pick_layers(frequency: Sequence[int], rule: str | Rule = "variance", seed: i
             f"rule {decide.name!r} picks none of {len(counts)} layers that were selected up to {counts.max()} times: "
             "take another rule or option"
         )
-    if len(chosen) < len(counts) and counts.min() == counts.max() and not isinstance(decide, _CONSTANT):
+    if len(chosen) < len(counts) and counts.min() == counts.max() and not decide.constant:
         logger.warning(
             "each of the %d layers was selected %d times, so the frequencies do not tell which matter: all are taken",
             len(counts),
@@ -188,7 +185,7 @@ def alignment_ratio(chosen: Sequence[int], own: Sequence[int]) -> float:
 def _decider(rule: str | Rule, num_layers: int, seed: int) -> Rule:
     """A rule that is bound to layers without a model; the one that is given stays as it is."""
     made = copy.copy(make_rule(rule, seed=seed))
-    if not made.uses_scores and not isinstance(made, _CONSTANT):
+    if not made.uses_scores and not made.constant:
         raise LayerSelectError(
             f"rule {made.name!r} reads no scores, so frequencies would not change what it chooses: use one that "
             "does, such as 'variance' or 'topk:k=4', or the constant choices 'all', 'upper:p=0.5' and "

@@ -30,19 +30,25 @@ class SavedActivations:
     """
 
     def __init__(self, exclude: Iterable[Tensor] = ()) -> None:
-        self._excluded = {tensor.untyped_storage().data_ptr() for tensor in exclude}
-        self._seen: set[int] = set()
-        self.bytes = 0
+        # By the storage, not its address: that of tensors without contents is always the same.
+        self._excluded = {tensor.untyped_storage()._cdata for tensor in exclude}
+        self._seen: dict[int, int] = {}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
 
     def _pack(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        address = storage.data_ptr()
-        # A saved storage lives as long as the graph, so no other one can take its address meanwhile.
-        if address not in self._excluded and address not in self._seen:
-            self._seen.add(address)
-            self.bytes += storage.nbytes()
+        # A saved storage lives as long as the graph, so no other one can take its place meanwhile.
+        if storage._cdata not in self._excluded:
+            self._seen[storage._cdata] = storage.nbytes()
         return tensor
+
+    @property
+    def bytes(self) -> int:
+        return sum(self._seen.values())
+
+    def items(self) -> list[tuple[int, int]]:
+        """What tells each storage from the others, and its bytes."""
+        return list(self._seen.items())
 
     def __enter__(self) -> SavedActivations:
         self._hooks.__enter__()

@@ -1,68 +1,69 @@
-"""``--dry-run``: every command prints its plan alike, and what has no effect is said there, too."""
+"""``layerselect plan``, as it is typed."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 
 import pytest
-from layerselect.cli.card_display import card_plan_lines
-from layerselect.cli.display import plan_lines
-from layerselect.cli.plan import print_plan
-from layerselect.tasks.intent import IntentConfig
-from layerselect.tasks.intent.task import IntentTask
-from layerselect.tasks.revise import ReviseConfig
-from layerselect.tasks.run.runner import plan_task
+from layerselect.cli.main import main
 
-RUN = {
-    "out": "o[1]",
-    "state": "new",
-    "model": "m",
-    "layers": 6,
-    "parameters": 1234,
-    "trainable_parameters": 12,
-    "splits": {"train": 1},
-    "chosen_by": None,
-    "steps": 1,
+_LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
 }
-CARD = {"out": "o[1]", "model": "m", "layers": 6, "examples": 1, "batches": 2, "fresh": []}
+
+
+@pytest.fixture
+def typed(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(_LLAMA))
+    return ["plan", "--model", str(tmp_path / "model"), "--batch-size", "2", "--max-length", "8", "--quantize", "4bit"]
+
+
+def test_the_table_fits_eighty_columns_and_says_what_fits(typed, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*typed, "--gpu", "1GB"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for word in ("top-half", "cost-aware", "cached", "batch", "checkpointing", "yes"):
+        assert word in out
+
+
+def test_without_a_card_nothing_is_said_of_what_fits(typed, capsys):
+    assert main([*typed, "--device", "cpu"]) == 0
+    assert "fits" not in capsys.readouterr().out
+
+
+def test_json_has_every_row_in_bytes(typed, capsys):
+    assert main([*typed, "--gpu", "1GB", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert {row["way"] for row in plan["rows"]} == {"all", "ir", "top-half", "cost-aware", "cached"}
+    assert all(row["fits"] and row["largest_batch"] > 2 and row["peak"] > row["weights"] for row in plan["rows"])
+
+
+def test_a_page_is_written_beside_the_table(typed, tmp_path, capsys):
+    pytest.importorskip("jinja2")
+    page = tmp_path / "plan.html"
+    assert main([*typed, "--gpu", "1GB", "--page", str(page)]) == 0
+    assert "Peak memory" in page.read_text()
+    assert str(page) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("plan", "lines", "place"),
+    ("more", "words"),
     [
-        (RUN, plan_lines(RUN), "out: o[1] (new; nothing is written now)"),
-        (CARD, card_plan_lines(CARD), "out: o[1] (nothing is written now)"),
-        ({"out": "o", "state": "finished"}, plan_lines({"state": "finished"}), "out: o (finished)"),
+        (["--gpu", "many"], "--gpu"),
+        (["--optim", "lomo"], "--optim lomo"),
+        (["--head", "generate", "--task", "revise", "--model", "/nowhere"], "/nowhere"),
+        (["--page", "."], "--page"),
     ],
 )
-def test_plans_are_printed_alike(capsys, plan, lines, place):
-    print_plan(plan, lines, argparse.Namespace(json=False))
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == place
-    assert [line.split(": ")[0] for line in shown[1:]] == list(lines)
-    print_plan(plan, lines, argparse.Namespace(json=True))
-    assert json.loads(capsys.readouterr().out) == plan
-
-
-def test_a_plan_counts_one_as_one():
-    assert plan_lines(RUN)["training"] == "1 step; the checkpoint is chosen by nothing"
-    assert card_plan_lines(CARD)["measured on"] == "1 example in 2 batches"
-
-
-def test_a_plan_says_what_has_no_effect(tmp_path, caplog, bert_folder):
-    config = IntentConfig(
-        data="demo", model=str(bert_folder), out=str(tmp_path / "o"), adapter="none", lora_rank=3, max_steps=1
-    )
-    with caplog.at_level(logging.WARNING):
-        plan_task(IntentTask, config)
-    assert "--lora-rank 3 has no effect with --adapter none" in caplog.text
-
-
-@pytest.mark.parametrize("kind", [IntentConfig, ReviseConfig])
-def test_what_the_demo_sets_by_itself_is_not_held_against_the_user(kind):
-    common = {**kind.demo_defaults, "data": "demo", "model": "demo", "out": "o", "max_steps": 5}
-    assert kind(**common).without_effect() == []
-    assert kind(**common | {"epochs": 7.0}).without_effect() == ["--epochs 7.0 has no effect with --max-steps 5"]
-    assert kind(**common | {"lora_rank": 2}).without_effect() == ["--lora-rank 2 has no effect with --adapter none"]
+def test_bad_input_is_one_line_and_a_code(typed, more, words, capsys):
+    assert main([*typed, *more]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert words in said[-1] and said[-1].startswith("layerselect: ")

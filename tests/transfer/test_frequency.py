@@ -57,7 +57,7 @@ def test_equal_frequencies_are_no_matter_where_nothing_is_cut(caplog, rule, expe
     [
         ([1, 2], "random:k=1", "rule 'random' reads no scores"),
         ([1, 2], "lisa", "rule 'lisa' reads no scores"),
-        ([1, 2], "none", "rule 'none' reads no scores"),
+        ([1, 2], "none", "rule 'none' picks none"),
         ([1, 2], "weight-norm", "rule 'weight-norm' reads no scores"),
         ([1, 2], CostAware(), "rule 'cost-aware' needs the model"),
         ([1, 2], "threshold:gamma=3", "picks none of 2 layers that were selected up to 2 times"),

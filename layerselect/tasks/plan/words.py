@@ -1,0 +1,102 @@
+"""A plan in words: the table's columns and cells, its heading, and what is taken for granted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .plan import Plan
+from .steps import PlanRow
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        short: the heading where there is little room; :func:`notes` explains it.
+        of_card: it is empty where no card is named.
+        text: it holds words, not numbers.
+    """
+
+    key: str
+    heading: str
+    short: str
+    of_card: bool = False
+    text: bool = False
+
+
+COLUMNS = (
+    Column("way", "trains", "trains", text=True),
+    Column("held", "weights in", "", text=True),
+    Column("weights", "weights", "weights"),
+    Column("state", "gradients and optimizer", "state"),
+    Column("saved", "activations", "saved"),
+    Column("peak", "peak", "peak"),
+    Column("usual", "peak of most steps", "usual"),
+    Column("step", "arithmetic of a step", "step"),
+    Column("fits", "fits", "fits", of_card=True),
+    Column("batch", "largest batch", "batch", of_card=True),
+)
+#: Names of the units, and what is one.
+_UNITS = (("GB", 10**9), ("MB", 10**6))
+
+
+def columns_of(plan: Plan) -> list[Column]:
+    """The columns that the plan fills."""
+    return [column for column in COLUMNS if plan.settings.gpu is not None or not column.of_card]
+
+
+def held(row: PlanRow) -> str:
+    """How the weights of a row are held, and whether layers are computed again."""
+    return row.weights_in + (", checkpointing" if row.checkpointing else "")
+
+
+def unit_of(plan: Plan) -> str:
+    """The unit of all sizes in the table."""
+    most = max(row.peak for row in plan.rows)
+    return next((name for name, size in _UNITS if most >= size), _UNITS[-1][0])
+
+
+def cells(row: PlanRow, unit: str) -> dict[str, str]:
+    """The texts of a row, by the keys of :data:`COLUMNS`; sizes in ``unit``, which they do not name."""
+    sizes = {
+        "weights": row.weights,
+        "state": row.gradients + row.optimizer,
+        "saved": row.activations,
+        "peak": row.peak,
+        "usual": row.usual_peak,
+    }
+    return {
+        "way": row.way,
+        "held": held(row),
+        **{key: f"{size / dict(_UNITS)[unit]:.2f}" for key, size in sizes.items()},
+        "step": f"{row.arithmetic:.0%}",
+        "fits": "" if row.fits is None else "yes" if row.fits else "no",
+        "batch": "" if row.largest_batch is None else f"{row.largest_batch:,}" if row.largest_batch else "none",
+    }
+
+
+def headline(plan: Plan) -> str:
+    """What the table is of."""
+    settings = plan.settings
+    place = f"a card of {settings.gpu}" if settings.gpu else f"a {settings.holding().device.upper()}"
+    return (
+        f"{settings.model}: {plan.parameters:,} weights in {plan.layers} layers; {settings.task}, batches of "
+        f"{settings.batch_size} x {plan.tokens} tokens, {settings.adapter}, {settings.optimizer}, on {place}"
+    )
+
+
+def notes(plan: Plan) -> list[str]:
+    """How to read the table, in sentences."""
+    found = [
+        "state: gradients and optimizer; saved: activations kept for the backward pass; peak: the most that is held at "
+        "one time; all of the step that trains the most layers.",
+        "usual: the peak of most steps. ir and cost-aware train all layers now and then, to measure them; in the other "
+        "steps every second layer is taken to be selected.",
+        "step: multiply-adds, beside those of all without checkpointing; of cached from the second epoch on.",
+    ]
+    if plan.settings.gpu is not None:
+        found.append("fits: the peak, 3% more, and 0.7 GB for CUDA itself; batch: the largest that fits.")
+    if plan.settings.holding().device == "cuda":
+        found.append("Counted from shapes, as on a GPU; not measured on one.")
+    return found
