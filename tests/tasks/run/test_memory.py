@@ -13,7 +13,7 @@ import torch
 from layerselect.cli import main
 from layerselect.report import card as report_card
 from layerselect.tasks.compare import worker
-from layerselect.tasks.compare.runs import _why
+from layerselect.tasks.compare.runs import _REASON
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.intent import model as intent_model
 from layerselect.tasks.intent.training import ClassificationTrainer
@@ -166,17 +166,17 @@ def test_a_card_that_cannot_be_drawn_leaves_nothing(monkeypatch, capsys, few, fo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_of_a_comparison_fails_with_the_sentence(monkeypatch, caplog, few, folders, tmp_path):
+def test_a_run_of_a_comparison_fails_with_the_sentence(monkeypatch, caplog, capsys, few, folders, tmp_path):
     settings = IntentConfig(
         data=str(few), model=str(folders["bert"]), out=str(tmp_path / "run"), max_steps=1, device="cpu"
     )
     runs_out(monkeypatch, ClassificationTrainer, "compute_loss", ON_GPU)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"task": "intent", "settings": settings.as_dict()})))
     assert worker.main() == 2
-    log = tmp_path / "log"
-    log.write_text(caplog.records[-1].getMessage() + "\n")
-    reason = _why(2, log)
-    assert reason.startswith("memory ran out on the GPU in training") and reason.endswith("or --quantize 4bit")
+    told = [*capsys.readouterr().out.splitlines(), *(record.getMessage() for record in caplog.records)]
+    (sentence,) = [line[line.index("memory ran out") :] for line in told if "memory ran out" in line]
+    assert sentence.startswith("memory ran out on the GPU in training") and sentence.endswith("or --quantize 4bit")
+    assert len(sentence) <= _REASON  # none of it is cut off in the table
 
 
 def flags(kind):
