@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from layerselect.cli import main
+from layerselect.models import traits
 from layerselect.report import card as report_card
 from layerselect.tasks.compare import worker
 from layerselect.tasks.compare.runs import _REASON
@@ -104,6 +105,13 @@ def test_intent_says_what_to_try(monkeypatch, capsys, few, folders, tmp_path, ow
     assert (tmp_path / "run.partial").exists() == (owner is ClassificationTrainer)
 
 
+@pytest.mark.parametrize("tried", ["_said", "_last"])
+def test_memory_that_runs_out_is_no_trait_of_a_model(monkeypatch, capsys, few, folders, tmp_path, tried):
+    """What is found out by trying is not found out by a trial that had no memory."""
+    runs_out(monkeypatch, traits, tried, ON_CPU)
+    assert "while the model was loaded" in said(capsys, asked("intent", few, folders["bert"], tmp_path / "run"))
+
+
 def test_what_is_finished_goes_on_with_another_size_of_evaluations(monkeypatch, capsys, few, folders, tmp_path):
     """What ran out in the last evaluation costs no step of the training."""
     arguments = asked("intent", few, folders["bert"], tmp_path / "run", "--keep", "last")
@@ -171,6 +179,7 @@ def test_a_run_of_a_comparison_fails_with_the_sentence(monkeypatch, caplog, caps
         data=str(few), model=str(folders["bert"]), out=str(tmp_path / "run"), max_steps=1, device="cpu"
     )
     runs_out(monkeypatch, ClassificationTrainer, "compute_loss", ON_GPU)
+    monkeypatch.setattr(sys, "argv", ["worker"])
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"task": "intent", "settings": settings.as_dict()})))
     assert worker.main() == 2
     told = [*capsys.readouterr().out.splitlines(), *(record.getMessage() for record in caplog.records)]
