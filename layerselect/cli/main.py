@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from ..errors import LayerSelectError
+from ..utils.memory_errors import ran_out
 from . import (
     card,
     compare,
@@ -74,7 +75,6 @@ _FULL_TEXTS = (
     "iostream error",
     "inline_container.cc",
 )
-_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "not enough memory", "Unable to allocate", "bad allocation")
 
 _OPTIONAL_PACKAGES = {
     "transformers": "data",
@@ -232,6 +232,8 @@ def _of_the_machine(error: Exception, hint: str) -> str | None:
     if getattr(error, "errno", None) in _FULL or any(words in text for words in _FULL_TEXTS):
         where = getattr(error, "filename", None)
         return f"the disk is full{f' ({where!r})' if where else ''}: No space left on device; make room{hint}"
+    if ran_out(error) is not None:
+        return f"there is not enough memory: make what was asked for smaller (batches, lengths, ranks, threads){hint}"
     if isinstance(error, OSError):
         where = f"{error.filename!r}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
@@ -240,8 +242,6 @@ def _of_the_machine(error: Exception, hint: str) -> str | None:
         if package in _OPTIONAL_PACKAGES:
             return f"the package '{package}' is not installed: pip install 'layerselect[{_OPTIONAL_PACKAGES[package]}]'"
         return None
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in text for w in _MEMORY_TEXTS)):
-        return f"there is not enough memory: make what was asked for smaller (batches, lengths, ranks, threads){hint}"
     return None
 
 

@@ -49,6 +49,38 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Held:
+    """How the base model was held and computed with while it was trained, by the options of the commands."""
+
+    dtype: str = "float32"
+    quantize: str = "none"
+    gradient_checkpointing: str = "none"
+    device_map: str = "none"
+    processes: int = 1
+
+    def sentence(self, *, whole: bool) -> str:
+        """What a card says of it: the type, and what else was not as usual.
+
+        Args:
+            whole: the layers' own weights were trained.
+        """
+        held = f"held in {self.dtype}"
+        if self.quantize != "none":
+            bits = "8 bits" if self.quantize == "8bit" else "4 bits (nf4, its constants quantized again)"
+            held = f"held in {bits} where its layers have linear maps, and else in {self.dtype}"
+        parts = [
+            f"layers were computed again in the backward pass ({self.gradient_checkpointing} gradient checkpointing)"
+            if self.gradient_checkpointing != "none"
+            else "",
+            "layers were spread over several GPUs" if self.device_map != "none" else "",
+            f"{self.processes} processes trained together" if self.processes > 1 else "",
+        ]
+        few = self.dtype != "float32" and not whole
+        adapters = ", with adapters and new heads in float32" if few or self.quantize != "none" else ""
+        return "; ".join([f"In training the base model was {held}{adapters}", *filter(None, parts)]) + "."
+
+
+@dataclass(frozen=True)
 class Training:
     """How an adapter came to be.
 
@@ -59,6 +91,7 @@ class Training:
         selection: as ``importance.json`` has it.
         results: the scores of each row of the table, the trained model's last, for each split.
         versions: of the libraries.
+        held: how the base model was held.
     """
 
     base_model: str
@@ -67,6 +100,7 @@ class Training:
     selection: Mapping[str, Any]
     results: Mapping[str, Mapping[str, Mapping[str, Any]]]
     versions: Mapping[str, str]
+    held: Held = Held()
 
 
 def write_card(folder: Path, usage: Usage, training: Training) -> None:
@@ -195,6 +229,7 @@ def _origin(training: Training) -> list[str]:
                 "not in this folder.",
                 f"- Examples: {splits}.",
                 f"- Labels: {', '.join(escaped(label) for label in corpus['labels'])}.",
+                f"- {training.held.sentence(whole=training.adapter == 'none')}",
                 f"- Made with: {made}.",
                 "- License: none is set. Whoever shares this folder chooses one (`license:` in the first lines), which "
                 "the terms of the base model and of the corpus must allow.",

@@ -18,7 +18,7 @@ def run_tokens(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **
     base = base_of(model)
     known = _parameters(type(base))
     if "position_ids" in known:
-        options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        options["position_ids"] = positions(mask, ids.shape[1])
     if keep and "logits_to_keep" in known:
         options["logits_to_keep"] = keep
     if "use_cache" in known:
@@ -26,6 +26,16 @@ def run_tokens(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **
         options.setdefault("use_cache", False)
     with computing(base):
         return model(input_ids=ids, attention_mask=mask, **options)
+
+
+def positions(mask: Tensor, length: int) -> Tensor:
+    """The positions of the last ``length`` tokens, int64: padding takes none."""
+    return (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -length:]
+
+
+def takes(base: nn.Module, name: str) -> bool:
+    """Whether the architecture's ``forward`` can be told ``name``."""
+    return name in _parameters(type(base))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

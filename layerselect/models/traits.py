@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import LayerSelectError
+from ..utils.memory_errors import unless_memory
 from .holding import computing, device_of, holding_of
 from .running import run_tokens
 from .vocabulary import embedding_rows
@@ -110,7 +111,8 @@ def called_in_a_pass(model: nn.Module, *, pad: int, writes: bool) -> set[str] | 
     try:
         with _undisturbed():
             _last(model, _made_up(model, pad, closed=not writes)[0], writes)
-    except Exception:  # what other people's models raise: find_traits() says it
+    except Exception as error:  # what other people's models raise: find_traits() says it
+        unless_memory(error)
         logger.debug("the model cannot be run on the tokens of a text", exc_info=True)
         return None
     finally:
@@ -172,7 +174,8 @@ def _pads(model: nn.Module, short: Tensor, long: Tensor, alone: list[Tensor], pa
     ids, mask = _batch(short, long, pad, left=writes)
     try:
         logits = _said(model, ids, mask, writes)
-    except Exception:  # it takes no mask, or not such a one
+    except Exception as error:  # it takes no mask, or not such a one
+        unless_memory(error)
         logger.debug("padded rows cannot be run", exc_info=True)
         return False
     rows = logits[:, -1] if writes else logits
@@ -245,7 +248,8 @@ def _continues(model: nn.Module, ids: Tensor, mask: Tensor, more: Tensor, seen: 
             found = _run(model, more, seen, use_cache=True, past_key_values=copy.deepcopy(memory)).logits
             if found.shape != whole.shape or not _alike(model, whole, found):
                 return False
-    except Exception:  # it cannot go on from what it keeps
+    except Exception as error:  # it cannot go on from what it keeps
+        unless_memory(error)
         logger.debug("the model's memory cannot be used", exc_info=True)
         return False
     return True
@@ -266,7 +270,8 @@ def _generates(model: nn.Module, ids: Tensor, mask: Tensor, pad: int) -> bool:
                 return_dict_in_generate=True,
                 **options,
             )
-    except Exception:
+    except Exception as error:
+        unless_memory(error)
         logger.debug("generate() with a cache cannot be used", exc_info=True)
         return False
     written = found.sequences[:, ids.shape[1] :]

@@ -14,14 +14,14 @@ from ..layers.find import LayerSpec, layer_modules
 from ..layers.model_hooks import ModelHook
 from .cached import CachedStates
 from .forgotten import without_memory
-from .keys import CARRIED, BatchKeys, batch_size, keys_of
+from .keys import CARRIED, BatchKeys, batch_size
 from .padding import batch_of, check_shapes, examples_of
 from .passes import check_padding, states_at_cut
 from .places import Places
 from .prefetch import Prefetcher
 from .reasons import needs_all_layers
 from .skipping import Skipping
-from .stacks import argument_names, check_model, makes_inputs_of_labels, named_inputs, refuse_compiled, stacks_at
+from .stacks import argument_names, check_model, key_kind, named_inputs, refuse_compiled, stacks_at
 from .store import StateStore
 
 #: The arguments of a call of the model, by position and by name.
@@ -63,6 +63,7 @@ class StateCache:
         filled: how many examples were computed.
         read: how many came from the store.
         bytes_per_token: what the store keeps of a token; ``None`` before the first pass.
+        key_kind: what the keys of its batches depend on besides the batch.
 
     Raises:
         LayerSelectError: no such cut; the model is sharded or compiled. In a forward pass: something below the cut
@@ -95,10 +96,7 @@ class StateCache:
         self._places = Places(
             self._model, model, self._stacks, self.store, self._skipping, {"cut": cut, "layers": len(found)}, held
         )
-        self._of_keys = {
-            "shifts_labels": makes_inputs_of_labels(self._model),
-            "decoder_below": len(self._stacks) > 1 and bool(self._stacks[1].below),
-        }
+        self.key_kind = key_kind(self._model, self._stacks)
         self._inside = self._padding_is_idle = False
         self._latest: CachedStates | None = None
         # The model may be compiled afterwards, from outside.
@@ -126,6 +124,10 @@ class StateCache:
         """Why passes have computed hidden states themselves: the causes that the log has named."""
         return self._places.reasons
 
+    @property
+    def closed(self) -> bool:
+        return not self._handles
+
     def close(self) -> None:
         """Gives the model its layers back. May be called twice."""
         for handle in self._handles:
@@ -146,7 +148,7 @@ class StateCache:
         ``batch["cache_keys"]``, spares a GPU's host the wait for the tokens; :meth:`ahead` or a collate function puts
         them in.
         """
-        return keys_of(batch, len(self._stacks), **self._of_keys)
+        return self.key_kind.keys_of(batch)
 
     def ahead(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """The batches of a loader, which are on the host, each with its keys. While one of them is trained on, the
@@ -160,7 +162,7 @@ class StateCache:
         following = None
         for batch in batches:
             keys = batch.get(CARRIED) or self.keys(batch)
-            self._send(keys)
+            self.send(keys)
             if following is not None:
                 yield following
             following = {**batch, CARRIED: keys}
@@ -259,7 +261,7 @@ class StateCache:
             self._padding_is_idle = True
         return states
 
-    def _send(self, batch: BatchKeys) -> None:
+    def send(self, batch: BatchKeys) -> None:
         """Starts to copy the states of the next batch to the GPU, if all of them are there."""
         kept = self._latest
         if kept is None or not kept.on_gpu or batch.asks_padding:

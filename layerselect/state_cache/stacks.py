@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from ..distributed.sharding import is_sharded
 from ..errors import LayerSelectError
 from ..layers.stacks import find_stacks
+from .keys import BatchKeys, keys_of
 
 #: What ``transformers`` calls the input of a part that reads images, videos or sound.
 _OTHER_INPUTS = frozenset({"pixel_values", "pixel_values_videos", "input_features", "input_values", "audio_values"})
@@ -108,6 +109,23 @@ def named_inputs(names: Sequence[str], args: tuple[Any, ...]) -> dict[str, Any]:
     known = {*names}
     further = (f"argument {number}" for number in range(len(args)))
     return dict(zip([*names, *(name for name in further if name not in known)], args, strict=False))
+
+
+class KeyKind(NamedTuple):
+    """What the keys of a model's batches depend on besides the batch: see :func:`~layerselect.state_cache.keys_of`."""
+
+    stacks: int
+    shifts_labels: bool
+    decoder_below: bool
+
+    def keys_of(self, batch: Mapping[str, Any]) -> BatchKeys:
+        """The keys of a batch."""
+        return keys_of(batch, self.stacks, shifts_labels=self.shifts_labels, decoder_below=self.decoder_below)
+
+
+def key_kind(model: nn.Module, stacks: Sequence[CutStack]) -> KeyKind:
+    """The kind of the keys of a model that is cut so."""
+    return KeyKind(len(stacks), makes_inputs_of_labels(model), len(stacks) > 1 and bool(stacks[1].below))
 
 
 def inside_adapters(model: nn.Module) -> nn.Module:

@@ -80,7 +80,7 @@ def save_bert(folder: Path, *, layers: int = 3, trained_pooler: bool = False, se
     return folder
 
 
-def save_llama(folder: Path, seed: int = 0) -> Path:
+def save_llama(folder: Path, seed: int = 0, *, layers: int = 3) -> Path:
     """A decoder whose tokenizer has no padding token and puts nothing between the parts of a pair."""
     from tokenizers import processors
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -90,7 +90,7 @@ def save_llama(folder: Path, seed: int = 0) -> Path:
     inner.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
     plain = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", bos_token="[CLS]", eos_token="[SEP]")
     torch.manual_seed(seed)
-    settings = {**_DECODER, "vocab_size": len(plain), "num_hidden_layers": 3, "pad_token_id": None}
+    settings = {**_DECODER, "vocab_size": len(plain), "num_hidden_layers": layers, "pad_token_id": None}
     LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(folder)
     plain.save_pretrained(folder)
     return folder

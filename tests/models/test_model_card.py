@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from layerselect.models.model_card import Training, Usage, escaped, model_card, public_name
+from layerselect.models.model_card import Held, Training, Usage, escaped, model_card, public_name
 
 ODD = "a|b `c` *d* <script>\n# e --- ```"
 
@@ -96,6 +96,31 @@ def test_a_whole_model_of_the_demo():
 
 def test_no_split_to_evaluate_on():
     assert "nothing is known" in card(results={})
+
+
+def origin(**changes):
+    return card(**changes).partition("## Where it comes from")[2]
+
+
+def test_how_the_base_was_held_where_it_was_as_usual_is_its_type_alone():
+    assert "- In training the base model was held in float32.\n" in origin()
+    assert "held in bfloat16.\n" in origin(held=Held("bfloat16"), adapter="none")
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ({"dtype": "bfloat16"}, "held in bfloat16, with adapters and new heads in float32."),
+        ({"quantize": "8bit"}, "held in 8 bits where its layers have linear maps, and else in float32, with adapters"),
+        ({"quantize": "4bit", "dtype": "float16"}, "held in 4 bits (nf4, its constants quantized again) where"),
+        ({"gradient_checkpointing": "reentrant"}, "in float32; layers were computed again in the backward pass "),
+        ({"gradient_checkpointing": "nonreentrant"}, "(nonreentrant gradient checkpointing)."),
+        ({"device_map": "auto"}, "in float32; layers were spread over several GPUs."),
+        ({"processes": 4, "device_map": "auto"}, "several GPUs; 4 processes trained together."),
+    ],
+)
+def test_how_the_base_was_held(held, says):
+    assert says in origin(held=Held(**held))
 
 
 def test_escaped_text_is_one_line():

@@ -4,82 +4,41 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...card.card import LayerCard
 from ...card.fingerprints import model_facts
 from ...card.frozen import only_trainable
-from ...card.losses import Counted, Loss, tensors, to_device
-from ...card.measure import MeasureSettings, OnEvent, check_measurable, measure
-from ...data import Corpus
+from ...card.losses import to_device
+from ...card.measure import OnEvent, check_measurable, measure
 from ...errors import LayerSelectError
-from ...models.demo import SOURCE as DEMO
-from ...models.demo import hold
 from ...models.holding import holding_of
-from ...models.load import LoadedModel
-from ...models.traits import reason, traits_of
+from ...models.traits import reason
 from ...utils.claims import Claim
 from ...utils.folders import check_free, discard, move_into_place, partial_folder
+from ...utils.options import flag_of
 from ...utils.places import output_path
-from ..intent.config import IntentConfig
-from ..intent.dataset import Collator, build_splits, label_counts
-from ..intent.model import cover
-from ..intent.model import prepare as prepare_intent
-from ..intent.training import make_head
+from ...utils.sizes import parse_bytes
 from ..revise.config import ReviseConfig
-from ..revise.model import prepare as prepare_revise
 from ..run.devices import resolve_device
+from ..run.memory import MEASURING, running_out
 from ..run.requirements import check_requirements
-from ..text.completions import CompletionCollator, nll
-from .settings import CardSettings
+from ..run.stages import LOADING
+from .sample import CardJob, Sample, count_examples, prepare
 
 logger = logging.getLogger(__name__)
 
 CARD = "card.json"
-
-
-@dataclass(frozen=True)
-class CardJob(CardSettings):
-    """One card; see also :class:`~layerselect.tasks.card.settings.CardSettings`.
-
-    Attributes:
-        settings: of the task: corpus, model, text, seed, device, batch size. What is about training is not used.
-        head_lr: learning rate of the fresh head.
-        options: further arguments of :func:`layerselect.card.measure`.
-        overwrite: replace an earlier card at ``settings.out``.
-    """
-
-    settings: IntentConfig | ReviseConfig
-    head_lr: float = 1e-3
-    overwrite: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # What measure() would refuse is refused before a model is loaded.
-        MeasureSettings(
-            **{each.name: self.options[each.name] for each in fields(MeasureSettings) if each.name in self.options}
-        )
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """What is measured on: the model, batches, how a batch's loss is computed and which outputs it asks for; and the
-    batches that fresh modules are trained on before.
-    """
-
-    loaded: LoadedModel
-    batches: list[Any]
-    loss: Loss
-    counted: Counted | None
-    corpus: Corpus
-    others: list[Any]
+#: What of a run's settings the command has options for that take memory.
+_OPTIONS = ("batch_size", "max_length", "dtype", "quantize", "device_map")
+#: Sizes for --max-memory, the next smaller of which is tried.
+_SMALLER = ("1GB", "256MB")
 
 
 def run_card(job: CardJob, *, on_event: OnEvent | None = None) -> tuple[LayerCard, Path]:
@@ -113,23 +72,40 @@ def plan_card(job: CardJob) -> dict[str, Any]:
     check_requirements(settings)
     target = output_path(settings.out, apart={"--data": settings.data}, kept={"--model": settings.model})
     _check_place(target, job.overwrite)
-    sample = _prepare(job)
+    with _running_out(job, LOADING):
+        sample = prepare(job)
     return {
         "out": str(target),
         "model": settings.model,
         "layers": len(sample.loaded.layer_names),
-        "examples": _examples(sample.batches),
+        "examples": count_examples(sample.batches),
         "batches": len(sample.batches),
         "fresh": sample.loaded.fresh if job.head_steps else [],
     }
 
 
+def _running_out(job: CardJob, stage: str) -> AbstractContextManager[None]:
+    """Says what to try where memory runs out; see :func:`layerselect.tasks.run.memory.running_out`."""
+    held = parse_bytes(job.max_memory, "max_memory")
+    sizes = [size for size in _SMALLER if stage == MEASURING and parse_bytes(size, "max_memory") < held]
+    flags = {name: flag_of(type(job.settings), name) for name in _OPTIONS}
+    return running_out(job.settings, stage, flags=flags, more=[f"--max-memory {size}" for size in sizes[:1]])
+
+
 def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEvent | None) -> LayerCard:
     """The card, written to its place."""
+    with _running_out(job, LOADING):
+        sample = prepare(job)
+    with _running_out(job, MEASURING):
+        return _measured_on(sample, job, target, device, on_event)
+
+
+def _measured_on(
+    sample: Sample, job: CardJob, target: Path, device: torch.device, on_event: OnEvent | None
+) -> LayerCard:
     from ...report.card import write_card_png, write_card_report
 
     settings = job.settings
-    sample = _prepare(job)
     model = sample.loaded.model
     if not holding_of(model).places_itself:
         model = model.to(device)
@@ -158,7 +134,7 @@ def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEven
         card,
         # Of the model before its head was trained: the same for every sample.
         model={**card.model, **facts, "source": settings.model, "fresh": sample.loaded.fresh},
-        data={**card.data, "corpus": sample.corpus.name, "task": task, "examples": _examples(sample.batches)},
+        data={**card.data, "corpus": sample.corpus.name, "task": task, "examples": count_examples(sample.batches)},
         settings={
             **card.settings,
             "head_steps": job.head_steps if sample.loaded.fresh else 0,
@@ -167,14 +143,18 @@ def _measured(job: CardJob, target: Path, device: torch.device, on_event: OnEven
     )
     partial = partial_folder(target)
     discard(partial)
-    partial.mkdir(parents=True)
-    card.save(partial / CARD)
-    (partial / "config.json").write_text(
-        json.dumps({"command": "layerselect card", "task": task, "settings": settings.as_dict()}, indent=1) + "\n"
-    )
-    write_card_png(partial / "card.png", card)
-    write_card_report(partial / "card.html", card)
-    move_into_place(partial, target)
+    try:
+        partial.mkdir(parents=True)
+        card.save(partial / CARD)
+        (partial / "config.json").write_text(
+            json.dumps({"command": "layerselect card", "task": task, "settings": settings.as_dict()}, indent=1) + "\n"
+        )
+        write_card_png(partial / "card.png", card)
+        write_card_report(partial / "card.html", card)
+        move_into_place(partial, target)
+    except BaseException:
+        discard(partial)  # a card is written whole or not at all
+        raise
     return card
 
 
@@ -184,95 +164,7 @@ def _check_place(target: Path, overwrite: bool) -> None:
     check_free(target)
 
 
-def _prepare(job: CardJob) -> _Sample:
-    settings = job.settings
-    corpus = settings.load_corpus()
-    if isinstance(settings, ReviseConfig):
-        loaded, splits = prepare_revise(settings, corpus)
-        batches, others = _batches(
-            splits.train,
-            CompletionCollator(loaded.tokenizer.pad_token_id),
-            job,
-            bool(loaded.fresh),
-            pads=traits_of(loaded.model).pads,
-        )
-        return _Sample(loaded, batches, _completion_loss, _answers, corpus, others)
-    loaded, words, encoder = prepare_intent(settings, corpus)
-    splits = build_splits(corpus, encoder, seed=settings.split_seed)
-    cover(loaded, words, splits)
-    if settings.model == DEMO:
-        hold(loaded, settings.holding())
-    train = splits.train
-    batches, others = _batches(
-        train, Collator(loaded.tokenizer, words), job, bool(loaded.fresh), pads=traits_of(loaded.model).pads
-    )
-    counts = label_counts(train, len(corpus.labels))
-    # The loss that the task trains with.
-    head = make_head(settings.class_weights, counts, len(train), words, multi_label=corpus.multi_label)
-
-    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return head.loss(model, {name: value for name, value in batch.items() if name != "labels"}, batch["labels"])
-
-    return _Sample(loaded, batches, loss, None if words is None else _answers, corpus, others)
-
-
-def _batches(split: Any, collator: Any, job: CardJob, fresh: bool, *, pads: bool = True) -> tuple[list[Any], list[Any]]:
-    """The batches that are measured, and those of other examples that fresh modules are trained on.
-
-    On examples that the head was trained on, it has fitted by itself what the layers could correct, and what remains is
-    its overfitting: nothing would be held out from it.
-
-    Args:
-        pads: the model passes over padding. Of one that does not, no batch has any: its rows are of one length.
-    """
-    generator = torch.Generator().manual_seed(job.settings.seed)
-    order = torch.randperm(len(split), generator=generator).tolist()
-    kept = len(split) // 3 if fresh and job.head_steps else 0
-    chosen = order[: min(job.examples, len(split) - kept)]
-    if len(chosen) < job.examples:
-        logger.warning(
-            "the training split has %d examples%s: --examples %d is lowered to %d",
-            len(split),
-            ", a third of which is for the fresh head" if kept else "",
-            job.examples,
-            len(chosen),
-        )
-    size = job.settings.batch_size
-    others = order[len(chosen) :][: job.head_steps * size] if kept else []
-
-    def cut(examples: list[int]) -> list[Any]:
-        alike = [examples] if pads else _of_one_shape(split, collator, examples)
-        return [
-            collator([split[i] for i in group[start : start + size]])
-            for group in alike
-            for start in range(0, len(group), size)
-        ]
-
-    return cut(chosen), cut(others)
-
-
-def _of_one_shape(split: Any, collator: Any, examples: Sequence[int]) -> list[list[int]]:
-    """The examples in groups whose batches need no padding."""
-    groups: dict[tuple[torch.Size, ...], list[int]] = {}
-    for number in examples:
-        groups.setdefault(tuple(tensor.shape for tensor in tensors(collator([split[number]]))), []).append(number)
-    return list(groups.values())
-
-
-def _completion_loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, int]:
-    losses = nll(model, batch, batch["answer_ids"], batch["answer_mask"])
-    return losses.sum(), int(batch["answer_mask"].sum())
-
-
-def _answers(batch: dict[str, Tensor]) -> Tensor:
-    """The last outputs, one more than the answers have tokens: each is asked for the token behind it, the last for
-    none.
-    """
-    mask = batch["answer_mask"] != 0
-    return torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)
-
-
-def _train_fresh(model: nn.Module, sample: _Sample, job: CardJob, device: torch.device) -> None:
+def _train_fresh(model: nn.Module, sample: Sample, job: CardJob, device: torch.device) -> None:
     """Trains the fresh modules alone, on examples that are not measured (unless there are but one or two)."""
     batches = [to_device(batch, device) for batch in sample.others or sample.batches]
     with only_trainable(model, sample.loaded.fresh) as parameters:
@@ -290,7 +182,3 @@ def _train_fresh(model: nn.Module, sample: _Sample, job: CardJob, device: torch.
     logger.info(
         "trained for %d steps, because no pretraining reached them: %s", job.head_steps, ", ".join(sample.loaded.fresh)
     )
-
-
-def _examples(batches: Sequence[Any]) -> int:
-    return sum(len(batch["input_ids"]) for batch in batches)

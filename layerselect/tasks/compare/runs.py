@@ -41,7 +41,7 @@ NOTE = "note: "
 PART = "so far: "
 #: The folder of a comparison's runs.
 RUNS = "runs"
-_REASON = 200  # characters of a reason that go into a table
+_REASON = 400  # characters of a reason that go into a table
 
 _ADVICE = "remove its folder"
 _NAMES = Fields({"layer_names": Items(Text(), least=1)})

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ...models.holding import computing
 from ...models.traits import traits_of
+from ...state_cache.keys import CARRIED
 from ..text.completions import base_of, unpadded_groups
 from ..text.verbalizer import Verbalizer, as_answer, label_logits, nll, score
 
@@ -107,7 +108,7 @@ class LabelWordHead:
         self._places = {answer: place for place, answer in enumerate(words.answers)}
 
     def loss(self, model: nn.Module, inputs: Inputs, targets: Tensor) -> Tensor:
-        losses = nll(model, _prompts(inputs), inputs["answer_ids"], inputs["answer_mask"])
+        losses = nll(model, _prompts(inputs, CARRIED), inputs["answer_ids"], inputs["answer_mask"])
         if self._weights is None:
             return losses.mean()
         each = self.weights(targets)
@@ -121,7 +122,7 @@ class LabelWordHead:
             if answer in self._places:
                 losses[row] = -scores[row, self._places[answer]]
             else:  # a set of labels that the training split does not have
-                alone = {name: value[row : row + 1] for name, value in inputs.items()}
+                alone = {name: value[row : row + 1] for name, value in inputs.items() if name != CARRIED}
                 losses[row] = nll(model, _prompts(alone), alone["answer_ids"], alone["answer_mask"])[0]
         return losses, label_logits(scores, self._membership)
 
@@ -135,5 +136,6 @@ class LabelWordHead:
         return weights[targets] if targets.ndim == 1 else (targets * weights).sum(dim=1) / targets.sum(dim=1)
 
 
-def _prompts(inputs: Inputs) -> Inputs:
-    return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+def _prompts(inputs: Inputs, *more: str) -> Inputs:
+    """What a prompt is, and what else is named of a batch and there."""
+    return {name: inputs[name] for name in ("input_ids", "attention_mask", *more) if name in inputs}

@@ -20,6 +20,7 @@ from ...models.tokenizers import pad_on, saved_tokenizer
 from ...models.traits import reason
 from ...models.vocabulary import embedding_rows
 from ...utils.saved_schema import Fields, Flag, Items, Maybe, Text, Whole
+from ..run.by_length import longest_first
 from ..text.formats import InputFormat
 from ..text.verbalizer import Answer, Verbalizer
 from .dataset import Collator, Encoder
@@ -86,6 +87,8 @@ def save_adapter(
     )
 
 
+#: So many batches are read before the first of them is labelled.
+_SORTED = 32
 #: Of a text that a model reads; nothing is allocated by it.
 _MOST_WORDS = _MOST_TOKENS = 2**31 - 1
 _FORMAT = Fields(
@@ -184,14 +187,24 @@ class Predictor:
         reads them).
 
         A row that cannot be read or labelled gives a prediction with an ``error`` and takes no other with it.
-        """
-        for start in range(0, len(rows), batch_size):
-            yield from self._batch(rows[start : start + batch_size])
 
-    def _batch(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[Prediction]:
+        Args:
+            batch_size: how many are read at a time. Of the next batches, rows of similar lengths go together.
+        """
+        window = _SORTED * batch_size
+        for start in range(0, len(rows), window):
+            yield from self._window(rows[start : start + window], batch_size)
+
+    def _window(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[Prediction]:
         read = [self._read(row) for row in rows]
         good = [item for item in read if not isinstance(item, str)]
-        scores = iter(self._scored_apart(good))
+        order = longest_first([len(item["input_ids"]) for item in good])
+        found: list[np.ndarray | str] = [""] * len(good)
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            for number, score in zip(chosen, self._scored_apart([good[i] for i in chosen]), strict=True):
+                found[number] = score
+        scores = iter(found)
         for row, item in zip(rows, read, strict=True):
             score = item if isinstance(item, str) else next(scores)
             name = str(row.get("id"))

@@ -15,6 +15,7 @@ from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
 from ...models.holding import on_device
 from ...models.load import LoadedModel
+from ..run.cache_keys import keyed
 from ..run.folder import HISTORY_ROWS
 from ..run.importance_split import give_ablation
 from ..run.shared_batches import COUNTS
@@ -96,7 +97,8 @@ def build_trainer(
         greater_is_better=True,
     )
     counts = label_counts(splits.train, len(labels))
-    options, collator = selector_options(config, state_cache.store), Collator(tokenizer, words)
+    options = selector_options(config, state_cache.store)
+    collator = keyed(Collator(tokenizer, words), model, config, completes=words is not None)
     options["history"] = folder / HISTORY_ROWS
     selector = state_cache.selector = SelectorCallback(options)
     trainer = ClassificationTrainer(
@@ -104,6 +106,7 @@ def build_trainer(
         arguments,
         head=make_head(config.class_weights, counts, len(splits.train), words, multi_label=multi_label),
         measure_memory=config.measure_memory,
+        reader=state_cache.reader,
         train_dataset=splits.train,
         eval_dataset=splits.select,
         data_collator=collator,

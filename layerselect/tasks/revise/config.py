@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import LayerSelectError
 from ...rules import make_rule
-from ...utils.options import like, setting
+from ...utils.options import flag_of, like, setting
 from ..intent.config import IntentConfig
 from ..run.adapter_settings import AdapterSettings
 from ..run.headings import PREDICTOR, READS, WRITING
@@ -23,6 +23,7 @@ _PREDICTOR = {
     "predictor_lr": "lr",
     "predictor_batch_size": "batch_size",
 }
+_PREDICTOR_LENGTH = ("predictor_max_length", "max_length")
 #: Settings that both steps share: the corpus, the model, the adapter, how gradients are measured, what is kept.
 _SHARED = (
     "data",
@@ -165,6 +166,11 @@ class ReviseConfig(TrainingSettings):
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
         )
+
+    def predictor_flags(self) -> dict[str, str]:
+        """The options for the settings of the predictor that the run trains itself."""
+        own = {name: flag_of(ReviseConfig, name) for name in _SHARED}
+        return own | {name: flag_of(ReviseConfig, ours) for ours, name in (*_PREDICTOR.items(), _PREDICTOR_LENGTH)}
 
     def predictor_config(self, out: str, model: str | None = None) -> IntentConfig:
         """The settings of the predictor that the run trains itself.

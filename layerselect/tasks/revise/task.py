@@ -25,6 +25,7 @@ from ..intent import run_intent
 from ..run.folder import RESULTS, RunFolder
 from ..run.importance_split import give_ablation, reserve_importance_split
 from ..run.log import RunLog
+from ..run.memory import running_out
 from ..run.model import trainable
 from ..run.runner import run_task
 from ..run.stages import PREDICTOR as PREDICTOR_STAGE
@@ -135,7 +136,7 @@ class ReviseTask(Task[ReviseConfig]):
         if config.trains_predictor:
             del self._model, self._loaded  # two models need not be in memory
             self.notify("phase", {"name": "predictor"})
-            with stages.within(PREDICTOR_STAGE):
+            with stages.within(PREDICTOR_STAGE), running_out(config, PREDICTOR_STAGE, flags=config.predictor_flags()):
                 self._train_predictor(folder)
             loaded = made_model(config, self.corpus)
             cover(loaded, self._splits)

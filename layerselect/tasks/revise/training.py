@@ -13,6 +13,7 @@ from transformers import EvalPrediction, TrainerCallback
 
 from ...integrations.transformers import SelectorCallback
 from ...rules import Rule
+from ..run.cache_keys import keyed
 from ..run.facts import kept_step, steps_per_epoch
 from ..run.folder import HISTORY_ROWS, METRICS
 from ..run.shared_batches import COUNTS
@@ -82,9 +83,10 @@ def build_trainer(
             greater_is_better=False,
         ),
         measure_memory=config.measure_memory,
+        reader=state_cache.reader,
         train_dataset=train,
         eval_dataset=watch,
-        data_collator=CompletionCollator(tokenizer.pad_token_id),
+        data_collator=keyed(CompletionCollator(tokenizer.pad_token_id), model, config, completes=True),
         compute_metrics=_token_loss,
         callbacks=own_callbacks(config, selector, state_cache, *callbacks),
     )

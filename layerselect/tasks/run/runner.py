@@ -10,7 +10,7 @@ from typing import Any
 from ...integrations.transformers import last_checkpoint
 from ...layers.find import split_parameters
 from ...models.adapter_files import ADAPTER
-from ...models.model_card import Training, write_card
+from ...models.model_card import Held, Training, write_card
 from ...models.saved_adapter import base_reference
 from ...selector.selector import FastSelector
 from ...utils.launch import launched
@@ -18,6 +18,7 @@ from ...utils.linear_kind import elements
 from .facts import training_facts, versions
 from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
 from .log import RunLog
+from .memory import running_out
 from .processes import Processes
 from .publishing import publish
 from .requirements import check_requirements
@@ -48,12 +49,15 @@ def run_task(
 
     Raises:
         LayerSelectError: whatever in the corpus, the model, the options or the place cannot be used. Nothing is then at
-            ``config.out`` that was not there before.
+            ``config.out`` that was not there before. Where memory runs out
+            (:class:`~layerselect.tasks.run.memory.OutOfMemory`), what was finished is kept.
     """
     check_requirements(config)
     processes = Processes.join(config.holding().device)
-    with processes.failing_together():
-        return _run(kind, config, processes, resume, overwrite, on_event if processes.is_first else None)
+    on_event = on_event if processes.is_first else None
+    stages = Stages(on_event)
+    with processes.failing_together(), running_out(config, lambda: stages.current):
+        return _run(kind, config, processes, resume, overwrite, on_event, stages)
 
 
 def _run(
@@ -63,6 +67,7 @@ def _run(
     resume: bool,
     overwrite: bool,
     on_event: OnEvent | None,
+    stages: Stages,
 ) -> RunResult:
     notify = on_event or (lambda name, record: None)
     processes.check_same({**config.of_all_processes(), "--resume": resume, "--overwrite": overwrite})
@@ -72,7 +77,6 @@ def _run(
         return kind.finished(folder.path)
     if processes.is_first:
         _warn(config)
-    stages = Stages(on_event)
     stages.begin(LOADING)
     corpus = config.load_corpus()
     processes.check_same({"a corpus with the fingerprint": corpus.fingerprint})
@@ -127,7 +131,8 @@ def plan_task(
         if folder.finished:
             return {"out": str(folder.path), "state": "finished"}
         _warn(config)
-        task = kind(config, config.load_corpus(), lambda name, record: None)
+        with running_out(config, LOADING):
+            task = kind(config, config.load_corpus(), lambda name, record: None)
         parameters = list(task.model.parameters())
         return {
             "out": str(config.out),
@@ -170,7 +175,7 @@ def write_files(
     write_card(
         folder.path / ADAPTER,
         task.usage(),
-        Training(base_reference(config.model), config.adapter, facts, chosen, reports, made_by),
+        Training(base_reference(config.model), config.adapter, facts, chosen, reports, made_by, held_facts(config)),
     )
     predictions = list(outcome.predictions)
     folder.write_json("config.json", {**folder.head(), "corpus": facts, "versions": made_by})
@@ -194,6 +199,14 @@ def write_files(
     last = {**training, "stages": stages.seconds()}
     folder.write_json(RESULTS, {"training": last, **outcome.more, "splits": splits})
     return last
+
+
+def held_facts(config: TrainingSettings) -> Held:
+    """How this machine has held the base model, for the card."""
+    holding = config.holding()
+    return Held(
+        holding.dtype, holding.quantize, config.gradient_checkpointing, holding.device_map, processes=launched()
+    )
 
 
 def corpus_facts(task: Task[Any], outcome: Outcome) -> dict[str, Any]:

@@ -30,6 +30,7 @@ PLACES = (
     "device",
     "device_map",
     "workers",
+    "eval_batch_size",
     "report_to",
     "push_to_hub",
     "hub_model_id",
@@ -391,7 +392,7 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         return {
             flag_of(type(self), field.name): getattr(self, field.name)
             for field in fields(self)
-            if field.name not in PLACES or field.name in ("out", "device")
+            if field.name not in PLACES or field.name in ("out", "device", "eval_batch_size")
         }
 
     def check_same_run(self, saved: dict[str, Any], what: str) -> None:

@@ -25,6 +25,12 @@ class Stages:
         self._on_event = on_event or (lambda kind, record: None)
         self._seconds: dict[str, float] = {}
         self._name, self._since = "", time.perf_counter()
+        self._failed = ""
+
+    @property
+    def current(self) -> str:
+        """What is going on; once an error has ended a stage inside of another one, that stage."""
+        return self._failed or self._name
 
     def begin(self, name: str) -> None:
         """Ends the stage that is on and begins, or continues, another one."""
@@ -40,6 +46,9 @@ class Stages:
         self.begin(name)
         try:
             yield
+        except BaseException:
+            self._failed = self._failed or name
+            raise
         finally:
             if before:
                 self.begin(before)

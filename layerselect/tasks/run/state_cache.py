@@ -23,7 +23,9 @@ from ...rules.ablation import evaluating
 from ...selector.selector import FastSelector
 from ...state_cache import StateCache, StateStore
 from ...utils.sizes import show_bytes
+from .cache_keys import CacheReader
 from .importance_split import tried_on
+from .memory import TRIED_EVALUATION, trying
 from .settings import TrainingSettings
 from .training import selector_options
 
@@ -62,6 +64,7 @@ class RunCache(TrainerCallback):
         self.selector: SelectorCallback | None = None
         self._lengths = lengths
         self._on_event = on_event or (lambda kind, record: None)
+        self._after: StateCache | None = None
         self._said = self._checked = False
         self._later = (0, 0)  # filled and read after the training
 
@@ -77,6 +80,18 @@ class RunCache(TrainerCallback):
         """How many layers never train."""
         selector = self.selector.selector if self.selector else None
         return (selector.cut if selector else None) or 0
+
+    @property
+    def current(self) -> StateCache | None:
+        """The cache that passes of the model read now."""
+        selector = self.selector.selector if self.selector else None
+        found = self._after or (selector.state_cache if selector else None)
+        return None if found is None or found.closed else found
+
+    @property
+    def reader(self) -> CacheReader | None:
+        """For the Trainer; ``None`` without a cache."""
+        return None if self.store is None else CacheReader(lambda: self.current)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -120,6 +135,7 @@ class RunCache(TrainerCallback):
         try:
             held = [p for block in blocks[: selector.cut] for p in block.parameters()]
             with StateCache(model, selector.state_cache.cut, self.store, layers=blocks, held=held) as state_cache:
+                self._after = state_cache
                 yield
             self._later = (self._later[0] + state_cache.filled, self._later[1] + state_cache.read)
         finally:
@@ -231,6 +247,11 @@ def try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[i
         LayerSelectError: something does not fit.
     """
     settings.check_cut(len(split_parameters(model).names))
+    with trying(TRIED_EVALUATION, "a few examples"):
+        _try_selector(model, settings, call)
+
+
+def _try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[int], object]) -> None:
     with _tried_selector(model, settings) as selector:
         check_above(selector)
         if selector.state_cache is not None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import EvalLoopOutput
 
 from ...errors import LayerSelectError
 from ...layers.find import split_parameters
@@ -20,6 +21,8 @@ from ...rules import NoLayers, make_rule
 from ...state_cache import StateStore
 from ...utils.launch import launched
 from ...utils.saved_activations import SavedActivations
+from .by_length import LongestFirst, put_back
+from .cache_keys import CacheReader
 from .checkpoints import SaveSteps, WholeCheckpoints
 from .folder import CHECKPOINTS
 from .settings import TrainingSettings
@@ -35,15 +38,18 @@ class MeasuredTrainer(WholeCheckpoints):
 
     Args:
         measure_memory: fill :attr:`saved_bytes`.
+        reader: gives the model the keys of cached hidden states; ``None`` without a cache.
 
     Attributes:
         stages: told when evaluations and checkpoints interrupt the training.
         saved_bytes: for each training forward pass, the bytes that autograd kept for its backward pass.
     """
 
-    def __init__(self, *args: Any, measure_memory: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, measure_memory: bool = False, reader: CacheReader | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._measure_memory = measure_memory
+        self._measure_memory, self._reader = measure_memory, reader
         self.saved_bytes: list[int] = []
         self.stages = Stages()
         # The loss of our tasks is a mean over the batch; the Trainer divides it by the accumulation steps.
@@ -67,6 +73,28 @@ class MeasuredTrainer(WholeCheckpoints):
         with SavedActivations([*model.parameters(), *model.buffers()]) as saved:
             yield
         self.saved_bytes.append(saved.bytes)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
+        read = epoch_iterator if self._reader is None else self._reader.training(epoch_iterator)
+        return super().get_batch_samples(read, *args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if self._reader is not None:
+            self._reader.trained()
+        return loss
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        inputs = super()._prepare_inputs(inputs)
+        return inputs if self._reader is None else self._reader.given(inputs)
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        loader = super().get_eval_dataloader(*args, **kwargs)
+        return loader if self._reader is None else self._reader.evaluating(loader)
+
+    def get_test_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        loader = super().get_test_dataloader(*args, **kwargs)
+        return loader if self._reader is None else self._reader.evaluating(loader)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         with self.stages.within(EVALUATION):
@@ -101,6 +129,20 @@ class MeasuredTrainer(WholeCheckpoints):
                 is no part of another one.
         """
         return loss if counts is None else loss * part_of_mean(weight, counts)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        if hasattr(eval_dataset, "lengths"):
+            return LongestFirst(eval_dataset.lengths)
+        return super()._get_eval_sampler(eval_dataset)
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As the Trainer's, for batches of similar lengths; what it returns is in the order of the examples."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        lengths = getattr(dataloader.dataset, "lengths", None)
+        if lengths is None:
+            return output
+        found, labels = put_back(output.predictions, lengths), put_back(output.label_ids, lengths)
+        return output._replace(predictions=found, label_ids=labels)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         data = train_dataset if train_dataset is not None else self.train_dataset

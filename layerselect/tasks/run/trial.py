@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import LayerSelectError
 from ...models.traits import reason
+from .memory import TRIED_EVALUATION, TRIED_TRAINING, TrialOutOfMemory, trying
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def try_passes(
 
     Raises:
         LayerSelectError: one of these fails, or the loss is not a number.
+        TrialOutOfMemory: memory runs out.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     chosen = [order[0], *order[1:][-1:]]
@@ -51,8 +53,9 @@ def _try_short(source: str, number: int, length: int, call: Callable[[Sequence[i
     (Reformer).
     """
     try:
-        call([number])
-    except LayerSelectError:
+        with trying(TRIED_TRAINING, f"a batch of 1, of {length} tokens"):
+            call([number])
+    except (LayerSelectError, TrialOutOfMemory):
         raise
     except Exception as error:  # what other people's models raise
         raise LayerSelectError(
@@ -91,9 +94,11 @@ def _try(
     what: str,
     call: Callable[[Sequence[int]], None],
 ) -> None:
+    stage = TRIED_TRAINING if what == "trained" else TRIED_EVALUATION
     try:
-        call(chosen)
-    except LayerSelectError:
+        with trying(stage, f"a batch of {len(chosen)}, the longest of {lengths[chosen[0]]} tokens"):
+            call(chosen)
+    except (LayerSelectError, TrialOutOfMemory):
         raise
     except Exception as error:  # what other people's models raise
         longest = lengths[chosen[0]]

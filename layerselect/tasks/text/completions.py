@@ -20,6 +20,7 @@ from ...models.reading import read_tokens
 from ...models.running import base_of, run_tokens
 from ...models.running import unwrapped as unwrapped  # found here by those who run completions
 from ...models.traits import traits_of
+from ...state_cache.keys import CARRIED
 
 
 def prompt_tokens(tokenizer: Any, prompt: str) -> list[int]:
@@ -121,20 +122,24 @@ def pad_answers(answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return tokens, mask
 
 
+def with_answers(prompts: Mapping[str, Tensor], tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Prompts and their answers as rows, ``[B, P + T]``, and which of their tokens are no padding."""
+    ids = torch.cat([prompts["input_ids"], tokens], dim=1)
+    return ids, torch.cat([prompts["attention_mask"], mask], dim=1)
+
+
 def nll(model: nn.Module, prompts: Mapping[str, Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
     """Minus the log-probability of one answer for each prompt, float32 ``[B]``, with gradients.
 
     Args:
-        prompts: ``input_ids`` and ``attention_mask``, int64 ``[B, P]``, padded on the left.
+        prompts: ``input_ids`` and ``attention_mask``, int64 ``[B, P]``, padded on the left; and the keys of cached
+            hidden states, where they are known.
         tokens, mask: each prompt's answer, from :func:`pad_answers`, on the device of the prompts.
     """
     longest = tokens.shape[1]
-    logits = forward_padded(
-        model,
-        torch.cat([prompts["input_ids"], tokens], dim=1),
-        torch.cat([prompts["attention_mask"], mask], dim=1),
-        keep=longest + 1,
-    ).logits[:, -longest - 1 : -1]
+    carried = {CARRIED: prompts[CARRIED]} if CARRIED in prompts else {}
+    ids, whole = with_answers(prompts, tokens, mask)
+    logits = forward_padded(model, ids, whole, keep=longest + 1, **carried).logits[:, -longest - 1 : -1]
     losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens, reduction="none")
     return (losses * mask).sum(dim=1)
 

@@ -7,7 +7,8 @@ import logging
 import pytest
 import torch
 from layerselect.models.holding import is_installed
-from layerselect.tasks.card.run import CardJob, _batches, run_card
+from layerselect.tasks.card.run import CardJob, run_card
+from layerselect.tasks.card.sample import cut_batches
 from layerselect.tasks.intent.config import IntentConfig
 
 from tests.helpers import tiny_intent
@@ -32,7 +33,7 @@ def test_a_head_is_trained_on_examples_that_are_not_measured(
     tmp_path, caplog, count, examples, steps, measured, trained_on
 ):
     with caplog.at_level(logging.WARNING):
-        chosen, others = _batches(range(count), list, job(tmp_path, examples, steps), fresh=True)
+        chosen, others = cut_batches(range(count), list, job(tmp_path, examples, steps), fresh=True)
     one, other = [x for batch in chosen for x in batch], [x for batch in others for x in batch]
     assert (len(one), len(other)) == (measured, trained_on)
     assert len({*one, *other}) == measured + trained_on
@@ -41,7 +42,7 @@ def test_a_head_is_trained_on_examples_that_are_not_measured(
 
 
 def test_without_a_fresh_head_every_example_may_be_measured(tmp_path):
-    chosen, others = _batches(range(20), list, job(tmp_path, 20, 5), fresh=False)
+    chosen, others = cut_batches(range(20), list, job(tmp_path, 20, 5), fresh=False)
     assert sorted(x for batch in chosen for x in batch) == list(range(20)) and others == []
 
 
@@ -51,7 +52,7 @@ def _padded(items):
 
 def test_batches_of_a_model_that_does_not_pass_over_padding_have_none(tmp_path):
     lengths = [3, 5, 3, 4, 5, 3, 3, 3, 4]
-    chosen, _ = _batches(lengths, _padded, job(tmp_path, 9, 0), fresh=False, pads=False)
+    chosen, _ = cut_batches(lengths, _padded, job(tmp_path, 9, 0), fresh=False, pads=False)
     assert sorted(tuple(batch.shape) for batch in chosen) == [(1, 3), (2, 4), (2, 5), (4, 3)]
 
 

@@ -15,6 +15,19 @@ def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"), documents=6)
 
 
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fewer still."""
+    return tiny_intent.corpus_file(tmp_path_factory.mktemp("few"), documents=5)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models of two layers, for what is the same in each."""
+    made = {"bert": tiny_intent.save_bert, "llama": tiny_intent.save_llama}
+    return {name: save(tmp_path_factory.mktemp(name), layers=2) for name, save in made.items()}
+
+
 @pytest.fixture
 def pages() -> None:
     """For tests that look at the page of a run."""

@@ -22,12 +22,12 @@ ROWS = tiny_intent.revisions(2, 2)
 
 
 def settings(corpus, model, out, **changes):
-    base = {"max_steps": 2, "batch_size": 8, "device": "cpu", "eval_limit": 4, "rule": "topk:k=1", "lora_rank": 2}
+    base = {"max_steps": 1, "batch_size": 8, "device": "cpu", "eval_limit": 2, "rule": "topk:k=1", "lora_rank": 2}
     return IntentConfig(data=str(corpus), model=str(model), out=str(out), **{**base, **changes})
 
 
-def labelled(folder, **how):
-    found = list(Predictor.load(folder, **how).predict(ROWS))
+def labelled(predictor):
+    found = list(predictor.predict(ROWS))
     assert all(each.error is None and each.labels for each in found)
     return [score for each in found for score in each.scores.values()]
 
@@ -58,24 +58,27 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("model", "options"), RUNS)
-def test_runs_end_with_adapters_that_predict_and_load_otherwise(request, small_corpus, tmp_path, model, options):
-    folder = model if model == "demo" else request.getfixturevalue(f"{model}_folder")
-    run = run_intent(settings(small_corpus, folder, tmp_path / "run", **options))
+def test_runs_end_with_adapters_that_predict_and_load_otherwise(few, folders, tmp_path, model, options):
+    run = run_intent(settings(few, folders.get(model, model), tmp_path / "run", **options))
     meta = json.loads((run.folder / "adapter" / "layerselect.json").read_text())
     dtype, quantize = options.get("dtype", "float32"), options.get("quantize", "none")
     assert (meta["dtype"], meta["quantize"]) == (dtype, quantize)
-    as_trained = labelled(run.folder)
+    as_trained = labelled(Predictor.load(run.folder))
     lines = [json.loads(line) for line in (run.folder / "predictions.jsonl").read_text().splitlines()]
     assert lines
-    otherwise = labelled(run.folder, dtype="float32", quantize="none")
+    plain = Predictor.load(run.folder, dtype="float32", quantize="none")
+    otherwise = labelled(plain)
     assert max(abs(one - other) for one, other in zip(as_trained, otherwise, strict=True)) < 0.05
     if run.training["mode"] == "freeze":
         assert run.training["layers_selected"] == 1.0
+    card = (run.folder / "adapter" / "README.md").read_text()
+    assert f"held in {dtype}" in card or f"in {quantize[0]} bits" in card
+    assert ("gradient checkpointing" in card) == ("gradient_checkpointing" in options)
     if options.get("adapter") != "none":
-        check_plain_peft(run.folder, options)
+        check_plain_peft(run.folder, plain.model, options)
 
 
-def check_plain_peft(folder, options):
+def check_plain_peft(folder, model, options):
     """peft alone loads the adapter, on the checkpoint itself, which is not quantized."""
     if options.get("adapter", "lora").startswith("bottleneck"):
         return
@@ -83,21 +86,24 @@ def check_plain_peft(folder, options):
     found = kind.from_pretrained(folder / "adapter").float()
     assert not getattr(found.config, "quantization_config", None)
     ids = torch.arange(4, 12)[None]
-    ours = Predictor.load(folder, quantize="none", dtype="float32").model
     with torch.no_grad():
-        one, other = (each.eval()(input_ids=ids).logits for each in (found, ours))
+        one, other = (each.eval()(input_ids=ids).logits for each in (found, model))
     assert (one - other).abs().max() <= 0.02 * other.abs().max()
 
 
+#: Of a run on 4 bits that may be broken off between its steps.
+RESUMED = {"quantize": "4bit", "max_steps": 2, "save_steps": 1, "lora_dropout": 0.1}
+
+
 @pytest.fixture(scope="module")
-def four(small_corpus, llama_folder, tmp_path_factory):
+def four(few, folders, tmp_path_factory):
     """A finished run on 4 bits."""
     if not is_installed("bitsandbytes"):
         pytest.skip("bitsandbytes is not installed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: None)
         out = tmp_path_factory.mktemp("four") / "run"
-        return run_intent(settings(small_corpus, llama_folder, out, quantize="4bit")).folder
+        return run_intent(settings(few, folders["llama"], out, **RESUMED)).folder
 
 
 def test_commands_predict_otherwise_than_they_trained(four, tmp_path, capsys):
@@ -114,65 +120,41 @@ def test_an_adapter_on_4_bits_needs_no_bitsandbytes_elsewhere(four, monkeypatch)
     monkeypatch.setattr(holding, "is_installed", lambda package: False)
     with pytest.raises(LayerSelectError, match="was trained with other means .* bitsandbytes.* use --quantize none"):
         Predictor.load(four)
-    assert labelled(four, quantize="none")
-
-
-def test_a_predictor_on_4_bits_hands_over_to_a_generator_on_16(four, small_corpus, llama_folder, tmp_path):
-    """Of one checkpoint held in two ways the fingerprints differ, and that is no other checkpoint."""
-    run = revise(small_corpus, llama_folder, tmp_path / "run", predictor=str(four), dtype="bfloat16")
-    assert run.transfer is not None and run.transfer.parameters
-
-
-REVISED = [
-    {"dtype": "bfloat16", "targets": "attention,down_proj"},
-    pytest.param(
-        {"quantize": "4bit", "untrained": True, "gradient_checkpointing": "nonreentrant"}, marks=with_bitsandbytes
-    ),
-]
+    assert labelled(Predictor.load(four, quantize="none"))
 
 
 def revise(corpus, model, out, **options):
-    base = {
-        "max_steps": 2,
-        "predictor_max_steps": 2,
-        "max_new_tokens": 2,
-        "eval_limit": 2,
-        "device": "cpu",
-        "lora_rank": 2,
-    }
-    return run_revise(ReviseConfig(data=str(corpus), model=str(model), out=str(out), **{**base, **options}))
+    base = {"max_steps": 1, "predictor_max_steps": 1, "max_new_tokens": 2, "eval_limit": 2, "lora_rank": 2}
+    return run_revise(ReviseConfig(data=str(corpus), model=str(model), out=str(out), device="cpu", **base, **options))
 
 
-@pytest.mark.parametrize("options", REVISED)
-def test_revisions_are_written_with_adapters_that_were_handed_over(small_corpus, llama_folder, tmp_path, options):
-    run = revise(small_corpus, llama_folder, tmp_path / "run", **options)
+def test_a_predictor_on_4_bits_hands_over_to_a_generator_on_16(four, few, folders, tmp_path):
+    """Of one checkpoint held in two ways the fingerprints differ, and that is no other checkpoint."""
+    run = revise(few, folders["llama"], tmp_path / "run", predictor=str(four), dtype="bfloat16")
+    assert run.transfer is not None and run.transfer.parameters
+
+
+def test_revisions_are_written_with_adapters_that_were_handed_over(few, folders, tmp_path):
+    options = {"dtype": "bfloat16", "targets": "attention,down_proj", "gradient_checkpointing": "nonreentrant"}
+    if is_installed("bitsandbytes"):
+        options["quantize"] = "4bit"
+    run = revise(few, folders["llama"], tmp_path / "run", untrained=True, **options)
     saved = json.loads((tmp_path / "run" / "predictor" / "config.json").read_text())["settings"]
-    for name, value in options.items():
-        assert name == "untrained" or saved[name] == value
+    assert {name: saved[name] for name in options} == options
     assert run.transfer is not None and run.transfer.parameters
     for how in ({}, {"dtype": "float32", "quantize": "none"}):
         assert len(Rewriter.load(run.folder, **how).rewrite(["The baker really finds a garden ."])) == 1
 
 
-@with_bitsandbytes
-def test_a_run_on_4_bits_resumes_as_if_it_had_not_been_killed(small_corpus, bert_folder, tmp_path, monkeypatch):
-    options = {"quantize": "4bit", "max_steps": 4, "save_steps": 2, "lora_dropout": 0.1}
-    whole = run_intent(settings(small_corpus, bert_folder, tmp_path / "whole", **options))
-    from transformers import TrainerCallback
+def test_a_run_on_4_bits_resumes_as_if_it_had_not_been_killed(four, few, folders, tmp_path):
+    again = settings(few, folders["llama"], tmp_path / "again", **RESUMED)
 
-    class Killed(TrainerCallback):
-        def on_step_begin(self, args, state, control, **kwargs):
-            if state.global_step == 3:
-                raise KeyboardInterrupt
+    def killed(kind, record):
+        if kind == "step" and record["step"] == 2:
+            raise KeyboardInterrupt
 
-    from layerselect.tasks.intent import training
-
-    ours = training.own_callbacks
-    monkeypatch.setattr(training, "own_callbacks", lambda *args: [*ours(*args), Killed()])
-    again = settings(small_corpus, bert_folder, tmp_path / "again", **options)
     with pytest.raises(KeyboardInterrupt):
-        run_intent(again)
-    monkeypatch.setattr(training, "own_callbacks", ours)
+        run_intent(again, on_event=killed)
     resumed = run_intent(again, resume=True)
     names = ("adapter/adapter_model.safetensors", "predictions.jsonl")
-    assert all((resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes() for name in names)
+    assert all((resumed.folder / name).read_bytes() == (four / name).read_bytes() for name in names)
