@@ -46,6 +46,8 @@ class TrainingDisplay(StageLine):
         elif kind == "revise":
             self.facts(record["split"])
             self.advance(record["done"], record["examples"])
+        elif kind == "planned":
+            self.say(record["text"], style=None if record["fits"] else "yellow")
         elif kind == "state_cache":
             self.say(cache_size_line(record))
         elif kind == "train":

@@ -33,6 +33,7 @@ def train(
         hint: how to go on after an interruption.
     """
     from ..models.load import quiet_transformers
+    from ..tasks.plan.before import planned, planned_run
     from ..tasks.run.runner import plan_task
     from .display import TrainingDisplay, plan_lines
     from .dry_run import print_plan
@@ -42,10 +43,13 @@ def train(
     if args.dry_run:
         plan = plan_task(kind, config, resume=args.resume, overwrite=args.overwrite)
         if shows():
-            print_plan(plan, plan_lines(plan), args)
+            found, lines = planned_run(config), plan_lines(plan)
+            if found is not None:
+                plan["planned_peak"], lines["memory"] = found.row.peak, found.sentence()
+            print_plan(plan, lines, args)
         return 0
     args.interrupted_hint = hint
-    with TrainingDisplay() if shows() else nullcontext() as display:
+    with TrainingDisplay() if shows() else nullcontext() as display, planned(config, display):
         result = run(config, resume=args.resume, overwrite=args.overwrite, on_event=display)
     leave_launch()
     if not shows():

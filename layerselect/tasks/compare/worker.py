@@ -13,6 +13,7 @@ from typing import Any
 from ...errors import LayerSelectError
 from ...models.load import quiet_transformers
 from ...report.state_cache import cache_size_line
+from ..plan.before import planned
 from .runs import NOTE, PART
 from .tasks import TASKS
 
@@ -33,6 +34,8 @@ class _Teller:
             for text in (cache_size_line(record), record["warning"]):
                 if text is not None:
                     self._write(NOTE, text)
+        elif kind == "planned":
+            self._write(NOTE, record["text"])
         elif kind == "stage":
             self._stage = record["name"]
             self._write(PART, self._stage)
@@ -54,7 +57,9 @@ def main() -> int:
     try:
         asked = json.load(sys.stdin)
         task = TASKS[asked["task"]]
-        task.run(task.config(**asked["settings"]), resume=True, on_event=_Teller())
+        config, teller = task.config(**asked["settings"]), _Teller()
+        with planned(config, teller):
+            task.run(config, resume=True, on_event=teller)
     except (LayerSelectError, OSError) as error:
         logger.error("%s", " ".join(str(error).split()))
         return 2

@@ -14,14 +14,15 @@ from ...costs.counted import LayerCosts
 from ...errors import LayerSelectError
 from ...models.blank import blank_model
 from ...models.demo import SOURCE as DEMO
-from ...rules import MEASURED, Fixed, NoLayers, Upper, make_rule
+from ...rules import MEASURED, Rule, make_rule
 from ...utils.options import flag_of
 from ...utils.sizes import show_bytes
 from ..run.memory import OutOfMemory
 from ..run.settings import TrainingSettings
 from ..run.task import OnEvent
-from .plan import PlanRow, plan_way, reserved
+from .plan import plan_way
 from .settings import PlanSettings
+from .steps import PlanRow, reserved
 from .ways import Mask, Way, every_layer
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def planned(config: TrainingSettings, on_event: OnEvent | None) -> Iterator[None
 def way_of(config: TrainingSettings) -> Way:
     """The way in which a run trains: the layers of a rule that is known beforehand, else any of them."""
     rule = make_rule(config.rule, seed=config.seed)
-    known = isinstance(rule, (Upper, Fixed, NoLayers)) and not rule.uses_scores
+    known = rule.constant and not rule.uses_scores and type(rule).prepare is Rule.prepare
     if not known or config.mode in ("gate", "observe") or config.state_cache != "none":
         return Way("this run", "as its options say", every_layer)
 
