@@ -73,9 +73,8 @@ def test_the_next_smaller_choice_takes_less_and_can_be_typed(config):
     options = words.removeprefix("by plan, ").partition(" takes ")[0].split()
     names = {"--gradient-checkpointing", "--quantize", "--batch-size", "--accumulate"}
     assert set(options[::2]) <= names
-    changed = {
-        name.removeprefix("--").replace("-", "_"): value for name, value in zip(*[iter(options)] * 2, strict=True)
-    }
+    pairs = zip(options[::2], options[1::2], strict=True)
+    changed = {name.removeprefix("--").replace("-", "_"): value for name, value in pairs}
     changed |= {name: int(value) for name, value in changed.items() if value.isdigit()}
     assert planned_run(config(**changed)).row.peak < planned_run(config()).row.peak
 
