@@ -10,9 +10,10 @@ the batch, everything else does not. So one run says what a step holds with any 
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,7 +112,7 @@ class Simulation:
         """
         held = _Held(_tensors(self._model), self.batch)
         kept = _SavedByLayer(_tensors(self._model), self._layers)
-        with self._mode, self._as_there(), held:
+        with self._mode, self._as_there(), held, _quiet():
             for _ in range(passes):
                 kept = _SavedByLayer(_tensors(self._model), self._layers)
                 with kept:
@@ -253,6 +254,18 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
         return input
     dropped: Tensor = torch.native_dropout(input, p, True)[0]
     return dropped
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's own pages about an operation that fails, which the error names."""
+    logger = logging.getLogger(FakeTensorMode.__module__)
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _backward(loss: Tensor) -> None:

@@ -10,6 +10,10 @@ from ..errors import LayerSelectError
 from .running import base_of
 
 
+class CannotRecompute(LayerSelectError):
+    """An architecture without gradient checkpointing."""
+
+
 def recompute_layers(model: nn.Module, kind: str, source: str) -> None:
     """Makes the layers keep their inputs only, and compute the rest again in the backward pass.
 
@@ -22,7 +26,7 @@ def recompute_layers(model: nn.Module, kind: str, source: str) -> None:
         source: what the user calls the model.
 
     Raises:
-        LayerSelectError: the architecture cannot do it.
+        CannotRecompute: the architecture cannot do it.
     """
     if kind == "none":
         return
@@ -36,7 +40,7 @@ def recompute_layers(model: nn.Module, kind: str, source: str) -> None:
         if kind == "reentrant":
             base.enable_input_require_grads()
     except (ValueError, NotImplementedError, AttributeError) as error:
-        raise LayerSelectError(
+        raise CannotRecompute(
             f"--gradient-checkpointing {kind}: {source} ({type(base).__name__}) cannot compute its layers again; use "
             "--gradient-checkpointing none"
         ) from error

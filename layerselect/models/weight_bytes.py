@@ -9,10 +9,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import LayerSelectError
+
 #: Of nf4: so many weights share a constant of 8 bits, and so many of these share one of 32.
 _BLOCK, _BLOCK_OF_CONSTANTS = 64, 256
 #: The tables and the mean that belong to a map's constants, in bytes.
 _TABLES = 4 * (16 + 256 + 1)
+
+
+class CannotQuantize(LayerSelectError):
+    """A model that ``bitsandbytes`` finds no map in."""
+
+
+def check_quantizes(model: nn.Module, layer_names: Sequence[str], quantize: str, source: str) -> None:
+    """Checks that a model without weights has maps to hold in few bits.
+
+    Args:
+        source: what the user calls the model.
+
+    Raises:
+        CannotQuantize: it has none.
+    """
+    if quantize != "none" and not quantized_maps(model, layer_names, quantize):
+        raise CannotQuantize(
+            f"--quantize {quantize}: {source} has no linear map in its layers that transformers quantizes; use "
+            "--quantize none"
+        )
 
 
 def weight_bytes(model: nn.Module, layer_names: Sequence[str], quantize: str = "none") -> int:

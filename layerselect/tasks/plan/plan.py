@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import LayerSelectError
+from ...models.recomputing import CannotRecompute
+from ...models.weight_bytes import CannotQuantize
 from .batch import tokens_of
 from .settings import ALL, PlanSettings
 from .steps import Models, PlanRow
@@ -22,6 +24,7 @@ class Plan:
         layers: how many it has.
         tokens: of an example, with what the command puts around its text.
         dtype: of the weights that are not quantized.
+        left_out: why rows are missing, in sentences: what the architecture cannot do.
         rows: in the order of :data:`~layerselect.tasks.plan.ways.WAYS`, by how the weights are held.
     """
 
@@ -31,6 +34,7 @@ class Plan:
     tokens: int
     dtype: str
     rows: tuple[PlanRow, ...]
+    left_out: tuple[str, ...] = ()
 
     def row(self, way: str, **facts: object) -> PlanRow:
         """The first row of a way with such attributes.
@@ -60,8 +64,17 @@ def make_plan(settings: PlanSettings, on_row: Callable[[PlanRow], None] | None =
     """
     models = Models(settings)
     rows: list[PlanRow] = []
+    left_out: dict[str, None] = {}
     for quantize in ("none", "8bit", "4bit") if settings.quantize == ALL else (settings.quantize,):
         for checkpointing in _checkpointing(settings):
+            try:
+                models.check(quantize, checkpointing=checkpointing)
+            except (CannotQuantize, CannotRecompute) as error:
+                of = "quantize" if isinstance(error, CannotQuantize) else "gradient_checkpointing"
+                if getattr(settings, of) != ALL:
+                    raise
+                left_out[str(error)] = None
+                continue
             for way in WAYS:
                 if (row := models.row(way, quantize, checkpointing=checkpointing)) is not None:
                     rows.append(row)
@@ -75,6 +88,7 @@ def make_plan(settings: PlanSettings, on_row: Callable[[PlanRow], None] | None =
         sum(tokens_of(settings)),
         settings.holding().dtype,
         tuple(rows),
+        tuple(left_out),
     )
 
 

@@ -17,7 +17,7 @@ from ...models.adapters import AdapterConfig, add_adapter
 from ...models.blank import blank_model
 from ...models.recomputing import recompute_layers
 from ...models.traits import reason
-from ...models.weight_bytes import keep_inputs_of, unpacked_bytes, weight_bytes
+from ...models.weight_bytes import check_quantizes, keep_inputs_of, unpacked_bytes, weight_bytes
 from ..run.savings import counted_costs
 from .batch import batch_loss, tokens_of
 from .settings import PlanSettings
@@ -82,6 +82,16 @@ class Models:
             adapter = AdapterConfig("none") if whole else self._settings.adapter_config()
             self._made[key] = Prepared(self._settings, adapter, keeps_inputs=keeps_inputs, checkpointing=checkpointing)
         return self._made[key]
+
+    def check(self, quantize: str, *, checkpointing: bool) -> None:
+        """Checks that the model can be held and computed with like this.
+
+        Raises:
+            CannotQuantize: it has no maps to hold in few bits.
+            CannotRecompute: its architecture has no gradient checkpointing.
+        """
+        step = self.prepared(whole=False, keeps_inputs=quantize == "8bit", checkpointing=checkpointing)
+        check_quantizes(step.model, step.found.names, quantize, self._settings.model)
 
     def row(self, way: Way, quantize: str, *, checkpointing: bool) -> PlanRow | None:
         """A row, or ``None`` where there is no such way of training."""
@@ -218,8 +228,8 @@ class Prepared:
             raise
         except Exception as error:  # what other people's models raise where tensors have no contents
             raise LayerSelectError(
-                f"a step of {self._source} cannot be planned, since its model reads numbers that only weights would "
-                f"give: {reason(error)}"
+                f"{self._source} cannot be planned, since a step of it does not run on tensors without contents: "
+                f"{reason(error)}"
             ) from error
 
 

@@ -95,6 +95,7 @@ def notes(plan: Plan) -> list[str]:
         "steps every second layer is taken to be selected.",
         "step: multiply-adds, beside those of all without checkpointing; of cached from the second epoch on.",
     ]
+    found += [f"Left out: {why}." for why in plan.left_out]
     if plan.settings.gpu is not None:
         found.append("fits: the peak, 3% more, and 0.7 GB for CUDA itself; batch: the largest that fits.")
     if plan.settings.holding().device == "cuda":

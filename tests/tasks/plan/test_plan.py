@@ -185,3 +185,22 @@ def test_a_damaged_configuration_is_one_sentence(tmp_path, content, words):
     with pytest.raises(LayerSelectError) as caught:
         make_plan(PlanSettings(model=str(tmp_path), batch_size=1, max_length=4))
     assert words in str(caught.value)
+
+
+def test_what_an_architecture_cannot_do_is_left_out_or_refused_where_it_is_asked_for(tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "mpnet", "vocab_size": 100, "max_position_embeddings": 32, **sizes}))
+    asked = {"model": str(path), "device": "cpu", "batch_size": 1, "max_length": 8, "quantize": "none"}
+    found = make_plan(PlanSettings(**asked))
+    assert not any(row.checkpointing for row in found.rows)
+    assert len(found.left_out) == 1 and "--gradient-checkpointing" in found.left_out[0]
+    with pytest.raises(LayerSelectError, match="cannot compute its layers again"):
+        make_plan(PlanSettings(**asked, gradient_checkpointing="nonreentrant"))
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    path.write_text(json.dumps({"model_type": "gpt2", "vocab_size": 100, "pad_token_id": 0, **sizes}))
+    found = make_plan(PlanSettings(**{**asked, "quantize": "all", "gradient_checkpointing": "none"}))
+    assert {row.weights_in for row in found.rows} == {"float32"}
+    assert [why.split(":")[0] for why in found.left_out] == ["--quantize 8bit", "--quantize 4bit"]
+    with pytest.raises(LayerSelectError, match="no linear map"):
+        make_plan(PlanSettings(**{**asked, "quantize": "4bit"}))
