@@ -129,9 +129,12 @@ def _what_peft_takes(loaded: LoadedModel, config: AdapterConfig) -> PeftConfig:
 
 @contextmanager
 def _peft_quiet() -> Iterator[None]:
-    """Without the warnings about what ``peft`` itself makes of a configuration for experts."""
+    """Without the warnings about what ``peft`` itself makes of a configuration: for experts, for maps that are
+    transposed.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The following (alpha|rank)_pattern keys", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False", category=UserWarning)
         yield
 
 

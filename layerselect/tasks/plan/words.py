@@ -37,8 +37,8 @@ COLUMNS = (
     Column("fits", "fits", "fits", of_card=True),
     Column("batch", "largest batch", "batch", of_card=True),
 )
-#: Names of the units, and what is one.
-_UNITS = (("GB", 10**9), ("MB", 10**6))
+#: Names of the units, what is one, and the digits behind the point.
+_UNITS = (("GB", 10**9, 2), ("MB", 10**6, 0))
 
 
 def columns_of(plan: Plan) -> list[Column]:
@@ -54,7 +54,7 @@ def held(row: PlanRow) -> str:
 def unit_of(plan: Plan) -> str:
     """The unit of all sizes in the table."""
     most = max(row.peak for row in plan.rows)
-    return next((name for name, size in _UNITS if most >= size), _UNITS[-1][0])
+    return next((name for name, size, _ in _UNITS if most >= size), _UNITS[-1][0])
 
 
 def cells(row: PlanRow, unit: str) -> dict[str, str]:
@@ -66,10 +66,11 @@ def cells(row: PlanRow, unit: str) -> dict[str, str]:
         "peak": row.peak,
         "usual": row.usual_peak,
     }
+    one, digits = next((one, digits) for name, one, digits in _UNITS if name == unit)
     return {
         "way": row.way,
         "held": held(row),
-        **{key: f"{size / dict(_UNITS)[unit]:.2f}" for key, size in sizes.items()},
+        **{key: f"{size / one:,.{digits}f}" for key, size in sizes.items()},
         "step": f"{row.arithmetic:.0%}",
         "fits": "" if row.fits is None else "yes" if row.fits else "no",
         "batch": "" if row.largest_batch is None else f"{row.largest_batch:,}" if row.largest_batch else "none",
