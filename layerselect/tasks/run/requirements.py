@@ -12,6 +12,7 @@ from ...models.holding import Holding, check_holding, is_installed
 from ...utils.launch import launched
 from .devices import check_device
 from .settings import TrainingSettings
+from .sharded import check_shards, is_asked
 from .trainer_settings import optimizer_for
 
 #: Packages that optimizers of transformers need, by the beginning or end of their names.
@@ -57,14 +58,13 @@ def check_requirements(config: TrainingSettings) -> None:
 
 def _check_processes(config: TrainingSettings, holding: Holding) -> None:
     """Checks that the settings are for as many processes as were started, and for the way in which these train."""
-    for name in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
-            raise LayerSelectError(
-                f"the configuration of accelerate asks for {name}, and the commands train under "
-                "DistributedDataParallel, each process with the whole model: leave it out, and use --quantize 4bit for "
-                "a model that is too large"
-            )
+    if is_asked("ACCELERATE_USE_DEEPSPEED"):
+        raise LayerSelectError(
+            "the configuration of accelerate asks for DeepSpeed, which takes gradients away during the backward pass: "
+            "use FSDP with fsdp_version: 2 (or --fsdp), or --quantize 4bit for a model that is too large"
+        )
     count = launched()
+    check_shards(config, count)
     if count == 1:
         return
     here = os.environ.get("LOCAL_WORLD_SIZE", "")

@@ -23,6 +23,7 @@ from .publishing import publish
 from .requirements import check_requirements
 from .savings import counted_costs, saved_by_selection
 from .settings import TrainingSettings
+from .sharded import check_sharded_model
 from .stages import EVALUATION, LOADING, TRAINING, WRITING, Stages
 from .state_cache import RunCache
 from .task import OnEvent, Outcome, RunResult, Task, Trained
@@ -78,6 +79,7 @@ def _run(
     processes.check_same({"a corpus with the fingerprint": corpus.fingerprint})
     task = kind(config, corpus, notify)
     task.processes = processes
+    check_sharded_model(config, task.model)
     processes.check_same({"a model with the fingerprint": task.fingerprint})
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
@@ -96,8 +98,9 @@ def _run(
         training |= task.evaluate(Trained(trainer, callback.selector, folder, state_cache, stages))
         training |= state_cache.facts()
     stages.begin(WRITING)
-    if processes.is_first:
-        task.save_adapter(folder.path / ADAPTER)
+    with trainer.whole():
+        if processes.is_first:
+            task.save_adapter(folder.path / ADAPTER)
     stages.begin(task.scoring)
     outcome = task.outcome()
     stages.begin(WRITING)

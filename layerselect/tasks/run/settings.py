@@ -29,6 +29,7 @@ PLACES = (
     "out",
     "device",
     "device_map",
+    "fsdp",
     "workers",
     "report_to",
     "push_to_hub",
@@ -391,7 +392,7 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         return {
             flag_of(type(self), field.name): getattr(self, field.name)
             for field in fields(self)
-            if field.name not in PLACES or field.name in ("out", "device")
+            if field.name not in PLACES or field.name in ("out", "device", "fsdp")
         }
 
     def check_same_run(self, saved: dict[str, Any], what: str) -> None:
