@@ -23,7 +23,7 @@ from .publishing import publish
 from .requirements import check_requirements
 from .savings import counted_costs, saved_by_selection
 from .settings import TrainingSettings
-from .sharded import check_sharded_model
+from .sharded import as_asked, check_sharded_model
 from .stages import EVALUATION, LOADING, TRAINING, WRITING, Stages
 from .state_cache import RunCache
 from .task import OnEvent, Outcome, RunResult, Task, Trained
@@ -53,7 +53,7 @@ def run_task(
     """
     check_requirements(config)
     processes = Processes.join(config.holding().device)
-    with processes.failing_together():
+    with processes.failing_together(), as_asked(config):
         return _run(kind, config, processes, resume, overwrite, on_event if processes.is_first else None)
 
 

@@ -6,6 +6,7 @@ would have saved: checkpoints and adapters are whole, and the first process writ
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import PeftModel
 from torch import nn
@@ -27,6 +29,12 @@ from ...models.traits import traits_of
 from .settings import TrainingSettings
 from .trainer_settings import optimizer_for
 
+logger = logging.getLogger(__name__)
+
+_PRECISION = "ACCELERATE_MIXED_PRECISION"
+#: What the run says itself, where the configuration of ``accelerate launch`` says something: every process has all
+#: weights before they are cut, and how they compute is ``--dtype``.
+_OURS = {_PRECISION: "no", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
 _TRUE = ("true", "1", "yes")
 #: Optimizers that step shards as they step whole parameters: what they keep has the parameter's shape.
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
@@ -108,9 +116,34 @@ def check_sharded_model(settings: TrainingSettings, model: nn.Module) -> None:
     kinds = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad}
     if len(kinds) > 1:
         raise LayerSelectError(
-            f"FSDP shards parameters of one type, and here {' and '.join(sorted(kinds))} train: use --dtype float32, or "
-            "an adapter"
+            f"FSDP shards parameters of one type, and here {' and '.join(sorted(kinds))} train: use --dtype float32, "
+            "or an adapter"
         )
+
+
+@contextmanager
+def as_asked(settings: TrainingSettings) -> Iterator[None]:
+    """In the block, the run and nobody else says how weights are loaded and in which precision they compute, and what a
+    sharded run tells ``accelerate`` is forgotten afterwards.
+    """
+    before = {name: os.environ.get(name) for name in ("ACCELERATE_USE_FSDP", *_OURS)}
+    own_state, kind = not AcceleratorState._shared_state, PartialState._shared_state.get("distributed_type")
+    if before[_PRECISION] not in (None, "no"):
+        logger.warning(
+            "mixed_precision: %s of accelerate's configuration has no effect: --dtype says it", before[_PRECISION]
+        )
+    os.environ.update({name: value for name, value in _OURS.items() if before[name] is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if own_state and settings.fsdp:
+            AcceleratorState._reset_state()
+            PartialState._shared_state["distributed_type"] = kind
 
 
 def fsdp_arguments(settings: TrainingSettings) -> dict[str, Any]:
