@@ -32,3 +32,12 @@ def launcher_store() -> Any:
     store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=_PATIENCE)
     run, attempt = os.environ.get("TORCHELASTIC_RUN_ID", ""), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"layerselect/{run}/{attempt}", store)
+
+
+def leave_launch() -> None:
+    """Closes the connections to the other processes, at the end of a command."""
+    if launched() > 1:
+        import torch
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -15,6 +15,7 @@ from ...utils.saved_files import DamagedFile
 from ...utils.saved_schema import Mismatch
 from .config import PREDICTOR, CompareConfig
 from .kept import KeptRuns
+from .launching import Means, find_launcher, launcher_words, stop
 from .methods import Run
 from .runs import RUNS, is_finished, read_run, train_run
 
@@ -60,7 +61,9 @@ class Workshop:
 
     def __init__(self, config: CompareConfig, folder: Path, notify: OnEvent, keeper: Keeper, runs: int) -> None:
         self._folder, self._notify, self._keeper, self._runs = folder, notify, keeper, runs
-        self._threads = config.threads or max(1, _cores() // config.jobs)
+        launcher = find_launcher(launcher_words(config.launcher))
+        threads = config.threads if config.threads or launcher else max(1, _cores() // config.jobs)
+        self._means = Means(threads, launcher)
         self._pool = ThreadPoolExecutor(config.jobs)
         self._running: set[subprocess.Popen[str]] = set()
         self._done = 0
@@ -72,7 +75,7 @@ class Workshop:
         # After an interruption nothing new starts, and what runs is stopped; it is resumed next time.
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in list(self._running):
-            process.terminate()
+            stop(process)
         self._pool.shutdown(wait=True)
 
     def train(self, tasks: Mapping[Run, tuple[str, dict[str, Any]]]) -> dict[Run, str]:
@@ -103,7 +106,7 @@ class Workshop:
     def try_run(self, run: Run, task: str, settings: dict[str, Any], log: Path) -> str | None:
         """Trains a run of a few steps, to see how long its steps are; returns why it failed."""
         self._notify("part", {"name": run.name, "text": "trying how long a step takes"})
-        return train_run(task, settings, log, self._threads, self._running, lambda note: None, lambda part: None)
+        return train_run(task, settings, log, self._means, self._running, lambda note: None, lambda part: None)
 
     def _train_one(self, run: Run, task: str, settings: dict[str, Any]) -> tuple[str | None, float]:
         self._tell(run, "started")
@@ -116,7 +119,7 @@ class Workshop:
         def tell_part(text: str) -> None:
             self._notify("part", {"name": run.name, "text": text})
 
-        reason = train_run(task, settings, log, self._threads, self._running, tell, tell_part)
+        reason = train_run(task, settings, log, self._means, self._running, tell, tell_part)
         return reason, time.perf_counter() - started
 
     def _tell(self, run: Run, state: str, *, done: int = 0, **more: Any) -> None:

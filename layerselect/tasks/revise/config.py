@@ -38,6 +38,7 @@ _SHARED = (
     "strict",
     "split_seed",
     *(field.name for kind in (AdapterSettings, MemorySettings) for field in fields(kind)),
+    "fsdp",
     "dropout",
     "mode",
     "score",

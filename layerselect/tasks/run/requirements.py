@@ -35,8 +35,11 @@ _OWN_WAYS = ("galore_", "apollo_", "lomo", "adalomo")
 _OWN_MACHINES = ("adamw_torch_xla", "adamw_torch_npu_fused")
 
 
-def check_requirements(config: TrainingSettings) -> None:
+def check_requirements(config: TrainingSettings, *, several: bool = False) -> None:
     """Checks that this machine has what the settings ask for.
+
+    Args:
+        several: more than one process will be started for the run, if none has been yet.
 
     Raises:
         LayerSelectError: a device or a package is missing, or transformers knows no such thing.
@@ -49,21 +52,20 @@ def check_requirements(config: TrainingSettings) -> None:
             "--adapter dora with --quantize 8bit does not run on a CPU, where peft loses the scales of 8-bit weights: "
             "use --quantize 4bit, or --adapter lora"
         )
-    _check_processes(config, holding)
+    _check_processes(config, holding, max(launched(), 2 if several else 1))
     _check_optimizer(optimizer_for(config.optim, holding.device))
     _check_reports(config.reports())
     if config.push_to_hub:
         _check_hub()
 
 
-def _check_processes(config: TrainingSettings, holding: Holding) -> None:
+def _check_processes(config: TrainingSettings, holding: Holding, count: int) -> None:
     """Checks that the settings are for as many processes as were started, and for the way in which these train."""
     if is_asked("ACCELERATE_USE_DEEPSPEED"):
         raise LayerSelectError(
             "the configuration of accelerate asks for DeepSpeed, which takes gradients away during the backward pass: "
             "use FSDP with fsdp_version: 2 (or --fsdp), or --quantize 4bit for a model that is too large"
         )
-    count = launched()
     check_shards(config, count)
     if count == 1:
         return

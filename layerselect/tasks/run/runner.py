@@ -16,7 +16,7 @@ from ...selector.selector import FastSelector
 from ...utils.launch import launched
 from ...utils.linear_kind import elements
 from .facts import training_facts, versions
-from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
+from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, STATES, TRAINING_LOG, RunFolder
 from .log import RunLog
 from .processes import Processes
 from .publishing import publish
@@ -85,7 +85,8 @@ def _run(
     folder.open()
     task.begin(folder, stages)
     log = RunLog(folder, task.watched, task.evaluated, on_event)
-    with RunCache(config, task.cached_lengths(), on_event) as state_cache:
+    shared = folder.path / STATES
+    with RunCache(config, task.cached_lengths(), on_event, processes=processes, shared=shared) as state_cache:
         trainer, callback = task.trainer(folder.path, log, state_cache)
         trainer.stages = stages
         costs = counted_costs(trainer.model)

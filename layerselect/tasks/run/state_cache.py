@@ -24,6 +24,7 @@ from ...selector.selector import FastSelector
 from ...state_cache import StateCache, StateStore
 from ...utils.sizes import show_bytes
 from .importance_split import tried_on
+from .processes import ALONE, Processes
 from .settings import TrainingSettings
 from .training import selector_options
 
@@ -45,6 +46,8 @@ class RunCache(TrainerCallback):
         settings: of the run.
         lengths: the numbers of tokens of all examples that will be kept.
         on_event: see :class:`~layerselect.tasks.run.log.RunLog`.
+        processes: of the run. All of them read what one has computed.
+        shared: a folder that all of them see, for what is kept for this run only. A single process needs none.
 
     Attributes:
         store: for the selector; ``None`` without a state cache. It touches no disk before the first example is kept.
@@ -57,8 +60,13 @@ class RunCache(TrainerCallback):
         settings: TrainingSettings,
         lengths: Sequence[int],
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
+        *,
+        processes: Processes = ALONE,
+        shared: Path | None = None,
     ) -> None:
-        self.store = open_store(settings)
+        self._processes = processes
+        self._passing = shared if processes.count > 1 and settings.cache_folder() is None else None
+        self.store = open_store(settings, self._passing)
         self.selector: SelectorCallback | None = None
         self._lengths = lengths
         self._on_event = on_event or (lambda kind, record: None)
@@ -69,8 +77,13 @@ class RunCache(TrainerCallback):
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
-        if self.store is not None:
-            self.store.close()
+        if self.store is None:
+            return
+        self.store.close()
+        if self._passing is not None and exc_info[0] is None:
+            self._processes.meet()
+            if self._processes.is_first:
+                shutil.rmtree(self._passing, ignore_errors=True)
 
     @property
     def layers_below(self) -> int:
@@ -130,9 +143,9 @@ class RunCache(TrainerCallback):
 
         ``cut`` is the number of layers below the cut. ``states_cached`` says whether hidden states were kept:
         ``--state-cache auto`` may find that computing is faster, and below a rule's cut there may be no layer.
-        ``states_computed`` and ``states_read`` count examples in all passes of this process, ``states_memory_mb`` is
-        held in memory at the end, and ``states_written_mb`` was written by this process: what earlier ones wrote is not
-        in it.
+        ``states_computed`` and ``states_read`` count examples in all passes of all processes, ``states_memory_mb``
+        is held in memory at the end, and ``states_written_mb`` was written by them: what earlier ones wrote is not in
+        it. All processes must ask.
         """
         selector = self.selector.selector if self.selector else None
         if self.store is None or selector is None:
@@ -140,23 +153,34 @@ class RunCache(TrainerCallback):
         state_cache = selector.state_cache
         facts: dict[str, Any] = {"cut": selector.cut, "states_cached": state_cache is not None}
         if state_cache is not None:
+            own = (
+                state_cache.filled + self._later[0],
+                state_cache.read + self._later[1],
+                self.store.bytes_in_memory,
+                sum(shard.bytes_on_disk for shard in self.store.shards),
+            )
+            computed, read, held, written = map(sum, zip(*self._processes.gather(own), strict=True))
             facts |= {
-                "states_computed": state_cache.filled + self._later[0],
-                "states_read": state_cache.read + self._later[1],
+                "states_computed": computed,
+                "states_read": read,
                 "cache_bytes_per_token": state_cache.bytes_per_token,
                 "state_cache_precision": self.store.precision,
-                "states_memory_mb": round(self.store.bytes_in_memory / 1e6, 3),
-                "states_written_mb": round(sum(shard.bytes_on_disk for shard in self.store.shards) / 1e6, 3),
+                "states_memory_mb": round(held / 1e6, 3),
+                "states_written_mb": round(written / 1e6, 3),
             }
         return facts
 
 
-def open_store(settings: TrainingSettings) -> StateStore | None:
-    """The store that the settings ask for; ``None`` where nothing is kept."""
+def open_store(settings: TrainingSettings, passing: Path | None = None) -> StateStore | None:
+    """The store that the settings ask for; ``None`` where nothing is kept.
+
+    Args:
+        passing: where it is if it is for this run only and other processes are to find it.
+    """
     if settings.state_cache == "none":
         return None
     return StateStore(
-        settings.cache_folder(), memory=settings.state_cache_memory, precision=settings.state_cache_precision
+        settings.cache_folder() or passing, memory=settings.state_cache_memory, precision=settings.state_cache_precision
     )
 
 
