@@ -160,6 +160,4 @@ class CompareConfig(CompareSettings):
             settings["folds"] = self.folds
         if self.task != "intent":
             settings["task"] = self.task
-        if self.launcher is not None:
-            settings["launcher"] = self.launcher
         return {name: value for name, value in sorted(settings.items()) if name not in PLACES}

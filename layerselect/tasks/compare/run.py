@@ -93,6 +93,8 @@ def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Compariso
     """What :func:`run_compare` does once its folder is its own."""
     runs, keeper = config.runs(), Keeper(config, folder)
     missing = [run for run in runs if not keeper.is_finished(run)]
+    if missing:
+        keeper.check_processes()
     sources = {config.predictor_of(run) for run in missing}
     predictors = [run for run in config.predictor_runs() if run in sources]
     with Workshop(config, folder, notify, keeper, len(predictors) + len(runs)) as workshop:

@@ -11,7 +11,7 @@ from .launching import launcher_words
 COMPARISON = "the comparison"
 _MOST_PROCESSES = 1024
 #: What a finished comparison cannot change, and what says how many runs are trained and how.
-MAKES_RUNS, TRAINS = ("task", "folds", "launcher"), ("seeds", "jobs", "threads")
+MAKES_RUNS, TRAINS = ("task", "folds"), ("seeds", "jobs", "threads", "launcher")
 
 
 @dataclass(frozen=True, kw_only=True)

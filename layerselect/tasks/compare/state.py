@@ -95,7 +95,7 @@ def saved_config(
             "command once, which trains nothing that is finished"
         )
     base = {**saved["settings"], **(places or {})}
-    own = {name: base.pop(name) for name in ("folds", "task", "adapter_lr", "launcher") if name in base}
+    own = {name: base.pop(name) for name in ("folds", "task", "adapter_lr") if name in base}
     rows = [*saved["rows"], *(each for each in add if each not in saved["rows"])]
     first = saved["rows"][0].partition("@")[0].rpartition("/")[2]
     shown = {name: value for name, value in saved.get("shown", {}).items() if value is not None}

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ...data import Corpus
+from ...errors import LayerSelectError
 from ...utils.saved_files import DamagedFile
 from ...utils.saved_schema import Mismatch
 from .config import PREDICTOR, CompareConfig
-from .kept import KeptRuns
+from .kept import PROCESSES, KeptRuns
 from .launching import Means, find_launcher, launcher_words, stop
 from .methods import Run
 from .runs import RUNS, is_finished, read_run, train_run
@@ -39,6 +40,29 @@ class Keeper:
             return self.is_there(run)
         return self._kept.has(run) or (self.is_there(run) and self(run) is None)
 
+    def check_processes(self) -> None:
+        """Finds out whether the missing runs can be trained as the finished ones were.
+
+        Raises:
+            LayerSelectError: those had a launcher and these have none, or the other way round.
+        """
+        counts = self._processes()
+        if self._config.launcher is None and max(counts, default=1) > 1:
+            raise LayerSelectError(
+                f"the finished runs in {self._config.out!r} were trained in {max(counts)} processes: give their "
+                "--launcher again, or choose another --out"
+            )
+        if self._config.launcher is not None and 1 in counts:
+            raise LayerSelectError(
+                f"the finished runs in {self._config.out!r} were trained in one process, which makes other steps: "
+                "leave out --launcher, or choose another --out"
+            )
+
+    def _processes(self) -> set[int]:
+        """In how many processes the kept runs were trained."""
+        found = {self._kept.processes(run) for run in self._config.runs() if self._kept.has(run)}
+        return {count for count in found if count is not None}
+
     def __call__(self, run: Run) -> str | None:
         """Keeps a run whose folder is complete; returns why it cannot be kept."""
         if run.variant.method.name == PREDICTOR:
@@ -46,6 +70,12 @@ class Keeper:
         files = read_run(run, self._folder / RUNS / run.name)
         if files.reason is not None:
             return files.reason
+        count = files.training.get(PROCESSES, 1)
+        if others := self._processes() - {count}:
+            return (
+                f"it was trained in {count} and other runs in {min(others)} processes, which makes other steps: start "
+                "as many for each run"
+            )
         settings = self._config.common_settings(run.fold)
         if run.fold not in self._corpora:
             self._corpora[run.fold] = settings.load_corpus()
