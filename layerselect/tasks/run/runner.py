@@ -54,7 +54,9 @@ def run_task(
     check_requirements(config)
     processes = Processes.join(config.holding().device)
     with processes.failing_together(), as_asked(config):
-        return _run(kind, config, processes, resume, overwrite, on_event if processes.is_first else None)
+        result = _run(kind, config, processes, resume, overwrite, on_event if processes.is_first else None)
+        processes.leave()
+        return result
 
 
 def _run(

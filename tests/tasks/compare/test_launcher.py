@@ -47,7 +47,7 @@ def test_the_launcher_is_given_the_worker_and_the_job(tmp_path):
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        ("print('usage: it')\nprint('====')\nprint('error: unknown --nproc')\nsys.exit(2)", "usage: it; error: unknown"),
+        ("print('usage: it')\nprint('====')\nprint('error: no --nproc')\nsys.exit(2)", "usage: it; error: no --nproc"),
         ("sys.exit(4)", "ended with status 4: it wrote nothing"),
         ("print('here')\nsys.stdout.flush()\nos.kill(os.getpid(), signal.SIGKILL)", "ended with status -9: here"),
         ("raise RuntimeError('no rendezvous')", "RuntimeError: no rendezvous"),
