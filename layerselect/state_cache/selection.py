@@ -94,8 +94,8 @@ class CacheSelection:
         self.activate(freezer)
 
     def activate(self, freezer: LayerFreezer) -> None:
-        """Begins to keep hidden states, if the cut is known and layers may be frozen. Below the cut none takes gradients
-        from then on, also in the pass that shows what engine runs the model.
+        """Begins to keep hidden states, if the cut is known and layers may be frozen. From then on no layer below the
+        cut takes gradients, also in the pass that shows what engine runs the model.
         """
         if not self.first_layer or self.state_cache is not None or self._declined:
             return

@@ -60,9 +60,24 @@ def made(folder: Path, rank: int) -> Path:
             (place / name).mkdir(parents=True)
             make(place / name)
         tiny_intent.corpus_file(place)
+        tiny_intent.write_jsonl(place / "sets.jsonl", _with_sets())
     if dist.is_initialized():
         dist.barrier()
     return place
+
+
+#: Labels that the tokenizer knows.
+_KINDS = ("market", "lantern", "harbour", "letters", "bridge", "garden")
+
+
+def _with_sets() -> list[dict[str, Any]]:
+    """Revisions of which one in each document has two labels that no other document has together."""
+    rows = tiny_intent.revisions()
+    for row in rows[::6]:
+        document = int(row["doc_id"][1:])
+        first, second = document % 6, (document + 1 + document // 6) % 6
+        row["intentions"] = [_KINDS[first], _KINDS[second]]
+    return rows
 
 
 @contextmanager
@@ -78,8 +93,10 @@ def without_pages() -> Iterator[None]:
         yield
 
 
-def intent(place: Path, out: str, *, model: str = "bert", resume: bool = False, **settings: Any) -> Path:
-    given = {**SETTINGS, "data": str(place / "revisions.jsonl"), "model": str(place / model), **settings}
+def intent(
+    place: Path, out: str, *, model: str = "bert", corpus: str = "revisions", resume: bool = False, **settings: Any
+) -> Path:
+    given = {**SETTINGS, "data": str(place / f"{corpus}.jsonl"), "model": str(place / model), **settings}
     with without_pages():
         return run_intent(IntentConfig(out=str(place / out), **given), resume=resume).folder
 

@@ -11,12 +11,15 @@ import pytest
 from tests.distributed.runs import as_launched, check_equal, facts, intent, made, revise
 
 PROCESSES = 2
+WRITES = {"model": "llama", "mode": "gate", "head": "generate"}
 #: Runs of intent by name: the settings, and the batch of one process of two. There are 60 training examples.
 INTENT: dict[str, tuple[dict[str, Any], int]] = {
     "classifier": ({"mode": "gate", "epochs": 1, "class_weights": "balanced"}, 8),
     # The last of the batches has nothing for the second process.
     "frozen": ({"mode": "freeze", "epochs": 1, "accumulate": 2, "probe_every": 2, "rule": "topk:k=1"}, 7),
-    "words": ({"model": "llama", "mode": "gate", "head": "generate", "epochs": 1, "class_weights": "sqrt"}, 14),
+    # Only one of the processes has an example whose labels are no answer that the model is asked about.
+    "sets": ({"corpus": "sets", **WRITES, "max_steps": 2, "eval_batch_size": 3}, 8),
+    "words": ({**WRITES, "epochs": 1, "class_weights": "sqrt"}, 14),
 }
 REVISE: dict[str, Any] = {
     "mode": "gate",
@@ -29,7 +32,7 @@ REVISE: dict[str, Any] = {
 }
 REVISE_BATCH = 7
 #: Which are made under which engine.
-MADE = [("classifier", "ddp"), ("frozen", "ddp"), ("frozen", "fsdp"), ("words", "fsdp")]
+MADE = [("classifier", "ddp"), ("frozen", "ddp"), ("frozen", "fsdp"), ("sets", "fsdp"), ("words", "fsdp")]
 ENGINES = ("ddp", "fsdp")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from ...rules import MEASURED, Fixed, LayerCardRule
 from ...rules.ablation import evaluating
 from ...selector.selector import FastSelector
 from ...state_cache import StateCache, StateStore
-from ...utils.sizes import show_bytes
+from .cache_size import size_record
 from .importance_split import tried_on
 from .processes import ALONE, Processes
 from .settings import TrainingSettings
@@ -184,46 +183,6 @@ def open_store(settings: TrainingSettings, passing: Path | None = None) -> State
     )
 
 
-def size_record(state_cache: StateCache, layers: int, lengths: Sequence[int]) -> dict[str, Any]:
-    """What the cached hidden states of examples of these lengths will take.
-
-    Returns:
-        ``cut`` and ``layers``; ``bytes_per_token``, ``tokens``, ``examples``, ``bytes`` of all; ``stored``, how many
-        entries are there already, those of the batches seen so far among them; ``folder`` and ``memory`` of the store;
-        ``warning``, a sentence if the disk has less room than they need, or ``None``.
-    """
-    store, tokens = state_cache.store, sum(lengths)
-    assert state_cache.bytes_per_token is not None
-    size, stored = state_cache.bytes_per_token * tokens, sum(len(shard) for shard in store.shards)
-    on_disk = size if store.folder is not None else max(0, size - store.memory)
-    # Examples that are alike share an entry, so their number alone does not tell that all are there.
-    missing = 0.0 if state_cache.filled == 0 else max(0, len(lengths) - stored) / len(lengths)
-    return {
-        "cut": state_cache.cut,
-        "layers": layers,
-        "bytes_per_token": state_cache.bytes_per_token,
-        "tokens": tokens,
-        "examples": len(lengths),
-        "bytes": size,
-        "stored": stored,
-        "folder": None if store.folder is None else str(store.folder),
-        "memory": store.memory,
-        "warning": _no_room(int(on_disk * missing), store.folder or Path(tempfile.gettempdir())),
-    }
-
-
-def _no_room(needed: int, folder: Path) -> str | None:
-    """A sentence if the disk of a folder has less room than is needed."""
-    free = shutil.disk_usage(_existing(folder)).free
-    if needed <= free:
-        return None
-    return (
-        f"the hidden states need about {show_bytes(needed)} more in {folder}, where {show_bytes(free)} are free: "
-        "what does not fit is computed again; choose another disk with --state-cache-store, or half the size with "
-        "--state-cache-precision half"
-    )
-
-
 def check_above(selector: FastSelector) -> None:
     """Checks that something above the cut can train.
 
@@ -294,9 +253,3 @@ def _tried_selector(model: nn.Module, settings: TrainingSettings, **changes: Any
     options["rule"] = tried_on(options["rule"])
     with FastSelector(model, **options) as selector, evaluating(model):
         yield selector
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the lowest one above it that is there."""
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())
