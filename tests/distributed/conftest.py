@@ -20,7 +20,7 @@ from tests.distributed.worker import name_of
 
 ROOT = Path(__file__).parents[2]
 #: Seconds for all checks of as many processes; the machine may be busy.
-PATIENCE = 400
+PATIENCE = 600
 
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
     collect_ignore_glob = ["test_*.py"]
