@@ -20,6 +20,11 @@ def is_first_of_launch() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_asked(name: str) -> bool:
+    """Whether the configuration of ``accelerate launch`` has switched something on, by its environment variable."""
+    return os.environ.get(name, "").lower() in ("true", "1", "yes")
+
+
 def launcher_store() -> Any:
     """A store of the launcher's own process, which outlives those that it starts and is new for each of its attempts;
     ``None`` where there is none.

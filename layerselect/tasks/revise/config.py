@@ -38,7 +38,6 @@ _SHARED = (
     "strict",
     "split_seed",
     *(field.name for kind in (AdapterSettings, MemorySettings) for field in fields(kind)),
-    "fsdp",
     "dropout",
     "mode",
     "score",

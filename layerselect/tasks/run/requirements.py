@@ -9,10 +9,10 @@ import torch
 
 from ...errors import LayerSelectError
 from ...models.holding import Holding, check_holding, is_installed
-from ...utils.launch import launched
+from ...utils.launch import is_asked, launched
 from .devices import check_device
 from .settings import TrainingSettings
-from .sharded import check_shards, is_asked
+from .sharded import check_shards
 from .trainer_settings import optimizer_for
 
 #: Packages that optimizers of transformers need, by the beginning or end of their names.
@@ -63,8 +63,8 @@ def _check_processes(config: TrainingSettings, holding: Holding, count: int) -> 
     """Checks that the settings are for as many processes as were started, and for the way in which these train."""
     if is_asked("ACCELERATE_USE_DEEPSPEED"):
         raise LayerSelectError(
-            "the configuration of accelerate asks for DeepSpeed, which takes gradients away during the backward pass: "
-            "use FSDP with fsdp_version: 2 (or --fsdp), or --quantize 4bit for a model that is too large"
+            "the configuration of accelerate asks for DeepSpeed, which keeps gradients in buffers of its own, so that "
+            "no layer can be measured: use FSDP with fsdp_version: 2 (or --fsdp)"
         )
     check_shards(config, count)
     if count == 1:

@@ -26,6 +26,7 @@ from ...errors import LayerSelectError
 from ...layers.find import split_parameters
 from ...models.running import base_of
 from ...models.traits import traits_of
+from ...utils.launch import is_asked
 from .settings import TrainingSettings
 from .trainer_settings import optimizer_for
 
@@ -35,19 +36,8 @@ _PRECISION = "ACCELERATE_MIXED_PRECISION"
 #: What the run says itself, where the configuration of ``accelerate launch`` says something: every process has all
 #: weights before they are cut, and how they compute is ``--dtype``.
 _OURS = {_PRECISION: "no", "FSDP_CPU_RAM_EFFICIENT_LOADING": "false"}
-_TRUE = ("true", "1", "yes")
 #: Optimizers that step shards as they step whole parameters: what they keep has the parameter's shape.
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop")
-
-
-def is_asked(name: str) -> bool:
-    """Whether the configuration of ``accelerate launch`` has switched something on, by its environment variable."""
-    return os.environ.get(name, "").lower() in _TRUE
-
-
-def shards(settings: TrainingSettings) -> bool:
-    """Whether the run shards its model."""
-    return settings.fsdp or is_asked("ACCELERATE_USE_FSDP")
 
 
 def check_shards(settings: TrainingSettings, count: int) -> None:
@@ -59,7 +49,7 @@ def check_shards(settings: TrainingSettings, count: int) -> None:
     Raises:
         LayerSelectError: it cannot.
     """
-    if not shards(settings):
+    if not settings.shards():
         return
     who = "--fsdp" if settings.fsdp else "the FSDP of accelerate's configuration"
     if count == 1:
@@ -90,6 +80,10 @@ def check_shards(settings: TrainingSettings, count: int) -> None:
         and "its second pass finds no weights: use --gradient-checkpointing nonreentrant",
         f"--state-cache {settings.state_cache}": settings.state_cache != "none"
         and "all processes must pass through all layers together: leave it out, or train without it",
+        f"--attention {settings.attention}": settings.attention == "flash_attention_2"
+        and "the model is tried in the host's memory before it is cut: use --attention sdpa",
+        "--untrained": getattr(settings, "untrained", False)
+        and "the untrained model would not be cut: score it in one process",
         "--measure-memory": settings.measure_memory
         and "gathered weights cannot be told from what the backward pass needs: leave it out",
         f"--optim {settings.optim}": optimizer_for(settings.optim, settings.holding().device) not in OPTIMIZERS
@@ -106,7 +100,7 @@ def check_sharded_model(settings: TrainingSettings, model: nn.Module) -> None:
     Raises:
         LayerSelectError: it cannot.
     """
-    if not shards(settings):
+    if not settings.shards():
         return
     if not traits_of(base_of(model)).pads:
         raise LayerSelectError(
@@ -150,13 +144,13 @@ def fsdp_arguments(settings: TrainingSettings) -> dict[str, Any]:
     """What ``TrainingArguments`` is given. Each process loads the whole model and knows what is in it; the layers are
     the units that are cut.
     """
-    if not shards(settings):
+    if not settings.shards():
         return {}
     again = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true")
     config = {
         "version": 2,
         "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "reshard_after_forward": again.lower() in _TRUE,
+        "reshard_after_forward": again.lower() == "true",
         "cpu_ram_efficient_loading": False,
         "state_dict_type": "FULL_STATE_DICT",
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import LayerSelectError
 from ...utils.options import setting
-from .headings import MEMORY, REPORTING, TRAINING
+from .headings import REPORTING, TRAINING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,6 @@ class TrainerSettings:
         metavar="N",
         least=0,
         known_as="--dataloader-num-workers",
-    )
-    fsdp: bool = setting(
-        False,
-        "shard the model over the processes that torchrun or accelerate launch starts (FSDP2); without it each of them "
-        "holds the whole model (DDP)",
-        group=MEMORY,
     )
     report_to: str = setting(
         "none",

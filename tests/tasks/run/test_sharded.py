@@ -6,11 +6,13 @@ import os
 
 import pytest
 from layerselect import LayerSelectError
+from layerselect.models.holding import Holding
+from layerselect.models.load import placed_as_asked
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.revise import ReviseConfig
 from layerselect.tasks.run import sharded
 from layerselect.tasks.run.requirements import check_requirements
-from layerselect.tasks.run.sharded import as_asked, check_sharded_model, fsdp_arguments, shards
+from layerselect.tasks.run.sharded import as_asked, check_sharded_model, fsdp_arguments
 from torch import nn
 
 SETTINGS = {"data": "nowhere", "model": "nothing", "out": "out", "device": "cpu"}
@@ -47,6 +49,21 @@ def test_what_shards_cannot_do_is_refused(monkeypatch, launched, configured, set
     assert who in str(caught.value)
 
 
+def test_the_untrained_model_is_not_cut(launched):
+    with pytest.raises(LayerSelectError, match="--untrained does not go with --fsdp"):
+        check_requirements(ReviseConfig(**SETTINGS, untrained=True, fsdp=True))
+
+
+def test_what_is_cut_waits_in_the_memory_of_the_host(monkeypatch):
+    """A model that is larger than a GPU never stands on one."""
+    monkeypatch.setattr("layerselect.tasks.run.memory_settings.resolve_device", lambda device: "cuda")
+    settings = {**SETTINGS, "device": "auto", "dtype": "bfloat16"}
+    assert IntentConfig(**settings, fsdp=True).holding().on_host
+    assert not IntentConfig(**settings).holding().on_host
+    model = nn.Linear(2, 2)
+    assert placed_as_asked(model, Holding(device="cuda", on_host=True), "it").weight.device.type == "cpu"
+
+
 @pytest.mark.parametrize("kind", [IntentConfig, ReviseConfig])
 @pytest.mark.parametrize("settings", [{}, {"mode": "freeze"}, {"adapter": "none"}, {"dtype": "bfloat16"}])
 def test_what_shards_can_do_is_not(launched, kind, settings):
@@ -75,12 +92,12 @@ def test_configurations_that_the_commands_do_not_run_are_said(monkeypatch, launc
 
 def test_the_configuration_says_when_weights_are_let_go_and_we_what_is_loaded(monkeypatch):
     settings = IntentConfig(**SETTINGS)
-    assert not shards(settings) and fsdp_arguments(settings) == {}
+    assert not settings.shards() and fsdp_arguments(settings) == {}
     assert fsdp_arguments(IntentConfig(**SETTINGS, fsdp=True))["fsdp_config"]["reshard_after_forward"] is True
     for name, value in CONFIGURED.items():
         monkeypatch.setenv(name, value)
     found = fsdp_arguments(settings)["fsdp_config"]
-    assert shards(settings) and found["version"] == 2
+    assert settings.shards() and found["version"] == 2
     assert (found["reshard_after_forward"], found["cpu_ram_efficient_loading"]) == (False, False)
 
 
