@@ -26,15 +26,14 @@ def gathered(model: nn.Module, names: Collection[str] | None = None, *, changed:
     """
     put_shards_back(model)
     wholes: dict[int, nn.Parameter] = {}  # a parameter that stands in two places stays one
-    places: list[tuple[nn.Module, str, nn.Parameter]] = []
+    places: list[tuple[nn.Module, str, Any]] = []
     try:
         for prefix, module in model.named_modules():
             for name, shard in list(module._parameters.items()):
                 if not is_sharded(shard) or (names is not None and f"{prefix}.{name}".lstrip(".") not in names):
                     continue
                 if id(shard) not in wholes:
-                    whole = shard.detach().full_tensor().cpu()  # type: ignore[attr-defined]  # of a DTensor
-                    wholes[id(shard)] = nn.Parameter(whole, requires_grad=shard.requires_grad)
+                    wholes[id(shard)] = nn.Parameter(_whole(shard), requires_grad=shard.requires_grad)
                 places.append((module, name, shard))
                 module._parameters[name] = wholes[id(shard)]
         with _unwatched({module for module, _, _ in places}):
@@ -63,9 +62,7 @@ def _unwatched(modules: Collection[nn.Module]) -> Iterator[None]:
 def gathered_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """What ``optimizer.state_dict()`` returned, whole and on the CPU. Every process has to call it."""
     moments = {
-        number: {
-            name: value.detach().full_tensor().cpu() if is_sharded(value) else value for name, value in kept.items()
-        }
+        number: {name: _whole(value) if is_sharded(value) else value for name, value in kept.items()}
         for number, kept in state["state"].items()
     }
     return {**state, "state": moments}
@@ -85,6 +82,12 @@ def scatter_state(optimizer: torch.optim.Optimizer) -> None:
                 # Every process has the whole of it: nothing is sent.
                 mesh, placements = parameter.device_mesh, parameter.placements
                 kept[name] = distribute_tensor(there, mesh, placements, src_data_rank=None)
+
+
+def _whole(shard: Any) -> Tensor:
+    """All of a ``DTensor``, on the CPU. Every process has to call it."""
+    whole: Tensor = shard.detach().full_tensor().cpu()
+    return whole
 
 
 @torch.no_grad()
