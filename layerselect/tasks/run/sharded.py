@@ -55,7 +55,7 @@ def check_shards(settings: TrainingSettings, count: int) -> None:
     if count == 1:
         raise LayerSelectError(
             f"{who} shards the model over several processes, and one was started: start them with 'torchrun "
-            "--nproc-per-node N -m layerselect' or 'accelerate launch' (compare takes it as --launcher), or leave it out"
+            "--nproc-per-node N -m layerselect' or 'accelerate launch' (for compare: --launcher), or leave it out"
         )
     if is_asked("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "1") != "2":
         raise LayerSelectError(
