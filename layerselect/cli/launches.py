@@ -34,15 +34,6 @@ def may_say_why() -> bool:
     return True
 
 
-def leave_launch() -> None:
-    """Closes the connections to the other processes, at the end of a command."""
-    if launched() > 1:
-        import torch
-
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
 def shows() -> bool:
     """Whether this process shows what is being done."""
     return is_first_of_launch()

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from .launches import leave_launch, shows
+from ..utils.launch import leave_launch
+from .launches import shows
 from .options import apply_threads
 from .streams import write_json
 

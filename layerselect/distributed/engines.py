@@ -98,6 +98,18 @@ def has_shards(model: nn.Module) -> bool:
     return any(map(is_sharded, model.parameters()))
 
 
+def calls_together(model: nn.Module, calls: int) -> int:
+    """How often each process has to call ``model`` where this one needs ``calls`` passes: a sharded model is called in
+    all of its processes at once. All of them must ask.
+    """
+    if not has_shards(model):
+        return calls
+    mesh = next(p.device_mesh for p in model.parameters() if is_sharded(p))
+    most = torch.tensor(calls, device=mesh.device_type)
+    torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+    return int(most)
+
+
 def check_ddp(ddp: DistributedDataParallel) -> None:
     """Refuses mode ``freeze`` under an engine that waits for the gradients of frozen layers.
 

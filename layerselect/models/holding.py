@@ -48,6 +48,7 @@ class Holding:
         attention: the implementation, by the name that ``transformers`` has for it; ``auto``: its choice.
         device: ``cpu`` or ``cuda``.
         device_map: ``auto`` spreads the layers over all GPUs, ``none`` holds them on one device.
+        on_host: loading leaves the model in the host's memory, for an engine that takes parts of it to the device.
     """
 
     dtype: str = "float32"
@@ -55,6 +56,7 @@ class Holding:
     attention: str = "auto"
     device: str = "cpu"
     device_map: str = "none"
+    on_host: bool = False
 
     @property
     def torch_dtype(self) -> torch.dtype:

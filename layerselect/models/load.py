@@ -166,7 +166,8 @@ def placed_as_asked(model: nn.Module, holding: Holding, source: str) -> nn.Modul
     keep_holding(model, holding)
     check_quantized(model, holding, source)
     check_placed(model, source)
-    return model if holding.places_itself or holding.device == "cpu" else model.to(holding.place)
+    stays = holding.places_itself or holding.on_host or holding.device == "cpu"
+    return model if stays else model.to(holding.place)
 
 
 def prepare(

@@ -9,7 +9,7 @@ from ..utils.sizes import show_bytes
 
 
 def cache_size_line(record: Mapping[str, Any]) -> str:
-    """What the hidden states below a cut will take, by ``layerselect.tasks.run.state_cache.size_record``."""
+    """What the hidden states below a cut will take, by ``layerselect.tasks.run.cache_size.size_record``."""
     memory = show_bytes(record["memory"])
     if record["folder"] is None:
         where = f"up to {memory} in memory, the rest in a temporary folder"

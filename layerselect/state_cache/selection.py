@@ -94,11 +94,15 @@ class CacheSelection:
         self.activate(freezer)
 
     def activate(self, freezer: LayerFreezer) -> None:
-        """Begins to keep hidden states, if the cut is known and layers may be frozen."""
-        if not self.first_layer or self.state_cache is not None or self._declined or freezer.held:
+        """Begins to keep hidden states, if the cut is known and layers may be frozen. From then on no layer below the
+        cut takes gradients, also in the pass that shows what engine runs the model.
+        """
+        if not self.first_layer or self.state_cache is not None or self._declined:
             return
         freezer.floor = self.first_layer
-        freezer.apply(freezer.active)
+        freezer.apply(freezer.planned)
+        if freezer.held:
+            return
         if self._may_decline and not worth_caching(self._view.modules[: self.first_layer]):
             self._declined = True  # measured once, not in every step
             return

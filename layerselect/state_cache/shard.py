@@ -140,7 +140,10 @@ class CacheShard:
             return
         try:
             root = self._storage.root_to_write()
-            length = shard_folder.write_file(shard_folder.entry_path(root / self._name, key), encode(key, parts))
+            place = shard_folder.entry_path(root / self._name, key)
+            if os.path.exists(place):  # another process, or another row of the batch, was faster
+                return
+            length = shard_folder.write_file(place, encode(key, parts))
         except OSError as error:
             self._storage.stop_writing(error)
             return

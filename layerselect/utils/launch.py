@@ -20,6 +20,11 @@ def is_first_of_launch() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_asked(name: str) -> bool:
+    """Whether the configuration of ``accelerate launch`` has switched something on, by its environment variable."""
+    return os.environ.get(name, "").lower() in ("true", "1", "yes")
+
+
 def launcher_store() -> Any:
     """A store of the launcher's own process, which outlives those that it starts and is new for each of its attempts;
     ``None`` where there is none.
@@ -32,3 +37,12 @@ def launcher_store() -> Any:
     store = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=_PATIENCE)
     run, attempt = os.environ.get("TORCHELASTIC_RUN_ID", ""), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"layerselect/{run}/{attempt}", store)
+
+
+def leave_launch() -> None:
+    """Closes the connections to the other processes, at the end of a command."""
+    if launched() > 1:
+        import torch
+
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from tests.distributed.worker import name_of
 
 ROOT = Path(__file__).parents[2]
 #: Seconds for all checks of as many processes; the machine may be busy.
-PATIENCE = 400
+PATIENCE = 600
 
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
     collect_ignore_glob = ["test_*.py"]
@@ -30,6 +32,7 @@ class Started:
 
     folder: Path
     outcomes: list[dict[str, dict[str, Any]]]  #: for each process, by check
+    launched: dict[str, dict[str, Any]]  #: of the one that started them, by launch
 
     def look(self, check: Callable) -> list[Any]:
         """What ``check`` returned in each process."""
@@ -42,6 +45,14 @@ class Started:
             if name not in outcome:
                 pytest.fail(f"process {rank} did not get there: " + (self.folder / f"{rank}.log").read_text()[-2000:])
         return [outcome[name]["value"] for outcome in self.outcomes]
+
+    def look_at_launch(self, launch: Callable) -> Any:
+        """What ``launch`` returned."""
+        found = self.launched.get(name_of(launch), {})
+        if "value" not in found:
+            log = self.folder / f"{len(self.outcomes)}.log"
+            pytest.fail(found.get("error") or "it was not reached: " + log.read_text()[-2000:])
+        return found["value"]
 
 
 @pytest.fixture(scope="session")
@@ -59,20 +70,20 @@ def started(
         folder = tmp_path_factory.mktemp(f"processes-{count}")
         items = [item for item in request.session.items if isinstance(item, pytest.Function)]
         modules = sorted({i.module.__name__ for i in items if getattr(i.module, "PROCESSES", 0) == count})
-        running = []
-        for rank in range(count):
-            command = [sys.executable, "-m", "tests.distributed.worker", str(rank), str(count), str(folder), *modules]
-            with (folder / f"{rank}.log").open("w") as log:
-                running.append(subprocess.Popen(command, cwd=ROOT, env=process_environment, stdout=log, stderr=log))
+        command = [sys.executable, "-m", "tests.distributed.worker", str(count), str(folder), *modules]
+        with (folder / f"{count}.log").open("w") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=process_environment, stdout=log, stderr=log, start_new_session=True
+            )
         try:
-            for process in running:
-                process.wait(PATIENCE)
+            process.wait(PATIENCE)
         finally:
-            for process in running:
-                process.kill()
-                process.wait()
-        files = [folder / f"{rank}.pt" for rank in range(count)]
-        return Started(folder, [torch.load(file) if file.exists() else {} for file in files])
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        files = [folder / f"{rank}.pt" for rank in range(count + 1)]
+        *outcomes, launched = [torch.load(file) if file.exists() else {} for file in files]
+        return Started(folder, outcomes, launched)
 
     return start
 
@@ -81,6 +92,12 @@ def started(
 def returned(request: pytest.FixtureRequest, started: Callable[[int], Started]) -> Callable[[Callable], list[Any]]:
     """``returned(check)``: what ``check`` returned in each of the module's ``PROCESSES``."""
     return started(request.module.PROCESSES).look
+
+
+@pytest.fixture
+def launched(request: pytest.FixtureRequest, started: Callable[[int], Started]) -> Callable[[Callable], Any]:
+    """``launched(launch)``: what one of the module's ``LAUNCHES`` returned."""
+    return started(request.module.PROCESSES).look_at_launch
 
 
 @pytest.fixture

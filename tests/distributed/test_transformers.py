@@ -1,48 +1,52 @@
-"""``torchrun`` with two processes: ``transformers.Trainer`` (DDP), and adapters in sharded blocks."""
+"""Two processes as a launcher starts them: ``transformers.Trainer`` (DDP), and adapters in sharded blocks."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.distributed.forked import Ended, fork_ranks
 from tests.distributed.transformers_run import (
     CALLBACKS,
     CLIPPED,
     CLIPPED_CALLBACKS,
     ENGINES,
     EXAMPLES,
+    main,
     train,
     train_clipped,
     train_sharded,
 )
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 400
+PROCESSES = 2
 
 #: What "auto" is with two processes; in one it would be "freeze".
 ALONE = {"mode": "gate"}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("trainer")
+def trained(place: Path) -> list[Ended]:
+    folder = place / "trainer"
+    folder.mkdir()
+    return fork_ranks(PROCESSES, lambda: main(folder), place / "trainer-rank")
+
+
+LAUNCHES = [trained]
 
 
 @pytest.fixture(scope="module")
-def results(folder: Path, process_environment: dict[str, str]) -> list[dict[str, Any]]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = ["-m", "tests.distributed.transformers_run", str(folder)]
-    done = subprocess.run(
-        [*launcher, *script], cwd=ROOT, env=process_environment, timeout=PATIENCE, capture_output=True, text=True
-    )
-    told = [line for line in done.stderr.splitlines() if line.startswith("[rank0]")]
-    assert done.returncode == 0, "\n".join(told[-30:])
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+def folder(started: Callable) -> Path:
+    return started(PROCESSES).folder / "trainer"
+
+
+@pytest.fixture(scope="module")
+def results(started: Callable, folder: Path) -> list[dict[str, Any]]:
+    for status, said in started(PROCESSES).look_at_launch(trained):
+        assert status == 0, said[-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
 
 
 def check_same(one: dict[str, Any], other: dict[str, Any], exactly: bool) -> None:

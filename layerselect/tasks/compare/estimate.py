@@ -94,6 +94,8 @@ def from_trial(
         an_example = sum(stages.get(name, 0.0) for name in (EVALUATION, REVISING)) / max(1, evaluated)
         others = [size for name, size in examples.items() if name != "train"]
         watched = examples.get("validation", 0) * (settings.epochs if settings.max_steps is None else 1)
+        if settings.max_steps is None:  # the processes of a launcher share them
+            steps = -(-steps // files.training.get("processes", 1))
         each = (
             stages.get(LOADING, 0.0)
             + steps * files.training.get("seconds_per_step", 0.0)

@@ -43,6 +43,8 @@ TEST = "test"
 DEVICE = "device"
 #: Seconds by the clock from the beginning of a run to its end.
 WALL = "wall_seconds"
+#: In how many processes a run was trained; left out where it was one.
+PROCESSES = "processes"
 _VERSION = 1
 _ADVICE = "remove it and repeat the comparison's command"
 
@@ -60,7 +62,7 @@ _RUN = Fields(
 )
 _BASELINES = Fields({"statistics": Mapped(_STATISTICS)})
 _NUMBERS = {key: Maybe(Number(nan=True)) for task in TASKS.values() for key in task.facts_kept}
-_FIGURES = Fields(optional={**_NUMBERS, DEVICE: Maybe(Text()), WALL: Number(0)})
+_FIGURES = Fields(optional={**_NUMBERS, DEVICE: Maybe(Text()), WALL: Number(0), PROCESSES: Whole(low=1)})
 _COSTS = Fields({"training": _FIGURES})
 _EXAMPLES = Fields(
     {
@@ -131,6 +133,8 @@ class KeptRuns:
             found = counts.baselines(settings, corpus, records, truth)
             _write(baselines, {"statistics": {name: _lists(each) for name, each in found.items()}})
         costs = {key: files.training.get(key) for key in (*self._task.facts_kept, DEVICE)}
+        if (count := files.training.get(PROCESSES, 1)) > 1:
+            costs[PROCESSES] = count
         costs[WALL] = round(sum(files.training.get("stages", {}).values()), 3)
         _write(self.folder / f"{run.name}.costs.json", {"training": costs})
         evaluations = [line for line in files.metrics if not line.get("final")]
@@ -160,6 +164,14 @@ class KeptRuns:
             return KeptRun(run, reason=f"what is kept of it cannot be used: {' '.join(str(error).split())}")
         curve = content["curve"]
         return KeptRun(run, None, costs["training"], content["reports"], curve["steps"], curve["values"], statistics)
+
+    def processes(self, run: Run) -> int | None:
+        """In how many processes a kept run was trained; ``None`` where that cannot be read."""
+        try:
+            costs = self._read(self.folder / f"{run.name}.costs.json", _COSTS)
+        except DamagedFile:
+            return None
+        return int(costs["training"].get(PROCESSES, 1))
 
     def baselines(self, fold: int | None) -> dict[str, dict[str, np.ndarray]]:
         """The statistics of a fold's baselines, by their names and the split.

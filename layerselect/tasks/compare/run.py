@@ -11,6 +11,7 @@ from ..run.requirements import check_requirements
 from ..run.settings import TrainingSettings
 from .comparison import Comparison, read_comparison
 from .config import CompareConfig
+from .launching import find_launcher, launcher_words
 from .methods import Run
 from .prospect import prospect_of
 from .runs import RUNS
@@ -82,8 +83,9 @@ def _settings_of_rows(config: CompareConfig) -> list[TrainingSettings]:
     """
     fold = 1 if config.folds else None
     settings = [config.settings(Run(variant, 0, fold), config.out) for variant in config.variants]
+    find_launcher(launcher_words(config.launcher))
     for each in settings:
-        check_requirements(each)
+        check_requirements(each, several=config.launcher is not None)
     return settings
 
 
@@ -91,6 +93,8 @@ def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Compariso
     """What :func:`run_compare` does once its folder is its own."""
     runs, keeper = config.runs(), Keeper(config, folder)
     missing = [run for run in runs if not keeper.is_finished(run)]
+    if missing:
+        keeper.check_processes()
     sources = {config.predictor_of(run) for run in missing}
     predictors = [run for run in config.predictor_runs() if run in sources]
     with Workshop(config, folder, notify, keeper, len(predictors) + len(runs)) as workshop:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,16 +28,20 @@ from ...utils.saved_schema import (
 )
 from ...utils.saved_tensors import Numbers
 from ..run.folder import HISTORY, IMPORTANCE, LOG_LINE, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG
+from .launching import Means, started
 from .methods import Run
 from .tasks import MODEL, TASKS
 
 #: How a line of a run's output begins that its comparison is to show.
 NOTE = "note: "
+#: How one begins that says why the run cannot be.
+FAILED = "failed: "
 #: How one begins that says how far the run is.
 PART = "so far: "
 #: The folder of a comparison's runs.
 RUNS = "runs"
 _REASON = 400  # characters of a reason that go into a table
+_LINES = 3  # of a launcher that fails
 
 _ADVICE = "remove its folder"
 _NAMES = Fields({"layer_names": Items(Text(), least=1)})
@@ -100,7 +100,7 @@ def train_run(
     task: str,
     settings: dict[str, Any],
     log: Path,
-    threads: int,
+    means: Means,
     running: set[subprocess.Popen[str]],
     on_note: Callable[[str], None],
     on_part: Callable[[str], None],
@@ -111,6 +111,7 @@ def train_run(
         task: what the run is of.
         settings: of the task's configuration.
         log: takes all output of the process.
+        means: how it is started.
         running: holds the process while it runs, for whoever must stop it.
         on_note: told of every line that the process wants to be shown, while it runs.
         on_part: told how far the run is.
@@ -118,37 +119,32 @@ def train_run(
     Returns:
         Why it failed, in one line, or ``None``.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "layerselect.tasks.compare.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            encoding="utf-8",
-            errors="replace",
-        )
-        assert process.stdin is not None and process.stdout is not None
-        running.add(process)
-        try:
-            with suppress(BrokenPipeError), process.stdin:  # it may have died before it read them
-                process.stdin.write(json.dumps({"task": task, "settings": settings}))
-            for line in process.stdout:
-                if line.startswith(PART):
-                    on_part(line.removeprefix(PART).rstrip("\n"))
-                    continue
-                output.write(line)
-                output.flush()
-                if line.startswith(NOTE):
-                    on_note(line.removeprefix(NOTE).rstrip("\n"))
-            process.wait()
-        finally:
-            process.stdout.close()
-            running.discard(process)
+    reason = None
+    job = {"task": task, "settings": settings}
+    try:
+        with log.open("w", encoding="utf-8") as output, started(job, log, means) as process:
+            assert process.stdout is not None
+            running.add(process)
+            try:
+                for line in process.stdout:
+                    if line.startswith(PART):
+                        on_part(line.removeprefix(PART).rstrip("\n"))
+                        continue
+                    output.write(line)
+                    output.flush()
+                    if line.startswith(NOTE):
+                        on_note(line.removeprefix(NOTE).rstrip("\n"))
+                    if line.startswith(FAILED) and reason is None:  # other processes say it after the first
+                        reason = line.removeprefix(FAILED).strip()[:_REASON]
+                process.wait()
+            finally:
+                process.stdout.close()
+                running.discard(process)
+    except OSError as error:
+        return f"{means.launcher[0] if means.launcher else 'its process'} cannot be started: {error.strerror or error}"
     if process.returncode == 0:
         return None
-    return _why(process.returncode, log)
+    return reason or _why(process.returncode, log, means)
 
 
 def read_run(run: Run, folder: Path) -> RunFiles:
@@ -207,10 +203,15 @@ def _read_history(path: Path, layers: int) -> dict[str, np.ndarray]:
     return rows
 
 
-def _why(code: int, log: Path) -> str:
-    """The reason of a failure: the signal, or the last line that the process wrote."""
+def _why(code: int, log: Path, means: Means) -> str:
+    """The reason of a failure that gave none: the signal, or the last line that the process wrote; of a launcher, its
+    last lines.
+    """
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
+    if means.launcher:
+        last = "; ".join([line for line in lines if any(map(str.isalnum, line))][-_LINES:])[-_REASON:]
+        return f"the launcher {means.launcher[0]} ended with status {code}: {last or 'it wrote nothing'}"
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     return (lines[-1] if lines else f"exit status {code}, nothing written")[:_REASON]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...errors import LayerSelectError
 from ...utils.options import check_values, setting
+from .launching import launcher_words
 
 COMPARISON = "the comparison"
 _MOST_PROCESSES = 1024
 #: What a finished comparison cannot change, and what says how many runs are trained and how.
-MAKES_RUNS, TRAINS = ("task", "folds"), ("seeds", "jobs", "threads")
+MAKES_RUNS, TRAINS = ("task", "folds"), ("seeds", "jobs", "threads", "launcher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +60,16 @@ class CompareSettings:
     jobs: int = setting(
         1, "train N runs at the same time", group=COMPARISON, metavar="N", least=1, most=_MOST_PROCESSES
     )
+    launcher: str | None = setting(
+        None,
+        "start each run by this program, which starts the processes that share it: 'torchrun --standalone "
+        "--nproc-per-node 2', or 'accelerate launch' with its options",
+        group=COMPARISON,
+        metavar="COMMAND",
+    )
     threads: int | None = setting(
         None,
-        "CPU threads of a run (default: cores / jobs)",
+        "CPU threads of a run (default: cores / jobs, or what the launcher says)",
         group=COMPARISON,
         metavar="N",
         least=1,
@@ -69,3 +78,8 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         check_values(self)
+        if launcher_words(self.launcher) and self.jobs > 1:
+            raise LayerSelectError(
+                f"--jobs {self.jobs} with --launcher: the processes of several runs would take the same GPUs and "
+                "ports; use --jobs 1"
+            )

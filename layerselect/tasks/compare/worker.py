@@ -1,5 +1,5 @@
-"""Runs one run: reads its task and settings as JSON from the standard input, trains, and ends with one line if it
-cannot.
+"""Runs one run: reads its task and settings as JSON from the file that it is given, or from the standard input, trains,
+and ends with one line if it cannot. A launcher may have started several such processes for the run.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ import json
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ...errors import LayerSelectError
 from ...models.load import quiet_transformers
 from ...report.state_cache import cache_size_line
+from ...utils.launch import is_first_of_launch, leave_launch
 from ..plan.before import planned
-from .runs import NOTE, PART
+from .runs import FAILED, NOTE, PART
 from .tasks import TASKS
-
-logger = logging.getLogger(__name__)
 
 #: The least time between two lines about how far a run is.
 _SECONDS = 0.5
@@ -46,23 +46,31 @@ class _Teller:
 
     def _write(self, kind: str, text: str) -> None:
         self._told = time.monotonic()
-        sys.stdout.write(f"{kind}{text}\n")
-        sys.stdout.flush()
+        _say(kind, text)
+
+
+def _say(kind: str, text: str) -> None:
+    sys.stdout.write(f"{kind}{' '.join(text.split())}\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
-    """Runs the job that is described on the standard input and returns the exit code."""
+    """Runs the job that is described and returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     quiet_transformers()
     try:
-        asked = json.load(sys.stdin)
+        asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")) if sys.argv[1:] else json.load(sys.stdin)
         task = TASKS[asked["task"]]
         config, teller = task.config(**asked["settings"]), _Teller()
-        with planned(config, teller):
+        with planned(config, teller if is_first_of_launch() else None):
             task.run(config, resume=True, on_event=teller)
     except (LayerSelectError, OSError) as error:
-        logger.error("%s", " ".join(str(error).split()))
+        _say(FAILED, str(error))
         return 2
+    except Exception as error:
+        _say(FAILED, f"{type(error).__name__}: {error}")
+        raise
+    leave_launch()
     return 0
 
 

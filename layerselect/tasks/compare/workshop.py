@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ...data import Corpus
+from ...errors import LayerSelectError
 from ...utils.saved_files import DamagedFile
 from ...utils.saved_schema import Mismatch
 from .config import PREDICTOR, CompareConfig
-from .kept import KeptRuns
+from .kept import PROCESSES, KeptRuns
+from .launching import Means, find_launcher, launcher_words, stop
 from .methods import Run
 from .runs import RUNS, is_finished, read_run, train_run
 
@@ -38,6 +40,29 @@ class Keeper:
             return self.is_there(run)
         return self._kept.has(run) or (self.is_there(run) and self(run) is None)
 
+    def check_processes(self) -> None:
+        """Finds out whether the missing runs can be trained as the finished ones were.
+
+        Raises:
+            LayerSelectError: those had a launcher and these have none, or the other way round.
+        """
+        counts = self._processes()
+        if self._config.launcher is None and max(counts, default=1) > 1:
+            raise LayerSelectError(
+                f"the finished runs in {self._config.out!r} were trained in {max(counts)} processes: give their "
+                "--launcher again, or choose another --out"
+            )
+        if self._config.launcher is not None and 1 in counts:
+            raise LayerSelectError(
+                f"the finished runs in {self._config.out!r} were trained in one process, which makes other steps: "
+                "leave out --launcher, or choose another --out"
+            )
+
+    def _processes(self) -> set[int]:
+        """In how many processes the kept runs were trained."""
+        found = {self._kept.processes(run) for run in self._config.runs() if self._kept.has(run)}
+        return {count for count in found if count is not None}
+
     def __call__(self, run: Run) -> str | None:
         """Keeps a run whose folder is complete; returns why it cannot be kept."""
         if run.variant.method.name == PREDICTOR:
@@ -45,6 +70,12 @@ class Keeper:
         files = read_run(run, self._folder / RUNS / run.name)
         if files.reason is not None:
             return files.reason
+        count = files.training.get(PROCESSES, 1)
+        if others := self._processes() - {count}:
+            return (
+                f"it was trained in {count} and other runs in {min(others)} processes, which makes other steps: start "
+                "as many for each run"
+            )
         settings = self._config.common_settings(run.fold)
         if run.fold not in self._corpora:
             self._corpora[run.fold] = settings.load_corpus()
@@ -60,7 +91,9 @@ class Workshop:
 
     def __init__(self, config: CompareConfig, folder: Path, notify: OnEvent, keeper: Keeper, runs: int) -> None:
         self._folder, self._notify, self._keeper, self._runs = folder, notify, keeper, runs
-        self._threads = config.threads or max(1, _cores() // config.jobs)
+        launcher = find_launcher(launcher_words(config.launcher))
+        threads = config.threads if config.threads or launcher else max(1, _cores() // config.jobs)
+        self._means = Means(threads, launcher)
         self._pool = ThreadPoolExecutor(config.jobs)
         self._running: set[subprocess.Popen[str]] = set()
         self._done = 0
@@ -72,7 +105,7 @@ class Workshop:
         # After an interruption nothing new starts, and what runs is stopped; it is resumed next time.
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in list(self._running):
-            process.terminate()
+            stop(process)
         self._pool.shutdown(wait=True)
 
     def train(self, tasks: Mapping[Run, tuple[str, dict[str, Any]]]) -> dict[Run, str]:
@@ -103,7 +136,7 @@ class Workshop:
     def try_run(self, run: Run, task: str, settings: dict[str, Any], log: Path) -> str | None:
         """Trains a run of a few steps, to see how long its steps are; returns why it failed."""
         self._notify("part", {"name": run.name, "text": "trying how long a step takes"})
-        return train_run(task, settings, log, self._threads, self._running, lambda note: None, lambda part: None)
+        return train_run(task, settings, log, self._means, self._running, lambda note: None, lambda part: None)
 
     def _train_one(self, run: Run, task: str, settings: dict[str, Any]) -> tuple[str | None, float]:
         self._tell(run, "started")
@@ -116,7 +149,7 @@ class Workshop:
         def tell_part(text: str) -> None:
             self._notify("part", {"name": run.name, "text": text})
 
-        reason = train_run(task, settings, log, self._threads, self._running, tell, tell_part)
+        reason = train_run(task, settings, log, self._means, self._running, tell, tell_part)
         return reason, time.perf_counter() - started
 
     def _tell(self, run: Run, state: str, *, done: int = 0, **more: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...distributed.engines import calls_together
 from ...models.holding import computing
 from ...models.traits import traits_of
 from ...state_cache.keys import CARRIED
@@ -118,12 +119,18 @@ class LabelWordHead:
         prompts = _prompts(inputs)
         scores = score(model, prompts, self.words.tokens)
         losses = torch.empty(len(scores), device=scores.device)
+        unknown = []  # sets of labels that the training split does not have
         for row, answer in enumerate(map(as_answer, targets.cpu())):
             if answer in self._places:
                 losses[row] = -scores[row, self._places[answer]]
-            else:  # a set of labels that the training split does not have
-                alone = {name: value[row : row + 1] for name, value in inputs.items() if name != CARRIED}
-                losses[row] = nll(model, _prompts(alone), alone["answer_ids"], alone["answer_mask"])[0]
+            else:
+                unknown.append(row)
+        for number in range(calls_together(model, len(unknown))):
+            row = unknown[number] if number < len(unknown) else 0
+            alone = {name: value[row : row + 1] for name, value in inputs.items() if name != CARRIED}
+            loss = nll(model, _prompts(alone), alone["answer_ids"], alone["answer_mask"])[0]
+            if number < len(unknown):
+                losses[row] = loss
         return losses, label_logits(scores, self._membership)
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:

@@ -19,6 +19,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from ...distributed.engines import calls_together, has_shards
 from ...errors import LayerSelectError
 from ...models.holding import computing, device_of
 from ...models.positions import usable_positions
@@ -53,7 +54,8 @@ def generate(
         budgets: for each prompt, how many tokens may be written at most.
         device: of the model, if that cannot be seen from its weights.
         on_batch: is told after each batch how many are written, and how many there are.
-        share: the number of this process, and how many share the batches. The texts of the others are empty.
+        share: the number of this process, and how many share the batches. The texts of the others are empty. With a
+            sharded model, all of them write for as long as one does.
 
     Raises:
         LayerSelectError: the tokenizer has no end token, a budget below 1, an empty prompt, or one that leaves the
@@ -68,15 +70,22 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), -limits[i], i))
     texts = [""] * len(prompts)
     batches = list(_batches(order, prompts, batch_size, mixed=traits_of(base).pads))[share[0] :: share[1]]
+    sharded = has_shards(model)
     done, total = 0, sum(map(len, batches))
     with evaluating(model), _drawing(config, device), torch.no_grad():
-        for chosen in batches:
+        for number in range(calls_together(model, len(batches))):
+            # Where this process has nothing left to write, it passes through the model for the others.
+            chosen = batches[number] if number < len(batches) else order[:1]
             batch = {k: v.to(device) for k, v in pad_prompts([prompts[i] for i in chosen], pad).items()}
             allowed = [limits[i] for i in chosen]
             with _settings(base, config, max(allowed) + 1, end, pad), computing(base):
                 written = unwrapped(model).generate(
-                    **batch, logits_processor=LogitsProcessorList([_EndAtBudget(allowed, batch["input_ids"], end)])
+                    **batch,
+                    synced_gpus=sharded,
+                    logits_processor=LogitsProcessorList([_EndAtBudget(allowed, batch["input_ids"], end)]),
                 )
+            if number >= len(batches):
+                continue
             for i, row in zip(chosen, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
                 texts[i] = _text(tokenizer, row, end)
             done += len(chosen)

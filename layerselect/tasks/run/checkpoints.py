@@ -8,19 +8,20 @@ from typing import Any
 from peft import PeftModel, get_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...integrations.trainer_checkpoints import TRAINER_STATE
 from ...models.running import unwrapped
 from ...models.saved_adapter import put_back
 from ...utils.folders import discard, move_into_place
+from .sharded import ShardedTrainer
 
 #: Inside the folder of the checkpoints: where one is written.
 _UNFINISHED = ".unfinished"
 
 
-class WholeCheckpoints(Trainer):
+class WholeCheckpoints(ShardedTrainer):
     """A Trainer that writes each checkpoint aside and renames it, and removes older ones after that.
 
     ``transformers`` writes in place and takes the newest folder for the last checkpoint, whatever it holds. Here a
@@ -73,12 +74,12 @@ class WholeCheckpoints(Trainer):
         )
         return begin
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        _put_back(Path(resume_from_checkpoint), model if model is not None else self.model)
+    def _load_weights(self, checkpoint: str, model: nn.Module | None) -> None:
+        super()._load_weights(checkpoint, model)
+        _put_back(Path(checkpoint), model if model is not None else self.model)
 
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
+    def _load_best_weights(self) -> None:
+        super()._load_best_weights()
         _put_back(Path(str(self.state.best_model_checkpoint)), self.model)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:

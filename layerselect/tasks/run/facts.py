@@ -40,7 +40,7 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
     ``peak_memory_mb`` is the most that this process held, on the device if it trained on one; ``layers_selected``,
     ``layers_with_gradient``, ``layers_trained`` (selected, and with a gradient) and ``trained_parameters`` (of layers
     that trained, and outside the layers) are means over all steps. Of several ``processes``, times and memory are those
-    of the first.
+    of the first; ``sharded`` says whether each of them held a part of the model only.
     """
     rows = selector.history.arrays()
     trained = rows["mask"] & rows["trained"]
@@ -67,6 +67,7 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
         "threads": torch.get_num_threads(),
         "device": str(trainer.args.device),
         "processes": trainer.args.world_size,
+        "sharded": trainer.is_fsdp_enabled,
     }
     if trainer.saved_bytes:
         facts["saved_mb"] = round(float(np.mean(trainer.saved_bytes)) / 1e6, 3)

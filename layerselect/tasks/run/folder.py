@@ -41,6 +41,8 @@ _SEEN_WITHIN = 15.0
 
 #: Folder of the Trainer's checkpoints inside the unfinished run.
 CHECKPOINTS = "checkpoints"
+#: Folder inside the unfinished run: hidden states that its processes pass on to each other, and nobody keeps.
+STATES = "states"
 #: Beside the checkpoints: the history of all steps, to which the selector appends. It goes with them when the run is
 #: complete.
 HISTORY_ROWS = f"{CHECKPOINTS}/history.rows"

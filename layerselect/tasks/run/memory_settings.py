@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...errors import LayerSelectError
 from ...models.holding import ATTENTIONS, DEVICE_MAPS, DTYPES, QUANTIZED, Holding, resolve_dtype
+from ...utils.launch import is_asked
 from ...utils.options import setting
 from .devices import resolve_device
 from .headings import MEMORY
@@ -55,6 +56,13 @@ class MemorySettings:
         choices=DEVICE_MAPS,
     )
 
+    fsdp: bool = setting(
+        False,
+        "shard the model over the processes that torchrun or accelerate launch starts (FSDP2); without it each of them "
+        "holds the whole model (DDP)",
+        group=MEMORY,
+    )
+
     def holding(self) -> Holding:
         """How this machine is to hold the model.
 
@@ -68,7 +76,12 @@ class MemorySettings:
             self.attention,
             device,
             self.device_map if device == "cuda" else "none",
+            on_host=device == "cuda" and self.shards(),
         )
+
+    def shards(self) -> bool:
+        """Whether the run shards its model: it says so, or the configuration of ``accelerate launch`` does."""
+        return self.fsdp or is_asked("ACCELERATE_USE_FSDP")
 
     def scales_loss(self) -> bool:
         """Whether the Trainer scales the loss, beside the model's own autocast; on a CPU it cannot."""

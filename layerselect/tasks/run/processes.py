@@ -23,6 +23,8 @@ from ...utils.saved_words import in_words
 
 #: Seconds between two looks into the store.
 _LOOK = 0.02
+#: Seconds for which the first process waits for the others to leave.
+_FAREWELL = 10.0
 #: How long a collective waits for the others.
 _PATIENCE = timedelta(minutes=30)
 #: What backends say where another process is gone.
@@ -85,6 +87,17 @@ class Processes:
                 raise LayerSelectError(heard)
             time.sleep(_LOOK)
         return [json.loads(self._store.get(key)) for key in keys]
+
+    def leave(self) -> None:
+        """Lets the first process, which may hold the store, end after the others have stopped asking there."""
+        if self.count == 1:
+            return
+        key, until = f"{self._place}/left", time.monotonic() + _FAREWELL
+        if not self.is_first:
+            self._store.add(key, 1)
+            return
+        while self._store.add(key, 0) < self.count - 1 and time.monotonic() < until:
+            time.sleep(_LOOK)
 
     def meet(self) -> None:
         """Waits until all have come so far."""

@@ -9,9 +9,10 @@ import torch
 
 from ...errors import LayerSelectError
 from ...models.holding import Holding, check_holding, is_installed
-from ...utils.launch import launched
+from ...utils.launch import is_asked, launched
 from .devices import check_device
 from .settings import TrainingSettings
+from .sharded import check_shards
 from .trainer_settings import optimizer_for
 
 #: Packages that optimizers of transformers need, by the beginning or end of their names.
@@ -34,8 +35,11 @@ _OWN_WAYS = ("galore_", "apollo_", "lomo", "adalomo")
 _OWN_MACHINES = ("adamw_torch_xla", "adamw_torch_npu_fused")
 
 
-def check_requirements(config: TrainingSettings) -> None:
+def check_requirements(config: TrainingSettings, *, several: bool = False) -> None:
     """Checks that this machine has what the settings ask for.
+
+    Args:
+        several: more than one process will be started for the run, if none has been yet.
 
     Raises:
         LayerSelectError: a device or a package is missing, or transformers knows no such thing.
@@ -48,23 +52,21 @@ def check_requirements(config: TrainingSettings) -> None:
             "--adapter dora with --quantize 8bit does not run on a CPU, where peft loses the scales of 8-bit weights: "
             "use --quantize 4bit, or --adapter lora"
         )
-    _check_processes(config, holding)
+    _check_processes(config, holding, max(launched(), 2 if several else 1))
     _check_optimizer(optimizer_for(config.optim, holding.device))
     _check_reports(config.reports())
     if config.push_to_hub:
         _check_hub()
 
 
-def _check_processes(config: TrainingSettings, holding: Holding) -> None:
+def _check_processes(config: TrainingSettings, holding: Holding, count: int) -> None:
     """Checks that the settings are for as many processes as were started, and for the way in which these train."""
-    for name in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
-            raise LayerSelectError(
-                f"the configuration of accelerate asks for {name}, and the commands train under "
-                "DistributedDataParallel, each process with the whole model: leave it out, and use --quantize 4bit for "
-                "a model that is too large"
-            )
-    count = launched()
+    if is_asked("ACCELERATE_USE_DEEPSPEED"):
+        raise LayerSelectError(
+            "the configuration of accelerate asks for DeepSpeed, which keeps gradients in buffers of its own, so that "
+            "no layer can be measured: use FSDP with fsdp_version: 2 (or --fsdp)"
+        )
+    check_shards(config, count)
     if count == 1:
         return
     here = os.environ.get("LOCAL_WORLD_SIZE", "")

@@ -16,7 +16,7 @@ from ...selector.selector import FastSelector
 from ...utils.launch import launched
 from ...utils.linear_kind import elements
 from .facts import training_facts, versions
-from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, TRAINING_LOG, RunFolder
+from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, STATES, TRAINING_LOG, RunFolder
 from .log import RunLog
 from .memory import running_out
 from .processes import Processes
@@ -24,6 +24,7 @@ from .publishing import publish
 from .requirements import check_requirements
 from .savings import counted_costs, saved_by_selection
 from .settings import TrainingSettings
+from .sharded import as_asked, check_sharded_model
 from .stages import EVALUATION, LOADING, TRAINING, WRITING, Stages
 from .state_cache import RunCache
 from .task import OnEvent, Outcome, RunResult, Task, Trained
@@ -56,8 +57,10 @@ def run_task(
     processes = Processes.join(config.holding().device)
     on_event = on_event if processes.is_first else None
     stages = Stages(on_event)
-    with processes.failing_together(), running_out(config, lambda: stages.current):
-        return _run(kind, config, processes, resume, overwrite, on_event, stages)
+    with processes.failing_together(), as_asked(config), running_out(config, lambda: stages.current):
+        result = _run(kind, config, processes, resume, overwrite, on_event, stages)
+        processes.leave()
+        return result
 
 
 def _run(
@@ -82,12 +85,14 @@ def _run(
     processes.check_same({"a corpus with the fingerprint": corpus.fingerprint})
     task = kind(config, corpus, notify)
     task.processes = processes
+    check_sharded_model(config, task.model)
     processes.check_same({"a model with the fingerprint": task.fingerprint})
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.
     folder.open()
     task.begin(folder, stages)
     log = RunLog(folder, task.watched, task.evaluated, on_event)
-    with RunCache(config, task.cached_lengths(), on_event) as state_cache:
+    shared = folder.path / STATES
+    with RunCache(config, task.cached_lengths(), on_event, processes=processes, shared=shared) as state_cache:
         trainer, callback = task.trainer(folder.path, log, state_cache)
         trainer.stages = stages
         costs = counted_costs(trainer.model)
@@ -100,8 +105,9 @@ def _run(
         training |= task.evaluate(Trained(trainer, callback.selector, folder, state_cache, stages))
         training |= state_cache.facts()
     stages.begin(WRITING)
-    if processes.is_first:
-        task.save_adapter(folder.path / ADAPTER)
+    with trainer.whole():
+        if processes.is_first:
+            task.save_adapter(folder.path / ADAPTER)
     stages.begin(task.scoring)
     outcome = task.outcome()
     stages.begin(WRITING)

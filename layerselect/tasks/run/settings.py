@@ -29,6 +29,7 @@ PLACES = (
     "out",
     "device",
     "device_map",
+    "fsdp",
     "workers",
     "eval_batch_size",
     "report_to",
@@ -392,7 +393,7 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         return {
             flag_of(type(self), field.name): getattr(self, field.name)
             for field in fields(self)
-            if field.name not in PLACES or field.name in ("out", "device", "eval_batch_size")
+            if field.name not in PLACES or field.name in ("out", "device", "fsdp", "eval_batch_size")
         }
 
     def check_same_run(self, saved: dict[str, Any], what: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +21,11 @@ from ...rules import MEASURED, Fixed, LayerCardRule
 from ...rules.ablation import evaluating
 from ...selector.selector import FastSelector
 from ...state_cache import StateCache, StateStore
-from ...utils.sizes import show_bytes
 from .cache_keys import CacheReader
+from .cache_size import size_record
 from .importance_split import tried_on
 from .memory import TRIED_EVALUATION, trying
+from .processes import ALONE, Processes
 from .settings import TrainingSettings
 from .training import selector_options
 
@@ -47,6 +47,8 @@ class RunCache(TrainerCallback):
         settings: of the run.
         lengths: the numbers of tokens of all examples that will be kept.
         on_event: see :class:`~layerselect.tasks.run.log.RunLog`.
+        processes: of the run. All of them read what one has computed.
+        shared: a folder that all of them see, for what is kept for this run only. A single process needs none.
 
     Attributes:
         store: for the selector; ``None`` without a state cache. It touches no disk before the first example is kept.
@@ -59,8 +61,13 @@ class RunCache(TrainerCallback):
         settings: TrainingSettings,
         lengths: Sequence[int],
         on_event: Callable[[str, dict[str, Any]], None] | None = None,
+        *,
+        processes: Processes = ALONE,
+        shared: Path | None = None,
     ) -> None:
-        self.store = open_store(settings)
+        self._processes = processes
+        self._passing = shared if processes.count > 1 and settings.cache_folder() is None else None
+        self.store = open_store(settings, self._passing)
         self.selector: SelectorCallback | None = None
         self._lengths = lengths
         self._on_event = on_event or (lambda kind, record: None)
@@ -72,8 +79,13 @@ class RunCache(TrainerCallback):
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
-        if self.store is not None:
-            self.store.close()
+        if self.store is None:
+            return
+        self.store.close()
+        if self._passing is not None and exc_info[0] is None:
+            self._processes.meet()
+            if self._processes.is_first:
+                shutil.rmtree(self._passing, ignore_errors=True)
 
     @property
     def layers_below(self) -> int:
@@ -146,9 +158,9 @@ class RunCache(TrainerCallback):
 
         ``cut`` is the number of layers below the cut. ``states_cached`` says whether hidden states were kept:
         ``--state-cache auto`` may find that computing is faster, and below a rule's cut there may be no layer.
-        ``states_computed`` and ``states_read`` count examples in all passes of this process, ``states_memory_mb`` is
-        held in memory at the end, and ``states_written_mb`` was written by this process: what earlier ones wrote is not
-        in it.
+        ``states_computed`` and ``states_read`` count examples in all passes of all processes, ``states_memory_mb``
+        is held in memory at the end, and ``states_written_mb`` was written by them: what earlier ones wrote is not in
+        it. All processes must ask.
         """
         selector = self.selector.selector if self.selector else None
         if self.store is None or selector is None:
@@ -156,63 +168,34 @@ class RunCache(TrainerCallback):
         state_cache = selector.state_cache
         facts: dict[str, Any] = {"cut": selector.cut, "states_cached": state_cache is not None}
         if state_cache is not None:
+            own = (
+                state_cache.filled + self._later[0],
+                state_cache.read + self._later[1],
+                self.store.bytes_in_memory,
+                sum(shard.bytes_on_disk for shard in self.store.shards),
+            )
+            computed, read, held, written = map(sum, zip(*self._processes.gather(own), strict=True))
             facts |= {
-                "states_computed": state_cache.filled + self._later[0],
-                "states_read": state_cache.read + self._later[1],
+                "states_computed": computed,
+                "states_read": read,
                 "cache_bytes_per_token": state_cache.bytes_per_token,
                 "state_cache_precision": self.store.precision,
-                "states_memory_mb": round(self.store.bytes_in_memory / 1e6, 3),
-                "states_written_mb": round(sum(shard.bytes_on_disk for shard in self.store.shards) / 1e6, 3),
+                "states_memory_mb": round(held / 1e6, 3),
+                "states_written_mb": round(written / 1e6, 3),
             }
         return facts
 
 
-def open_store(settings: TrainingSettings) -> StateStore | None:
-    """The store that the settings ask for; ``None`` where nothing is kept."""
+def open_store(settings: TrainingSettings, passing: Path | None = None) -> StateStore | None:
+    """The store that the settings ask for; ``None`` where nothing is kept.
+
+    Args:
+        passing: where it is if it is for this run only and other processes are to find it.
+    """
     if settings.state_cache == "none":
         return None
     return StateStore(
-        settings.cache_folder(), memory=settings.state_cache_memory, precision=settings.state_cache_precision
-    )
-
-
-def size_record(state_cache: StateCache, layers: int, lengths: Sequence[int]) -> dict[str, Any]:
-    """What the cached hidden states of examples of these lengths will take.
-
-    Returns:
-        ``cut`` and ``layers``; ``bytes_per_token``, ``tokens``, ``examples``, ``bytes`` of all; ``stored``, how many
-        entries are there already, those of the batches seen so far among them; ``folder`` and ``memory`` of the store;
-        ``warning``, a sentence if the disk has less room than they need, or ``None``.
-    """
-    store, tokens = state_cache.store, sum(lengths)
-    assert state_cache.bytes_per_token is not None
-    size, stored = state_cache.bytes_per_token * tokens, sum(len(shard) for shard in store.shards)
-    on_disk = size if store.folder is not None else max(0, size - store.memory)
-    # Examples that are alike share an entry, so their number alone does not tell that all are there.
-    missing = 0.0 if state_cache.filled == 0 else max(0, len(lengths) - stored) / len(lengths)
-    return {
-        "cut": state_cache.cut,
-        "layers": layers,
-        "bytes_per_token": state_cache.bytes_per_token,
-        "tokens": tokens,
-        "examples": len(lengths),
-        "bytes": size,
-        "stored": stored,
-        "folder": None if store.folder is None else str(store.folder),
-        "memory": store.memory,
-        "warning": _no_room(int(on_disk * missing), store.folder or Path(tempfile.gettempdir())),
-    }
-
-
-def _no_room(needed: int, folder: Path) -> str | None:
-    """A sentence if the disk of a folder has less room than is needed."""
-    free = shutil.disk_usage(_existing(folder)).free
-    if needed <= free:
-        return None
-    return (
-        f"the hidden states need about {show_bytes(needed)} more in {folder}, where {show_bytes(free)} are free: "
-        "what does not fit is computed again; choose another disk with --state-cache-store, or half the size with "
-        "--state-cache-precision half"
+        settings.cache_folder() or passing, memory=settings.state_cache_memory, precision=settings.state_cache_precision
     )
 
 
@@ -291,9 +274,3 @@ def _tried_selector(model: nn.Module, settings: TrainingSettings, **changes: Any
     options["rule"] = tried_on(options["rule"])
     with FastSelector(model, **options) as selector, evaluating(model):
         yield selector
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the lowest one above it that is there."""
-    folder = folder.absolute()
-    return next(place for place in (folder, *folder.parents) if place.exists())

@@ -26,6 +26,7 @@ from .cache_keys import CacheReader
 from .checkpoints import SaveSteps, WholeCheckpoints
 from .folder import CHECKPOINTS
 from .settings import TrainingSettings
+from .sharded import fsdp_arguments
 from .shared_batches import SharedCollator, SimilarLengths, WithStandIns, part_of_mean
 from .stages import EVALUATION, WRITING, Stages
 
@@ -202,6 +203,7 @@ def training_arguments(
         seed=settings.seed,
         data_seed=settings.seed,
         **settings.trainer_arguments(settings.holding().device),
+        **fsdp_arguments(settings),
         fp16=settings.scales_loss(),
     )
 

@@ -20,6 +20,7 @@ from layerselect.tasks.compare import (
     workshop,
 )
 from layerselect.tasks.compare import runs as runs_module
+from layerselect.tasks.compare.launching import Means
 from layerselect.tasks.compare.page import compare_report
 
 from tests.helpers import tiny_intent
@@ -214,7 +215,7 @@ class FakeProcess:
 
 def test_a_killed_process_names_its_signal(tmp_path, monkeypatch):
     monkeypatch.setattr(runs_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(-signal.SIGKILL))
-    reason = runs_module.train_run("intent", {}, tmp_path / "log", 1, set(), print, print)
+    reason = runs_module.train_run("intent", {}, tmp_path / "log", Means(1), set(), print, print)
     assert reason == "killed by SIGKILL (out of memory?)"
 
 
@@ -222,7 +223,7 @@ def test_what_a_run_wants_to_be_shown_is_passed_on_and_all_it_says_is_logged(tmp
     said = "a warning\nnote: about 3 GB\nmore\n"
     monkeypatch.setattr(runs_module.subprocess, "Popen", lambda *args, **kwargs: FakeProcess(0, said))
     notes = []
-    assert runs_module.train_run("intent", {}, tmp_path / "log", 1, set(), notes.append, print) is None
+    assert runs_module.train_run("intent", {}, tmp_path / "log", Means(1), set(), notes.append, print) is None
     assert notes == ["about 3 GB"]
     assert (tmp_path / "log").read_text() == said
 
