@@ -57,6 +57,7 @@ class Held:
     gradient_checkpointing: str = "none"
     device_map: str = "none"
     processes: int = 1
+    sharded: bool = False
 
     def sentence(self, *, whole: bool) -> str:
         """What a card says of it: the type, and what else was not as usual.
@@ -73,7 +74,9 @@ class Held:
             if self.gradient_checkpointing != "none"
             else "",
             "layers were spread over several GPUs" if self.device_map != "none" else "",
-            f"{self.processes} processes trained together" if self.processes > 1 else "",
+            f"{self.processes} processes trained together{', the model cut over them (FSDP2)' if self.sharded else ''}"
+            if self.processes > 1
+            else "",
         ]
         few = self.dtype != "float32" and not whole
         adapters = ", with adapters and new heads in float32" if few or self.quantize != "none" else ""

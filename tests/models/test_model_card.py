@@ -117,6 +117,7 @@ def test_how_the_base_was_held_where_it_was_as_usual_is_its_type_alone():
         ({"gradient_checkpointing": "nonreentrant"}, "(nonreentrant gradient checkpointing)."),
         ({"device_map": "auto"}, "in float32; layers were spread over several GPUs."),
         ({"processes": 4, "device_map": "auto"}, "several GPUs; 4 processes trained together."),
+        ({"processes": 2, "sharded": True}, "; 2 processes trained together, the model cut over them (FSDP2)."),
     ],
 )
 def test_how_the_base_was_held(held, says):

@@ -74,7 +74,7 @@ def planned_run(config: TrainingSettings) -> PlannedRun | None:
     """What a run will take, from the configuration of its model; ``None`` where nothing is planned: a model of the
     demo's size, one whose steps need weights, one that is spread over several devices.
     """
-    if config.model == DEMO or config.device_map != "none" or getattr(config, "fsdp", None):
+    if config.model == DEMO or config.device_map != "none" or config.shards():
         return None
     try:
         settings = PlanSettings.of(config, _CLASSES)

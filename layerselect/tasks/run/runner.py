@@ -211,7 +211,7 @@ def held_facts(config: TrainingSettings) -> Held:
     """How this machine has held the base model, for the card."""
     holding = config.holding()
     return Held(
-        holding.dtype, holding.quantize, config.gradient_checkpointing, holding.device_map, processes=launched()
+        holding.dtype, holding.quantize, config.gradient_checkpointing, holding.device_map, launched(), config.shards()
     )
 
 
