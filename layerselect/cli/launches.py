@@ -8,7 +8,7 @@ from ..errors import LayerSelectError
 from ..utils.launch import is_first_of_launch, launched, launcher_store
 
 #: Commands whose processes share the work, and one that writes nothing.
-_OF_SEVERAL = ("intent", "revise", "doctor")
+_OF_SEVERAL = ("intent", "revise", "run", "doctor")
 
 
 def check_launch(command: str) -> None:
@@ -20,7 +20,7 @@ def check_launch(command: str) -> None:
     if launched() > 1 and command not in _OF_SEVERAL:
         raise LayerSelectError(
             f"layerselect {command} is a command for one process, and {launched()} were started: start it without the "
-            "launcher (intent and revise train in several)"
+            "launcher (intent, revise and run train in several)"
         )
 
 

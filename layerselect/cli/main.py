@@ -29,6 +29,7 @@ from . import (
     predict,
     revise,
     rewrite,
+    run,
     state_cache,
 )
 from .config_file import with_config_file
@@ -53,6 +54,7 @@ COMMANDS = (
     predict,
     revise,
     rewrite,
+    run,
     merge,
     compare,
     card,
@@ -181,9 +183,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = None
     try:
         with held_back():
-            arguments = with_new_names(sys.argv[1:] if argv is None else argv)
+            own, program = run.split_program(sys.argv[1:] if argv is None else argv)
+            arguments = with_new_names(own)
             parser = build_parser(next((each for each in arguments if not each.startswith("-")), ""))
             args = parser.parse_args(arguments)
+            args.program = program
             args.build_parser = build_parser  # for a command that is about all of them
             _load_torch()
         with stops() as asked:

@@ -14,8 +14,8 @@ from layerselect.models.holding import Holding, check_holding, computing, holdin
 from layerselect.models.load import load_causal_lm, load_classifier
 from layerselect.models.running import run_tokens
 from layerselect.models.traits import Traits, find_traits
+from layerselect.selector.savings import counted_costs
 from layerselect.tasks.intent.heads import ClassifierHead
-from layerselect.tasks.run.savings import counted_costs
 from layerselect.utils.linear_kind import elements, is_quantized
 
 from tests.helpers import tiny_intent

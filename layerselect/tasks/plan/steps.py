@@ -18,7 +18,7 @@ from ...models.blank import blank_model
 from ...models.recomputing import recompute_layers
 from ...models.traits import reason
 from ...models.weight_bytes import check_quantizes, keep_inputs_of, unpacked_bytes, weight_bytes
-from ..run.savings import counted_costs
+from ...selector.savings import counted_costs
 from .batch import batch_loss, tokens_of
 from .settings import PlanSettings
 from .ways import Mask, Way

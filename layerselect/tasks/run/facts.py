@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...costs.counted import LayerCosts
+from ...selector.savings import savings
 from ...selector.selector import FastSelector
 from ...utils.linear_kind import elements
 from .log import RunLog
@@ -72,6 +74,13 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
     if trainer.saved_bytes:
         facts["saved_mb"] = round(float(np.mean(trainer.saved_bytes)) / 1e6, 3)
     return facts
+
+
+def saved_by_selection(trainer: MeasuredTrainer, selector: FastSelector, costs: LayerCosts) -> dict[str, Any]:
+    """The facts of :func:`~layerselect.selector.savings.savings` for a training that has ended."""
+    rows = selector.history.arrays()
+    later = max(0, len(rows["step"]) - steps_per_epoch(trainer)) if selector.cut else 0
+    return savings(selector, rows, costs, trainer.optimizer, saved_bytes=trainer.saved_bytes, cached_steps=later)
 
 
 def _mean(seconds: Sequence[float]) -> float | None:

@@ -12,17 +12,17 @@ from ...layers.find import split_parameters
 from ...models.adapter_files import ADAPTER
 from ...models.model_card import Held, Training, write_card
 from ...models.saved_adapter import base_reference
+from ...selector.savings import counted_costs
 from ...selector.selector import FastSelector
 from ...utils.launch import launched
 from ...utils.linear_kind import elements
-from .facts import training_facts, versions
+from .facts import saved_by_selection, training_facts, versions
 from .folder import CHECKPOINTS, METRICS, PREDICTIONS, RESULTS, STATES, TRAINING_LOG, RunFolder
 from .log import RunLog
 from .memory import running_out
 from .processes import Processes
 from .publishing import publish
 from .requirements import check_requirements
-from .savings import counted_costs, saved_by_selection
 from .settings import TrainingSettings
 from .sharded import as_asked, check_sharded_model
 from .stages import EVALUATION, LOADING, TRAINING, WRITING, Stages

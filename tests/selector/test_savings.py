@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from layerselect.costs import LayerCosts
-from layerselect.tasks.run.savings import counted_costs, savings
+from layerselect.selector.savings import counted_costs, savings
 
 from tests.helpers.models import plain
 

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ...costs.counted import LayerCosts, count_costs
-from ...layers.find import split_parameters
-from ...layers.view import ModelView
-from ...selector.selector import FastSelector
-from .facts import steps_per_epoch
-from .training import MeasuredTrainer
+from ..costs.counted import LayerCosts, count_costs
+from ..layers.find import split_parameters
+from ..layers.view import ModelView
+from .selector import FastSelector
 
 
 def counted_costs(model: nn.Module) -> LayerCosts:
@@ -22,13 +20,6 @@ def counted_costs(model: nn.Module) -> LayerCosts:
     found = split_parameters(model)
     device = next(model.parameters()).device
     return count_costs(ModelView(model, found.names, found.modules, found.layers, device))
-
-
-def saved_by_selection(trainer: MeasuredTrainer, selector: FastSelector, costs: LayerCosts) -> dict[str, Any]:
-    """The facts of :func:`savings` for a training that has ended."""
-    rows = selector.history.arrays()
-    later = max(0, len(rows["step"]) - steps_per_epoch(trainer)) if selector.cut else 0
-    return savings(selector, rows, costs, trainer.optimizer, saved_bytes=trainer.saved_bytes, cached_steps=later)
 
 
 def savings(

@@ -1,0 +1,160 @@
+"""Somebody's training program, run unchanged, with a ``SelectorCallback`` in every ``transformers.Trainer`` that it
+makes.
+"""
+
+from __future__ import annotations
+
+import functools
+import runpy
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+from ..costs.counted import LayerCosts
+from ..errors import LayerSelectError
+from ..selector.savings import counted_costs, savings
+from .trainer_internals import trained_module
+from .transformers import SelectorCallback
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What became of the layers in one training.
+
+    Attributes:
+        trainer: the name of the Trainer's class.
+        layer_names: qualified names, in forward order.
+        frequency: in how many of the steps each layer was selected.
+        facts: of :func:`layerselect.selector.savings.savings`, with ``steps`` and ``mode``.
+    """
+
+    trainer: str
+    layer_names: Sequence[str]
+    frequency: Sequence[int]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Counting(SelectorCallback):
+    """Counts what layers cost before anything is frozen, and tells at the end what was selected."""
+
+    def __init__(self, found: list[Selected], **options: Any) -> None:
+        super().__init__(**options)
+        self._found = found
+        self._costs: LayerCosts | None = None
+        self._optimizer: Any = None
+        self._name = Trainer.__name__
+
+    def named(self, name: str) -> _Counting:
+        self._name = name
+        return self
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._costs, self._optimizer = counted_costs(trained_module(kwargs)), kwargs["optimizer"]
+        super().on_train_begin(args, state, control, **kwargs)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_end(args, state, control, **kwargs)
+        if self.selector is None or self._costs is None:
+            return
+        rows = self.selector.history.arrays()
+        facts = savings(self.selector, rows, self._costs, getattr(self._optimizer, "optimizer", self._optimizer))
+        facts |= {"steps": len(rows["step"]), "mode": self.selector.mode}
+        frequency = self.selector.frequency.tolist()
+        self._found.append(Selected(self._name, self.selector.layer_names, frequency, facts))
+
+
+@contextmanager
+def in_every_trainer(**options: Any) -> Iterator[list[Selected]]:
+    """Gives every Trainer that is made in the block a callback, of subclasses too. One that brings its own keeps it.
+
+    Args:
+        options: of :class:`~layerselect.integrations.transformers.SelectorCallback`.
+
+    Yields:
+        What was selected, for each training that has ended.
+
+    Raises:
+        LayerSelectError: an option that no selector has.
+    """
+    SelectorCallback(**options)  # what is wrong with the options is said before anything runs
+    found: list[Selected] = []
+    original = Trainer.__init__
+
+    @functools.wraps(original)
+    def with_selector(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        if any(isinstance(callback, SelectorCallback) for callback in self.callback_handler.callbacks):
+            return
+        callback = _Counting(found, **options).named(type(self).__name__)
+        self.add_callback(callback)
+        callback.on_init_end(self.args, self.state, self.control)
+
+    Trainer.__init__ = with_selector  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        Trainer.__init__ = original  # type: ignore[method-assign]
+
+
+def run_program(program: Sequence[str]) -> None:
+    """Runs a Python program in this process as if it had been started by itself.
+
+    Args:
+        program: a script and its arguments, or ``-m``, a module and its arguments. A script is a file, or a command
+            that is installed as one.
+
+    Raises:
+        LayerSelectError: there is no such script or module. Whatever the program raises comes through, ``SystemExit``
+            too.
+    """
+    before = sys.argv, sys.path[0]
+    try:
+        if program[:1] == ["-m"]:
+            _run_module(program)
+        else:
+            _run_script(program)
+    finally:
+        sys.argv, sys.path[0] = before
+
+
+def _run_module(program: Sequence[str]) -> None:
+    from importlib.util import find_spec
+
+    name = program[1] if len(program) > 1 else ""
+    sys.path[0] = str(Path.cwd())
+    try:
+        there = bool(name) and find_spec(name) is not None
+    except (ImportError, ValueError):  # of a package around it
+        there = False
+    if not there:
+        raise LayerSelectError(f"there is no module {name!r} to run behind -m: write -m MODULE and its arguments")
+    sys.argv = [name, *program[2:]]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _run_script(program: Sequence[str]) -> None:
+    if not program:
+        raise LayerSelectError("no program is named: write '-- SCRIPT.py' with its arguments, or '-- -m MODULE'")
+    path = Path(program[0])
+    if not path.is_file():
+        installed = shutil.which(program[0])
+        path = Path(installed) if installed is not None else path
+    if not path.is_file():
+        raise LayerSelectError(f"there is no script {program[0]!r}: name a Python file, or a module behind -m")
+    with path.open("rb") as file:
+        first = file.readline(200)
+    if path.suffix != ".py" and not (first.startswith(b"#!") and b"python" in first):
+        raise LayerSelectError(f"{program[0]!r} is no Python program: name a Python file, or a module behind -m")
+    sys.path[0] = str(path.resolve().parent)
+    sys.argv = [program[0], *program[1:]]
+    runpy.run_path(str(path), run_name="__main__")
