@@ -41,6 +41,25 @@ def llama_configuration(names: dict[str, Any]) -> None:
     Path("config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 500, **sizes}))
 
 
+def training_program(names: dict[str, Any]) -> None:
+    """``finetune.py``: a program of its own that trains a small model with a Trainer."""
+    Path("finetune.py").write_text(
+        """
+import argparse, torch
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--steps", type=int, default=3)
+steps = parser.parse_args().steps
+sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+model = BertForSequenceClassification(BertConfig(vocab_size=50, **sizes))
+rows = [{"input_ids": torch.randint(0, 50, (6,)), "labels": torch.tensor(i % 2)} for i in range(8)]
+arguments = TrainingArguments("finetuned", max_steps=steps, use_cpu=True, report_to="none", save_strategy="no")
+Trainer(model, arguments, train_dataset=rows).train()
+"""
+    )
+
+
 def loader(names: dict[str, Any]) -> None:
     """A model folder, and ``loader``: batches of token ids, mask and labels."""
     import torch
