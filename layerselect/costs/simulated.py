@@ -21,13 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..errors import LayerSelectError
 from ..utils.saved_activations import SavedActivations
+from .gpu_kernels import AsOnGPU
 
 #: The number of what is saved before the first layer.
 _BELOW = -1
@@ -133,7 +132,7 @@ class Simulation:
         return StepMemory(size, saved, tuple(by_layer), held.fullest())
 
     def _as_there(self) -> Any:
-        return _AsOnGPU() if self._on_gpu else nullcontext()
+        return AsOnGPU() if self._on_gpu else nullcontext()
 
 
 def _split(size: int, batch: int) -> Bytes:
@@ -231,29 +230,6 @@ class _Held(TorchDispatchMode):
 def _first(growing: Bytes, other: Bytes) -> float:
     """Up to how many examples the other moment is fuller than one that grows more."""
     return (other.fixed - growing.fixed) / (growing.per_example - other.per_example)
-
-
-class _AsOnGPU(TorchFunctionMode):
-    """Lets operations on the CPU keep for the backward pass what they keep on a GPU."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is functional.dropout:
-            return _dropout(*args, **kwargs)
-        if func is functional.scaled_dot_product_attention:
-            # The fused kernels draw again what they drop; on the CPU dropout would take one that keeps all weights.
-            kwargs = {**kwargs, "dropout_p": 0.0}
-            args = args[:4]
-        if func is functional.layer_norm and torch.is_autocast_enabled("cpu"):
-            args = (args[0].float(), *args[1:])
-        return func(*args, **kwargs)
-
-
-def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    if not training or p == 0.0:
-        return input
-    dropped: Tensor = torch.native_dropout(input, p, True)[0]
-    return dropped
 
 
 @contextmanager
