@@ -28,8 +28,6 @@ from ..errors import LayerSelectError
 from ..utils.saved_activations import SavedActivations
 from .gpu_kernels import AsOnGPU
 
-#: The number of what is saved before the first layer.
-_BELOW = -1
 _PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049, 1051, 1061)
 
 
@@ -127,7 +125,7 @@ class Simulation:
         for key, nbytes in kept.items():
             part = _split(nbytes, self.batch)
             saved += part
-            if _BELOW < (layer := kept.layer_of[key]) < len(by_layer):
+            if (layer := kept.layer_of[key]) < len(by_layer):
                 by_layer[layer] += part
         return StepMemory(size, saved, tuple(by_layer), held.fullest())
 
@@ -143,12 +141,13 @@ class _SavedByLayer(SavedActivations):
     """Notes for what is saved to which layer it belongs.
 
     What several layers keep (a mask) belongs to the uppermost of them, with which it stays, and what lies between two
-    layers to the upper one. A layer that is computed again in the backward pass saves its inputs before it is called.
+    layers, or before the first, to the upper one. A layer that is computed again in the backward pass saves its inputs
+    before it is called.
     """
 
     def __init__(self, exclude: Iterable[Tensor], layers: Sequence[nn.Module]) -> None:
         super().__init__(exclude)
-        self._layers, self._now = layers, _BELOW
+        self._layers, self._now = layers, 0
         self.layer_of: dict[int, int] = {}
         self._handles: list[Any] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from layerselect import FastSelector
-from layerselect.utils.saved_activations import saved_activation_bytes
+from layerselect.utils.saved_activations import SavedActivations, saved_activation_bytes
 from torch import nn
 
 from tests.helpers.models import plain, plain_loss
@@ -20,6 +20,18 @@ def test_a_linear_map_saves_its_input_once():
     # A view of the same storage is not counted twice.
     layer.requires_grad_(True)
     assert saved_activation_bytes(layer, lambda: (layer(inputs) + layer(inputs.view(5, 8))).sum()) == 5 * 8 * 4
+
+
+def test_what_is_dropped_on_the_way_is_not_kept():
+    layer = nn.Linear(8, 4, bias=False)
+    with SavedActivations(layer.parameters()) as saved:
+        for _ in range(50):  # each takes the place of the last one
+            layer(torch.randn(5, 8)).sum()
+        kept = layer(torch.randn(7, 8)).sum()
+    assert saved.bytes == 7 * 8 * 4
+    kept.backward()
+    del kept
+    assert saved.bytes == 7 * 8 * 4  # as it was when the block ended
 
 
 def test_freezing_saves_activations():
