@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..utils.folders import new_file
 from .page import page_environment
 
 if TYPE_CHECKING:
@@ -44,14 +45,23 @@ def write_plan_report(path: Path, report: PlanReport) -> None:
     Raises:
         LayerSelectError: jinja2 or matplotlib is not installed.
     """
+    text = render(report)
+    with new_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def render(report: PlanReport) -> str:
+    """The page.
+
+    Raises:
+        LayerSelectError: jinja2 or matplotlib is not installed.
+    """
     template = page_environment().get_template("plan.html.j2")
     from markupsafe import Markup
 
-    from ..utils.folders import new_file
     from .plan_figure import bars_figure
 
     # The same end for all axes, so that bars of one drawing can be held against those of another.
     end = 1.05 * max([*(bar.peak for bars in report.bars.values() for bar in bars), report.memory or 0])
     figures = [(held, Markup(bars_figure(bars, report.memory, held, end))) for held, bars in report.bars.items()]
-    with new_file(path) as aside:
-        aside.write_text(template.render(report=report, figures=figures), encoding="utf-8")
+    return template.render(report=report, figures=figures)

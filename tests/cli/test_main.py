@@ -146,6 +146,7 @@ def test_options_given_win_over_the_demo_models_own(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(task, "run_intent", record)
+    monkeypatch.setattr("layerselect.tasks.plan.before.planned_run", lambda config: None)  # it asks the hub
     base = ["intent", "--data", "demo", "--out", str(tmp_path / "x"), "--model"]
     main([*base, "demo"])
     main([*base, "demo", "--adapter", "lora", "--lr", "0.5"])

@@ -9,8 +9,11 @@ from layerselect.metrics import classification_report
 from layerselect.report import card as card_page
 from layerselect.report import compare as compare_page
 from layerselect.report import intent as intent_page
+from layerselect.report import plan as plan_page
 from layerselect.report import revise as revise_page
 from layerselect.report.compare import CompareReport, MethodRun
+from layerselect.report.plan import PlanReport
+from layerselect.report.plan_figure import Bar
 from layerselect.report.verdict_figure import Compared
 from layerselect.tasks.compare.rows import Row, Spread
 from layerselect.tasks.compare.verdicts import Difference, Variance
@@ -205,6 +208,28 @@ def card(layers=6, source="demo", **changes):
 
 
 MANY = ("all/lora", f"layer-card:card='{PATH}';k=4/none", *(f"topk:k={k}/bottleneck" for k in range(2)), "方法/الطريقة")
+
+
+def planned(name="org/model", memory: int | None = 24_000_000_000, scale=1):
+    """A plan of six ways, each held in two ways."""
+    ways = {"full": (15, 42, 28), "all": (15.2, 0.5, 35), "ir": (15.2, 0.5, 35), "cached": (15.2, 0.1, 9)}
+    bars = {
+        held: [
+            Bar(way, *(int(1e9 * scale * part * share) for part in parts), int(1.02e9 * scale * share * sum(parts)))
+            for way, parts in ways.items()
+        ]
+        for held, share in (("bfloat16", 1.0), ("4bit, checkpointing", 0.3))
+    }
+    headings = [("trains", True), ("weights in", True), ("weights", False), ("peak", False), ("fits", False)]
+    lines = [
+        ([bar.name, held, f"{bar.weights / 1e9:.2f}", f"{bar.peak / 1e9:.2f}", "yes"], bar.peak < (memory or 0))
+        for held, group in bars.items()
+        for bar in group
+    ]
+    headline = f"{name}: 8,030,261,248 weights in 32 layers; intent, batches of 16 x 256 tokens"
+    return plan_page.render(PlanReport(name, headline, headings, "GB", lines, bars, memory, ["peak: the most."]))
+
+
 PAGES = {
     "intent": intent,
     "intent-strange": lambda: intent(LABELS, steps=1200, layers=30, never=(3,), out=PATH, name=PATH),
@@ -216,5 +241,7 @@ PAGES = {
     "compare-strange": lambda: comparison(MANY, 3, {"data": PATH, "model": PATH, WORD: PATH}, 30, failed=(WORD,)),
     "card": card,
     "card-strange": lambda: card(30, PATH, prefix=f"model.{WORD}.layers"),
+    "plan": planned,
+    "plan-strange": lambda: planned(PATH, None, 1e-3),
     "card-of-one-layer": lambda: card(1, stability=None),
 }

@@ -16,6 +16,7 @@ from tests.tasks.intent.test_run import Interrupted, outcome, settings
 from tests.tasks.run.cached import HIGHEST, NOTHING_RANDOM, evaluated, kept, losses
 
 pytestmark = pytest.mark.usefixtures("no_pages")
+PAGES = True  # two tests read one
 
 
 KINDS = {

@@ -15,6 +15,7 @@ from tests.tasks.intent.test_run import settings
 from tests.tasks.run.cached import kept
 
 pytestmark = pytest.mark.usefixtures("no_pages")
+PAGES = True  # two tests read one
 
 
 @pytest.fixture
