@@ -130,11 +130,13 @@ def _lines(found: Sequence[Selected]) -> list[str]:
     for each in found:
         steps, layers = each.facts["steps"], len(each.layer_names)
         selected = sum(each.frequency) / max(1, steps)
-        most = sorted(range(layers), key=lambda layer: -each.frequency[layer])[:_MOST_NAMED]
-        named = ", ".join(f"{each.layer_names[layer]} ({each.frequency[layer] / max(1, steps):.0%})" for layer in most)
+        most = sorted(filter(each.frequency.__getitem__, range(layers)), key=lambda layer: -each.frequency[layer])
+        named = ", ".join(
+            f"{each.layer_names[layer]} ({each.frequency[layer] / max(1, steps):.0%})" for layer in most[:_MOST_NAMED]
+        )
         lines.append(
             f"layerselect: {each.trainer}, {steps} steps in mode {each.facts['mode']}: {selected:.1f} of {layers} "
-            f"layers selected on average, most often {named}"
+            f"layers selected on average, most often {named or 'none'}"
         )
         saved = savings_line(each.facts)
         if saved is not None:
