@@ -39,7 +39,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     """Adds the command ``run`` to the parser; unless it is ``whole``, without its options."""
     parser = commands.add_parser(
         "run",
-        usage="layerselect run [--rule R] [--mode M] [--selector-option K=V] -- SCRIPT.py ARGS | -- -m MODULE ARGS",
+        usage="layerselect run [options] -- SCRIPT.py ARGS\n       layerselect run [options] -- -m MODULE ARGS",
         help="run a training program of yours with layers selected in its Trainers",
         description="Runs a training program unchanged, with a SelectorCallback in every transformers.Trainer that it "
         "makes.",
