@@ -97,7 +97,7 @@ def test_what_the_program_raises_keeps_its_traceback(program, tmp_path, capsys):
     assert "4.0 of 4 layers" in err
 
 
-def test_a_trainer_that_brings_its_own_callback_keeps_it(program):
+def test_a_trainer_that_brings_its_own_callback_keeps_it(tmp_path):
     from transformers import Trainer
 
     with in_every_trainer(rule="all"):
@@ -105,7 +105,7 @@ def test_a_trainer_that_brings_its_own_callback_keeps_it(program):
 
         sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
         model = BertForSequenceClassification(BertConfig(vocab_size=10, **sizes))
-        arguments = TrainingArguments(use_cpu=True, report_to="none")
+        arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
         own = SelectorCallback(rule="upper")
         trainer = Trainer(model=model, args=arguments, callbacks=[own])
         ours = [each for each in trainer.callback_handler.callbacks if isinstance(each, SelectorCallback)]
