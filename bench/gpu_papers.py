@@ -159,7 +159,9 @@ def measure(row: Row, folder: Path, *, toy: bool) -> dict[str, Any]:
         (``None`` on a CPU): of all steps and of those that were timed; ``planned_peak`` and ``planned_usual_peak``;
         ``card`` and ``torch``.
     """
-    from layerselect.tasks.plan import PlanSettings, make_plan
+    from layerselect.tasks.plan import PlanSettings
+    from layerselect.tasks.plan.plan import plan_way
+    from layerselect.tasks.plan.ways import WAYS
 
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
@@ -173,7 +175,8 @@ def measure(row: Row, folder: Path, *, toy: bool) -> dict[str, Any]:
         quantize="none",
         **{"gradient_checkpointing": "none", **row.settings},
     )
-    planned = make_plan(replace(settings, adapter="lora")).row(row.plan)
+    way = next(way for way in WAYS if way.name == row.plan)
+    planned = plan_way(replace(settings, adapter="lora"), way)  # of this row alone: the card waits
     model = _model(settings, device)
     step, close = _training(model, settings, row, device)
     _reset(cuda)

@@ -42,7 +42,10 @@ def _table(places: list[str], left_out: list[str]) -> str:
     if places == ["verdicts.json"]:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
     if places == ["plans"]:
-        return _plans([json.loads(path.read_text(encoding="utf-8")) for path in _by_size(MEASUREMENTS / "plans")])
+        plans = [
+            json.loads(path.read_text(encoding="utf-8")) for path in sorted((MEASUREMENTS / "plans").glob("*.json"))
+        ]
+        return _plans(sorted(plans, key=lambda plan: plan["parameters"]))
     found = [read_comparison(saved_config(MEASUREMENTS / place)) for place in places]
     if len(found) > 1:
         return several_table(found).markdown()
@@ -74,11 +77,6 @@ _PLANNED = (
     ("all, 8bit, checkpointing", "all", "8bit", True, "peak"),
     ("all, 4bit, checkpointing", "all", "4bit", True, "peak"),
 )
-
-
-def _by_size(folder: Path) -> list[Path]:
-    paths = sorted(folder.glob("*.json"))
-    return sorted(paths, key=lambda path: json.loads(path.read_text(encoding="utf-8"))["parameters"])
 
 
 def _plans(plans: list[dict[str, Any]]) -> str:

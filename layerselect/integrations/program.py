@@ -43,16 +43,11 @@ class Selected:
 class _Counting(SelectorCallback):
     """Counts what layers cost before anything is frozen, and tells at the end what was selected."""
 
-    def __init__(self, found: list[Selected], **options: Any) -> None:
+    def __init__(self, found: list[Selected], trainer: str, **options: Any) -> None:
         super().__init__(**options)
-        self._found = found
+        self._found, self._name = found, trainer
         self._costs: LayerCosts | None = None
         self._optimizer: Any = None
-        self._name = Trainer.__name__
-
-    def named(self, name: str) -> _Counting:
-        self._name = name
-        return self
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -95,7 +90,7 @@ def in_every_trainer(**options: Any) -> Iterator[list[Selected]]:
         original(self, *args, **kwargs)
         if any(isinstance(callback, SelectorCallback) for callback in self.callback_handler.callbacks):
             return
-        callback = _Counting(found, **options).named(type(self).__name__)
+        callback = _Counting(found, type(self).__name__, **options)
         self.add_callback(callback)
         callback.on_init_end(self.args, self.state, self.control)
 

@@ -53,13 +53,7 @@ def checked_source(source: str | Path, *, weights: bool = True) -> str:
         LayerSelectError: there is no such folder, or what is in it cannot be loaded, with the reason.
     """
     text = str(source)
-    try:
-        path = Path(source).expanduser()
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (ValueError, RuntimeError, OSError) as error:  # a NUL in it, ~nobody, too long for a name
-        raise LayerSelectError(
-            f"there is no model folder {text!r} ({error}): pass an existing folder or a hub id"
-        ) from error
+    path, is_folder, is_file = _looked_at(source)
     if is_folder:
         check_folder(path, weights=weights)
         return str(path)
@@ -77,17 +71,28 @@ def checked_source(source: str | Path, *, weights: bool = True) -> str:
     return text
 
 
+def _looked_at(source: str | Path) -> tuple[Path, bool, bool]:
+    """The path that a source may be, and whether a folder or a file is there."""
+    try:
+        path = Path(source).expanduser()
+        return path, path.is_dir(), path.is_file()
+    except (ValueError, RuntimeError, OSError) as error:  # a NUL in it, ~nobody, too long for a name
+        raise LayerSelectError(
+            f"there is no model folder {str(source)!r} ({error}): pass an existing folder or a hub id"
+        ) from error
+
+
 def checked_configuration(source: str | Path) -> str:
     """The folder of a ``config.json``, such a file itself, or a hub id: of a model of which nothing else is wanted.
 
     Raises:
         LayerSelectError: there is none.
     """
-    path = Path(source).expanduser()
-    if path.is_file() and path.suffix == ".json":
+    path, is_folder, is_file = _looked_at(source)
+    if is_file and path.suffix == ".json":
         check_configuration(path)
         return str(path)
-    if path.is_dir():
+    if is_folder:
         if not (path / CONFIG).is_file():
             raise LayerSelectError(f"the folder {str(source)!r} holds no config.json{_hint(path)}")
         check_configuration(path / CONFIG)

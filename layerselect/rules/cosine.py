@@ -59,10 +59,6 @@ class Cosine(Wrapping):
         self._padding: PaddingMasks | None = None
         self._unseen = 0  #: selections before which nothing was measured
 
-    def bind(self, layer_names: list[str], backend: str = "auto") -> None:
-        super().bind(layer_names, backend)
-        self.decider.bind(layer_names, backend)
-
     def prepare(self, view: ModelView) -> None:
         self.close()
         self.decider.prepare(view)

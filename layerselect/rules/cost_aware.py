@@ -106,10 +106,6 @@ class CostAware(Wrapping):
         self.layer_costs  # noqa: B018, says so where there is none
         return self._table
 
-    def bind(self, layer_names: list[str], backend: str = "auto") -> None:
-        super().bind(layer_names, backend)
-        self.decider.bind(layer_names, backend)
-
     def prepare(self, view: ModelView) -> None:
         self._close_meter()
         length = len(view.layer_names)

@@ -56,7 +56,6 @@ class HeldScores(Wrapping):
         super().bind(layer_names, backend)
         if self.k is not None:
             check_layers(self.name, "k", self.k, len(layer_names))
-        self.decider.bind(layer_names, backend)
         self._first: list[int] | None = None
         self._held = torch.full((len(layer_names),), math.nan, dtype=torch.float64)
         self._mirror = self._new_mirror(0, torch.device("cpu"))

@@ -47,7 +47,6 @@ class ProbeOnce(Wrapping):
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
-        self.decider.bind(layer_names, backend)
         self._chosen: list[int] | None = None
         self._seen = torch.zeros((), dtype=torch.int64)  # on the device, since it knows which steps are skipped
         self._sums = torch.zeros(len(layer_names), dtype=torch.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from ..errors import LayerSelectError
 from ..layers.view import ModelView
 from ..utils.saved_schema import Items, Mapped, Number
 from .base import Rule, Selection, check_saved
-from .wrapping import Wrapping, base_rule, choose_by
+from .wrapping import Wrapping, base_rule, choose_by, name_pattern
 
 #: The distance between the quartiles of a normal distribution, in its standard deviations.
 _QUARTILES = 1.349
@@ -55,17 +54,8 @@ class Spectrum(Wrapping):
 
     def __post_init__(self) -> None:
         self.base = base_rule(self.name, self.base)
-        try:
-            self._pattern = re.compile(self.match or "")
-        except re.error as error:
-            raise LayerSelectError(
-                f"rule 'spectrum': match={self.match!r} is no regular expression ({error})"
-            ) from error
+        self._pattern = name_pattern(self.name, self.match)
         self._ranks: list[float] | None = None
-
-    def bind(self, layer_names: list[str], backend: str = "auto") -> None:
-        super().bind(layer_names, backend)
-        self.decider.bind(layer_names, backend)
 
     def prepare(self, view: ModelView) -> None:
         self.decider.prepare(view)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..status import EXCLUDED
 from ..utils.mirror import Mirror
 from ..utils.saved_schema import Mapped
 from .base import MirrorState, Rule, Selection, check_saved, no_threshold
-from .wrapping import Wrapping, base_rule, choose_by
+from .wrapping import Wrapping, base_rule, choose_by, name_pattern
 
 
 @dataclass(eq=False)
@@ -43,16 +42,7 @@ class WeightNorm(Wrapping):
 
     def __post_init__(self) -> None:
         self.base = base_rule(self.name, self.base)
-        try:
-            self._pattern = re.compile(self.match or "")
-        except re.error as error:
-            raise LayerSelectError(
-                f"rule 'weight-norm': match={self.match!r} is no regular expression ({error})"
-            ) from error
-
-    def bind(self, layer_names: list[str], backend: str = "auto") -> None:
-        super().bind(layer_names, backend)
-        self.decider.bind(layer_names, backend)
+        self._pattern = name_pattern(self.name, self.match)
 
     def prepare(self, view: ModelView) -> None:
         self.decider.prepare(view)

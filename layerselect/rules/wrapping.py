@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -27,6 +28,10 @@ class Wrapping(Rule):
         assert isinstance(self.base, Rule)
         return self.base
 
+    def bind(self, layer_names: list[str], backend: str = "auto") -> None:
+        super().bind(layer_names, backend)
+        self.decider.bind(layer_names, backend)
+
     def close(self) -> None:
         self.decider.close()
 
@@ -44,6 +49,18 @@ def base_rule(owner: str, base: str | Rule) -> Rule:
             "'topk:k=4'"
         )
     return rule
+
+
+def name_pattern(owner: str, match: str | None) -> re.Pattern[str]:
+    """What finds the weights that rule ``owner`` looks at, by their names; ``None`` finds all.
+
+    Raises:
+        LayerSelectError: ``match`` is no regular expression.
+    """
+    try:
+        return re.compile(match or "")
+    except re.error as error:
+        raise LayerSelectError(f"rule {owner!r}: match={match!r} is no regular expression ({error})") from error
 
 
 def choose_by(base: Rule, values: Sequence[float], status: Tensor) -> Selection:

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from ...costs.counted import LayerCosts
 from ...errors import LayerSelectError
 from ...models.blank import blank_model
 from ...models.demo import SOURCE as DEMO
-from ...rules import MEASURED, Rule, make_rule
+from ...rules import Rule, make_rule
 from ...utils.options import flag_of
 from ...utils.sizes import show_bytes
 from ..run.memory import OutOfMemory
@@ -23,7 +22,7 @@ from ..run.task import OnEvent
 from .plan import plan_way
 from .settings import PlanSettings
 from .steps import PlanRow, reserved
-from .ways import Mask, Way, every_layer
+from .ways import Way, chosen_by, every_layer
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +87,13 @@ def planned_run(config: TrainingSettings) -> PlannedRun | None:
         return None
 
 
-def next_smaller(config: TrainingSettings) -> str | None:
-    """The plan's next smaller choice, as it is typed, with its peak; ``None`` where there is none."""
-    planned = planned_run(config)
+def next_smaller(config: TrainingSettings, planned: PlannedRun | None = None) -> str | None:
+    """The plan's next smaller choice, as it is typed, with its peak; ``None`` where there is none.
+
+    Args:
+        planned: of the run, where it is known.
+    """
+    planned = planned or planned_run(config)
     if planned is None:
         return None
     found: list[tuple[int, str]] = []
@@ -123,7 +126,7 @@ def planned(config: TrainingSettings, on_event: OnEvent | None) -> Iterator[None
     try:
         yield
     except OutOfMemory as error:
-        choice = next_smaller(config)
+        choice = next_smaller(config, found)
         if choice is None:
             raise
         raise LayerSelectError(f"{error}; {choice}") from error
@@ -135,13 +138,7 @@ def way_of(config: TrainingSettings) -> Way:
     known = rule.constant and not rule.uses_scores and type(rule).prepare is Rule.prepare
     if not known or config.mode in ("gate", "observe") or config.state_cache != "none":
         return Way("this run", "as its options say", every_layer)
-
-    def mask(costs: LayerCosts) -> Mask:
-        rule.bind([str(layer) for layer in range(costs.num_layers)])
-        status = torch.full((costs.num_layers,), MEASURED)
-        return tuple(rule.select(torch.ones(costs.num_layers), status).mask.tolist())
-
-    return Way("this run", "as its options say", mask)
+    return Way("this run", "as its options say", chosen_by(rule))
 
 
 def _smaller_batches(config: TrainingSettings) -> list[Mapping[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -127,6 +126,3 @@ class PlanSettings(AdapterSettings, MemorySettings):
         device = "cuda" if there or (self.device == "auto" and torch.cuda.is_available()) else "cpu"
         dtype = "bfloat16" if there and self.dtype == "auto" else resolve_dtype(self.dtype, device)
         return Holding(dtype, "none", self.attention, device)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -6,16 +6,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from ...core.schedule import Schedule
 from ...costs.counted import LayerCosts
-from ...rules.cost_aware import CostAware
+from ...rules import MEASURED, CostAware, Rule, Upper
 
 Mask = tuple[bool, ...]
 
 #: In one step of so many all layers are measured again, as FastSelector has it.
 _PROBE_EVERY = Schedule().probe_every
 _BUDGET = CostAware().budget
-_CACHED_SHARE = 0.25
+_CACHED = Upper(0.25)
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,13 @@ def _every_second(costs: LayerCosts) -> Mask:
     return tuple(layer % 2 == 1 for layer in range(costs.num_layers)) if costs.num_layers > 1 else (True,)
 
 
-def _upper(share: float) -> Callable[[LayerCosts], Mask]:
+def chosen_by(rule: Rule) -> Callable[[LayerCosts], Mask]:
+    """The layers of a rule that is constant and asks nothing of the model."""
+
     def mask(costs: LayerCosts) -> Mask:
-        count = max(1, math.floor(share * costs.num_layers + 0.5))
-        return tuple(layer >= costs.num_layers - count for layer in range(costs.num_layers))
+        rule.bind([str(layer) for layer in range(costs.num_layers)])
+        status = torch.full((costs.num_layers,), MEASURED)
+        return tuple(rule.select(torch.ones(costs.num_layers), status).mask.tolist())
 
     return mask
 
@@ -82,7 +87,12 @@ WAYS = (
     Way("full", "all weights of the layers train", every_layer, whole=True),
     Way("all", "an adapter in every layer, in every step", every_layer),
     Way("ir", "IR-Tuning: the layers that the split by variance selects", _every_second, probes=True),
-    Way("top-half", "the upper half of the layers in every step", _upper(0.5)),
+    Way("top-half", "the upper half of the layers in every step", chosen_by(Upper(0.5))),
     Way("cost-aware", f"IR-Tuning's choice, cut to {_BUDGET:g} of the cost of a step", _within_budget, probes=True),
-    Way("cached", "the upper quarter; what is below is read from the cache", _upper(_CACHED_SHARE), cached=True),
+    Way(
+        "cached",
+        "the upper quarter; what is below is read from the cache",
+        chosen_by(_CACHED),
+        cached=True,
+    ),
 )

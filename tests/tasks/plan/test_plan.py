@@ -160,6 +160,7 @@ def test_the_page_holds_every_row_and_escapes_what_the_user_wrote(tmp_path, llam
         ({"batch_size": 0}, "--batch-size"),
         ({"classes": 0}, "--classes"),
         ({"model": "/nowhere"}, "/nowhere"),
+        ({"model": "~nobody-at-all/model"}, "~nobody-at-all/model"),
         ({"targets": "nothing_like_it"}, "nothing_like_it"),
     ],
 )
