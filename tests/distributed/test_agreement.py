@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def run(
     skips: tuple[int, ...] = (),
     local: bool = False,
     close: bool = True,
+    pace: _Pace | None = None,
     **settings: Any,
 ) -> tuple[int, str]:
     """In which step it ended, and with which message."""
@@ -37,6 +39,8 @@ def run(
     message, step = "", 0
     try:
         for step in range(1, steps + 1):
+            if pace:
+                pace.wait(step)
             if local and isinstance(model, DistributedDataParallel):
                 with model.no_sync():
                     loss_of(model, step).backward()
@@ -50,14 +54,38 @@ def run(
             optimizer.zero_grad()
     except LayerSelectError as error:
         message = str(error)
+    if pace:
+        pace.end()
     if close:
         selector.close()
     dist.barrier()
     return step, message
 
 
+class _Pace:
+    """Keeps processes within five steps of each other that nothing else does: no collective waits for the slower one,
+    and on a busy machine the faster one may have ended before the other has begun.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._mine, self._other = (folder / f"{name}-{rank}" for rank in (dist.get_rank(), 1 - dist.get_rank()))
+
+    def wait(self, step: int) -> None:
+        self._mine.with_suffix(f".{step}").touch()
+        awaited = self._other.with_suffix(f".{step - 5}"), self._other.with_suffix(".ended")
+        until = time.monotonic() + 60
+        while step > 5 and not any(file.exists() for file in awaited) and time.monotonic() < until:
+            time.sleep(0.001)
+
+    def end(self) -> None:
+        self._mine.with_suffix(".ended").touch()
+
+
 def unsynchronised(folder: Path) -> list[tuple[int, str]]:
-    return [run(wrap("ddp", plain()), local=True, steps=40), run(plain(), steps=40)]
+    return [
+        run(wrap("ddp", plain()), local=True, steps=40, pace=_Pace(folder, "local")),
+        run(plain(), steps=40, pace=_Pace(folder, "plain")),
+    ]
 
 
 def seeds_that_differ(folder: Path) -> list[tuple[int, str]]:
@@ -89,7 +117,10 @@ def stages(folder: Path) -> list[tuple[int, str]]:
 
     other_width = plain()
     other_width.blocks[2][1] = nn.Linear(16, 32, bias=bool(dist.get_rank()))
-    return [run(Stage(), steps=80), run(other_width, steps=80)]
+    return [
+        run(Stage(), steps=80, pace=_Pace(folder, "stages")),
+        run(other_width, steps=80, pace=_Pace(folder, "widths")),
+    ]
 
 
 def steps_left_out(folder: Path) -> dict[str, Any]:
