@@ -76,6 +76,13 @@ class Core(Protocol):
         ...
 
     @property
+    def parameter_sums(self) -> Tensor:
+        """float64 [P], on the device: the sum of squares of each parameter's gradient in the last step in which its
+        layer took one, up to a factor for each layer (of the scale of the loss). Reading it is what it costs.
+        """
+        ...
+
+    @property
     def taken(self) -> bool:
         """Whether a gradient was gone when the backward pass before the last step ended."""
         ...

@@ -109,6 +109,14 @@ class CudaCore:
         return count
 
     @property
+    def parameter_sums(self) -> Tensor:
+        """float64 [P], the sum of squares of each parameter's gradient when its group was measured last; the closing
+        launch writes it anyway, in the order of its plan. Negative: there was none.
+        """
+        sums = self.state["sqnorms"]
+        return torch.zeros_like(sums).index_copy_(0, self.state["order"], sums)
+
+    @property
     def taken(self) -> bool:
         """Whether a gradient was gone when the backward pass of the last step ended."""
         source = self._monitor or self._watch

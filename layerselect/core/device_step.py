@@ -55,6 +55,10 @@ class DeviceCore:
         return self._core.launches
 
     @property
+    def parameter_sums(self) -> Tensor:
+        return self._core.parameter_sums
+
+    @property
     def taken(self) -> bool:
         return self._core.taken
 

@@ -43,6 +43,10 @@ class HostCore:
         self.unmeasured = [False] * length
 
     @property
+    def parameter_sums(self) -> Tensor:
+        return self._scores.parameter_sums
+
+    @property
     def taken(self) -> bool:
         return self._capture.taken
 

@@ -21,6 +21,7 @@ class _Part:
     """What one device measures."""
 
     core: CudaCore
+    positions: Tensor  #: int64, of its parameters among all, on the deciding device
     there: Tensor  #: int64, the layers on it, on that device
     here: Tensor  #: the same on the deciding device
 
@@ -53,16 +54,17 @@ class SeveralDevicesCore:
         device_of: Callable[[Tensor], object] = lambda parameter: parameter.device,
     ) -> None:
         main = parameters[0].device
-        members: dict[object, list[tuple[Tensor, int]]] = {}
-        for parameter, group in zip(parameters, groups, strict=True):
-            members.setdefault(device_of(parameter), []).append((parameter, group))
+        members: dict[object, list[int]] = {}
+        for position, parameter in enumerate(parameters):
+            members.setdefault(device_of(parameter), []).append(position)
         self._parts = []
-        for pairs in members.values():
-            own, own_groups = [p for p, _ in pairs], [g for _, g in pairs]
+        for positions in members.values():
+            own, own_groups = [parameters[i] for i in positions], [groups[i] for i in positions]
             layers = sorted({g for g in own_groups if g < num_layers})
             self._parts.append(
                 _Part(
                     CudaCore(own, own_groups, num_layers, score=score, capture=capture, history_rows=1, owner=owner),
+                    torch.tensor(positions, dtype=torch.int64, device=main),
                     torch.tensor(layers, dtype=torch.int64, device=own[0].device),
                     torch.tensor(layers, dtype=torch.int64, device=main),
                 )
@@ -78,6 +80,15 @@ class SeveralDevicesCore:
             "total_norm": self._total_norm,
             "group_sums": self._sums,
         }
+
+    @property
+    def parameter_sums(self) -> Tensor:
+        """float64 [P], on the deciding device (see :attr:`CudaCore.parameter_sums`)."""
+        sums = torch.zeros(sum(len(part.positions) for part in self._parts), dtype=torch.float64)
+        sums = sums.to(self._sums.device)
+        for part in self._parts:
+            sums.index_copy_(0, part.positions, part.core.parameter_sums.to(sums.device, non_blocking=True))
+        return sums
 
     @property
     def taken(self) -> bool:

@@ -35,6 +35,7 @@ class LayerScores:
         nonfinite: int64 [L], in how many steps the layer's gradient was not finite.
         total_norm: float64 [], the norm of all gradients of the last step.
         group_sums: float64 [L + 1], the sum of squares of each group's gradients in the last step, the outer ones last.
+        parameter_sums: float64 [P], the same by parameter, each of the last step in which its layer took a gradient.
     """
 
     def __init__(self, form: str, groups: Sequence[int], numels: Sequence[int], device: torch.device) -> None:
@@ -44,6 +45,8 @@ class LayerScores:
         self._numels = torch.tensor(list(numels), dtype=torch.float64, device=device)
         self._raw = torch.zeros(length, dtype=torch.float32, device=device)
         self._present = torch.zeros(length + 1, dtype=torch.bool, device=device)
+        self._sqnorms = torch.zeros(len(self._groups), dtype=torch.float64, device=device)
+        self.parameter_sums = torch.zeros_like(self._sqnorms)
         self.group_sums = torch.zeros(length + 1, dtype=torch.float64, device=device)
         self.values = torch.full((length,), float("nan"), dtype=torch.float32, device=device)
         self.status = torch.full((length,), NEVER_MEASURED, dtype=torch.uint8, device=device)
@@ -83,6 +86,7 @@ class LayerScores:
             if late:
                 factors[list(late)] = one if late_inv_scale is None else late_inv_scale.double().square()
             sqnorms = sqnorms * factors
+        self._sqnorms = sqnorms
         sums = self._sum_by_group(sqnorms).where(self._present, 0.0)
         self.group_sums.copy_(sums)
         torch.sqrt(sums.sum(), out=self.total_norm)
@@ -100,6 +104,8 @@ class LayerScores:
         """
         raw = self._raw
         took = active & self._present[:-1]
+        here = torch.cat([took, self._present[-1:]])
+        torch.where(here[self._groups], self._sqnorms, self.parameter_sums, out=self.parameter_sums)
         finite = raw.isfinite()
         self.values.copy_(raw.where(took & finite, self.values))
         nonfinite = took & ~finite

@@ -6,10 +6,12 @@ from torch import Tensor
 
 from ..core.base import Core
 from ..core.history import History
+from ..layers.find import LayeredParameters
 from ..modes.freeze import LayerFreezer
 from ..rules import Rule
 from ..state_cache import StateCache
 from ..state_cache.selection import CacheSelection
+from .by_map import scores_by_map
 
 
 class Readings:
@@ -17,7 +19,9 @@ class Readings:
 
     num_layers: int
     mode: str
+    score: str
     _core: Core
+    _found: LayeredParameters
     _rule: Rule
     _cache: CacheSelection
     _freezer: LayerFreezer
@@ -46,6 +50,22 @@ class Readings:
         Reading values from it is the caller's synchronisation.
         """
         return self._core.state["scores"]
+
+    def scores_by_map(self) -> dict[str, Tensor]:
+        """What the scores of the layers consist of, by the maps inside them, such as ``"self_attn.q_proj"``. A step has
+        measured it in any case: it takes no launch more, and only this call does some work on the device.
+
+        A map is the module that holds the parameters. What an adapter adds belongs to the map that it is put on.
+
+        Returns:
+            float32 [L] for each map, on the device: its score in each layer, of the step that the layer's score is of;
+            NaN where the layer has no such map, was never measured, or had a gradient last that is not finite. A map's
+            score is formed as the layer's (``score=``): for ``"l2"`` and ``"sqrt_sum"`` the squares over the maps of a
+            layer add up to the square of the layer's score, for ``"rms"`` their mean over the elements is that square.
+            On a device, a step that a ``GradScaler`` skips counts, and with ``capture="step"`` those of a layer that
+            took no gradient are NaN.
+        """
+        return scores_by_map(self._found, self.scores, self._core.parameter_sums, self.score)
 
     @property
     def mask(self) -> Tensor:

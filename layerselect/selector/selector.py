@@ -24,6 +24,7 @@ from ..distributed.foreign_engines import explain_missing
 from ..errors import LayerSelectError
 from ..layers.find import LayeredParameters, LayerSpec, all_stacks, split_parameters
 from ..layers.hints import check_is_module
+from ..layers.ranks import Ranks
 from ..layers.registrations import Registrations
 from ..modes.compiled import CompileWatch, is_compiled
 from ..modes.freeze import LayerFreezer
@@ -42,11 +43,11 @@ from .backward_plan import BackwardPlan
 from .clipping import Clipping, norm_to_clip
 from .copied import CopiedSelector
 from .holdings import Holdings, register, take_over, unregister
-from .ranks import Ranks, mean_scores, rank_pattern
 from .readings import Readings
 from .saved import Saved
 from .upkeep import Upkeep, parameters_by_layer
 from .user_flags import UserFlags
+from .worth import ranks_of
 
 logger = logging.getLogger(__name__)
 
@@ -359,28 +360,26 @@ class FastSelector(Readings, Saved, Upkeep):
         return norm
 
     def rank_pattern(self, budget: float, *, by: str = "scores", most: int | None = None) -> Ranks:
-        """Ranks of LoRA by layer, in proportion to what was measured, for the next training. Nothing changes here.
+        """Ranks of LoRA, in proportion to what was measured, for the next training. Nothing changes here.
 
         Args:
             budget: parameters of all adapters together; or, up to 1, a fraction of those that LoRA of rank 16 on the
                 same maps has.
             by: ``"scores"``: the mean score of each layer over the recorded steps in which it took a gradient.
-                ``"frequency"``: how often it was selected.
+                ``"frequency"``: how often it was selected. ``"maps"``: the mean score of each layer, times the share of
+                each map in it (:meth:`scores_by_map`).
             most: of one map.
 
         Returns:
             ``rank_pattern``, ``alpha_pattern`` and ``target_modules`` for ``peft.LoraConfig``;
-            :meth:`~layerselect.selector.ranks.Ranks.lora_config` makes one. What the budget leaves is less than one
+            :meth:`~layerselect.layers.ranks.Ranks.lora_config` makes one. What the budget leaves is less than one
             rank of the smallest map. Where some maps have LoRA now, only these get ranks. The call waits for the
             device.
 
         Raises:
             LayerSelectError: nothing was measured, or the budget is too small for one rank.
         """
-        check_choice("by", by, ("scores", "frequency"))
-        worth = mean_scores(self.history.arrays()) if by == "scores" else self.frequency.tolist()
-        layers = list(zip(self.layer_names, self._found.modules, strict=True))
-        return rank_pattern(layers, worth, budget, most=most)
+        return ranks_of(self, list(zip(self.layer_names, self._found.modules, strict=True)), budget, by=by, most=most)
 
     def close(self) -> None:
         """Removes every hook and restores every ``requires_grad`` and checkpoint function it changed. May be called

@@ -195,6 +195,8 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("EngineSeen", "close"),
         # What a finished step has noted.
         *((name, "taken") for name in ("CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
+        # What a caller reads, after a step.
+        *((name, "parameter_sums") for name in ("Core", "CudaCore", "SeveralDevicesCore", "HostCore", "DeviceCore")),
         # What a saved state holds, before it is taken.
         ("History", "check_state"),
         ("Mirror", "check_state"),

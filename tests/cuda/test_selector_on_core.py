@@ -71,6 +71,8 @@ def test_training_is_that_of_the_host(rule, mode, lag, fused, monkeypatch):
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(a, b)
     torch.testing.assert_close(selector.scores, expected.scores, rtol=1e-6, atol=0, equal_nan=True)
+    of_maps, others = selector.scores_by_map(), expected.scores_by_map()
+    torch.testing.assert_close(of_maps, others, rtol=1e-6, atol=0, equal_nan=True)
     assert selector.frequency.tolist() == expected.frequency.tolist()
     for name in ("kept_share", "step_cost"):
         torch.testing.assert_close(getattr(selector, name), getattr(expected, name), rtol=1e-6, atol=0, equal_nan=True)
@@ -121,6 +123,9 @@ def test_layers_on_several_devices(mode, capture, score, monkeypatch):
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(selector.scores, expected.scores)
+    of_maps, others = selector.scores_by_map(), expected.scores_by_map()
+    torch.testing.assert_close(of_maps, others, rtol=1e-6, atol=0, equal_nan=True)
+    assert not of_maps["1"].isnan()[selector.history.arrays()["trained"][-1]].any()
     assert torch.equal(selector.frequency, expected.frequency)
     torch.testing.assert_close(selector.total_norm, expected.total_norm, rtol=1e-12, atol=0)
     assert (selector.history.arrays()["mask"] == expected.history.arrays()["mask"]).all()

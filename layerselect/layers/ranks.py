@@ -1,7 +1,7 @@
-"""Ranks of LoRA by layer, shared out in the proportion of what layers are worth, under a budget of parameters.
+"""Ranks of LoRA by map, shared out in the proportion of what maps are worth, under a budget of parameters.
 
-A rank of a map with n inputs and m outputs takes n + m parameters. The next rank always goes to the map whose layer is
-worth the most for each rank that the map has already (the highest averages of d'Hondt), so that ranks come out in
+A rank of a map with n inputs and m outputs takes n + m parameters. The next rank always goes to the map that is
+worth the most for each rank that it has already (the highest averages of d'Hondt), so that ranks come out in
 proportion to worth, and what does not fit is passed over.
 """
 
@@ -10,11 +10,10 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from ..errors import LayerSelectError
@@ -31,6 +30,7 @@ class LoraMap:
 
     name: str
     layer: int
+    inside: str  #: its name inside the layer
     inputs: int
     outputs: int
 
@@ -76,11 +76,11 @@ class Ranks:
 
 
 def share_ranks(maps: Sequence[LoraMap], worth: Sequence[float], budget: int, *, most: int | None = None) -> Ranks:
-    """Ranks in proportion to what layers are worth.
+    """Ranks in proportion to what maps are worth.
 
     Args:
         maps: of all layers.
-        worth: of each layer, at least 0; a layer that is worth nothing gets no adapter.
+        worth: of each map, at least 0; a map that is worth nothing gets no adapter.
         budget: parameters of all adapters together, at most. What is left is less than one rank of the smallest map,
             unless ``most`` stops it before.
         most: of one map; it is never higher than the smaller of the map's sizes.
@@ -90,10 +90,11 @@ def share_ranks(maps: Sequence[LoraMap], worth: Sequence[float], budget: int, *,
     """
     values = [float(each) for each in worth]
     if any(not math.isfinite(each) or each < 0 for each in values):
-        raise LayerSelectError(f"worth={values!r} must be a number of at least 0 for each layer")
-    worthy = [each for each in maps if values[each.layer] > 0]
+        raise LayerSelectError(f"worth={values!r} must be a number of at least 0 for each map")
+    worthy = [each for each, value in zip(maps, values, strict=True) if value > 0]
+    values = [value for value in values if value > 0]
     if not worthy:
-        raise LayerSelectError("no layer is worth an adapter: nothing was measured, or all scores are 0")
+        raise LayerSelectError("nothing is worth an adapter: nothing was measured, or all scores are 0")
     cheapest = min(each.cost for each in worthy)
     if budget < cheapest:
         raise LayerSelectError(
@@ -101,7 +102,7 @@ def share_ranks(maps: Sequence[LoraMap], worth: Sequence[float], budget: int, *,
         )
     ranks = [0] * len(worthy)
     left = budget
-    waiting = [(-values[each.layer], number) for number, each in enumerate(worthy)]
+    waiting = [(-value, number) for number, value in enumerate(values)]
     heapq.heapify(waiting)
     while waiting:
         _, number = heapq.heappop(waiting)
@@ -111,7 +112,7 @@ def share_ranks(maps: Sequence[LoraMap], worth: Sequence[float], budget: int, *,
             continue  # it does not fit any more
         ranks[number] += 1
         left -= each.cost
-        heapq.heappush(waiting, (-values[each.layer] / (ranks[number] + 1), number))
+        heapq.heappush(waiting, (-values[number] / (ranks[number] + 1), number))
     chosen = [(each, rank) for each, rank in zip(worthy, ranks, strict=True) if rank]
     return Ranks(
         {re.escape(each.name): rank for each, rank in chosen},
@@ -134,22 +135,21 @@ def lora_maps(layers: Sequence[tuple[str, nn.Module]]) -> list[LoraMap]:
             if not name or not is_linear(module) or ".lora_" in f".{name}":
                 continue
             outputs, inputs = _sizes(module)
-            plain = f"{layer}.{name.removesuffix(_BASE)}".removeprefix("base_model.model.")
-            (adapted if name.endswith(_BASE) else every).append(LoraMap(plain, number, inputs, outputs))
+            inside = name.removesuffix(_BASE)
+            plain = f"{layer}.{inside}".removeprefix("base_model.model.")
+            (adapted if name.endswith(_BASE) else every).append(LoraMap(plain, number, inside, inputs, outputs))
     return adapted or every
 
 
-def rank_pattern(
-    layers: Sequence[tuple[str, nn.Module]], worth: Sequence[float], budget: float, *, most: int | None = None
-) -> Ranks:
-    """See :meth:`layerselect.FastSelector.rank_pattern`.
+def rank_pattern(maps: Sequence[LoraMap], worth: Sequence[float], budget: float, *, most: int | None = None) -> Ranks:
+    """Ranks of maps under a budget that may be a fraction (see :meth:`layerselect.FastSelector.rank_pattern`).
 
     Args:
-        layers: qualified name and block of each layer.
+        maps: of all layers.
         worth: of each.
         budget: a number of parameters, or up to 1 a fraction of those that LoRA of rank 16 on the same maps has.
+        most: of one map.
     """
-    maps = lora_maps(layers)
     if not maps:
         raise LayerSelectError("the layers hold no linear map that LoRA could go to")
     if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not budget > 0:
@@ -159,18 +159,6 @@ def rank_pattern(
     if budget <= 1:
         budget = budget * _RANK * sum(each.cost for each in maps)
     return share_ranks(maps, worth, int(budget), most=most)
-
-
-def mean_scores(rows: Mapping[str, np.ndarray]) -> list[float]:
-    """The mean score of each layer over the recorded steps in which it took a gradient; 0 where there is none.
-
-    Args:
-        rows: of ``selector.history.arrays()``.
-    """
-    counts = rows["trained"] & np.isfinite(rows["scores"])
-    sums = np.where(counts, rows["scores"], 0.0).sum(axis=0, dtype=np.float64)
-    means: list[float] = (sums / np.maximum(1, counts.sum(axis=0))).tolist()
-    return means
 
 
 def _sizes(module: Any) -> tuple[int, int]:
