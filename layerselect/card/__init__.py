@@ -1,7 +1,8 @@
 """The Layer Card: where should the adapters go, measured on a sample of the task before any fine-tuning is paid for."""
 
-from .card import CostFigures, LayerCard, LayerFigures, MapFigures
+from .card import LayerCard
 from .compare import CardDifference, diff
+from .figures import CostFigures, LayerFigures, MapFigures
 from .measure import measure
 from .place import Placement, Placer
 from .settings import MeasureSettings

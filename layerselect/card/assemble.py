@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from ..costs.counted import LayerCosts
-from .card import CostFigures, LayerCard, LayerFigures, MapFigures
+from .card import LayerCard
 from .coupling import coupling
+from .figures import CostFigures, LayerFigures, MapFigures
 from .intervals import Contributions
 from .maps import LinearMap
 from .memory import Survey

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,14 @@ from ..utils.saved_files import DamagedFile, read_json
 from ..utils.saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
 from ..utils.saved_words import shown
 from ..utils.user_paths import user_path
+from .figures import CostFigures, LayerFigures, MapFigures
 
 if TYPE_CHECKING:
     from ..costs.counted import LayerCosts
+    from ..layers.ranks import Ranks
     from .place import Placement, Placer
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "layerselect.layer-card"
 VERSION = 1
@@ -32,80 +37,6 @@ _ALIKE = 1.0 + 1e-6
 _ROUNDING = 1e-6
 #: As many as the selection rules take.
 _MOST_LAYERS = 1024
-
-
-@dataclass(frozen=True)
-class MapFigures:
-    """One linear map (definitions in :mod:`layerselect.card.resnorm`).
-
-    Attributes:
-        inputs, outputs: d and m.
-        rows: the rows it was measured on, padding left out.
-        condition: ``None`` where all inputs were zero.
-    """
-
-    name: str
-    inputs: int
-    outputs: int
-    rows: int
-    resnorm: float
-    gradient_norm: float
-    energy: float
-    condition: float | None
-
-
-@dataclass(frozen=True)
-class CostFigures:
-    """What a layer costs, for the batch that ``LayerCard.data["cost_batch"]`` describes.
-
-    Attributes:
-        forward_ms, backward_ms: measured, without adapters; ``None`` where they were not, or could not be.
-        flops: of the forward pass of its linear maps, counted; the backward pass through them takes as many again.
-        saved_bytes: what autograd keeps for its backward pass; ``None`` where it was not measured.
-        adapter_parameters: of a LoRA on its maps, of the rank in ``LayerCard.settings["rank"]``.
-    """
-
-    forward_ms: float | None
-    backward_ms: float | None
-    flops: int
-    saved_bytes: int | None
-    adapter_parameters: int
-
-
-@dataclass(frozen=True)
-class LayerFigures:
-    """The figures of one layer of a card.
-
-    Attributes:
-        resnorm: square root of the sum of its maps' resnorm^2, on the batches that the changes were fitted to.
-        fresh: the same on batches that were not fitted to, where there were any (``LayerCard.held_out``): the norm of
-            the loss's gradient along the fitted change. Negative where the change does not carry over. Layers are
-            ranked by it.
-        low, high: its 95 % interval over batches; ``None`` where there were too few.
-        gradient_norm: of the mean loss in the weights of all its maps.
-        energy: mean over its maps, each weighted by its inputs.
-        condition: the largest of its maps.
-        performance: by how much adapting this layer alone lowered the validation loss; ``None`` where it was not tried.
-    """
-
-    name: str
-    resnorm: float
-    fresh: float
-    low: float | None
-    high: float | None
-    gradient_norm: float
-    energy: float
-    condition: float | None
-    performance: float | None
-    cost: CostFigures
-    maps: list[MapFigures] = field(default_factory=list)
-
-    @property
-    def gain(self) -> float:
-        """The loss that adapting this layer alone is predicted to remove: half the square of ``fresh``, 0 if that is
-        negative.
-        """
-        return max(0.0, self.fresh) ** 2 / 2
 
 
 @dataclass(frozen=True)
@@ -162,9 +93,47 @@ class LayerCard:
         self, k: int | None = None, *, budget: float | None = None, objective: str = "performance"
     ) -> Placement:
         """Where to put adapters, with the gain and the cost of that (see
-        :meth:`layerselect.card.place.Placer.place`).
+        :meth:`layerselect.card.place.Placer.place`). A warning says when it is unsure (:meth:`doubt`).
         """
+        self._warn("this placement is")
         return self.placer().place(k, budget=budget, objective=objective)
+
+    def rank_pattern(self, budget: float, *, most: int | None = None) -> Ranks:
+        """Ranks of LoRA, in proportion to what the card expects of each map: what its layer is ranked by
+        (:attr:`fresh`, 0 where that is negative), times the share of the map in the layer's resnorm.
+
+        Args:
+            budget: parameters of all adapters together; or, up to 1, a fraction of those that LoRA of rank 16 on the
+                same maps has. What it leaves is less than one rank of the smallest map.
+            most: of one map.
+
+        Returns:
+            ``rank_pattern``, ``alpha_pattern`` and ``target_modules`` for ``peft.LoraConfig``;
+            :meth:`~layerselect.layers.ranks.Ranks.lora_config` makes one.
+
+        Raises:
+            LayerSelectError: no layer is expected to give anything, or the budget is too small for one rank.
+        """
+        from .ranks import ranks_of
+
+        self._warn("these ranks are")
+        return ranks_of(self.layers, budget, most=most)
+
+    def doubt(self) -> str:
+        """Why the figures are noise; empty where they are not. They are where on the batches that nothing was fitted
+        to, no layer's interval is above zero.
+        """
+        lows = [layer.low for layer in self.layers if layer.low is not None]
+        if self.held_out and lows and not any(low > 0 for low in lows):
+            return (
+                "on batches that nothing was fitted to, no layer did better than chance, so what was fitted is noise; "
+                "measure more examples"
+            )
+        return ""
+
+    def _warn(self, what: str) -> None:
+        if doubt := self.doubt():
+            logger.warning("%s unsure: %s", what, doubt)
 
     def place(self, k: int | None = None, *, budget: float | None = None, objective: str = "performance") -> list[int]:
         """The layers to adapt, ascending, for ``peft.LoraConfig(layers_to_transform=...)``.

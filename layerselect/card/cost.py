@@ -17,7 +17,7 @@ from ..errors import LayerSelectError
 from ..layers.model_hooks import ModelHook
 from ..layers.view import ModelView
 from ..utils.saved_activations import SavedActivations
-from .card import CostFigures
+from .figures import CostFigures
 from .frozen import all_frozen
 from .maps import gradients_from
 from .memory import Survey

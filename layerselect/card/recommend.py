@@ -10,17 +10,9 @@ _BUDGET = 0.7
 
 
 def why_none(card: LayerCard) -> str:
-    """Why a card recommends no placement; empty where it does.
-
-    Its figures are noise where on the batches that nothing was fitted to, no layer's interval is above zero.
-    """
-    lows = [layer.low for layer in card.layers if layer.low is not None]
-    if card.held_out and lows and not any(low > 0 for low in lows):
-        return (
-            "no placement is recommended: on batches that nothing was fitted to, no layer did better than chance, so "
-            "what was fitted is noise; measure more examples"
-        )
-    return ""
+    """Why a card recommends no placement; empty where it does."""
+    doubt = card.doubt()
+    return f"no placement is recommended: {doubt}" if doubt else ""
 
 
 def recommendations(card: LayerCard) -> list[tuple[str, str, Placement]]:
