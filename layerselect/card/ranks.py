@@ -13,8 +13,8 @@ def ranks_of(layers: Sequence[LayerFigures], budget: float, *, most: int | None)
     maps, worth = [], []
     for number, layer in enumerate(layers):
         for linear in layer.maps:
-            inside = linear.name.removeprefix(layer.name + ".")
-            name = linear.name.removeprefix("base_model.model.")
+            whole = linear.name.removesuffix(".base_layer")  # under an adapter
+            inside, name = whole.removeprefix(layer.name + "."), whole.removeprefix("base_model.model.")
             maps.append(LoraMap(name, number, inside, linear.inputs, linear.outputs))
             share = linear.resnorm / layer.resnorm if layer.resnorm > 0 else 0.0
             worth.append(max(0.0, layer.fresh) * max(0.0, share))
