@@ -4,8 +4,8 @@ python tools/tables.py           # writes every table anew
 python tools/tables.py --check   # writes nothing; says which tables are not those of the files
 
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
-docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``, or ``plans``,
-the folder of what ``layerselect plan --json`` wrote. Behind ``without:`` may stand columns that are left out.
+docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
+``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan --json`` wrote. Behind ``without:`` may stand columns that are left out.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
 
     if places == ["verdicts.json"]:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
+    if places == ["memory-by-part.json"]:
+        return _parts(json.loads((MEASUREMENTS / "memory-by-part.json").read_text(encoding="utf-8")))
     if places == ["plans"]:
         plans = [
             json.loads(path.read_text(encoding="utf-8")) for path in sorted((MEASUREMENTS / "plans").glob("*.json"))
@@ -62,6 +64,20 @@ def _verdicts(content: dict[str, object]) -> str:
             f"{each['runs_in_macro_f1']:.3f} | {each['simulations']:,} | {each['wrong']:.1%} | "
             f"{each['undecided_at_0']:.0%} | {each['told']:.3f} | {each['found_at_told']:.0%} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def _parts(content: dict[str, Any]) -> str:
+    """Gradients and optimizer state together, in MB, by part; and how much of them is outside of the layers."""
+    parts = ("layers", "embeddings", "head", "other")
+    lines = ["| model | trained | " + " | ".join(parts) + " | in all | outside of the layers |"]
+    lines.append("|---" * (len(parts) + 4) + "|")
+    for row in content["rows"]:
+        held = {part: row["parts"].get(part, {}) for part in parts}
+        sizes = [each.get("gradients", 0) + each.get("optimizer", 0) for each in held.values()]
+        cells = [f"{size / 1e6:,.0f}" if part in row["parts"] else "" for part, size in zip(parts, sizes, strict=True)]
+        cells += [f"{sum(sizes) / 1e6:,.0f}", f"{sum(sizes[1:]) / sum(sizes):.0%}"]
+        lines.append(f"| {row['model']} | {row['way']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

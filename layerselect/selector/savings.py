@@ -44,7 +44,8 @@ def savings(
         ``step_share``: mean cost of a step (see :mod:`layerselect.costs.counted`). ``step_share_from``: ``counted`` or
         ``measured``. ``activation_share``: mean share of what a forward pass keeps for the backward pass, and
         ``activation_share_from``: ``measured``, or ``counted`` as the share of the layers from the lowest one up.
-        ``optimizer_share``: parameters for which the optimizer keeps a state. ``lowest_layers``: in how many steps each
+        ``optimizer_share``: parameters for which the optimizer keeps a state. ``optimizer_bytes``: what it keeps, by
+        part of the model (:mod:`layerselect.selector.memory_by_part`). ``lowest_layers``: in how many steps each
         layer was the lowest that took gradients, by its number as text, the most frequent first.
     """
     took = rows["trained"]
@@ -64,6 +65,7 @@ def savings(
         "step_share_from": "counted" if measured is None else "measured",
         "lowest_layers": {str(layer): count for layer, count in counted.most_common()},
         "optimizer_share": _optimizer_share(optimizer),
+        "optimizer_bytes": {part.part: part.optimizer for part in selector.memory_by_part()},
     }
     return {**facts, **_activations(took, lowest, saved_bytes)}
 

@@ -19,6 +19,7 @@ from ..modes.resolve import resolve_capture
 from ..modes.seen_gradients import SeenGradients
 from .assembly import Assembly
 from .attachment import Attachment
+from .memory_by_part import PartMemory, memory_by_part
 from .user_flags import UserFlags
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,15 @@ class Upkeep(Assembly, ABC):
         if not self._closed:
             self._follow_replaced_parameters()
         return self.held_parameters()
+
+    def memory_by_part(self) -> list[PartMemory]:
+        """What the layers, the embeddings, the head and the rest hold for their training now, in this process: bytes of
+        weights, of gradients, and of what the attached optimizers keep. Nothing waits for a device.
+
+        A selection makes gradients (mode ``freeze``) and optimizer state (``on_freeze="reset"``) of layers smaller;
+        what embeddings and head hold stays.
+        """
+        return memory_by_part(self._model, self._found, self._optimizers)
 
     @property
     def _optimizers(self) -> list[torch.optim.Optimizer]:

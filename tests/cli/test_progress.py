@@ -108,5 +108,8 @@ def test_times_and_savings_in_words():
         "lowest layer that took gradients was layer 3 in 75%, layer 0 in 25% of the steps"
     )
     assert savings_line({**facts, "lowest_layers": {}}).endswith("; no layer trained")
+    kept = {"optimizer_share": 0.9, "optimizer_bytes": {"layers": 2_000_000, "embeddings": 0, "head": 30_000_000}}
+    assert "90% of the optimizer's memory (layers 2 MB, head 30 MB); the lowest" in savings_line({**facts, **kept})
+    assert "memory; the lowest" in savings_line({**facts, **kept, "optimizer_bytes": {"layers": 2_000_000}})
     assert savings_line({"steps": 3}) is None and stages_line({}) is None
     assert stages_line({"stages": {"loading": 1.26, "training": 2.0}}) == "3 s in all: loading 1.3, training 2.0"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from layerselect.costs import LayerCosts
+from layerselect.selector.memory_by_part import PartMemory
 from layerselect.selector.savings import counted_costs, savings
 
 from tests.helpers.models import plain
@@ -31,7 +32,8 @@ def optimizer(states: int) -> torch.optim.Optimizer:
 
 
 def selector(cut=None, measured=None):
-    return SimpleNamespace(cut=cut, rule=SimpleNamespace(measured_costs=measured))
+    rule = SimpleNamespace(measured_costs=measured)
+    return SimpleNamespace(cut=cut, rule=rule, memory_by_part=lambda: [PartMemory("head", 10, 40, 0, 84)])
 
 
 def test_arithmetic_lowest_layers_and_states():
@@ -40,7 +42,7 @@ def test_arithmetic_lowest_layers_and_states():
     assert facts["step_share"] == pytest.approx(np.mean(steps) / WHOLE, abs=1e-4)
     assert facts["step_share_from"] == "counted"
     assert facts["lowest_layers"] == {"0": 1, "1": 1, "2": 1}
-    assert facts["optimizer_share"] == 0.75
+    assert facts["optimizer_share"] == 0.75 and facts["optimizer_bytes"] == {"head": 84}
     assert facts["activation_share"] == pytest.approx((1 + 2 / 3 + 1 / 3 + 0) / 4, abs=1e-4)
     assert facts["activation_share_from"] == "counted"
 
