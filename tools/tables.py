@@ -5,7 +5,8 @@ python tools/tables.py --check   # writes nothing; says which tables are not tho
 
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
 docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
-``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan --json`` wrote. Behind ``without:`` may stand columns that are left out.
+``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan --json`` wrote. Behind ``without:`` may
+stand columns that are left out.
 """
 
 from __future__ import annotations

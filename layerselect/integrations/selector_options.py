@@ -24,6 +24,7 @@ from ..errors import LayerSelectError
 from ..modes.resolve import CAPTURES, MODES, resolve_lag
 from ..modes.state_reset import check_on_freeze
 from ..rules import Rule, make_rule
+from ..selector.budgeted import check_budget, with_budget
 from ..selector.selector import FastSelector
 from ..state_cache import StateStore
 from ..state_cache.cut import is_number
@@ -82,7 +83,8 @@ def _check_together(given: Mapping[str, Any]) -> None:
                 f"state_cache={given['state_cache']!r} needs mode='freeze', in which the layers below the cut take "
                 f"no gradients; here the mode is {mode!r}"
             )
-    make_rule(given["rule"], seed=given["seed"])
+    caches = given["state_cache"] != "none"
+    with_budget(given["rule"], given["cut"], given["budget"], caches=caches, mode="freeze", seed=given["seed"])
 
 
 def _one_of(*choices: str) -> Callable[[str, Any], None]:
@@ -127,6 +129,10 @@ def _layers(name: str, value: Any) -> None:
         )
 
 
+def _budget(name: str, value: Any) -> None:
+    check_budget(value)
+
+
 def _cut(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, str, Rule)):
         raise LayerSelectError(f"cut={value!r} is neither a number of layers nor a rule")
@@ -149,6 +155,7 @@ def _history(name: str, value: Any) -> None:
 
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "budget": _budget,
     "layers": _layers,
     "score": _one_of(*SCORE_FORMS),
     "mode": _one_of("auto", *MODES),

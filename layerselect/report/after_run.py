@@ -18,6 +18,7 @@ IN_WORDS = (
     "lowest_layers",
     *("step_share", "step_share_from", "activation_share", "activation_share_from", "optimizer_share"),
     "optimizer_bytes",
+    "budget",
 )
 
 
@@ -25,8 +26,9 @@ def savings_line(facts: Mapping[str, Any]) -> str | None:
     """What the selection cost beside training all layers; ``None`` where a run does not say."""
     if facts.get("step_share") is None:
         return None
+    budget = f", budget {facts['budget']:.0%}" if facts.get("budget") is not None else ""
     parts = [
-        f"{facts['step_share']:.0%} of a step's arithmetic ({facts['step_share_from']})",
+        f"{facts['step_share']:.0%} of a step's arithmetic ({facts['step_share_from']}{budget})",
         f"{facts['activation_share']:.0%} of its activations ({facts['activation_share_from']})",
     ]
     if facts.get("optimizer_share") is not None:

@@ -54,9 +54,7 @@ class CostAware(Wrapping):
             your own: a :class:`~layerselect.costs.counted.LayerCosts`, the same as a dict, or a list of L numbers, of
             which the d-th is what a step costs that trains the layers from d up, in any unit.
 
-    Raises:
-        LayerSelectError: no layer fits the budget, by counted costs or your own (measured ones that turn out so raise
-            the budget to what the cheapest layer costs, with a warning).
+    A budget that fits no layer becomes what the cheapest layer costs, with a warning.
     """
 
     budget: float = 0.7
@@ -81,6 +79,7 @@ class CostAware(Wrapping):
         self._in_force: LayerCosts | None = None
         self._measured: LayerCosts | None = None
         self._meter: CostMeter | None = None
+        self._said = 0.0  # the limit of the last warning
 
     @property
     def layer_costs(self) -> LayerCosts:
@@ -115,8 +114,6 @@ class CostAware(Wrapping):
                 f"rule 'cost-aware': costs are given for {costs.num_layers} layers, the model has {length}"
             )
         self._measured = None
-        if self.costs != "measured":
-            self._check(costs)
         self.decider.prepare(view)
         self._use(costs)
         if self.costs == "measured":
@@ -190,27 +187,21 @@ class CostAware(Wrapping):
                 costs.num_layers // 2
             ],
         )
-        if self.limit > self.budget:
-            logger.warning(
-                "rule 'cost-aware': as measured, the cheapest step that trains a layer costs %.3f of the step that "
-                "trains all, more than budget=%r; that is the budget now",
-                self.limit,
-                self.budget,
-            )
 
     def _use(self, costs: LayerCosts) -> None:
         self._in_force, self._table = costs, costs.table()
-        #: The budget, unless not even the cheapest layer fits it by costs that are measured while the run goes on.
-        self.limit = max(self.budget, costs.least())
-        self.revision += 1
-
-    def _check(self, costs: LayerCosts) -> None:
         least = costs.least()
-        if self.budget < least:
-            enough = math.ceil(least * 1000) / 1000
-            raise LayerSelectError(
-                f"rule 'cost-aware': budget={self.budget!r} fits no layer, since the cheapest step that trains one "
-                f"costs {least:.4f} of the step that trains all: set budget to at least {enough}"
+        #: The budget, unless not even the cheapest layer fits it.
+        self.limit = max(self.budget, least)
+        self.revision += 1
+        provisional = self.costs == "measured" and self._measured is None
+        if self.limit > self.budget and not provisional and self._said != self.limit:
+            self._said = self.limit
+            logger.warning(
+                "rule 'cost-aware': the cheapest step that trains a layer costs %.3f of the step that trains all, more "
+                "than budget=%r: that is the budget now, and the cheapest layer trains",
+                least,
+                self.budget,
             )
 
     def _close_meter(self) -> None:

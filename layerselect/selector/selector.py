@@ -40,6 +40,7 @@ from ..utils.arguments import check_choice, check_parameters_are_dense, check_te
 from ..utils.renamed import OF_SELECTOR, takes_old_names
 from .attachment import Attachment, needs_gates
 from .backward_plan import BackwardPlan
+from .budgeted import check_budget, with_budget
 from .clipping import Clipping, norm_to_clip
 from .copied import CopiedSelector
 from .holdings import Holdings, register, take_over, unregister
@@ -77,6 +78,9 @@ class FastSelector(Readings, Saved, Upkeep):
     Args:
         model: any module that has trainable parameters in a stack of layers.
         rule: a :class:`~layerselect.rules.Rule`, or a name with options (see :func:`~layerselect.rules.make_rule`).
+        budget: what a step may cost, in (0, 1] of the step that trains all layers. ``rule`` then chooses among what
+            fits: by :class:`~layerselect.CostAware`, or, with ``state_cache``, above the cut that fits. Without it
+            nothing is bounded. It saves in mode ``freeze`` only; :attr:`step_cost` says what was reached.
         layers: where the layers are, if structure alone does not tell (see
             :func:`~layerselect.layers.find.split_parameters`).
         score: ``"l2"``, ``"rms"`` or ``"sqrt_sum"`` (see :mod:`layerselect.core.scores`).
@@ -124,6 +128,7 @@ class FastSelector(Readings, Saved, Upkeep):
         model: nn.Module,
         rule: str | Rule = "variance",
         *,
+        budget: float | None = None,
         layers: LayerSpec = None,
         score: str = "l2",
         mode: str = "auto",
@@ -145,12 +150,14 @@ class FastSelector(Readings, Saved, Upkeep):
         )
         check_choice("score", score, SCORE_FORMS)
         check_history(history)
+        check_budget(budget)
         self._keep_history = history
         schedule = Schedule(warmup=warmup, interval=interval, probe_every=probe_every)
         check_is_module(model)
         check_engine(model)
         put_shards_back(model)
         self.mode: str = resolve_mode(mode, model)
+        rule, cut = with_budget(rule, cut, budget, caches=state_cache != "none", mode=self.mode, seed=seed)
         if self.mode != "observe":
             take_over(model.parameters())
         self._model = model
@@ -201,7 +208,7 @@ class FastSelector(Readings, Saved, Upkeep):
             device=self._device,
             has_outer=bool(self._found.outer),
         )
-        self._rule = self._prepared(make_rule(rule, seed=seed))
+        self._rule = self._prepared(rule)
         self._seed = seed
         self._holdings = Holdings()
         self._finalizer = weakref.finalize(self, self._holdings.let_go)

@@ -96,14 +96,26 @@ def test_bad_arguments(options, message):
         make_rule(f"cost-aware:{options}")
 
 
-def test_a_budget_that_fits_no_layer_is_refused_with_the_least_one():
+@pytest.mark.parametrize("costs", ["counted", [1.0, 0.95, 0.9, 0.75, 0.6, 0.5]])
+def test_a_budget_that_fits_no_layer_trains_the_cheapest_one_and_says_so_once(costs, caplog):
     model = plain()
     model.embed.requires_grad_(False)
-    with pytest.raises(LayerSelectError, match="budget=0.3 fits no layer") as refused:
-        FastSelector(model, "cost-aware:budget=0.3")
-    least = float(str(refused.value).rsplit(" ", 1)[1])
-    with FastSelector(model, CostAware(least)) as selector:
-        assert selector.rule.layer_costs.least() <= least < selector.rule.layer_costs.least() + 0.001
+    with FastSelector(model, CostAware(0.3, "all", costs), mode="freeze", probe_every=0) as selector:
+        optimizer = torch.optim.SGD(selector.trainable_parameters(), lr=0.1)
+        selector.attach(optimizer)
+        selector.rule.prepare(selector._view())  # as where parameters were replaced
+        for step in range(3):
+            plain_loss(model, step).backward()
+            selector.step()
+            assert selector.selected() == [5]
+            assert selector.step_cost == pytest.approx(selector.rule.layer_costs.least())
+            optimizer.step()
+            optimizer.zero_grad()
+    assert caplog.text.count("more than budget=0.3: that is the budget now") == 1
+
+
+def test_costs_are_of_the_model_that_trains():
+    model = plain()
     with pytest.raises(LayerSelectError, match="costs are given for 2 layers, the model has 6"):
         FastSelector(model, "cost-aware:costs=[1,0.5]")
     with pytest.raises(LayerSelectError, match="hand it to a FastSelector first"):

@@ -56,6 +56,11 @@ METHODS: dict[str, Method] = _by_name(
     _rule("weight-norm", "weight-norm", "IR-Tuning's ablation: layers by the norm of their weights"),
     _rule("probe-once", "probe-once", "Aletheia: measure for a few steps, then keep (arXiv 2604.15351)"),
     _rule("cost-aware", "cost-aware", "IR-Tuning's choice, cut to 0.7 of the cost of a step"),
+    Method(
+        "budget",
+        {"rule": "all", "budget": 0.5},
+        "every layer that fits half of the cost of a step",
+    ),
     _rule("top-half", "upper", "the upper half of the layers in every step"),
     _rule("head", "none", "no layer: only the new parameters outside them"),
 )

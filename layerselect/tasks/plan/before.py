@@ -136,7 +136,8 @@ def way_of(config: TrainingSettings) -> Way:
     """The way in which a run trains: the layers of a rule that is known beforehand, else any of them."""
     rule = make_rule(config.rule, seed=config.seed)
     known = rule.constant and not rule.uses_scores and type(rule).prepare is Rule.prepare
-    if not known or config.mode in ("gate", "observe") or config.state_cache != "none":
+    bounded = config.budget is not None or config.state_cache != "none"
+    if not known or config.mode in ("gate", "observe") or bounded:
         return Way("this run", "as its options say", every_layer)
     return Way("this run", "as its options say", chosen_by(rule))
 

@@ -76,11 +76,16 @@ def training_facts(trainer: MeasuredTrainer, selector: FastSelector, log: RunLog
     return facts
 
 
-def saved_by_selection(trainer: MeasuredTrainer, selector: FastSelector, costs: LayerCosts) -> dict[str, Any]:
-    """The facts of :func:`~layerselect.selector.savings.savings` for a training that has ended."""
+def saved_by_selection(
+    trainer: MeasuredTrainer, selector: FastSelector, costs: LayerCosts, budget: float | None
+) -> dict[str, Any]:
+    """The facts of :func:`~layerselect.selector.savings.savings` for a training that has ended, with its budget if it
+    had one.
+    """
     rows = selector.history.arrays()
     later = max(0, len(rows["step"]) - steps_per_epoch(trainer)) if selector.cut else 0
-    return savings(selector, rows, costs, trainer.optimizer, saved_bytes=trainer.saved_bytes, cached_steps=later)
+    facts = savings(selector, rows, costs, trainer.optimizer, saved_bytes=trainer.saved_bytes, cached_steps=later)
+    return facts if budget is None else {**facts, "budget": budget}
 
 
 def _mean(seconds: Sequence[float]) -> float | None:

@@ -100,7 +100,7 @@ def _run(
         checkpoint = processes.from_first(lambda: last_checkpoint(folder.path / CHECKPOINTS))
         trainer.train(resume_from_checkpoint=checkpoint)
         training = training_facts(trainer, callback.selector, log)
-        training |= saved_by_selection(trainer, callback.selector, costs)
+        training |= saved_by_selection(trainer, callback.selector, costs, config.budget)
         stages.begin(EVALUATION)
         training |= task.evaluate(Trained(trainer, callback.selector, folder, state_cache, stages))
         training |= state_cache.facts()

@@ -20,6 +20,7 @@ from ...utils.options import check_values, flag_of, setting
 from ...utils.saved_words import in_words
 from ...utils.user_paths import user_path
 from .adapter_settings import AdapterSettings
+from .budget import check_run_budget
 from .headings import CACHE, CORPUS, JOB, TRAINING, TRAINS
 from .memory_settings import MemorySettings
 from .trainer_settings import TrainerSettings
@@ -123,6 +124,14 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         None, "replaces the dropout of the model itself", group=TRAINS, metavar="P", least=0, below=1
     )
     rule: str = setting("variance", rules_help, group=TRAINS)
+    budget: float | None = setting(
+        None,
+        "what a step may cost, as a fraction of the step that trains all layers; the rule chooses among the layers "
+        "that fit. With --state-cache it is the cut that fits",
+        group=TRAINS,
+        metavar="F",
+        above=0,
+    )
     mode: str = setting(
         "auto",
         "freeze: compute the gradients of the selected layers only; gate: compute all, update the selected; observe: "
@@ -255,8 +264,10 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         self.adapter_config()
         self.check_memory(self.adapter)
         self.check_trainer()
-        self._check_state_cache()
         make_rule(self.rule, seed=self.seed)
+        self._check_state_cache()
+        if self.budget is not None:
+            check_run_budget(self)
 
     def _check_parts(self) -> None:
         """Checks what of the corpus is tested and trains, and writes both as they are always written."""

@@ -243,7 +243,7 @@ def _try_selector(model: nn.Module, settings: TrainingSettings, call: Callable[[
                 _check_kept(selector.state_cache, call)
     if settings.state_cache != "none" and selector.cut is None:
         # The cut is chosen in the first steps; what holds of the lowest one holds of all.
-        with _tried_selector(model, settings, cut=1):
+        with _tried_selector(model, settings, cut=1, budget=None):
             call(0)
 
 

@@ -225,7 +225,7 @@ def selector_options(settings: TrainingSettings, store: StateStore | None = None
     Args:
         store: of the hidden states, if any are kept.
     """
-    names = ("mode", "score", "interval", "warmup", "probe_every", "backend", "seed", "state_cache", "cut")
+    names = ("mode", "score", "interval", "warmup", "probe_every", "backend", "seed", "state_cache", "cut", "budget")
     options = {name: getattr(settings, name) for name in names}
     return {"rule": make_rule(settings.rule, seed=settings.seed), "state_cache_store": store, **options}
 
