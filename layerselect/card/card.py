@@ -77,6 +77,20 @@ class LayerCard:
         return np.array([layer.fresh for layer in self.layers])
 
     @property
+    def measured(self) -> bool:
+        """Whether training each layer alone was tried (:attr:`LayerFigures.performance`)."""
+        return all(layer.performance is not None for layer in self.layers)
+
+    @property
+    def strengths(self) -> np.ndarray:
+        """float64 [L], what placements and ranks go by: :attr:`fresh`; where each layer was trained alone, the fresh
+        resnorm that would have predicted what that gave. Half of its square is the loss that a layer removes.
+        """
+        if not self.measured:
+            return self.fresh
+        return np.sqrt([2.0 * max(0.0, layer.performance or 0.0) for layer in self.layers])
+
+    @property
     def costs(self) -> LayerCosts:
         from ..costs.counted import LayerCosts
 
@@ -87,7 +101,7 @@ class LayerCard:
         from .place import Placer
 
         pairs = np.eye(len(self.layers)) if self.coupling is None else np.array(self.coupling)
-        return Placer(self.fresh, pairs, self.costs)
+        return Placer(self.strengths, pairs, self.costs)
 
     def propose(
         self, k: int | None = None, *, budget: float | None = None, objective: str = "performance"
@@ -99,8 +113,8 @@ class LayerCard:
         return self.placer().place(k, budget=budget, objective=objective)
 
     def rank_pattern(self, budget: float, *, most: int | None = None) -> Ranks:
-        """Ranks of LoRA, in proportion to what the card expects of each map: what its layer is ranked by
-        (:attr:`fresh`, 0 where that is negative), times the share of the map in the layer's resnorm.
+        """Ranks of LoRA, in proportion to what the card expects of each map: the strength of its layer
+        (:attr:`strengths`, 0 where that is negative), times the share of the map in the layer's resnorm.
 
         Args:
             budget: parameters of all adapters together; or, up to 1, a fraction of those that LoRA of rank 16 on the
@@ -117,12 +131,15 @@ class LayerCard:
         from .ranks import ranks_of
 
         self._warn("these ranks are")
-        return ranks_of(self.layers, budget, most=most)
+        return ranks_of(self.layers, self.strengths.tolist(), budget, most=most)
 
     def doubt(self) -> str:
         """Why the figures are noise; empty where they are not. They are where on the batches that nothing was fitted
-        to, no layer's interval is above zero.
+        to, no layer's interval is above zero; or, where each layer was trained alone, none lowered the loss.
         """
+        if self.measured:
+            helps = any((layer.performance or 0.0) > 0 for layer in self.layers)
+            return "" if helps else "no layer that was trained alone lowered the validation loss; train longer"
         lows = [layer.low for layer in self.layers if layer.low is not None]
         if self.held_out and lows and not any(low > 0 for low in lows):
             return (

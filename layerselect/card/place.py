@@ -83,7 +83,8 @@ class Placer:
     def place(self, k: int | None = None, *, budget: float | None = None, objective: str = "performance") -> Placement:
         """The best placement of the family with at most ``k`` layers and a cost of at most ``budget``.
 
-        ``performance`` has the largest gain, and single layers of it are then exchanged as long as that helps; ``cost``
+        ``performance`` has the largest gain; single layers of it are then exchanged as long as that helps, and of ``k``
+        layers that were asked for none is left out that fits and has a strength of its own above 0; ``cost``
         is the cheapest that keeps 90 % of the family's largest gain; ``balanced`` has the largest difference of gain
         and added cost, which is what the step costs above one that trains no layer; both are shares of what all layers
         give and add. Of equals the cheaper, then the smaller one.
@@ -119,7 +120,10 @@ class Placer:
         else:
             worth = [max(fits, key=lambda p: (p.gain - self.added_cost(p.layers), -p.cost, -len(p.layers)))]
         found = min(worth, key=lambda p: (p.cost, len(p.layers), p.layers))
-        return self._exchanged(found, budget) if objective == "performance" else found
+        if objective != "performance":
+            return found
+        found = self._exchanged(found, budget)
+        return found if k is None else self._filled(found, k, budget)
 
     def front(self) -> list[Placement]:
         """The placements of the family that no other one beats in both gain and cost, cheapest first."""
@@ -164,6 +168,25 @@ class Placer:
                     chosen, value, better = [*rest, others[best]], float(values[best]), True
                     break
         return self._placement(chosen, value)
+
+    def _filled(self, found: Placement, k: int, budget: float | None) -> Placement:
+        """With further layers up to ``k``: that coupled layers add nothing together is the least sure of all figures,
+        and whoever asks for ``k`` layers means to pay for them. The one that adds most comes first, then the strongest.
+        """
+        chosen = list(found.layers)
+        limit = math.inf if budget is None else budget + 1e-12
+        while len(chosen) < k:
+            others = [
+                new
+                for new in range(len(self._r))
+                if new not in chosen and self._r[new] > 0 and self.cost([*chosen, new]) <= limit
+            ]
+            if not others:
+                break
+            values = self._extended(np.zeros(len(self._r)), chosen, others)[1]
+            best = max(range(len(others)), key=lambda i: (round(float(values[i]), 12), self._r[others[i]], others[i]))
+            chosen.append(others[best])
+        return self._placement(chosen, self._value(chosen)) if len(chosen) > len(found.layers) else found
 
     def _chain(self, lowest: int, limit: int) -> list[tuple[list[int], float]]:
         """Sets of growing size, up to ``limit``, among the layers from ``lowest`` up, with their values."""

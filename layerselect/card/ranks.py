@@ -8,7 +8,7 @@ from ..layers.ranks import LoraMap, Ranks, rank_pattern
 from .figures import LayerFigures
 
 
-def ranks_of(layers: Sequence[LayerFigures], budget: float, *, most: int | None) -> Ranks:
+def ranks_of(layers: Sequence[LayerFigures], strengths: Sequence[float], budget: float, *, most: int | None) -> Ranks:
     """See :meth:`layerselect.card.LayerCard.rank_pattern`."""
     maps, worth = [], []
     for number, layer in enumerate(layers):
@@ -17,5 +17,5 @@ def ranks_of(layers: Sequence[LayerFigures], budget: float, *, most: int | None)
             inside, name = whole.removeprefix(layer.name + "."), whole.removeprefix("base_model.model.")
             maps.append(LoraMap(name, number, inside, linear.inputs, linear.outputs))
             share = linear.resnorm / layer.resnorm if layer.resnorm > 0 else 0.0
-            worth.append(max(0.0, layer.fresh) * max(0.0, share))
+            worth.append(max(0.0, strengths[number]) * max(0.0, share))
     return rank_pattern(maps, worth, budget, most=most)

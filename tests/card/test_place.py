@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -109,6 +110,44 @@ def test_strongly_coupled_layers_are_not_paid_for_twice():
     card = made([3.0, 2.95, 1.0], coupling)
     assert card.place(k=2) == [0, 2]
     assert made([3.0, 2.95, 1.0]).place(k=2) == [0, 1]
+
+
+def test_as_many_layers_as_asked_for_where_they_fit_and_are_worth_anything_alone():
+    same = np.full((5, 5), 1.0)  # the model of the couplings: the lowest layer does what all do
+    card = made([5.0, 1.0, 2.0, -1.0, 3.0], same)
+    assert card.place(k=3) == [0, 2, 4]
+    assert card.place(k=5) == [0, 1, 2, 4]
+    assert len(made([5.0, 1.0, 2.0, 1.5, 3.0], same).place(k=4, budget=0.8)) < 4
+    placement = card.propose(k=3, objective="cost")
+    assert placement.layers == [0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_never_fewer_than_asked_for(seed):
+    strengths, coupling, costs = drawn(seed)
+    placer = Placer(strengths, coupling, costs)
+    for k in range(1, 7):
+        assert len(placer.place(k).layers) == k
+        for budget in (0.7, 0.85):
+            placement = placer.place(k, budget=budget)
+            others = set(range(6)) - set(placement.layers)
+            fits = [new for new in others if placer.cost([*placement.layers, new]) <= budget]
+            assert placement.cost <= budget + 1e-12 and (len(placement.layers) == k or not fits)
+
+
+def test_what_training_layers_alone_gave_counts_where_it_is_known():
+    card = made([5.0, 1.0, 2.0])
+    tried = replace(
+        card,
+        layers=[replace(layer, performance=gain) for layer, gain in zip(card.layers, [-0.1, 0.5, 0.02], strict=True)],
+    )
+    assert card.place(k=1) == [0] and tried.place(k=1) == [1] and tried.place(k=3) == [1, 2]
+    assert tried.strengths == pytest.approx([0.0, 1.0, 0.2])
+    assert list(tried.rank_pattern(7 * 4).rank_pattern.values()) == [3, 1]
+    part = replace(card, layers=[replace(card.layers[0], performance=0.1), *card.layers[1:]])
+    assert part.place(k=2) == card.place(k=2)
+    none = replace(card, layers=[replace(layer, performance=-0.1) for layer in card.layers])
+    assert "trained alone" in none.doubt() and not tried.doubt()
 
 
 def test_objectives_pull_apart():
