@@ -1,10 +1,11 @@
 """The Layer Card: where should the adapters go, measured on a sample of the task before any fine-tuning is paid for."""
 
+from ..placement import Placement
 from .card import LayerCard
 from .compare import CardDifference, diff
 from .figures import CostFigures, LayerFigures, MapFigures
 from .measure import measure
-from .place import Placement, Placer
+from .place import Placer
 from .settings import MeasureSettings
 
 __all__ = [

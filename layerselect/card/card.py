@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,13 @@ from ..utils.saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, N
 from ..utils.saved_words import shown
 from ..utils.user_paths import user_path
 from .figures import CostFigures, LayerFigures, MapFigures
+from .ranks import ranks_of
 
 if TYPE_CHECKING:
     from ..costs.counted import LayerCosts
     from ..layers.ranks import Ranks
-    from .place import Placement, Placer
+    from ..placement import Placement
+    from .place import Placer
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +106,31 @@ class LayerCard:
         return Placer(self.strengths, pairs, self.costs)
 
     def propose(
-        self, k: int | None = None, *, budget: float | None = None, objective: str = "performance"
+        self,
+        k: int | None = None,
+        *,
+        budget: float | None = None,
+        objective: str = "performance",
+        rank_budget: float | None = None,
     ) -> Placement:
         """Where to put adapters, with the gain and the cost of that (see
         :meth:`layerselect.card.place.Placer.place`). A warning says when it is unsure (:meth:`doubt`).
+
+        Args:
+            k, budget, objective: as for :meth:`place`.
+            rank_budget: the placement gets ranks, too, within this budget of parameters (:meth:`rank_pattern`).
         """
         self._warn("this placement is")
-        return self.placer().place(k, budget=budget, objective=objective)
+        found = self.placer().place(k, budget=budget, objective=objective)
+        ranks: dict[str, int] = {}
+        if rank_budget is not None:
+            strengths = [value if layer in found.layers else 0.0 for layer, value in enumerate(self.strengths.tolist())]
+            ranks = ranks_of(self.layers, strengths, rank_budget, most=None).by_name()
+        asked = {"k": k, "budget": budget, "objective": objective}
+        words = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
+        return replace(
+            found, names=self.names, ranks=ranks, chosen_by=f"a Layer Card, place({words})", doubt=self.doubt()
+        )
 
     def rank_pattern(self, budget: float, *, most: int | None = None) -> Ranks:
         """Ranks of LoRA, in proportion to what the card expects of each map: the strength of its layer
@@ -128,8 +148,6 @@ class LayerCard:
         Raises:
             LayerSelectError: no layer is expected to give anything, or the budget is too small for one rank.
         """
-        from .ranks import ranks_of
-
         self._warn("these ranks are")
         return ranks_of(self.layers, self.strengths.tolist(), budget, most=most)
 

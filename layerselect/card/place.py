@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..costs.counted import LayerCosts
 from ..errors import LayerSelectError
+from ..placement import Placement
 
 OBJECTIVES = ("performance", "cost", "balanced")
 KEEP = 0.9  # of the gain, under objective="cost"
@@ -29,21 +29,6 @@ _RIDGE = 1e-10
 _ACCURACY = 1e-9  # of the scales; the gain is flat there, so its own error is the square of that
 #: A layer that adds less than this share of the gain of all adds nothing.
 _NOTHING = 1e-6
-
-
-@dataclass(frozen=True)
-class Placement:
-    """A set of layers that get adapters.
-
-    Attributes:
-        layers: ascending.
-        gain: the loss it is predicted to remove, as a share of what all layers together remove.
-        cost: the step that trains it, as a fraction of the step that trains all.
-    """
-
-    layers: list[int]
-    gain: float
-    cost: float
 
 
 class Placer:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import LayerSelectError
+from ..placement import Placement
 from .card import LayerCard
-from .place import Placement
 
 _BUDGET = 0.7
 

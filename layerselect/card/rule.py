@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import LayerSelectError
+from ..placement.rule import mask_by_names
 from ..rules.base import Rule, Selection, no_threshold
 from ..status import EXCLUDED
 from .card import LayerCard
@@ -52,18 +52,7 @@ class LayerCardRule(Rule):
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)
-        if len(layer_names) != len(self._names):
-            raise LayerSelectError(
-                f"rule 'layer-card': the card has {len(self._names)} layers, the model {len(layer_names)}: use the "
-                "card of this model"
-            )
-        for ours, theirs in zip(layer_names, self._names, strict=True):
-            if not (_ends_in(ours, theirs) or _ends_in(theirs, ours)):
-                raise LayerSelectError(
-                    f"rule 'layer-card': the card has a layer {theirs!r} where the model has {ours!r}: use the card "
-                    "of this model"
-                )
-        self._mask = torch.tensor([name in self.chosen for name in self._names])
+        self._mask = mask_by_names(layer_names, self._names, self.chosen, owner="rule 'layer-card': the card")
 
     def select(self, scores: Tensor, status: Tensor) -> Selection:
         self._mask = self._mask.to(status.device)
@@ -73,7 +62,3 @@ class LayerCardRule(Rule):
         """With the path of the card, or the fingerprint of its model, and the chosen layers."""
         card = self.card if isinstance(self.card, str) else f"model {self._fingerprint}"
         return {"card": card, "k": self.k, "budget": self.budget, "objective": self.objective, "chosen": self.chosen}
-
-
-def _ends_in(name: str, ending: str) -> bool:
-    return name == ending or name.endswith("." + ending)

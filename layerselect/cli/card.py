@@ -1,4 +1,6 @@
-"""``layerselect card``: measures which layers are worth an adapter. ``layerselect card diff`` compares two cards."""
+"""``layerselect card``: measures which layers are worth an adapter. ``card diff`` compares two cards, ``card place``
+writes a placement.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from ..errors import LayerSelectError
 from ..utils.options import options_of
 from .options import add_common_options, add_dry_run_option, add_json_option, add_threads_option, apply_threads
 from .settings import add_config_option, add_preset_option, add_settings, chosen_settings, given, heading
-from .streams import write_json
+from .streams import say, write_json
 
 _EXAMPLE = """\
 examples:
@@ -17,9 +19,10 @@ examples:
   layerselect card --data iterater-sent:PATH --splits official --model PATH --out cards/iterater
   layerselect card --data iterater-sent:PATH --model PATH --task revise --examples 64 --batch-size 4 --out cards/revise
   layerselect card diff cards/one cards/other
+  layerselect card place cards/iterater --k 4 --out placement.json
 
 The folder given with --out holds card.json, card.png, card.html and config.json. Train by a card with
-'layerselect intent --rule "layer-card:card=\\"cards/iterater\\";k=4"', or put card.place(k=4) into peft.LoraConfig.
+'layerselect intent --placement placement.json', or put card.place(k=4) into peft.LoraConfig.
 """
 
 _HELPS = {
@@ -47,6 +50,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     )
     if not whole:
         return
+    from ..card.place import OBJECTIVES
     from ..card.settings import MEASURED, MeasureSettings
     from ..tasks.card.settings import CardSettings
     from ..tasks.intent.config import IntentConfig
@@ -81,7 +85,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         help="count costs instead of measuring them, so that the card is the same on every run",
     )
     parser.set_defaults(run=run)
-    actions = parser.add_subparsers(dest="action", metavar="[diff]", required=False, parser_class=type(parser))
+    actions = parser.add_subparsers(dest="action", metavar="[diff|place]", required=False, parser_class=type(parser))
     diff = actions.add_parser(
         "diff",
         help="compare two cards",
@@ -92,6 +96,38 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     add_json_option(diff)
     add_common_options(diff)
     diff.set_defaults(run=run_diff)
+    place = actions.add_parser(
+        "place",
+        help="write where adapters should go by a card",
+        description="Chooses layers by a card and writes them as a placement, which --placement of the other commands "
+        "takes.",
+    )
+    place.add_argument("card", metavar="CARD", help="a folder of 'layerselect card', or its card.json")
+    place.add_argument("--k", type=int, default=None, metavar="N", help="so many layers")
+    place.add_argument(
+        "--budget",
+        type=float,
+        default=None,
+        metavar="F",
+        help="what a step may cost, as a fraction of the step that trains all layers",
+    )
+    place.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default="performance",
+        help="the most gain; 90%% of it at the least cost; or the balance of both (default: performance)",
+    )
+    place.add_argument(
+        "--rank-budget",
+        type=float,
+        default=None,
+        metavar="X",
+        help="also share out ranks of LoRA: parameters, or up to 1 a fraction of those of rank 16",
+    )
+    place.add_argument("--out", required=True, metavar="FILE", help="the file that the placement becomes")
+    add_json_option(place)
+    add_common_options(place)
+    place.set_defaults(run=run_place)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -145,4 +181,22 @@ def run_diff(args: argparse.Namespace) -> int:
         write_json(difference)
     else:
         print_diff(difference, *args.cards)
+    return 0
+
+
+def run_place(args: argparse.Namespace) -> int:
+    """Runs ``layerselect card place`` and returns its exit code."""
+    from ..card import LayerCard
+
+    card = LayerCard.load(args.card)
+    placement = card.propose(args.k, budget=args.budget, objective=args.objective, rank_budget=args.rank_budget)
+    path = placement.save(args.out)
+    if args.json:
+        write_json({"file": str(path), **placement.to_dict()})
+        return 0
+    say(
+        f"{len(placement.layers)} of {len(placement.names)} layers ({', '.join(map(str, placement.layers))}), a step "
+        f"costs {placement.cost:.0%} of one that trains all, predicted gain {placement.gain:.0%} of all layers'; "
+        f"written to {path}"
+    )
     return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,20 @@ class Ranks:
     alpha_pattern: dict[str, int] = field(repr=False)
     target_modules: list[str] = field(repr=False)
     parameters: int
+
+    @classmethod
+    def of(cls, ranks: Mapping[str, int], parameters: int = 0) -> Ranks:
+        """From the rank of each map by its name."""
+        return cls(
+            {re.escape(name): rank for name, rank in ranks.items()},
+            {re.escape(name): _ALPHA * rank for name, rank in ranks.items()},
+            list(ranks),
+            parameters,
+        )
+
+    def by_name(self) -> dict[str, int]:
+        """The rank of each map by its name, which :meth:`of` takes."""
+        return dict(zip(self.target_modules, self.rank_pattern.values(), strict=True))
 
     def lora_config(self, **options: Any) -> Any:
         """A ``peft.LoraConfig`` with these ranks.
@@ -113,13 +127,8 @@ def share_ranks(maps: Sequence[LoraMap], worth: Sequence[float], budget: int, *,
         ranks[number] += 1
         left -= each.cost
         heapq.heappush(waiting, (-values[number] / (ranks[number] + 1), number))
-    chosen = [(each, rank) for each, rank in zip(worthy, ranks, strict=True) if rank]
-    return Ranks(
-        {re.escape(each.name): rank for each, rank in chosen},
-        {re.escape(each.name): _ALPHA * rank for each, rank in chosen},
-        [each.name for each, _ in chosen],
-        budget - left,
-    )
+    chosen = {each.name: rank for each, rank in zip(worthy, ranks, strict=True) if rank}
+    return Ranks.of(chosen, budget - left)
 
 
 def lora_maps(layers: Sequence[tuple[str, nn.Module]]) -> list[LoraMap]:

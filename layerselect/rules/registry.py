@@ -23,7 +23,7 @@ ENTRY_POINTS = "layerselect.rules"
 
 #: Rules that stand elsewhere, because they are made of more than rules may be: the modules are imported when they are
 #: asked for.
-_ELSEWHERE = {"layer-card": "layerselect.card.rule"}
+_ELSEWHERE = {"layer-card": "layerselect.card.rule", "placement": "layerselect.placement.rule"}
 
 
 def available() -> list[str]:

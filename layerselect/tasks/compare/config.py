@@ -15,7 +15,7 @@ from .settings import CompareSettings
 from .tasks import TASKS, Task
 
 #: Settings that a comparison makes.
-VARIED = ("rule", "budget", "adapter", "seed", "out", "fold")
+VARIED = ("rule", "budget", "placement", "adapter", "seed", "out", "fold")
 
 #: The name of the rows whose runs others start from; they are in no table.
 PREDICTOR = "predictor"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 from ...data import Corpus, load_corpus
 from ...data.sizes import Fold, TrainSize
 from ...errors import LayerSelectError
+from ...placement.rule import PlacementRule
 from ...rules import make_rule, rules_help
 from ...state_cache import DEFAULT_CUT, default_folder
 from ...state_cache.cut import is_number
@@ -124,6 +126,12 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         None, "replaces the dropout of the model itself", group=TRAINS, metavar="P", least=0, below=1
     )
     rule: str = setting("variance", rules_help, group=TRAINS)
+    placement: str | None = setting(
+        None,
+        "train the layers of a placement, in every step; a file of 'layerselect card place'",
+        group=TRAINS,
+        metavar="FILE",
+    )
     budget: float | None = setting(
         None,
         "what a step may cost, as a fraction of the step that trains all layers; the rule chooses among the layers "
@@ -264,10 +272,24 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
         self.adapter_config()
         self.check_memory(self.adapter)
         self.check_trainer()
+        if self.placement is not None:
+            object.__setattr__(self, "rule", self._rule_of_placement(self.placement))
         make_rule(self.rule, seed=self.seed)
         self._check_state_cache()
         if self.budget is not None:
             check_run_budget(self)
+
+    def _rule_of_placement(self, file: str) -> str:
+        """The rule that trains the layers of a placement."""
+        rule = f"{PlacementRule.name}:file={json.dumps(str(file))}"
+        default = next(each.default for each in fields(TrainingSettings) if each.name == "rule")
+        check(
+            self.rule in (default, rule),
+            "placement",
+            file,
+            f"chooses the layers, and --rule {self.rule} says others: leave out one of them",
+        )
+        return rule
 
     def _check_parts(self) -> None:
         """Checks what of the corpus is tested and trains, and writes both as they are always written."""

@@ -1,0 +1,186 @@
+"""``Placement``: a set of layers that get adapters, saved as ``placement.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LayerSelectError
+from ..layers.ranks import Ranks
+from ..utils.saved_files import DamagedFile, read_json
+from ..utils.saved_schema import Items, Mapped, Maybe, Mismatch, Number, Text, Whole, check, fields_of
+from ..utils.saved_words import shown
+from ..utils.user_paths import user_path
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+SCHEMA = "layerselect.placement"
+VERSION = 1
+FILE = "placement.json"
+
+#: As many as the selection rules take.
+_MOST_LAYERS = 1024
+_MOST_RANK = 1_000_000
+_WHOLE = 1.0 + 1e-9
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A set of layers that get adapters.
+
+    Attributes:
+        layers: their numbers among ``names``, ascending.
+        gain: the loss that they are predicted to remove, as a share of what all layers together remove; NaN where
+            nobody said.
+        cost: the step that trains them, as a fraction of the step that trains all; NaN where nobody said.
+        names: qualified names of all layers of the model, in forward order; empty where they are not known, and then
+            it cannot be saved.
+        ranks: of LoRA by the name of each map that gets an adapter; empty: all maps of the layers get the same.
+        chosen_by: who chose, in words.
+        doubt: why the choice is unsure; empty where it is not.
+    """
+
+    layers: list[int]
+    gain: float = math.nan
+    cost: float = math.nan
+    names: list[str] = field(default_factory=list)
+    ranks: dict[str, int] = field(default_factory=dict)
+    chosen_by: str = ""
+    doubt: str = ""
+
+    @property
+    def chosen(self) -> list[str]:
+        """The names of the chosen layers."""
+        return [self.names[layer] for layer in self.layers]
+
+    def lora_config(self, target_modules: Sequence[str] | None = None, **options: Any) -> LoraConfig:
+        """A ``peft.LoraConfig`` that puts adapters there and nowhere else.
+
+        Args:
+            target_modules: the last names of the maps that get one, such as ``["q_proj", "v_proj"]``. Left out where
+                the placement has ranks, which name their maps.
+            options: its other arguments, such as ``r`` and ``task_type``.
+
+        Raises:
+            LayerSelectError: the maps are named twice or not at all, or the layers' names are not known.
+        """
+        from peft import LoraConfig
+
+        if self.ranks:
+            if target_modules is not None:
+                raise LayerSelectError("target_modules= beside ranks, which name their maps: leave it out")
+            found: LoraConfig = Ranks.of(self.ranks).lora_config(**options)
+            return found
+        if not target_modules or isinstance(target_modules, str):
+            raise LayerSelectError(
+                f"target_modules={target_modules!r} is no list of names of maps, such as ['q_proj', 'v_proj'], and "
+                "this placement has no ranks that would name some"
+            )
+        self._check_names()
+        layers = "|".join(re.escape(name.removeprefix("base_model.model.")) for name in self.chosen)
+        maps = "|".join(re.escape(name) for name in target_modules)
+        return LoraConfig(target_modules=rf"(?:.*\.)?(?:{layers})\.(?:.*\.)?(?:{maps})", **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The placement as JSON values."""
+        known = {name: None if math.isnan(value) else value for name, value in self._figures().items()}
+        return {"schema": SCHEMA, "version": VERSION, **asdict(self), **known}
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the placement, whole or not at all; into ``placement.json`` where ``path`` is a folder.
+
+        Raises:
+            LayerSelectError: the layers' names are not known, or it cannot be written there.
+        """
+        self._check_names()
+        path = user_path(path, "the placement")
+        path = path / FILE if path.is_dir() else path
+        aside = path.with_name(path.name + ".new")
+        try:
+            with aside.open("w", encoding="utf-8") as file:
+                json.dump(self.to_dict(), file, indent=1, allow_nan=False, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError as error:
+            raise LayerSelectError(
+                f"the placement cannot be written to {str(path)!r} ({error.strerror or error}): name another place"
+            ) from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Placement:
+        """Reads a placement from a file, or from ``placement.json`` in a folder.
+
+        Raises:
+            LayerSelectError: it is not there, is no placement, is of a newer version, or is damaged.
+        """
+        path = user_path(path, "the placement")
+        path = path / FILE if path.is_dir() else path
+        try:
+            values = read_json(path, advice="make it again")
+        except DamagedFile as error:
+            if error.missing:
+                raise LayerSelectError(
+                    f"the placement {str(path)!r} cannot be read ({error.why}): make one with 'layerselect card place'"
+                ) from error
+            raise LayerSelectError(f"{str(path)!r} is not a placement: {error.why}; make it again") from error
+        return cls.from_dict(values, str(path))
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str = "the placement") -> Placement:
+        """Checks JSON values and makes a placement of them.
+
+        Raises:
+            LayerSelectError: they are not those of a placement.
+        """
+        if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
+            raise LayerSelectError(f"{where!r} is not a placement: make one with 'layerselect card place'")
+        if values.get("version") != VERSION:
+            raise LayerSelectError(
+                f"{where!r} is a placement of version {shown(values.get('version'))}, and this package reads "
+                f"{VERSION}: make it again or install the version that wrote it"
+            )
+        own = {name: value for name, value in values.items() if name not in ("schema", "version")}
+        try:
+            check(_KIND, own)
+            check(Items(Whole(high=len(own["names"]) - 1), least=1, unique=True), own["layers"], "layers")
+            for name in own["ranks"]:
+                if not any(_inside(name, own["names"][layer]) for layer in own["layers"]):
+                    raise Mismatch("ranks", f"names the map {shown(name)}, which is in none of the layers")
+        except Mismatch as error:
+            raise LayerSelectError(f"{where!r} is damaged ({error}): make it again") from error
+        known = {name: math.nan if own[name] is None else own[name] for name in ("gain", "cost")}
+        return cls(**{**own, **known, "layers": sorted(own["layers"])})
+
+    def _figures(self) -> dict[str, float]:
+        return {"gain": self.gain, "cost": self.cost}
+
+    def _check_names(self) -> None:
+        if not self.names:
+            raise LayerSelectError(
+                "a placement without the names of the layers fits no model: give names=, such as selector.layer_names"
+            )
+
+
+_KIND = fields_of(
+    Placement,
+    layers=Items(Whole(high=_MOST_LAYERS), least=1, most=_MOST_LAYERS, unique=True),
+    gain=Maybe(Number(0.0, _WHOLE)),
+    cost=Maybe(Number(0.0, _WHOLE)),
+    names=Items(Text(), least=1, most=_MOST_LAYERS, unique=True),
+    ranks=Mapped(Whole(low=1, high=_MOST_RANK)),
+)
+
+
+def _inside(name: str, layer: str) -> bool:
+    """Whether a map is in a layer, whatever ``peft`` put in front of the layer's name."""
+    return name.startswith(layer.removeprefix("base_model.model.") + ".")
