@@ -16,7 +16,7 @@ from .options import add_common_options
 from .streams import say
 
 if TYPE_CHECKING:
-    from ..integrations.program import Selected
+    from ..integrations.outcome import Selected
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ The program runs as it is, in this process. Every transformers.Trainer that it m
 callback. A program that starts others (accelerate launch, trl) is started by them: 'accelerate launch -m layerselect
 run -- -m trl.scripts.sft ...'. What was selected is said on stderr when it has ended.
 """
-_MOST_NAMED = 4
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -90,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     leave_launch()
     if shows():
         for line in _lines(found):
-            say(line)
+            say(f"layerselect: {line}")
     return status
 
 
@@ -122,23 +121,6 @@ def _parsed(given: Sequence[str]) -> dict[str, Any]:
 
 def _lines(found: Sequence[Selected]) -> list[str]:
     """What was selected and saved, in sentences."""
-    from ..report.after_run import savings_line
-
     if not found:
-        return ["layerselect: no transformers.Trainer has ended a training in this program, so nothing was selected"]
-    lines = []
-    for each in found:
-        steps, layers = each.facts["steps"], len(each.layer_names)
-        selected = sum(each.frequency) / max(1, steps)
-        most = sorted(filter(each.frequency.__getitem__, range(layers)), key=lambda layer: -each.frequency[layer])
-        named = ", ".join(
-            f"{each.layer_names[layer]} ({each.frequency[layer] / max(1, steps):.0%})" for layer in most[:_MOST_NAMED]
-        )
-        lines.append(
-            f"layerselect: {each.trainer}, {steps} steps in mode {each.facts['mode']}: {selected:.1f} of {layers} "
-            f"layers selected on average, most often {named or 'none'}"
-        )
-        saved = savings_line(each.facts)
-        if saved is not None:
-            lines.append(f"layerselect: {saved}")
-    return lines
+        return ["no transformers.Trainer has ended a training in this program, so nothing was selected"]
+    return [line for each in found for line in each.lines()]

@@ -8,64 +8,16 @@ import functools
 import runpy
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 
-from ..costs.counted import LayerCosts
 from ..errors import LayerSelectError
-from ..selector.savings import counted_costs, savings
-from .trainer_internals import trained_module
+from .outcome import OutcomeCallback, Selected
 from .transformers import SelectorCallback
-
-
-@dataclass(frozen=True)
-class Selected:
-    """What became of the layers in one training.
-
-    Attributes:
-        trainer: the name of the Trainer's class.
-        layer_names: qualified names, in forward order.
-        frequency: in how many of the steps each layer was selected.
-        facts: of :func:`layerselect.selector.savings.savings`, with ``steps`` and ``mode``.
-    """
-
-    trainer: str
-    layer_names: Sequence[str]
-    frequency: Sequence[int]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class _Counting(SelectorCallback):
-    """Counts what layers cost before anything is frozen, and tells at the end what was selected."""
-
-    def __init__(self, found: list[Selected], trainer: str, **options: Any) -> None:
-        super().__init__(**options)
-        self._found, self._name = found, trainer
-        self._costs: LayerCosts | None = None
-        self._optimizer: Any = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._costs, self._optimizer = counted_costs(trained_module(kwargs)), kwargs["optimizer"]
-        super().on_train_begin(args, state, control, **kwargs)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        super().on_train_end(args, state, control, **kwargs)
-        if self.selector is None or self._costs is None:
-            return
-        rows = self.selector.history.arrays()
-        facts = savings(self.selector, rows, self._costs, getattr(self._optimizer, "optimizer", self._optimizer))
-        facts |= {"steps": len(rows["step"]), "mode": self.selector.mode}
-        frequency = self.selector.frequency.tolist()
-        self._found.append(Selected(self._name, self.selector.layer_names, frequency, facts))
 
 
 @contextmanager
@@ -90,7 +42,7 @@ def in_every_trainer(**options: Any) -> Iterator[list[Selected]]:
         original(self, *args, **kwargs)
         if any(isinstance(callback, SelectorCallback) for callback in self.callback_handler.callbacks):
             return
-        callback = _Counting(found, type(self).__name__, **options)
+        callback = OutcomeCallback(found.append, **options)
         self.add_callback(callback)
         callback.on_init_end(self.args, self.state, self.control)
 

@@ -8,32 +8,14 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-#: So many of the layers that were the lowest are named.
-_LOWEST = 3
+from ..selector.savings import savings_line
+
 #: Facts that are said in sentences and stand in no table.
 IN_WORDS = (
     "stages",
     "lowest_layers",
     *("step_share", "step_share_from", "activation_share", "activation_share_from", "optimizer_share"),
 )
-
-
-def savings_line(facts: Mapping[str, Any]) -> str | None:
-    """What the selection cost beside training all layers; ``None`` where a run does not say."""
-    if facts.get("step_share") is None:
-        return None
-    parts = [
-        f"{facts['step_share']:.0%} of a step's arithmetic ({facts['step_share_from']})",
-        f"{facts['activation_share']:.0%} of its activations ({facts['activation_share_from']})",
-    ]
-    if facts.get("optimizer_share") is not None:
-        parts.append(f"{facts['optimizer_share']:.0%} of the optimizer's memory")
-    text = f"beside training all layers: {', '.join(parts)}"
-    lowest = list(facts["lowest_layers"].items())[:_LOWEST]
-    if not lowest:
-        return f"{text}; no layer trained"
-    shares = ", ".join(f"layer {layer} in {count / facts['steps']:.0%}" for layer, count in lowest)
-    return f"{text}; the lowest layer that took gradients was {shares} of the steps"
 
 
 def stages_line(facts: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,9 @@ from ..layers.find import split_parameters
 from ..layers.view import ModelView
 from .selector import FastSelector
 
+#: So many of the layers that were the lowest are named.
+_LOWEST = 3
+
 
 def counted_costs(model: nn.Module) -> LayerCosts:
     """The costs of a model's layers, counted before a selector decides what takes gradients."""
@@ -66,6 +69,24 @@ def savings(
         "optimizer_share": _optimizer_share(optimizer),
     }
     return {**facts, **_activations(took, lowest, saved_bytes)}
+
+
+def savings_line(facts: Mapping[str, Any]) -> str | None:
+    """What the selection cost beside training all layers; ``None`` where a run does not say."""
+    if facts.get("step_share") is None:
+        return None
+    parts = [
+        f"{facts['step_share']:.0%} of a step's arithmetic ({facts['step_share_from']})",
+        f"{facts['activation_share']:.0%} of its activations ({facts['activation_share_from']})",
+    ]
+    if facts.get("optimizer_share") is not None:
+        parts.append(f"{facts['optimizer_share']:.0%} of the optimizer's memory")
+    text = f"beside training all layers: {', '.join(parts)}"
+    lowest = list(facts["lowest_layers"].items())[:_LOWEST]
+    if not lowest:
+        return f"{text}; no layer trained"
+    shares = ", ".join(f"layer {layer} in {count / facts['steps']:.0%}" for layer, count in lowest)
+    return f"{text}; the lowest layer that took gradients was {shares} of the steps"
 
 
 def _activations(took: np.ndarray, lowest: np.ndarray, saved_bytes: Sequence[int]) -> dict[str, Any]:

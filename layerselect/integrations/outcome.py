@@ -1,0 +1,85 @@
+"""What a training came to: which layers a ``SelectorCallback`` selected, and what that saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from ..costs.counted import LayerCosts
+from ..selector.savings import counted_costs, savings, savings_line
+from .trainer_internals import trained_module
+from .transformers import SelectorCallback
+
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What became of the layers in one training.
+
+    Attributes:
+        trainer: the name of the Trainer's class.
+        layer_names: qualified names, in forward order.
+        frequency: in how many of the steps each layer was selected.
+        facts: of :func:`layerselect.selector.savings.savings`, with ``steps`` and ``mode``.
+    """
+
+    trainer: str
+    layer_names: Sequence[str]
+    frequency: Sequence[int]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """What was selected and saved, in sentences."""
+        steps, layers = self.facts["steps"], len(self.layer_names)
+        selected = sum(self.frequency) / max(1, steps)
+        most = sorted(filter(self.frequency.__getitem__, range(layers)), key=lambda layer: -self.frequency[layer])
+        named = ", ".join(
+            f"{self.layer_names[layer]} ({self.frequency[layer] / max(1, steps):.0%})" for layer in most[:_MOST_NAMED]
+        )
+        chose = (
+            f"{self.trainer}, {steps} steps in mode {self.facts['mode']}: {selected:.1f} of {layers} layers selected "
+            f"on average, most often {named or 'none'}"
+        )
+        saved = savings_line(self.facts)
+        return [chose] if saved is None else [chose, saved]
+
+
+class OutcomeCallback(SelectorCallback):
+    """A ``SelectorCallback`` that says at the end of a training what it came to.
+
+    It counts what layers cost before anything is frozen.
+
+    Args:
+        tell: is given the outcome of each training that has ended.
+        options: of ``SelectorCallback``.
+    """
+
+    def __init__(self, tell: Callable[[Selected], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._tell = tell
+        self._trainer = ""
+        self._costs: LayerCosts | None = None
+        self._optimizer: Any = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._costs, self._optimizer = counted_costs(trained_module(kwargs)), kwargs["optimizer"]
+        super().on_train_begin(args, state, control, **kwargs)
+        trainer = self._surroundings.trainer
+        self._trainer = "Trainer" if trainer is None else type(trainer).__name__
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_end(args, state, control, **kwargs)
+        if self.selector is None or self._costs is None:
+            return
+        rows = self.selector.history.arrays()
+        facts = savings(self.selector, rows, self._costs, getattr(self._optimizer, "optimizer", self._optimizer))
+        facts |= {"steps": len(rows["step"]), "mode": self.selector.mode}
+        self._tell(Selected(self._trainer, self.selector.layer_names, self.selector.frequency.tolist(), facts))
