@@ -5,11 +5,11 @@ from __future__ import annotations
 from .case import SAID, WORKS, Case
 from .case_frameworks import DDP, FSDP2
 
-_TRL = (
+TRL = (
     "--output_dir out --max_steps 5 --per_device_train_batch_size 4 --learning_rate 1e-3 --report_to none --use_cpu "
     "--bf16 false --save_strategy no --logging_steps 1 --dataloader_pin_memory false --gradient_checkpointing false"
 )
-_LORA = "--use_peft --lora_r 4 --lora_target_modules q_proj v_proj up_proj down_proj"
+LORA = "--use_peft --lora_r 4 --lora_target_modules q_proj v_proj up_proj down_proj"
 _BERT = FSDP2.replace("LlamaDecoderLayer", "BertLayer")
 
 
@@ -37,7 +37,7 @@ def _trl() -> list[Case]:
         model = "llama-reward" if name == "reward" else "llama"
         for lora, engine in ((False, ""), (True, ""), (True, "DDP")):
             task = " --lora_task_type SEQ_CLS" if name == "reward" else ""
-            words = f"MODEL {model} DATA {kind} {_TRL} {more.get(name, '')} {_LORA + task if lora else ''}"
+            words = f"MODEL {model} DATA {kind} {TRL} {more.get(name, '')} {LORA + task if lora else ''}"
             made.append(
                 Case(
                     name="-".join(w for w in ("script-trl", name, "lora" if lora else "", engine.lower()) if w),
@@ -58,7 +58,7 @@ def _trl() -> list[Case]:
 
 def _peft() -> list[Case]:
     lora = "--use_peft_lora --lora_r 4 --lora_target_modules q_proj,v_proj,up_proj,down_proj"
-    sft = f"MODEL llama {_TRL} --dataset_name FOLDER text --dataset_text_field text {lora}"
+    sft = f"MODEL llama {TRL} --dataset_name FOLDER text --dataset_text_field text {lora}"
     pairs = "MODEL bert --num_train_epochs 1 --output_dir out --num_virtual_tokens 4 --peft_type"
     made = [("sft/train.py", sft, "LoRA", WORKS)]
     made += [

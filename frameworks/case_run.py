@@ -1,0 +1,78 @@
+"""Other people's programs, unchanged, under ``layerselect run``."""
+
+from __future__ import annotations
+
+from .case import Case
+from .case_frameworks import DDP, FSDP2
+from .case_scripts import LORA, TRL
+
+#: One process of ``accelerate launch``.
+ALONE = "--cpu --num_machines 1 --mixed_precision no --dynamo_backend no"
+_ENDS = (
+    "--output_dir out --max_steps 6 --per_device_train_batch_size 4 --learning_rate 1e-3 --report_to none --use_cpu "
+    "--save_strategy no --logging_steps 1 --dataloader_pin_memory false --do_train --do_eval"
+)
+_SFT = f"MODEL llama DATA chat {TRL}"
+_DPO = f"MODEL llama DATA preference {TRL} --beta 0.1 {LORA}"
+_PEFT = (
+    f"MODEL llama {TRL} --dataset_name FOLDER text --dataset_text_field text --use_peft_lora --lora_r 4 "
+    "--lora_target_modules q_proj,v_proj,up_proj,down_proj"
+)
+_GLUE = f"MODEL bert FILES pairs-json --max_seq_length 64 {_ENDS}"
+_CLM = f"MODEL llama FILES text-json --block_size 32 {_ENDS}"
+_STS = "examples/sentence_transformer/training/sts/training_stsbenchmark.py"
+_PYTORCH = "examples/pytorch"
+
+
+def cases() -> list[Case]:
+    made = []
+    for launcher in ("", DDP, FSDP2):
+        made.append(_case("trl-sft", "trl trl/scripts/sft.py", _SFT, ("trl", "transformers"), launcher))
+    for launcher in ("", ALONE):
+        made.append(_case("trl-sft-module", "-m trl.scripts.sft", _SFT, ("trl", "transformers"), launcher))
+    for launcher in ("", DDP, ALONE):
+        made.append(_case("trl-dpo", "trl trl/scripts/dpo.py", _DPO, ("trl", "transformers"), launcher, adapter="LoRA"))
+    for launcher in ("", DDP):
+        script = "peft examples/sft/train.py"
+        made.append(_case("peft-sft", script, _PEFT, ("peft", "trl"), launcher, adapter="LoRA"))
+    for launcher in ("", DDP, ALONE):
+        script = f"transformers {_PYTORCH}/text-classification/run_glue.py"
+        made.append(_case("glue", script, _GLUE, ("transformers",), launcher))
+    for launcher in ("", DDP):
+        script = f"transformers {_PYTORCH}/language-modeling/run_clm.py"
+        made.append(_case("clm", script, _CLM, ("transformers",), launcher))
+    encoder = "sentence-transformers"
+    for launcher in ("", DDP):
+        made.append(_case("sts", f"{encoder} {_STS}", "PLACE bert", (encoder,), launcher, environment=encoder))
+    factory = {"environment": "llamafactory", "adapter": "LoRA"}
+    packages = ("llamafactory", "transformers", "peft")
+    made += [
+        _case("llamafactory", "COMMAND llamafactory-cli", "train CONFIG", packages, **factory),
+        _case("llamafactory-module", "-m llamafactory.cli", "train CONFIG", packages, **factory),
+        _case("llamafactory-launcher", "-m llamafactory.launcher", "CONFIG", packages, DDP, **factory),
+    ]
+    return made
+
+
+def _case(name: str, program: str, words: str, packages: tuple[str, ...], launcher: str = "", **rest: str) -> Case:
+    """A case; its name and its row say what is in front of ``layerselect run``."""
+    kind, engine, before = {
+        "": ("", "one process", ""),
+        DDP: ("ddp", "DDP", "torchrun "),
+        ALONE: ("accelerate", "one process", "accelerate launch "),
+        FSDP2: ("fsdp2", "FSDP2", "accelerate launch "),
+    }[launcher]
+    source, _, what = program.partition(" ")
+    shown = program if source == "-m" else what if source == "COMMAND" else f"{source}: {what.removeprefix('trl/')}"
+    return Case(
+        name="-".join(word for word in ("run", name, kind) if word),
+        section="Under `layerselect run`",
+        program="layerselect_run",
+        arguments=(source, what, *words.split()),
+        framework=f"{before}{'-m ' if before else ''}layerselect run -- {shown}",
+        engine=engine,
+        packages=packages,
+        launcher=launcher,
+        processes=2 if engine != "one process" else 1,
+        **{"environment": "scripts", **rest},
+    )
