@@ -29,8 +29,8 @@ examples:
   torchrun --nproc-per-node 2 -m layerselect run -- run_glue.py --task_name sst2 ...
 
 The program runs as it is, in this process. Every transformers.Trainer that it makes, also of a subclass, gets our
-callback. A program that starts others (accelerate launch, trl) is started by them: 'accelerate launch -m layerselect
-run -- -m trl.scripts.sft ...'. What was selected is said on stderr when it has ended.
+callback. What starts other processes (torchrun, accelerate launch) stands in front: 'accelerate launch -m layerselect
+run -- -m trl.scripts.sft ...'. What was selected is said on stderr when the program has ended.
 """
 
 
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             traceback.print_exc()
             status = 1
     leave_launch()
-    if shows():
+    if shows() and (found or not status):
         for line in _lines(found):
             say(f"layerselect: {line}")
     return status
@@ -122,5 +122,9 @@ def _parsed(given: Sequence[str]) -> dict[str, Any]:
 def _lines(found: Sequence[Selected]) -> list[str]:
     """What was selected and saved, in sentences."""
     if not found:
-        return ["no transformers.Trainer has ended a training in this program, so nothing was selected"]
+        return [
+            "no transformers.Trainer without a SelectorCallback of its own has ended a training in this process, so "
+            "nothing was selected by this command; where a program starts others, put the launcher in front: "
+            "'torchrun -m layerselect run -- SCRIPT.py'"
+        ]
     return [line for each in found for line in each.lines()]

@@ -13,11 +13,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer
 
 from ..errors import LayerSelectError
 from .outcome import OutcomeCallback, Selected
 from .transformers import SelectorCallback
+
+#: Commands and modules that start the training in other processes, and what works instead.
+_BEHIND = "put the launcher in front, as in '{} -m layerselect run -- SCRIPT.py ARGS'"
+_TRL = "put the launcher in front, as in 'accelerate launch -m layerselect run -- -m trl.scripts.sft ARGS'"
+_STARTERS = {
+    "torchrun": _BEHIND.format("torchrun"),
+    "torch.distributed.run": _BEHIND.format("torchrun"),
+    "torch.distributed.launch": _BEHIND.format("torchrun"),
+    "accelerate": _BEHIND.format("accelerate launch"),
+    "accelerate-launch": _BEHIND.format("accelerate launch"),
+    "accelerate.commands.launch": _BEHIND.format("accelerate launch"),
+    "trl": _TRL,
+    "trl.cli": _TRL,
+    "axolotl": "name layerselect.integrations.axolotl.LayerSelectPlugin in the plugins of its YAML",
+    "axolotl.cli.main": "name layerselect.integrations.axolotl.LayerSelectPlugin in the plugins of its YAML",
+}
+
+#: LLaMA-Factory's commands, which do so where there is more than one GPU.
+_FACTORY = ("llamafactory-cli", "lmf", "llamafactory.cli")
 
 
 @contextmanager
@@ -61,9 +81,10 @@ def run_program(program: Sequence[str]) -> None:
             that is installed as one.
 
     Raises:
-        LayerSelectError: there is no such script or module. Whatever the program raises comes through, ``SystemExit``
-            too.
+        LayerSelectError: there is no such script or module, or it is known to start the training in processes of its
+            own. Whatever the program raises comes through, ``SystemExit`` too.
     """
+    _check_trains_here(program)
     before = sys.argv, sys.path[0]
     try:
         if program[:1] == ["-m"]:
@@ -72,6 +93,17 @@ def run_program(program: Sequence[str]) -> None:
             _run_script(program)
     finally:
         sys.argv, sys.path[0] = before
+
+
+def _check_trains_here(program: Sequence[str]) -> None:
+    name = "".join(program[1:2]) if program[:1] == ["-m"] else Path("".join(program[:1])).name
+    instead = _STARTERS.get(name)
+    if name in _FACTORY and torch.cuda.device_count() > 1:
+        instead = "with several GPUs write 'torchrun -m layerselect run -- -m llamafactory.launcher CONFIG.yaml'"
+    if instead is not None:
+        raise LayerSelectError(
+            f"{name} starts the training in processes of its own, where no selector would be: {instead}"
+        )
 
 
 def _run_module(program: Sequence[str]) -> None:

@@ -120,6 +120,13 @@ def test_a_program_without_a_trainer_is_told_so(tmp_path, capsys):
     assert captured.out == "done\n" and "nothing was selected" in captured.err
 
 
+def test_a_program_that_fails_before_it_trains_has_the_last_word(tmp_path, capsys):
+    script = tmp_path / "plain.py"
+    script.write_text("import sys; sys.exit('no data')")
+    assert main(["run", "--", str(script)]) == 1
+    assert capsys.readouterr().err == "no data\n"
+
+
 def test_a_module_runs_as_python_runs_it(tmp_path):
     (tmp_path / "tool").mkdir()
     (tmp_path / "tool" / "__init__.py").write_text("")
@@ -140,6 +147,10 @@ def test_a_module_runs_as_python_runs_it(tmp_path):
         (["--", "nowhere.py"], "there is no script 'nowhere.py'"),
         (["--", "-m"], "there is no module ''"),
         (["--", "-m", "no.such"], "there is no module 'no.such'"),
+        (["--", "/usr/bin/torchrun", "x.py"], "torchrun starts the training in processes of its own"),
+        (["--", "trl", "sft"], "accelerate launch -m layerselect run -- -m trl.scripts.sft"),
+        (["--", "-m", "torch.distributed.run", "x.py"], "'torchrun -m layerselect run"),
+        (["--", "axolotl", "train", "x.yml"], "LayerSelectPlugin in the plugins"),
         (["--rule", "best", "--", "x.py"], "no rule 'best'"),
         (["--selector-option", "probe", "--", "x.py"], "is no NAME=VALUE"),
         (["--selector-option", "prob_every=3", "--", "x.py"], "probe_every"),
@@ -150,6 +161,15 @@ def test_what_cannot_run_is_one_line(typed, words, capsys):
     assert main(["run", *typed]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert words in said[-1] and said[-1].startswith("layerselect: ")
+
+
+def test_a_command_that_starts_others_on_several_gpus_is_refused_there(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert main(["run", "--", "llamafactory-cli", "train", "config.yaml"]) == 2
+    assert "torchrun -m layerselect run -- -m llamafactory.launcher" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert main(["run", "--", "no/such/llamafactory-cli", "train", "config.yaml"]) == 2
+    assert "there is no script" in capsys.readouterr().err
 
 
 def test_a_binary_file_is_no_program(tmp_path, capsys):
