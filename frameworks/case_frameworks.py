@@ -225,6 +225,7 @@ def _axolotl() -> list[Case]:
         )
 
     return [
+        case("example", "full", modes=("auto",)),
         case("sft", "full"),
         case("sft", "lora"),
         case("dpo", "lora"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .case import Case
 from .case_frameworks import DDP, FSDP2
-from .case_scripts import LORA, TRL
+from .case_scripts import LORA, TRL, trl_words
 
 #: One process of ``accelerate launch``.
 ALONE = "--cpu --num_machines 1 --mixed_precision no --dynamo_backend no"
@@ -12,8 +12,6 @@ _ENDS = (
     "--output_dir out --max_steps 6 --per_device_train_batch_size 4 --learning_rate 1e-3 --report_to none --use_cpu "
     "--save_strategy no --logging_steps 1 --dataloader_pin_memory false --do_train --do_eval"
 )
-_SFT = f"MODEL llama DATA chat {TRL}"
-_DPO = f"MODEL llama DATA preference {TRL} --beta 0.1 {LORA}"
 _PEFT = (
     f"MODEL llama {TRL} --dataset_name FOLDER text --dataset_text_field text --use_peft_lora --lora_r 4 "
     "--lora_target_modules q_proj,v_proj,up_proj,down_proj"
@@ -26,12 +24,15 @@ _PYTORCH = "examples/pytorch"
 
 def cases() -> list[Case]:
     made = []
+    trl = ("trl", "transformers")
     for launcher in ("", DDP, FSDP2):
-        made.append(_case("trl-sft", "trl trl/scripts/sft.py", _SFT, ("trl", "transformers"), launcher))
-    for launcher in ("", ALONE):
-        made.append(_case("trl-sft-module", "-m trl.scripts.sft", _SFT, ("trl", "transformers"), launcher))
+        made.append(_case("trl-sft", "trl trl/scripts/sft.py", trl_words("sft"), trl, launcher))
     for launcher in ("", DDP, ALONE):
-        made.append(_case("trl-dpo", "trl trl/scripts/dpo.py", _DPO, ("trl", "transformers"), launcher, adapter="LoRA"))
+        words = f"{trl_words('dpo')} {LORA}"
+        made.append(_case("trl-dpo", "trl trl/scripts/dpo.py", words, trl, launcher, adapter="LoRA"))
+    made.append(_case("trl-sft-module", "-m trl.scripts.sft", trl_words("sft"), trl, ALONE))
+    for name in ("sft", "kto", "grpo", "rloo", "reward"):
+        made.append(_case(f"trl-{name}-module", f"-m trl.scripts.{name}", trl_words(name), trl))
     for launcher in ("", DDP):
         script = "peft examples/sft/train.py"
         made.append(_case("peft-sft", script, _PEFT, ("peft", "trl"), launcher, adapter="LoRA"))

@@ -1,5 +1,5 @@
-"""axolotl with our plugin, named in its YAML: ``axolotl_run STAGE FINETUNING_TYPE``. What is called is what
-``axolotl train CONFIG.yml`` calls.
+"""axolotl with our plugin, named in its YAML: ``axolotl_run STAGE FINETUNING_TYPE``, or ``axolotl_run example full``
+with the YAML of ``examples/``, model and data made local. What is called is what ``axolotl train CONFIG.yml`` calls.
 """
 
 from __future__ import annotations
@@ -8,12 +8,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from ..environments import ROOT
 from ..tiny import data_folder, folder, rows
 
 TURNS = {"role": "role", "content": "content"}
 
 
 def _data(stage: str) -> dict[str, Any]:
+    if stage == "example":
+        made = Path("alpaca.jsonl")
+        texts = [{"instruction": r["sentence1"], "input": "", "output": r["sentence2"]} for r in rows("pairs")]
+        made.write_text("".join(f"{json.dumps(row)}\n" for row in texts))
+        return {"path": str(made), "ds_type": "json", "type": "alpaca"}
     if stage != "dpo":
         path = f"{data_folder('chat')}/train.jsonl"
         return {"path": path, "ds_type": "json", "type": "chat_template", "message_property_mappings": TURNS}
@@ -54,6 +62,10 @@ def main(stage: str, kind: str, *, mode: str) -> None:
         "save_strategy": "no",
         "attn_implementation": "sdpa",
     }
+    if stage == "example":
+        example = yaml.safe_load(ROOT.joinpath("examples", "axolotl.yml").read_text())
+        short = ("base_model", "datasets", "sequence_len", "max_steps", "layerselect_mode", "bf16", "logging_steps")
+        settings = example | {key: settings[key] for key in short} | {"special_tokens": {"pad_token": "<pad>"}}
     if stage == "dpo":
         settings["rl"] = "dpo"
     if kind == "lora":

@@ -22,6 +22,8 @@ PREFIX = "layerselect_"
 OPTIONS = f"{PREFIX}options"
 #: Arguments of ``SelectorCallback`` that have keys of their own.
 _WITH_KEYS = ("rule", "mode")
+#: Keys with which axolotl selects layers in a way of its own.
+_LISA = ("lisa_n_layers", "lisa_step_interval")
 #: axolotl shows what is said below warnings only of loggers under its own name.
 _logger = logging.getLogger("axolotl.layerselect")
 
@@ -78,12 +80,19 @@ def options_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``SelectorCallback`` that are in a configuration.
 
     Raises:
-        LayerSelectError: a key or an option that nobody has, or a value that none takes.
+        LayerSelectError: a key or an option that nobody has, a value that none takes, or axolotl is to choose layers
+            itself.
     """
     names = list(LayerSelectArgs.model_fields)
     for key in configuration:
         if str(key).startswith(PREFIX.rstrip("_")) and key not in names:
             raise LayerSelectError(f"the configuration has {key!r}, which this plugin has not: it has {_said(names)}")
+    for key in _LISA:
+        if configuration.get(key):
+            raise LayerSelectError(
+                f"the configuration has {key}, with which axolotl chooses layers itself: take it out, and write "
+                f"'{PREFIX}rule: lisa' for the same method"
+            )
     given = configuration.get(OPTIONS)
     if given is None:
         given = {}

@@ -7,10 +7,12 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+import yaml
 from layerselect import LayerSelectError
 
 from .trainers import build
@@ -78,6 +80,15 @@ def test_a_trainer_of_axolotl_selects_and_the_log_says_so(ours, tmp_path, caplog
     assert "3 steps in mode freeze" in said[0] and "of a step's arithmetic" in said[1]
 
 
+def test_the_example_is_one_that_the_plugin_takes_and_stands_in_the_guide(ours):
+    root = Path(__file__).parents[2]
+    example = yaml.safe_load(root.joinpath("examples", "axolotl.yml").read_text())
+    assert example["plugins"] == [f"{NAME}.{ours.LayerSelectPlugin.__name__}"]
+    assert ours.options_of(example) == {"rule": "variance", "mode": "auto", "probe_every": 20}
+    guide = root.joinpath("docs", "guides", "other-trainers.md").read_text()
+    assert yaml.safe_load(guide.partition("```yaml\n")[2].partition("```")[0]) == example
+
+
 def test_without_keys_of_ours_it_is_as_a_callback_without_arguments(ours):
     assert ours.options_of({"base_model": "m", "layerselect_rule": None, "layerselect_options": None}) == {}
 
@@ -96,6 +107,7 @@ def test_without_keys_of_ours_it_is_as_a_callback_without_arguments(ours):
         ({"layerselect_options": {"probe_every": -1}}, "probe_every=-1"),
         ({"layerselect_options": {"mode": "gate"}}, "a key of its own, layerselect_mode"),
         ({"layerselect_options": {"model": 1}}, "the model is the Trainer's"),
+        ({"lisa_n_layers": 2, "lisa_step_interval": 20}, "write 'layerselect_rule: lisa'"),
         ({"layerselect_options": {"tell": 1}}, "no option 'tell'"),
         ({"layerselect_options": {"resume": "perhaps"}}, "resume="),
     ],
