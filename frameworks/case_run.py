@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .case import Case
+from dataclasses import replace
+
+from .case import REFUSED, Case
 from .case_frameworks import DDP, FSDP2
 from .case_scripts import LORA, TRL, trl_words
 
@@ -42,6 +44,7 @@ def cases() -> list[Case]:
     for launcher in ("", DDP):
         script = f"transformers {_PYTORCH}/language-modeling/run_clm.py"
         made.append(_case("clm", script, _CLM, ("transformers",), launcher))
+    made.append(_deepspeed())
     encoder = "sentence-transformers"
     for launcher in ("", DDP):
         made.append(_case("sts", f"{encoder} {_STS}", "PLACE bert", (encoder,), launcher, environment=encoder))
@@ -53,6 +56,20 @@ def cases() -> list[Case]:
         _case("llamafactory-launcher", "-m llamafactory.launcher", "CONFIG", packages, DDP, **factory),
     ]
     return made
+
+
+def _deepspeed() -> Case:
+    words = f"{trl_words('sft')} --deepspeed ZERO".replace("--use_cpu ", "")
+    one = _case("trl-sft-module", "-m trl.scripts.sft", words, ("deepspeed", "trl"), DDP, environment="deepspeed")
+    return replace(
+        one,
+        name="run-trl-sft-module-deepspeed",
+        engine="ZeRO-2",
+        processes=1,  # of several, one alone says why
+        right=REFUSED,
+        says="DeepSpeed",
+        variables=(("ACCELERATE_USE_CPU", "false"),),  # with which accelerate drops DeepSpeed
+    )
 
 
 def _case(name: str, program: str, words: str, packages: tuple[str, ...], launcher: str = "", **rest: str) -> Case:

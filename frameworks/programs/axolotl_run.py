@@ -64,8 +64,9 @@ def main(stage: str, kind: str, *, mode: str) -> None:
     }
     if stage == "example":
         example = yaml.safe_load(ROOT.joinpath("examples", "axolotl.yml").read_text())
-        short = ("base_model", "datasets", "sequence_len", "max_steps", "layerselect_mode", "bf16", "logging_steps")
+        short = ("base_model", "datasets", "max_steps", "layerselect_mode", "bf16", "logging_steps")
         settings = example | {key: settings[key] for key in short} | {"special_tokens": {"pad_token": "<pad>"}}
+        settings["sequence_len"] = 256
     if stage == "dpo":
         settings["rl"] = "dpo"
     if kind == "lora":

@@ -72,14 +72,16 @@ def split_program(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect run`` and returns the exit code of the program."""
-    from ..integrations.program import in_every_trainer, run_program
+    from ..integrations.program import find_program, in_every_trainer
 
     options = {name: getattr(args, name) for name in ("rule", "mode") if hasattr(args, name)}
     with in_every_trainer(**options, **_parsed(args.selector_option)) as found:
+        program = find_program(args.program)
         status = 0
         try:
-            run_program(args.program)
+            program()
         except LayerSelectError:
+            say("")  # the program's progress bar may stand in the line
             raise
         except SystemExit as ended:
             status = _status(ended.code)

@@ -8,8 +8,9 @@ import functools
 import runpy
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -73,30 +74,25 @@ def in_every_trainer(**options: Any) -> Iterator[list[Selected]]:
         Trainer.__init__ = original  # type: ignore[method-assign]
 
 
-def run_program(program: Sequence[str]) -> None:
-    """Runs a Python program in this process as if it had been started by itself.
+def find_program(words: Sequence[str]) -> Callable[[], None]:
+    """Finds a Python program, which runs in this process, as if it had been started by itself, when it is called.
+
+    Whatever the program raises comes through, ``SystemExit`` too.
 
     Args:
-        program: a script and its arguments, or ``-m``, a module and its arguments. A script is a file, or a command
+        words: a script and its arguments, or ``-m``, a module and its arguments. A script is a file, or a command
             that is installed as one.
 
     Raises:
         LayerSelectError: there is no such script or module, or it is known to start the training in processes of its
-            own. Whatever the program raises comes through, ``SystemExit`` too.
+            own.
     """
-    _check_trains_here(program)
-    before = sys.argv, sys.path[0]
-    try:
-        if program[:1] == ["-m"]:
-            _run_module(program)
-        else:
-            _run_script(program)
-    finally:
-        sys.argv, sys.path[0] = before
+    _check_trains_here(words)
+    return _module(words) if words[:1] == ["-m"] else _script(words)
 
 
-def _check_trains_here(program: Sequence[str]) -> None:
-    name = "".join(program[1:2]) if program[:1] == ["-m"] else Path("".join(program[:1])).name
+def _check_trains_here(words: Sequence[str]) -> None:
+    name = "".join(words[1:2]) if words[:1] == ["-m"] else Path("".join(words[:1])).name
     instead = _STARTERS.get(name)
     if name in _FACTORY and torch.cuda.device_count() > 1:
         instead = "with several GPUs write 'torchrun -m layerselect run -- -m llamafactory.launcher CONFIG.yaml'"
@@ -106,34 +102,51 @@ def _check_trains_here(program: Sequence[str]) -> None:
         )
 
 
-def _run_module(program: Sequence[str]) -> None:
-    from importlib.util import find_spec
-
-    name = program[1] if len(program) > 1 else ""
-    sys.path[0] = str(Path.cwd())
+def _module(words: Sequence[str]) -> Callable[[], None]:
+    name = words[1] if len(words) > 1 else ""
+    folder = str(Path.cwd())
     try:
-        there = bool(name) and find_spec(name) is not None
+        with _started_as([name], folder):
+            there = bool(name) and find_spec(name) is not None
     except (ImportError, ValueError):  # of a package around it
         there = False
     if not there:
         raise LayerSelectError(f"there is no module {name!r} to run behind -m: write -m MODULE and its arguments")
-    sys.argv = [name, *program[2:]]
-    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+    def run() -> None:
+        with _started_as([name, *words[2:]], folder):
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+    return run
 
 
-def _run_script(program: Sequence[str]) -> None:
-    if not program:
+def _script(words: Sequence[str]) -> Callable[[], None]:
+    if not words:
         raise LayerSelectError("no program is named: write '-- SCRIPT.py' with its arguments, or '-- -m MODULE'")
-    path = Path(program[0])
+    path = Path(words[0])
     if not path.is_file():
-        installed = shutil.which(program[0])
+        installed = shutil.which(words[0])
         path = Path(installed) if installed is not None else path
     if not path.is_file():
-        raise LayerSelectError(f"there is no script {program[0]!r}: name a Python file, or a module behind -m")
+        raise LayerSelectError(f"there is no script {words[0]!r}: name a Python file, or a module behind -m")
     with path.open("rb") as file:
         first = file.readline(200)
     if path.suffix != ".py" and not (first.startswith(b"#!") and b"python" in first):
-        raise LayerSelectError(f"{program[0]!r} is no Python program: name a Python file, or a module behind -m")
-    sys.path[0] = str(path.resolve().parent)
-    sys.argv = [program[0], *program[1:]]
-    runpy.run_path(str(path), run_name="__main__")
+        raise LayerSelectError(f"{words[0]!r} is no Python program: name a Python file, or a module behind -m")
+
+    def run() -> None:
+        with _started_as(list(words), str(path.resolve().parent)):
+            runpy.run_path(str(path), run_name="__main__")
+
+    return run
+
+
+@contextmanager
+def _started_as(argv: list[str], folder: str) -> Iterator[None]:
+    """As Python starts a program: with its arguments, and its folder first on the path."""
+    before = sys.argv, sys.path[0]
+    sys.argv, sys.path[0] = argv, folder
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[0] = before

@@ -127,6 +127,15 @@ def test_a_program_that_fails_before_it_trains_has_the_last_word(tmp_path, capsy
     assert capsys.readouterr().err == "no data\n"
 
 
+def test_what_a_selector_refuses_while_the_program_runs_is_a_line_of_its_own(program, tmp_path, capsys):
+    """A progress bar that the program has begun does not stand in front of it."""
+    text = program.read_text().replace("trainer.train()", "sys.stderr.write('0%|'); trainer.train()")
+    program.write_text(text)
+    assert main(["run", "--selector-option", "layers=nowhere", "--", str(program), "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1].startswith("layerselect: ") and "nowhere" in said[-1] and "0%|" in said[-2]
+
+
 def test_a_module_runs_as_python_runs_it(tmp_path):
     (tmp_path / "tool").mkdir()
     (tmp_path / "tool" / "__init__.py").write_text("")
