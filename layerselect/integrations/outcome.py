@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ..costs.counted import LayerCosts
+from ..errors import LayerSelectError
 from ..selector.savings import counted_costs, savings, savings_line
 from .trainer_internals import trained_module
 from .transformers import SelectorCallback
@@ -51,7 +53,8 @@ class Selected:
 class OutcomeCallback(SelectorCallback):
     """A ``SelectorCallback`` that says at the end of a training what it came to.
 
-    It counts what layers cost before anything is frozen.
+    It counts what layers cost before anything is frozen. Where that cannot be counted, the selector has its say, and
+    the outcome does without.
 
     Args:
         tell: is given the outcome of each training that has ended.
@@ -68,7 +71,9 @@ class OutcomeCallback(SelectorCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._costs, self._optimizer = counted_costs(trained_module(kwargs)), kwargs["optimizer"]
+        self._costs, self._optimizer = None, kwargs["optimizer"]
+        with suppress(LayerSelectError):
+            self._costs = counted_costs(trained_module(kwargs), (self._options or {}).get("layers"))
         super().on_train_begin(args, state, control, **kwargs)
         trainer = self._surroundings.trainer
         self._trainer = "Trainer" if trainer is None else type(trainer).__name__
@@ -77,9 +82,11 @@ class OutcomeCallback(SelectorCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_end(args, state, control, **kwargs)
-        if self.selector is None or self._costs is None:
+        if self.selector is None:
             return
         rows = self.selector.history.arrays()
-        facts = savings(self.selector, rows, self._costs, getattr(self._optimizer, "optimizer", self._optimizer))
-        facts |= {"steps": len(rows["step"]), "mode": self.selector.mode}
+        facts = {"steps": len(rows["step"]), "mode": self.selector.mode}
+        if self._costs is not None:
+            optimizer = getattr(self._optimizer, "optimizer", self._optimizer)
+            facts |= savings(self.selector, rows, self._costs, optimizer)
         self._tell(Selected(self._trainer, self.selector.layer_names, self.selector.frequency.tolist(), facts))

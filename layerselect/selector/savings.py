@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..costs.counted import LayerCosts, count_costs
-from ..layers.find import split_parameters
+from ..layers.find import LayerSpec, split_parameters
 from ..layers.view import ModelView
 from .selector import FastSelector
 
@@ -18,9 +18,13 @@ from .selector import FastSelector
 _LOWEST = 3
 
 
-def counted_costs(model: nn.Module) -> LayerCosts:
-    """The costs of a model's layers, counted before a selector decides what takes gradients."""
-    found = split_parameters(model)
+def counted_costs(model: nn.Module, layers: LayerSpec = None) -> LayerCosts:
+    """The costs of a model's layers, counted before a selector decides what takes gradients.
+
+    Args:
+        layers: as the selector is given them.
+    """
+    found = split_parameters(model, layers)
     device = next(model.parameters()).device
     return count_costs(ModelView(model, found.names, found.modules, found.layers, device))
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from layerselect import LayerSelectError
 from layerselect.cli.main import main
 from layerselect.integrations.program import in_every_trainer
 from layerselect.integrations.transformers import SelectorCallback
@@ -110,6 +111,27 @@ def test_a_trainer_that_brings_its_own_callback_keeps_it(tmp_path):
         trainer = Trainer(model=model, args=arguments, callbacks=[own])
         ours = [each for each in trainer.callback_handler.callbacks if isinstance(each, SelectorCallback)]
         assert ours == [own]
+
+
+@pytest.mark.parametrize("layers", ['["bert.encoder.layer.2","bert.encoder.layer.3"]', "bert.encoder.layer"])
+def test_costs_are_of_the_layers_that_the_selector_is_given(program, tmp_path, capsys, layers):
+    typed = ["run", "--rule", "all", "--selector-option", f"layers={layers}", "--", str(program)]
+    assert main([*typed, "--out", str(tmp_path)]) == 0
+    _, err = _said(capsys)
+    count = layers.count("layer.") or 4
+    assert f"of {count} layers selected" in err and "100% of a step's arithmetic" in err
+
+
+def test_costs_that_cannot_be_counted_stop_no_training(program, tmp_path, capsys, monkeypatch):
+    """As those of a model whose weights are elsewhere: what is wrong with it is the selector's to say."""
+
+    def refuse(model, layers):
+        raise LayerSelectError("costs: forward and rest are 0")
+
+    monkeypatch.setattr("layerselect.integrations.outcome.counted_costs", refuse)
+    assert main(["run", "--rule", "all", "--", str(program), "--out", str(tmp_path)]) == 0
+    _, err = _said(capsys)
+    assert "3 steps in mode freeze: 4.0 of 4 layers selected" in err and "arithmetic" not in err
 
 
 def test_a_program_without_a_trainer_is_told_so(tmp_path, capsys):
