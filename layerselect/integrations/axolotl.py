@@ -72,7 +72,12 @@ class LayerSelectPlugin(BasePlugin):  # type: ignore[misc]
         return f"{__name__}.{LayerSelectArgs.__name__}"
 
     def add_callbacks_pre_trainer(self, cfg: Mapping[str, Any], model: Any) -> list[Any]:
-        """A callback for the Trainer that is about to be made."""
+        """A callback for the Trainer that is about to be made.
+
+        axolotl keeps a plugin for as long as its process lives, and asks it under configurations that do not name it.
+        """
+        if f"{type(self).__module__}.{type(self).__qualname__}" not in (cfg.get("plugins") or ()):
+            return []
         return [OutcomeCallback(_log, **options_of(cfg))]
 
 

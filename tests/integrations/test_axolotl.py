@@ -65,7 +65,8 @@ def test_the_keys_join_those_of_axolotl(ours):
 
 
 def test_a_trainer_of_axolotl_selects_and_the_log_says_so(ours, tmp_path, caplog):
-    cfg = {"layerselect_rule": "upper:p=0.5", "layerselect_mode": "freeze", "layerselect_options": {"resume": "fresh"}}
+    cfg = {"plugins": [f"{NAME}.LayerSelectPlugin"], "layerselect_rule": "upper:p=0.5", "layerselect_mode": "freeze"}
+    cfg["layerselect_options"] = {"resume": "fresh"}
     plugin = ours.LayerSelectPlugin()
     plugin.register(cfg)
     (callback,) = plugin.add_callbacks_pre_trainer(cfg, None)
@@ -78,6 +79,12 @@ def test_a_trainer_of_axolotl_selects_and_the_log_says_so(ours, tmp_path, caplog
     assert moved and all(any(f"layers.{layer}." in name for layer in range(half, 2 * half)) for name in moved)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("axolotl.")]
     assert "3 steps in mode freeze" in said[0] and "of a step's arithmetic" in said[1]
+
+
+@pytest.mark.parametrize("plugins", [None, ["somebody.Elses"]])
+def test_a_configuration_that_does_not_name_the_plugin_goes_without(ours, plugins):
+    """As the next one in a process of axolotl, which keeps its plugins."""
+    assert ours.LayerSelectPlugin().add_callbacks_pre_trainer({"plugins": plugins}, None) == []
 
 
 def test_the_example_is_one_that_the_plugin_takes_and_stands_in_the_guide(ours):
