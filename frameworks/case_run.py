@@ -35,18 +35,18 @@ def cases() -> list[Case]:
     made.append(_case("trl-sft-module", "-m trl.scripts.sft", trl_words("sft"), trl, ALONE))
     for name in ("sft", "kto", "grpo", "rloo", "reward"):
         made.append(_case(f"trl-{name}-module", f"-m trl.scripts.{name}", trl_words(name), trl))
-    for launcher in ("", DDP):
+    for launcher in ("", DDP, ALONE):
         script = "peft examples/sft/train.py"
         made.append(_case("peft-sft", script, _PEFT, ("peft", "trl"), launcher, adapter="LoRA"))
     for launcher in ("", DDP, ALONE):
         script = f"transformers {_PYTORCH}/text-classification/run_glue.py"
         made.append(_case("glue", script, _GLUE, ("transformers",), launcher))
-    for launcher in ("", DDP):
+    for launcher in ("", DDP, ALONE):
         script = f"transformers {_PYTORCH}/language-modeling/run_clm.py"
         made.append(_case("clm", script, _CLM, ("transformers",), launcher))
     made.append(_deepspeed())
     encoder = "sentence-transformers"
-    for launcher in ("", DDP):
+    for launcher in ("", DDP, ALONE):
         made.append(_case("sts", f"{encoder} {_STS}", "PLACE bert", (encoder,), launcher, environment=encoder))
     factory = {"environment": "llamafactory", "adapter": "LoRA"}
     packages = ("llamafactory", "transformers", "peft")
@@ -54,6 +54,7 @@ def cases() -> list[Case]:
         _case("llamafactory", "COMMAND llamafactory-cli", "train CONFIG", packages, **factory),
         _case("llamafactory-module", "-m llamafactory.cli", "train CONFIG", packages, **factory),
         _case("llamafactory-launcher", "-m llamafactory.launcher", "CONFIG", packages, DDP, **factory),
+        _case("llamafactory-launcher", "-m llamafactory.launcher", "CONFIG", packages, ALONE, **factory),
     ]
     return made
 
