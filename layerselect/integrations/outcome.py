@@ -42,9 +42,11 @@ class Selected:
         named = ", ".join(
             f"{self.layer_names[layer]} ({self.frequency[layer] / max(1, steps):.0%})" for layer in most[:_MOST_NAMED]
         )
+        mode = self.facts["mode"]
+        were = "would have been selected" if mode == "observe" else "selected"
         chose = (
-            f"{self.trainer}, {steps} steps in mode {self.facts['mode']}: {selected:.1f} of {layers} layers selected "
-            f"on average, most often {named or 'none'}"
+            f"{self.trainer}, {steps} steps in mode {mode}: {selected:.1f} of {layers} layers {were} on average, most "
+            f"often {named or 'none'}"
         )
         saved = savings_line(self.facts)
         return [chose] if saved is None else [chose, saved]

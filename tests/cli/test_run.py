@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from layerselect import LayerSelectError
 from layerselect.cli.main import main
+from layerselect.integrations.outcome import Selected
 from layerselect.integrations.program import in_every_trainer
 from layerselect.integrations.transformers import SelectorCallback
 
@@ -79,6 +80,15 @@ def test_only_selected_layers_move_and_the_program_knows_nothing(program, tmp_pa
     assert found["argv"] == [str(program), "--rule", "theirs", "--out", str(tmp_path / "out")]
     assert "Own, 3 steps in mode freeze: 2.0 of 4 layers selected" in err
     assert "of a step's arithmetic (counted)" in err
+
+
+def test_what_was_only_observed_is_not_said_to_have_been_selected():
+    def said(mode: str, frequency: list[int]) -> str:
+        return Selected("Trainer", ["a", "b"], frequency, {"steps": 4, "mode": mode}).lines()[0]
+
+    assert said("gate", [1, 3]).endswith("1.0 of 2 layers selected on average, most often b (75%), a (25%)")
+    assert said("observe", [0, 4]).endswith("1.0 of 2 layers would have been selected on average, most often b (100%)")
+    assert said("gate", [0, 0]).endswith("0.0 of 2 layers selected on average, most often none")
 
 
 def test_afterwards_trainers_are_as_before(program, tmp_path, capsys):
