@@ -15,7 +15,17 @@ FSDP2 = (
 
 
 def cases() -> list[Case]:
-    return [*_plain(), *_trainer(), *_accelerate(), *_trl(), *_others(), *_llamafactory(), *_deepspeed(), *_torchtune()]
+    return [
+        *_plain(),
+        *_trainer(),
+        *_accelerate(),
+        *_trl(),
+        *_others(),
+        *_llamafactory(),
+        *_axolotl(),
+        *_deepspeed(),
+        *_torchtune(),
+    ]
 
 
 def _plain() -> list[Case]:
@@ -195,6 +205,31 @@ def _llamafactory() -> list[Case]:
         case("kto", "lora"),
         case("rm", "lora"),
         case("sft", "freeze"),
+    ]
+
+
+def _axolotl() -> list[Case]:
+    def case(stage: str, kind: str, engine: str = "one process", **rest) -> Case:
+        return Case(
+            name="-".join(("axolotl", stage, kind, *(["ddp"] if engine == "DDP" else []))),
+            section="Frameworks",
+            program="axolotl_run",
+            arguments=(stage, kind),
+            framework=f"axolotl, our plugin: {stage}, {kind}",
+            adapter="LoRA" if kind == "lora" else "none",
+            engine=engine,
+            packages=("axolotl", "transformers", "peft", "trl"),
+            environment="axolotl",
+            variables=(("AXOLOTL_DO_NOT_TRACK", "1"),),
+            **{"modes": BOTH, **rest},
+        )
+
+    return [
+        case("example", "full", modes=("auto",)),
+        case("sft", "full"),
+        case("sft", "lora"),
+        case("dpo", "lora"),
+        case("sft", "lora", engine="DDP", untried="in several processes it puts each model on a GPU by its number"),
     ]
 
 

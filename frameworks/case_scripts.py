@@ -5,11 +5,11 @@ from __future__ import annotations
 from .case import SAID, WORKS, Case
 from .case_frameworks import DDP, FSDP2
 
-_TRL = (
+TRL = (
     "--output_dir out --max_steps 5 --per_device_train_batch_size 4 --learning_rate 1e-3 --report_to none --use_cpu "
     "--bf16 false --save_strategy no --logging_steps 1 --dataloader_pin_memory false --gradient_checkpointing false"
 )
-_LORA = "--use_peft --lora_r 4 --lora_target_modules q_proj v_proj up_proj down_proj"
+LORA = "--use_peft --lora_r 4 --lora_target_modules q_proj v_proj up_proj down_proj"
 _BERT = FSDP2.replace("LlamaDecoderLayer", "BertLayer")
 
 
@@ -17,34 +17,29 @@ def cases() -> list[Case]:
     return [*_trl(), *_peft(), *_accelerate()]
 
 
+def trl_words(name: str) -> str:
+    """The arguments of a script of trl: a model, data of its kind, and what else it needs."""
+    kind = {"sft": "chat", "kto": "unpaired", "dpo": "preference", "reward": "preference"}.get(name, "prompt")
+    more = " --beta 0.1" if name in ("dpo", "kto", "grpo", "rloo") else ""
+    if name in ("grpo", "rloo"):
+        more += " --num_generations 2 --max_completion_length 8"
+        more += " --reward_funcs frameworks.programs.trl_trainers.short_answers"
+    return f"MODEL {'llama-reward' if name == 'reward' else 'llama'} DATA {kind} {TRL}{more}"
+
+
 def _trl() -> list[Case]:
-    data = {
-        "sft": "chat",
-        "dpo": "preference",
-        "kto": "unpaired",
-        "grpo": "prompt",
-        "rloo": "prompt",
-        "reward": "preference",
-    }
-    more = dict.fromkeys(("dpo", "kto", "grpo", "rloo"), "--beta 0.1")
-    for name in ("grpo", "rloo"):
-        more[name] += (
-            " --num_generations 2 --max_completion_length 8 --reward_funcs "
-            "frameworks.programs.trl_trainers.short_answers"
-        )
     made = []
-    for name, kind in data.items():
-        model = "llama-reward" if name == "reward" else "llama"
+    for name in ("sft", "dpo", "kto", "grpo", "rloo", "reward"):
         for lora, engine in ((False, ""), (True, ""), (True, "DDP")):
             task = " --lora_task_type SEQ_CLS" if name == "reward" else ""
-            words = f"MODEL {model} DATA {kind} {_TRL} {more.get(name, '')} {_LORA + task if lora else ''}"
+            words = f"{trl_words(name)} {LORA + task if lora else ''}"
             made.append(
                 Case(
                     name="-".join(w for w in ("script-trl", name, "lora" if lora else "", engine.lower()) if w),
                     section="Public scripts",
                     program="public_script",
                     arguments=("trl", f"trl/scripts/{name}.py", *words.split()),
-                    framework=f"trl/scripts/{name}.py" + (", beta 0.1" if name in more else ""),
+                    framework=f"trl/scripts/{name}.py" + (", beta 0.1" if "--beta" in words else ""),
                     adapter="LoRA" if lora else "none",
                     engine=engine or "one process",
                     packages=("trl", "transformers"),
@@ -58,7 +53,7 @@ def _trl() -> list[Case]:
 
 def _peft() -> list[Case]:
     lora = "--use_peft_lora --lora_r 4 --lora_target_modules q_proj,v_proj,up_proj,down_proj"
-    sft = f"MODEL llama {_TRL} --dataset_name FOLDER text --dataset_text_field text {lora}"
+    sft = f"MODEL llama {TRL} --dataset_name FOLDER text --dataset_text_field text {lora}"
     pairs = "MODEL bert --num_train_epochs 1 --output_dir out --num_virtual_tokens 4 --peft_type"
     made = [("sft/train.py", sft, "LoRA", WORKS)]
     made += [

@@ -37,11 +37,16 @@ class Inert:
 def run(program: str, arguments: list[str], mode: str) -> dict[str, Any]:
     """One run without a selector: ``untried`` if it raises, ``works`` if not."""
     import layerselect
+    from layerselect.integrations import outcome
     from layerselect.integrations import transformers as integration
     from transformers import TrainerCallback
 
+    class InertCallback(TrainerCallback):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            """Takes what a program gives a SelectorCallback."""
+
     layerselect.FastSelector = Inert
-    integration.SelectorCallback = lambda *args, **options: TrainerCallback()
+    integration.SelectorCallback = outcome.OutcomeCallback = InertCallback
     result, sentence = "works", ""
     try:
         importlib.import_module(f"frameworks.programs.{program}").main(*arguments, mode=mode)

@@ -29,12 +29,14 @@ class Environment:
         packages: what pip installs. Packages of the project's environment are used where they satisfy it.
         without: what is taken out again: a package that is optional to all of them and built for another torch.
         options: of pip.
+        bare: what is installed without the packages that it asks for: those that it needs here are named above.
         build: a line of Python to run once, for what a package compiles at its first use.
     """
 
     packages: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    bare: tuple[str, ...] = ()
     build: str = ""
 
 
@@ -77,6 +79,28 @@ ENVIRONMENTS = {
     ),
     "torchtune": Environment(("torchtune==0.6.1", "torchao==0.14.1")),
     "llamafactory": Environment(("llamafactory==0.9.5",), without=("torchvision",)),
+    # With the versions it pins, without what only a GPU has a use for (xformers, flash-attn, liger-kernel, torchao).
+    "axolotl": Environment(
+        (
+            "transformers==5.16.1",
+            "accelerate==1.13.0",
+            "peft==0.20.0",
+            "trl==1.9.0",
+            "datasets==4.8.4",
+            "tokenizers==0.23.1",
+            "huggingface_hub==1.17.0",
+            "pydantic==2.12.5",
+            "posthog==6.7.11",
+            "schedulefree==1.4.1",
+            "bitsandbytes==0.50.2",
+            "axolotl-contribs-lgpl==0.0.7",
+            "axolotl-contribs-mit==0.0.6",
+            "python-dotenv==1.0.1",
+            *("addict", "colorama", "einops", "evaluate", "fastcore", "fire", "immutabledict", "numba", "requests"),
+            *("scipy", "tensorboard", "triton", "typer", "wandb"),
+        ),
+        bare=("axolotl==0.19.0",),
+    ),
 }
 
 
@@ -99,7 +123,7 @@ def python(name: str) -> str:
         return sys.executable
     place = FOLDER / "envs" / name
     interpreter = place / "bin" / "python"
-    wanted = "\n".join((*spec.packages, *(f"-{one}" for one in spec.without), f"torch=={version('torch')}"))
+    wanted = "\n".join((*spec.packages, *spec.bare, *(f"-{one}" for one in spec.without), f"torch=={version('torch')}"))
     done = place / "installed.txt"
     if done.exists() and done.read_text() == wanted:
         return str(interpreter)
@@ -114,6 +138,8 @@ def python(name: str) -> str:
     # The very torch that the extension was compiled against, whatever a pin would rather have.
     torch = f"torch=={version('torch').split('+')[0]}"
     commands = [[*pip, "install", "--disable-pip-version-check", *spec.options, *spec.packages, torch]]
+    if spec.bare:
+        commands.append([*pip, "install", "--disable-pip-version-check", "--no-deps", *spec.bare])
     if spec.without:
         commands.append([*pip, "uninstall", "--yes", *spec.without])
     if spec.build:

@@ -3,7 +3,8 @@
 Nothing of their code is kept in this project. A script comes from its package's source distribution (``pip download``),
 or from its repository at the tag of the version that is installed (``git clone``; ``FRAMEWORKS_GIT_NAME`` names another
 place to clone from, such as a copy on this machine). Every replacement must be found as often as it says: a script that
-has changed is said to have changed, not run.
+has changed is said to have changed, not run. Under ``layerselect run`` no selector is put in, and most scripts stay as
+they are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +27,8 @@ SCRIPTS = FOLDER / "scripts"
 REPOSITORIES = {
     "accelerate": "https://github.com/huggingface/accelerate",
     "peft": "https://github.com/huggingface/peft",
+    "transformers": "https://github.com/huggingface/transformers",
+    "sentence-transformers": "https://github.com/huggingface/sentence-transformers",
 }
 METRIC = Path(__file__).resolve().parent / "metric" / "agreement.py"
 
@@ -68,8 +72,12 @@ def fetch(source: str) -> Path:
     return place
 
 
-def patched(source: str, path: str) -> Path:
+def patched(source: str, path: str, *, selector: bool = True) -> Path:
     """A script with its replacements made, in the folder of the original.
+
+    Args:
+        source, path: where the script is.
+        selector: whether the selector's lines are put in; without them most scripts are as they were published.
 
     Raises:
         NotToBeHad: the script has changed.
@@ -77,8 +85,11 @@ def patched(source: str, path: str) -> Path:
     original = fetch(source) / path
     if not original.exists():
         raise NotToBeHad(f"{source} {version(source)} has no {path}")
+    wanted = replacements(source, path) if selector else _made_local(source)
+    if not wanted:
+        return original
     text = original.read_text()
-    for replace in replacements(source, path):
+    for replace in wanted:
         found = text.count(replace.old)
         if found != replace.times and not (replace.times == 0 and found):
             raise NotToBeHad(
@@ -115,7 +126,7 @@ def _download(source: str, place: Path) -> None:
 
 
 def _clone(source: str, place: Path) -> None:
-    url = os.environ.get(f"FRAMEWORKS_GIT_{source.upper()}", REPOSITORIES[source])
+    url = os.environ.get(f"FRAMEWORKS_GIT_{source.upper().replace('-', '_')}", REPOSITORIES[source])
     for branch in (["--branch", f"v{version(source)}"], []):  # a copy may not have the tag
         got = subprocess.run(
             ["git", "clone", "--quiet", "--depth", "1", *branch, url, str(place)], capture_output=True, text=True
@@ -134,6 +145,39 @@ _PREPARED = (
     "        model, optimizer, train_dataloader, eval_dataloader, lr_scheduler\n"
     "    )"
 )
+
+
+def _made_local(source: str) -> list[Replace]:
+    """What is changed in a script that is given no selector: data that it names itself, and what needs a GPU."""
+    if source != "sentence-transformers":
+        return []
+    return [
+        Replace('"sentence-transformers/stsb"', repr(data_folder("scored")), times=3),
+        Replace("fp16=True,", "fp16=False,"),
+    ]
+
+
+def options(words: Sequence[str]) -> list[str]:
+    """The arguments of a script. ``MODEL KIND``, ``DATA KIND`` and ``FILES KIND`` stand for the options with a small
+    model, a small data set and its files; ``PLACE KIND`` and ``FOLDER KIND`` for the folders of the model and the data.
+    """
+    made, left = [], list(words)
+    while left:
+        word = left.pop(0)
+        if word == "MODEL":
+            made += ["--model_name_or_path", folder(left.pop(0))]
+        elif word == "DATA":
+            made += ["--dataset_name", data_folder(left.pop(0))]
+        elif word == "FILES":
+            place = data_folder(left.pop(0))
+            made += ["--train_file", f"{place}/train.json", "--validation_file", f"{place}/validation.json"]
+        elif word == "PLACE":
+            made.append(folder(left.pop(0)))
+        elif word == "FOLDER":
+            made.append(data_folder(left.pop(0)))
+        else:
+            made.append(word)
+    return made
 
 
 def replacements(source: str, path: str) -> list[Replace]:

@@ -175,8 +175,8 @@ def _sentence(row: int) -> str:
 
 
 def rows(kind: str, count: int = 48) -> list[dict[str, Any]]:
-    """Rows of a data set: ``text``, ``chat``, ``prompt``, ``preference``, ``unpaired`` or ``pairs`` (MRPC's
-    columns).
+    """Rows of a data set: ``text``, ``chat``, ``prompt``, ``preference``, ``unpaired``, ``pairs`` (MRPC's columns) or
+    ``scored`` (STSb's).
     """
     made: list[dict[str, Any]] = []
     for row in range(count):
@@ -191,6 +191,7 @@ def rows(kind: str, count: int = 48) -> list[dict[str, Any]]:
                 "preference": {"chosen": [user, answer], "rejected": [user, worse]},
                 "unpaired": {"prompt": [user], "completion": [worse if row % 2 else answer], "label": row % 2 == 0},
                 "pairs": {"sentence1": one, "sentence2": other, "label": row % 2, "idx": row},
+                "scored": {"sentence1": one, "sentence2": other, "score": row % 5 / 4},
             }[kind]
         )
     return made
@@ -204,14 +205,16 @@ def dataset(kind: str, count: int = 48) -> Any:
 
 def data_folder(kind: str) -> str:
     """A folder with ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``, which ``load_dataset(FOLDER)`` reads; of
-    1,200 rows where the kind ends with ``-long``.
+    1,200 rows where the kind ends with ``-long``, and with names in ``.json`` where it ends with ``-json``.
     """
     place = CACHE / "data" / kind
     if not place.exists():
         with _made(place) as part:
             for split in ("train", "validation", "test"):
                 count = 1200 if kind.endswith("-long") else 48
-                made = rows(kind.removesuffix("-long"), count if split == "train" else 16)
+                made = rows(kind.partition("-")[0], count if split == "train" else 16)
                 lines = [json.dumps(row) for row in made]
-                part.joinpath(f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+                part.joinpath(f"{split}.{'json' if kind.endswith('-json') else 'jsonl'}").write_text(
+                    "\n".join(lines) + "\n"
+                )
     return str(place)

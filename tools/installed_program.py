@@ -23,6 +23,8 @@ import torch
 from layerselect import FastSelector, TopK, _backend
 from layerselect.cli.main import _OPTIONAL_PACKAGES
 
+# Programs that import a module of ours, which nobody else does.
+HOSTS = ("axolotl",)
 # A call, and what its one line must name where nothing but torch, numpy and rich is there.
 NEEDS_AN_EXTRA = (
     ["demo", "--out", "out"],
@@ -49,7 +51,9 @@ def check_place() -> None:
 
 
 def import_everything() -> int:
-    """How many modules there are. One may be refused for want of a package of an extra, and for nothing else."""
+    """How many modules there are. One may be refused for want of a package of an extra, or of the program that alone
+    imports it, and for nothing else.
+    """
     names = [found.name for found in pkgutil.walk_packages(layerselect.__path__, "layerselect.")]
     for name in names:
         if name.endswith(("__main__", "._C")):
@@ -58,7 +62,7 @@ def import_everything() -> int:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
-            check(missing in _OPTIONAL_PACKAGES, f"{name} needs {missing}, which no extra names")
+            check(missing in {*_OPTIONAL_PACKAGES, *HOSTS}, f"{name} needs {missing}, which no extra names")
     return len(names)
 
 

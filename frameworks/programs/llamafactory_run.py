@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.machinery
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +18,8 @@ from ..tiny import folder, rows
 SOUND = "torchaudio"
 
 
-def _import_run() -> Any:
+@contextmanager
+def without_sound() -> Iterator[None]:
     """LLaMA-Factory imports ``torchaudio`` for recorded speech, of which there is none here, and whose library loads
     with its own build of torch only.
     """
@@ -24,10 +27,9 @@ def _import_run() -> Any:
     nothing.__spec__ = importlib.machinery.ModuleSpec(SOUND, None)
     sys.modules[SOUND] = nothing
     try:
-        from llamafactory.train.tuner import run_exp
+        yield
     finally:
         del sys.modules[SOUND]
-    return run_exp
 
 
 def _data(stage: str) -> Path:
@@ -55,7 +57,18 @@ def _data(stage: str) -> Path:
 
 
 def main(stage: str, finetuning: str, *words: str, mode: str) -> None:
-    run_exp = _import_run()
+    with without_sound():
+        from llamafactory.train.tuner import run_exp
+    run_exp(
+        settings(stage, finetuning, *words),
+        callbacks=[
+            SelectorCallback(rule="topk:k=1" if finetuning == "freeze" else "topk:k=2", mode=mode, probe_every=3)
+        ],
+    )
+
+
+def settings(stage: str, finetuning: str, *words: str) -> dict[str, Any]:
+    """What LLaMA-Factory is told; its data are made where it runs."""
     more: dict[str, Any] = {"lora_rank": 4, "lora_target": "all"} if finetuning == "lora" else {}
     for word in words:
         more |= {
@@ -67,34 +80,29 @@ def main(stage: str, finetuning: str, *words: str, mode: str) -> None:
                 "galore_target": "q_proj,up_proj",
             },
         }[word]
-    run_exp(
-        {
-            "stage": stage,
-            "do_train": True,
-            "model_name_or_path": folder("llama"),
-            "finetuning_type": finetuning,
-            "dataset": "made",
-            "dataset_dir": str(_data(stage)),
-            "template": "default",
-            "cutoff_len": 64,
-            "output_dir": "out",
-            "max_steps": 6,
-            "per_device_train_batch_size": 4,
-            "gradient_accumulation_steps": 1,
-            "learning_rate": 1e-3,
-            "report_to": "none",
-            "use_cpu": True,
-            "overwrite_output_dir": True,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "bf16": False,
-            "fp16": False,
-            "dataloader_num_workers": 0,
-            "preprocessing_num_workers": 1,
-            "plot_loss": False,
-            **more,
-        },
-        callbacks=[
-            SelectorCallback(rule="topk:k=1" if finetuning == "freeze" else "topk:k=2", mode=mode, probe_every=3)
-        ],
-    )
+    return {
+        "stage": stage,
+        "do_train": True,
+        "model_name_or_path": folder("llama"),
+        "finetuning_type": finetuning,
+        "dataset": "made",
+        "dataset_dir": str(_data(stage)),
+        "template": "default",
+        "cutoff_len": 64,
+        "output_dir": "out",
+        "max_steps": 6,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-3,
+        "report_to": "none",
+        "use_cpu": True,
+        "overwrite_output_dir": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "bf16": False,
+        "fp16": False,
+        "dataloader_num_workers": 0,
+        "preprocessing_num_workers": 1,
+        "plot_loss": False,
+        **more,
+    }

@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..metrics.enough import too_few_steps
-from ..report.after_run import next_commands, savings_line, stages_line
+from ..report.after_run import next_commands, stages_line
 from ..report.numbers import plural
 from ..report.state_cache import cache_facts_line, cache_size_line
+from ..selector.savings import savings_line
 from .progress import StageLine
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from .options import add_common_options
 from .streams import say
 
 if TYPE_CHECKING:
-    from ..integrations.program import Selected
+    from ..integrations.outcome import Selected
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,9 @@ examples:
   torchrun --nproc-per-node 2 -m layerselect run -- run_glue.py --task_name sst2 ...
 
 The program runs as it is, in this process. Every transformers.Trainer that it makes, also of a subclass, gets our
-callback. A program that starts others (accelerate launch, trl) is started by them: 'accelerate launch -m layerselect
-run -- -m trl.scripts.sft ...'. What was selected is said on stderr when it has ended.
+callback. What starts other processes (torchrun, accelerate launch) stands in front: 'accelerate launch -m layerselect
+run -- -m trl.scripts.sft ...'. What was selected is said on stderr when the program has ended.
 """
-_MOST_NAMED = 4
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -73,14 +72,16 @@ def split_program(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect run`` and returns the exit code of the program."""
-    from ..integrations.program import in_every_trainer, run_program
+    from ..integrations.program import find_program, in_every_trainer
 
     options = {name: getattr(args, name) for name in ("rule", "mode") if hasattr(args, name)}
     with in_every_trainer(**options, **_parsed(args.selector_option)) as found:
+        program = find_program(args.program)
         status = 0
         try:
-            run_program(args.program)
+            program()
         except LayerSelectError:
+            say("")  # the program's progress bar may stand in the line
             raise
         except SystemExit as ended:
             status = _status(ended.code)
@@ -88,9 +89,9 @@ def run(args: argparse.Namespace) -> int:
             traceback.print_exc()
             status = 1
     leave_launch()
-    if shows():
+    if shows() and (found or not status):
         for line in _lines(found):
-            say(line)
+            say(f"layerselect: {line}")
     return status
 
 
@@ -122,23 +123,10 @@ def _parsed(given: Sequence[str]) -> dict[str, Any]:
 
 def _lines(found: Sequence[Selected]) -> list[str]:
     """What was selected and saved, in sentences."""
-    from ..report.after_run import savings_line
-
     if not found:
-        return ["layerselect: no transformers.Trainer has ended a training in this program, so nothing was selected"]
-    lines = []
-    for each in found:
-        steps, layers = each.facts["steps"], len(each.layer_names)
-        selected = sum(each.frequency) / max(1, steps)
-        most = sorted(filter(each.frequency.__getitem__, range(layers)), key=lambda layer: -each.frequency[layer])
-        named = ", ".join(
-            f"{each.layer_names[layer]} ({each.frequency[layer] / max(1, steps):.0%})" for layer in most[:_MOST_NAMED]
-        )
-        lines.append(
-            f"layerselect: {each.trainer}, {steps} steps in mode {each.facts['mode']}: {selected:.1f} of {layers} "
-            f"layers selected on average, most often {named or 'none'}"
-        )
-        saved = savings_line(each.facts)
-        if saved is not None:
-            lines.append(f"layerselect: {saved}")
-    return lines
+        return [
+            "no transformers.Trainer without a SelectorCallback of its own has ended a training in this process, so "
+            "nothing was selected by this command; where a program starts others, put the launcher in front: "
+            "'torchrun -m layerselect run -- SCRIPT.py'"
+        ]
+    return [line for each in found for line in each.lines()]

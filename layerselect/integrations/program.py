@@ -8,64 +8,37 @@ import functools
 import runpy
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+import torch
+from transformers import Trainer
 
-from ..costs.counted import LayerCosts
 from ..errors import LayerSelectError
-from ..selector.savings import counted_costs, savings
-from .trainer_internals import trained_module
+from .outcome import OutcomeCallback, Selected
 from .transformers import SelectorCallback
 
+#: Commands and modules that start the training in other processes, and what works instead.
+_BEHIND = "put the launcher in front, as in '{} -m layerselect run -- SCRIPT.py ARGS'"
+_TRL = "put the launcher in front, as in 'accelerate launch -m layerselect run -- -m trl.scripts.sft ARGS'"
+_STARTERS = {
+    "torchrun": _BEHIND.format("torchrun"),
+    "torch.distributed.run": _BEHIND.format("torchrun"),
+    "torch.distributed.launch": _BEHIND.format("torchrun"),
+    "accelerate": _BEHIND.format("accelerate launch"),
+    "accelerate-launch": _BEHIND.format("accelerate launch"),
+    "accelerate.commands.launch": _BEHIND.format("accelerate launch"),
+    "trl": _TRL,
+    "trl.cli": _TRL,
+    "axolotl": "name layerselect.integrations.axolotl.LayerSelectPlugin in the plugins of its YAML",
+    "axolotl.cli.main": "name layerselect.integrations.axolotl.LayerSelectPlugin in the plugins of its YAML",
+}
 
-@dataclass(frozen=True)
-class Selected:
-    """What became of the layers in one training.
-
-    Attributes:
-        trainer: the name of the Trainer's class.
-        layer_names: qualified names, in forward order.
-        frequency: in how many of the steps each layer was selected.
-        facts: of :func:`layerselect.selector.savings.savings`, with ``steps`` and ``mode``.
-    """
-
-    trainer: str
-    layer_names: Sequence[str]
-    frequency: Sequence[int]
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class _Counting(SelectorCallback):
-    """Counts what layers cost before anything is frozen, and tells at the end what was selected."""
-
-    def __init__(self, found: list[Selected], trainer: str, **options: Any) -> None:
-        super().__init__(**options)
-        self._found, self._name = found, trainer
-        self._costs: LayerCosts | None = None
-        self._optimizer: Any = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._costs, self._optimizer = counted_costs(trained_module(kwargs)), kwargs["optimizer"]
-        super().on_train_begin(args, state, control, **kwargs)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        super().on_train_end(args, state, control, **kwargs)
-        if self.selector is None or self._costs is None:
-            return
-        rows = self.selector.history.arrays()
-        facts = savings(self.selector, rows, self._costs, getattr(self._optimizer, "optimizer", self._optimizer))
-        facts |= {"steps": len(rows["step"]), "mode": self.selector.mode}
-        frequency = self.selector.frequency.tolist()
-        self._found.append(Selected(self._name, self.selector.layer_names, frequency, facts))
+#: LLaMA-Factory's commands, which do so where there is more than one GPU.
+_FACTORY = ("llamafactory-cli", "lmf", "llamafactory.cli")
 
 
 @contextmanager
@@ -90,7 +63,7 @@ def in_every_trainer(**options: Any) -> Iterator[list[Selected]]:
         original(self, *args, **kwargs)
         if any(isinstance(callback, SelectorCallback) for callback in self.callback_handler.callbacks):
             return
-        callback = _Counting(found, type(self).__name__, **options)
+        callback = OutcomeCallback(found.append, **options)
         self.add_callback(callback)
         callback.on_init_end(self.args, self.state, self.control)
 
@@ -101,55 +74,79 @@ def in_every_trainer(**options: Any) -> Iterator[list[Selected]]:
         Trainer.__init__ = original  # type: ignore[method-assign]
 
 
-def run_program(program: Sequence[str]) -> None:
-    """Runs a Python program in this process as if it had been started by itself.
+def find_program(words: Sequence[str]) -> Callable[[], None]:
+    """Finds a Python program, which runs in this process, as if it had been started by itself, when it is called.
+
+    Whatever the program raises comes through, ``SystemExit`` too.
 
     Args:
-        program: a script and its arguments, or ``-m``, a module and its arguments. A script is a file, or a command
+        words: a script and its arguments, or ``-m``, a module and its arguments. A script is a file, or a command
             that is installed as one.
 
     Raises:
-        LayerSelectError: there is no such script or module. Whatever the program raises comes through, ``SystemExit``
-            too.
+        LayerSelectError: there is no such script or module, or it is known to start the training in processes of its
+            own.
     """
-    before = sys.argv, sys.path[0]
+    _check_trains_here(words)
+    return _module(words) if words[:1] == ["-m"] else _script(words)
+
+
+def _check_trains_here(words: Sequence[str]) -> None:
+    name = "".join(words[1:2]) if words[:1] == ["-m"] else Path("".join(words[:1])).name
+    instead = _STARTERS.get(name)
+    if name in _FACTORY and torch.cuda.device_count() > 1:
+        instead = "with several GPUs write 'torchrun -m layerselect run -- -m llamafactory.launcher CONFIG.yaml'"
+    if instead is not None:
+        raise LayerSelectError(
+            f"{name} starts the training in processes of its own, where no selector would be: {instead}"
+        )
+
+
+def _module(words: Sequence[str]) -> Callable[[], None]:
+    name = words[1] if len(words) > 1 else ""
+    folder = str(Path.cwd())
     try:
-        if program[:1] == ["-m"]:
-            _run_module(program)
-        else:
-            _run_script(program)
-    finally:
-        sys.argv, sys.path[0] = before
-
-
-def _run_module(program: Sequence[str]) -> None:
-    from importlib.util import find_spec
-
-    name = program[1] if len(program) > 1 else ""
-    sys.path[0] = str(Path.cwd())
-    try:
-        there = bool(name) and find_spec(name) is not None
+        with _started_as([name], folder):
+            there = bool(name) and find_spec(name) is not None
     except (ImportError, ValueError):  # of a package around it
         there = False
     if not there:
         raise LayerSelectError(f"there is no module {name!r} to run behind -m: write -m MODULE and its arguments")
-    sys.argv = [name, *program[2:]]
-    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+    def run() -> None:
+        with _started_as([name, *words[2:]], folder):
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+    return run
 
 
-def _run_script(program: Sequence[str]) -> None:
-    if not program:
+def _script(words: Sequence[str]) -> Callable[[], None]:
+    if not words:
         raise LayerSelectError("no program is named: write '-- SCRIPT.py' with its arguments, or '-- -m MODULE'")
-    path = Path(program[0])
+    path = Path(words[0])
     if not path.is_file():
-        installed = shutil.which(program[0])
+        installed = shutil.which(words[0])
         path = Path(installed) if installed is not None else path
     if not path.is_file():
-        raise LayerSelectError(f"there is no script {program[0]!r}: name a Python file, or a module behind -m")
+        raise LayerSelectError(f"there is no script {words[0]!r}: name a Python file, or a module behind -m")
     with path.open("rb") as file:
         first = file.readline(200)
     if path.suffix != ".py" and not (first.startswith(b"#!") and b"python" in first):
-        raise LayerSelectError(f"{program[0]!r} is no Python program: name a Python file, or a module behind -m")
-    sys.path[0] = str(path.resolve().parent)
-    sys.argv = [program[0], *program[1:]]
-    runpy.run_path(str(path), run_name="__main__")
+        raise LayerSelectError(f"{words[0]!r} is no Python program: name a Python file, or a module behind -m")
+
+    def run() -> None:
+        with _started_as(list(words), str(path.resolve().parent)):
+            runpy.run_path(str(path), run_name="__main__")
+
+    return run
+
+
+@contextmanager
+def _started_as(argv: list[str], folder: str) -> Iterator[None]:
+    """As Python starts a program: with its arguments, and its folder first on the path."""
+    before = sys.argv, sys.path[0]
+    sys.argv, sys.path[0] = argv, folder
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[0] = before

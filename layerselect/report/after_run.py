@@ -8,10 +8,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ..utils.sizes import show_bytes
+from ..selector.savings import savings_line
 
-#: So many of the layers that were the lowest are named.
-_LOWEST = 3
 #: Facts that are said in sentences and stand in no table.
 IN_WORDS = (
     "stages",
@@ -20,33 +18,6 @@ IN_WORDS = (
     "optimizer_bytes",
     "budget",
 )
-
-
-def savings_line(facts: Mapping[str, Any]) -> str | None:
-    """What the selection cost beside training all layers; ``None`` where a run does not say."""
-    if facts.get("step_share") is None:
-        return None
-    budget = f", budget {facts['budget']:.0%}" if facts.get("budget") is not None else ""
-    parts = [
-        f"{facts['step_share']:.0%} of a step's arithmetic ({facts['step_share_from']}{budget})",
-        f"{facts['activation_share']:.0%} of its activations ({facts['activation_share_from']})",
-    ]
-    if facts.get("optimizer_share") is not None:
-        parts.append(f"{facts['optimizer_share']:.0%} of the optimizer's memory{_by_part(facts)}")
-    text = f"beside training all layers: {', '.join(parts)}"
-    lowest = list(facts["lowest_layers"].items())[:_LOWEST]
-    if not lowest:
-        return f"{text}; no layer trained"
-    shares = ", ".join(f"layer {layer} in {count / facts['steps']:.0%}" for layer, count in lowest)
-    return f"{text}; the lowest layer that took gradients was {shares} of the steps"
-
-
-def _by_part(facts: Mapping[str, Any]) -> str:
-    """Where the optimizer's memory is, if not all of it is the layers'."""
-    found = {part: size for part, size in (facts.get("optimizer_bytes") or {}).items() if size}
-    if set(found) <= {"layers"}:
-        return ""
-    return f" ({', '.join(f'{part} {show_bytes(size)}' for part, size in found.items())})"
 
 
 def stages_line(facts: Mapping[str, Any]) -> str | None:

@@ -10,14 +10,22 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..costs.counted import LayerCosts, count_costs
-from ..layers.find import split_parameters
+from ..layers.find import LayerSpec, split_parameters
 from ..layers.view import ModelView
+from ..utils.sizes import show_bytes
 from .selector import FastSelector
 
+#: So many of the layers that were the lowest are named.
+_LOWEST = 3
 
-def counted_costs(model: nn.Module) -> LayerCosts:
-    """The costs of a model's layers, counted before a selector decides what takes gradients."""
-    found = split_parameters(model)
+
+def counted_costs(model: nn.Module, layers: LayerSpec = None) -> LayerCosts:
+    """The costs of a model's layers, counted before a selector decides what takes gradients.
+
+    Args:
+        layers: as the selector is given them.
+    """
+    found = split_parameters(model, layers)
     device = next(model.parameters()).device
     return count_costs(ModelView(model, found.names, found.modules, found.layers, device))
 
@@ -68,6 +76,33 @@ def savings(
         "optimizer_bytes": {part.part: part.optimizer for part in selector.memory_by_part()},
     }
     return {**facts, **_activations(took, lowest, saved_bytes)}
+
+
+def savings_line(facts: Mapping[str, Any]) -> str | None:
+    """What the selection cost beside training all layers; ``None`` where a run does not say."""
+    if facts.get("step_share") is None:
+        return None
+    budget = f", budget {facts['budget']:.0%}" if facts.get("budget") is not None else ""
+    parts = [
+        f"{facts['step_share']:.0%} of a step's arithmetic ({facts['step_share_from']}{budget})",
+        f"{facts['activation_share']:.0%} of its activations ({facts['activation_share_from']})",
+    ]
+    if facts.get("optimizer_share") is not None:
+        parts.append(f"{facts['optimizer_share']:.0%} of the optimizer's memory{_by_part(facts)}")
+    text = f"beside training all layers: {', '.join(parts)}"
+    lowest = list(facts["lowest_layers"].items())[:_LOWEST]
+    if not lowest:
+        return f"{text}; no layer trained"
+    shares = ", ".join(f"layer {layer} in {count / facts['steps']:.0%}" for layer, count in lowest)
+    return f"{text}; the lowest layer that took gradients was {shares} of the steps"
+
+
+def _by_part(facts: Mapping[str, Any]) -> str:
+    """Where the optimizer's memory is, if not all of it is the layers'."""
+    found = {part: size for part, size in (facts.get("optimizer_bytes") or {}).items() if size}
+    if set(found) <= {"layers"}:
+        return ""
+    return f" ({', '.join(f'{part} {show_bytes(size)}' for part, size in found.items())})"
 
 
 def _activations(took: np.ndarray, lowest: np.ndarray, saved_bytes: Sequence[int]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 from layerselect.cli.compare_display import RunDisplay
 from layerselect.cli.display import TrainingDisplay
 from layerselect.cli.progress import StageLine, _clock
-from layerselect.report.after_run import savings_line, stages_line
+from layerselect.report.after_run import stages_line
+from layerselect.selector.savings import savings_line
 
 
 def wait_for(capsys, words):

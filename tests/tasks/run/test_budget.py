@@ -6,7 +6,7 @@ import json
 
 import pytest
 from layerselect import LayerSelectError
-from layerselect.report.after_run import savings_line
+from layerselect.selector.savings import savings_line
 from layerselect.tasks.intent import IntentConfig, run_intent
 
 COMMON = {"data": "demo", "model": "demo", "out": "o"}
