@@ -228,8 +228,8 @@ class Gate:
         """Takes note of a gradient that the optimizer is shown, to learn whether it clears it."""
         owned = self._owned
         held = (*(owned.layers[layer] for layer in owned.mine), owned.outer)
-        shown = next((p for parameters in held for p in parameters if p.grad is not None), None)
-        self._shown = None if shown is None else (shown, version_of(shown.grad))
+        shown = ((p, p.grad) for parameters in held for p in parameters)
+        self._shown = next(((p, version_of(gradient)) for p, gradient in shown if gradient is not None), None)
 
     def _undo_for_closure(self) -> None:
         """A closure finds the gradients that were there: it clears them, or adds to those of earlier micro-batches.
