@@ -49,7 +49,7 @@ def make_data(batch_size: int) -> tuple[torch.nn.Module, DataLoader]:
         labels = torch.tensor([corpus.labels.index(row["intentions"][0]) for row in rows])
         return {**loaded.tokenizer(*pairs, padding=True, truncation=True, return_tensors="pt"), "labels": labels}
 
-    return loaded.model, DataLoader(rows, batch_size=batch_size, shuffle=True, collate_fn=collate)
+    return loaded.model.train(), DataLoader(rows, batch_size=batch_size, shuffle=True, collate_fn=collate)
 
 
 def main(out: Path, steps: int = 30, seed: int = 0) -> tuple[list[float], FastSelector]:
