@@ -81,7 +81,8 @@ class SelectorCallback(_Callback):
         log_scores: whether they get a value for each layer.
         resume: what to do where training resumes from a checkpoint of a run that had no selector: ``"refuse"``, or
             ``"fresh"``, with which the selector begins anew at that step.
-        options: arguments of :class:`~layerselect.FastSelector` as keywords.
+        options: arguments of :class:`~layerselect.FastSelector` as keywords, without ``state_cache``: it caches passes
+            of the module itself, which Lightning does not call.
 
     Attributes:
         selector: the selector; ``None`` before training begins. It is closed when training ends, also by an exception
@@ -98,6 +99,12 @@ class SelectorCallback(_Callback):
         self.selector: FastSelector | None = None
         self._options = with_new_names(options, OF_SELECTOR, "SelectorCallback")
         check_options(self._options, owner="SelectorCallback", of_owner=("log", "log_scores", "resume"))
+        if self._options.get("state_cache", "none") != "none":
+            raise LayerSelectError(
+                f"state_cache={self._options['state_cache']!r} caches passes of the module that a selector is over, "
+                "and Lightning calls its training_step instead: build FastSelector(self.model, ...) over the model "
+                "inside, and call its step() in on_before_optimizer_step"
+            )
         self._log, self._log_scores, self._resume = log, log_scores, resume
         self._loaded: dict[str, Any] | None = None  # from the checkpoint that training resumes from
         self._backward = False  # a backward pass has ended since the selector's last step

@@ -264,6 +264,7 @@ def test_strategies_that_keep_the_gradients_are_refused(tmp_path, name):
     [
         ({"rul": "variance"}, "did you mean 'rule'"),
         ({"mode": "frozen"}, "mode='frozen'"),
+        ({"mode": "freeze", "state_cache": "cached"}, "state_cache='cached' caches passes of the module"),
         ({"resume": "maybe"}, "resume='maybe'"),
         ({"logs": True}, "did you mean 'log'"),
         ({"model": None}, "the model is the Trainer's"),
