@@ -53,6 +53,7 @@ class PageFile(pytest.File):
 
     def setup(self) -> None:
         self.failed: Block | None = None
+        self.missing = ""  # the package that the last block, and those that go on from it, had needed
         self._holder = TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True)
         self.folder = Path(self._holder.name)
         module = types.ModuleType(f"docs_page_{self.path.stem.replace('-', '_')}")
@@ -77,6 +78,9 @@ class BlockItem(pytest.Item):
             pytest.skip(f"{block.page}:{block.line}: {block.skip}")
         if page.failed is not None:
             pytest.fail(f"the block in line {page.failed.line} failed, and this one needs it", pytrace=False)
+        page.missing = "" if block.preludes else page.missing
+        if page.missing:
+            pytest.skip(page.missing)
         before = Path.cwd()
         os.chdir(page.folder)
         try:
@@ -87,6 +91,9 @@ class BlockItem(pytest.Item):
                 exec(compile(lines, str(ROOT / block.page), "exec"), page.names)
             else:
                 self._run_shell(page.folder)
+        except pytest.skip.Exception as skipped:
+            page.missing = str(skipped)
+            raise
         except BaseException:
             page.failed = block
             raise

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 LABELS = 5
 
 
@@ -113,6 +115,53 @@ def lora_decoder(names: dict[str, Any]) -> None:
 
     decoder(names)
     names["model"] = get_peft_model(names["model"], LoraConfig(r=4, target_modules="all-linear"))
+
+
+def lightning_module(names: dict[str, Any]) -> None:
+    """``module``, a Lightning module around a small Llama, and ``loader``."""
+    lightning = pytest.importorskip("lightning", reason="lightning is not installed")
+    import torch
+    from torch.utils.data import DataLoader
+
+    decoder(names)
+    names["loader"] = DataLoader(names["loader"], batch_size=None)  # a list would be one of loaders
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = names["model"]
+
+        def training_step(self, batch: dict[str, Any], index: int) -> Any:
+            return self.model(**batch).loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+    names["module"] = Module()
+
+
+def sentence_pairs(names: dict[str, Any]) -> None:
+    """``encoder``, a small sentence encoder, and ``pairs`` of sentences."""
+    kind = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    from datasets import Dataset
+    from sentence_transformers import models
+
+    model_folder(names)
+    words = models.Transformer("path/to/model", max_seq_length=32)
+    pooling = models.Pooling(words.get_word_embedding_dimension())
+    names["encoder"] = kind.SentenceTransformer(modules=[words, pooling], device="cpu")
+    names["pairs"] = Dataset.from_dict({"anchor": names["texts"][:32], "positive": names["texts"][32:]})
+
+
+def setfit_model(names: dict[str, Any]) -> None:
+    """``setfit_model``, and ``examples`` with labels."""
+    setfit = pytest.importorskip("setfit", reason="setfit is not installed")
+    from datasets import Dataset
+    from sklearn.linear_model import LogisticRegression
+
+    sentence_pairs(names)
+    names["setfit_model"] = setfit.SetFitModel(model_body=names["encoder"], model_head=LogisticRegression())
+    names["examples"] = Dataset.from_dict({"text": names["texts"][:16], "label": names["labels"][:16]})
 
 
 def dataset(names: dict[str, Any]) -> None:

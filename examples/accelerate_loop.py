@@ -2,9 +2,8 @@
 
 A small classifier learns to tell the intentions of the demo corpus. The selector's step belongs where the gradients of
 a whole optimizer step are there: after the backward pass of the last micro-batch, before clipping and
-``optimizer.step()``. Inside of ``accelerator.accumulate`` the lines of the loop run for every micro-batch:
-``optimizer.step()`` does nothing before the last one, and the selector's step is kept from it by ``if
-accelerator.sync_gradients``.
+``optimizer.step()``. Inside of ``accelerator.accumulate`` the lines of the loop run for every micro-batch: before the
+last one ``optimizer.step()`` does nothing, and neither does ``selector.step(accelerator)``.
 
     python examples/accelerate_loop.py
     accelerate launch examples/accelerate_loop.py                  # on whatever `accelerate config` was told
@@ -58,8 +57,8 @@ def train(out: Path, steps: int = 30, accumulate: int = 2, seed: int = 0) -> tup
             with accelerator.accumulate(model):
                 loss = model(**batch).loss
                 accelerator.backward(loss)
-                if accelerator.sync_gradients:  # the gradients of all micro-batches are in
-                    selector.step(optimizer.scaler)  # the scaler of fp16; None otherwise
+                selector.step(accelerator)  # which knows when the gradients are all there, and the scaler of fp16
+                if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()

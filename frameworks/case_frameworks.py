@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .case import BOTH, REFUSED, SAID, WORKS, Case
 
 _HF = ("transformers", "accelerate")
@@ -30,7 +32,6 @@ def cases() -> list[Case]:
 
 def _plain() -> list[Case]:
     words = {
-        "": "",
         "clip": "clipping",
         "own-clip": "selector.clip_grad_norm_",
         "zeros": "zero_grad(set_to_none=False)",
@@ -171,14 +172,41 @@ def _others() -> list[Case]:
     return [
         case(encoder, "sentence-transformers", framework="sentence-transformers", environment="sentence-transformers"),
         case(encoder, "setfit", framework="SetFit", environment="setfit", packages=("setfit", "sentence-transformers")),
-        case("lightning_module", "automatic", framework="Lightning", environment="lightning"),
-        case("lightning_module", "automatic-clip", framework="Lightning, clipping", environment="lightning"),
-        case("lightning_module", "automatic-accumulate", framework="Lightning, accumulation", environment="lightning"),
-        case("lightning_module", "manual", framework="Lightning, manual optimization", environment="lightning"),
+        *_lightning(case),
         case("ignite_engine", framework="PyTorch-Ignite", environment="ignite", packages=("pytorch-ignite",)),
         case("fastai_learner", "torch", framework="fastai", environment="fastai"),
         case("fastai_learner", "own", framework="fastai", optimizer="fastai's Adam", environment="fastai", right=SAID),
         case("ignite_engine", framework="Composer", environment="composer"),
+    ]
+
+
+def _lightning(case: Callable[..., Case]) -> list[Case]:
+    """``case`` makes one of a program in an environment of its own."""
+    words = {
+        "clip": "clipping",
+        "accumulate": "accumulation",
+        "fp16": "float16",
+        "manual": "manual optimization",
+    }
+
+    def one(*arguments: str, by: str, **rest) -> Case:
+        what = [words[word] for argument in arguments for word in argument.split("-") if word in words]
+        framework = ", ".join(("Lightning", *what, by))
+        return case("lightning_module", *arguments, framework=framework, environment="lightning", **rest)
+
+    hand, callback = "step() by hand", "SelectorCallback"
+    two = {"engine": "DDP", "launcher": DDP, "processes": 2, "modes": ("auto",)}
+    return [
+        one("automatic", by=hand),
+        one("automatic-clip", by=hand),
+        one("automatic-accumulate", by=hand),
+        one("manual", by=hand),
+        one("callback", by=callback),
+        one("callback", "clip", "accumulate", by=callback),
+        one("callback", "fp16", "clip", by=callback),
+        one("callback", "manual", by=callback),
+        one("callback", "manual", "two", by=f"two optimizers, {callback}"),
+        one("callback", "clip", "accumulate", "ddp", by=callback, **two),
     ]
 
 

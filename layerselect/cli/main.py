@@ -96,6 +96,7 @@ _OPTIONAL_PACKAGES = {
     "gguf": "gguf",
     "rouge_score": "revise",
     "shtab": "completion",
+    "lightning": "lightning",
 }
 
 

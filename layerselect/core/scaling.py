@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -77,8 +77,32 @@ class Scaling:
         return replace(self, inv_scale=inv_scale, found_inf=found_inf)
 
 
+@runtime_checkable
+class Accelerator(Protocol):
+    """What is read of an ``accelerate.Accelerator``.
+
+    Attributes:
+        sync_gradients: whether the gradients of all micro-batches are in, so that the optimizer really steps.
+        scaler: that of ``mixed_precision="fp16"``.
+    """
+
+    sync_gradients: bool
+    scaler: GradScaler | None
+
+
+#: What a step may be told of its gradients.
+GradScale = float | Tensor | GradScaler | None
+
+
+def of_accelerator(given: GradScale | Accelerator) -> tuple[bool, GradScale]:
+    """Whether the optimizer steps now, and what the gradients are scaled by: an accelerator knows both."""
+    if isinstance(given, Accelerator):
+        return given.sync_gradients, given.scaler
+    return True, given
+
+
 def read_scaling(
-    grad_scale: float | Tensor | GradScaler | None, optimizers: Sequence[torch.optim.Optimizer], device: torch.device
+    grad_scale: GradScale, optimizers: Sequence[torch.optim.Optimizer], device: torch.device
 ) -> Scaling | None:
     """The scaling that ``grad_scale`` means for this step. No device is waited for.
 

@@ -34,6 +34,8 @@ from ..utils.arguments import check_choice
 _PARAMETERS = inspect.signature(FastSelector).parameters
 #: What may be given as an option: the arguments of a selector, its model apart.
 NAMES = [name for name in _PARAMETERS if name != "model"]
+#: What to do with a checkpoint that a run without a selector saved.
+RESUMES = ("refuse", "fresh")
 
 
 def check_options(options: Mapping[str, Any], *, owner: str, of_owner: Sequence[str] = ()) -> None:
@@ -55,6 +57,21 @@ def check_options(options: Mapping[str, Any], *, owner: str, of_owner: Sequence[
             check(name, options[name])
     given = {name: _PARAMETERS[name].default for name in NAMES} | dict(options)
     _check_together(given)
+
+
+def check_resume(resume: Any) -> None:
+    """Raises LayerSelectError unless ``resume`` is one of :data:`RESUMES`."""
+    if not isinstance(resume, str) or resume not in RESUMES:
+        raise LayerSelectError(f"resume={resume!r} is none of {', '.join(map(repr, RESUMES))}")
+
+
+def options_for(options: Mapping[str, Any], *, compiled: bool) -> dict[str, Any]:
+    """The options for a model that may be compiled in a way that cannot be seen on it, so that ``auto`` could not
+    know.
+    """
+    if compiled and options.get("mode", "auto") == "auto":
+        return {**options, "mode": "gate"}
+    return dict(options)
 
 
 def _instead(name: Any, options: Mapping[str, Any], owner: str, of_owner: Sequence[str]) -> str:

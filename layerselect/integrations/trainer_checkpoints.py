@@ -10,9 +10,9 @@ from typing import Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..checkpoint import TENSORS_FILE, VALUES_FILE, defect, read_seal, seal
-from ..errors import LayerSelectError
 from ..utils.saved_files import DamagedFile, read_json
 from ..utils.saved_schema import Fields, Flag, Items, Mapped, Maybe, Number, Whole
+from .selector_options import check_resume
 from .trainer_internals import LayerSelection
 
 logger = logging.getLogger(__name__)
@@ -32,17 +32,9 @@ _STATE = Fields(
         "is_hyper_param_search": Flag(),
     }
 )
-#: What to do with a checkpoint that a run without a selector saved.
-RESUMES = ("refuse", "fresh")
 _ADVICE = " (the run that saved it had no selector: resume='fresh' begins one at that step)"
 #: A checkpoint on SIGTERM (``enable_jit_checkpoint``) holds this file until it is complete.
 _UNFINISHED = "checkpoint-is-incomplete.txt"
-
-
-def check_resume(resume: Any) -> None:
-    """Raises LayerSelectError unless ``resume`` is one of :data:`RESUMES`."""
-    if not isinstance(resume, str) or resume not in RESUMES:
-        raise LayerSelectError(f"resume={resume!r} is none of {', '.join(map(repr, RESUMES))}")
 
 
 def checkpoint_defect(folder: str | Path) -> str | None:

@@ -28,10 +28,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import LayerSelectError
-
-#: Names in the logs.
-PREFIX = "layerselect/"
-SCORES = PREFIX + "score/"
+from .logs import SCORES
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,17 @@ from ..checkpoint import load_selector, save_selector, seal
 from ..errors import LayerSelectError
 from ..selector.selector import FastSelector
 from ..utils.renamed import OF_SELECTOR, with_new_names
-from .selector_options import check_options
+from .logs import facts_of, scores_of
+from .selector_options import check_options, check_resume, options_for
 from .trainer_checkpoints import (
     TRAINER_STATE,
     begun_without_selector,
-    check_resume,
     checkpoint_defect,
     instead,
     last_checkpoint,
     newest_defect,
 )
 from .trainer_internals import (
-    PREFIX,
-    SCORES,
     Interruptions,
     LayerSelection,
     Surroundings,
@@ -145,7 +142,7 @@ class SelectorCallback(TrainerCallback):
         folder = self._state_to_load(state)
         model = trained_module(kwargs)
         if self._options is not None:
-            self.selector = FastSelector(model, **_options_for(args, self._options))
+            self.selector = FastSelector(model, **options_for(self._options, compiled=args.torch_compile))
         selector = self._running()
         if self._options is None:
             _check_same_parameters(selector, model)
@@ -238,27 +235,11 @@ class SelectorCallback(TrainerCallback):
         """Adds the selection to a line with a training loss; evaluations say nothing about it."""
         if not is_of_training(logs) or self.selector is None or not self.selector.steps:
             return
-        selected = self.selector.selected()
-        facts: dict[str, float] = {
-            PREFIX + "num_trained": len(selected),
-            PREFIX + "lowest_trained": selected[0] if selected else -1,
-        }
-        for name in ("threshold", "kept_share", "step_cost"):
-            value = float(getattr(self.selector, name))
-            if math.isfinite(value):  # NaN where the rule cuts no scores, or knows no budget
-                facts[PREFIX + name] = value
+        facts = facts_of(self.selector)
         logs.update(facts)
         state.log_history[-1].update(facts)  # a copy of the logs, made before any callback saw them
         if self._log_scores and self._surroundings.trainer is not None:
-            scores = enumerate(self.selector.scores.tolist())
-            logs.update({f"{SCORES}{layer}": score for layer, score in scores if not math.isnan(score)})
-
-
-def _options_for(args: TrainingArguments, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The Trainer compiles another object than the model it shows to callbacks, so that ``auto`` could not know."""
-    if args.torch_compile and options.get("mode", "auto") == "auto":
-        return {**options, "mode": "gate"}
-    return dict(options)
+            logs.update(scores_of(self.selector))
 
 
 def _merged(given: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..distributed.sharding import held_here
 from ..errors import LayerSelectError
 from .fresh_state import start_momentum
 from .gate_check import Watch
@@ -57,6 +58,7 @@ class Gate:
         self._nonfinite = nonfinite
         self._kept: list[tuple[nn.Parameter, Tensor]] = []
         self._withheld: list[tuple[nn.Parameter, Tensor]] = []
+        self._shown: tuple[nn.Parameter, int] | None = None
         self._stand_in: nn.Parameter | None = None
         self._marks: GradientMarks | None = None
         self._marked = False
@@ -146,12 +148,13 @@ class Gate:
             self._set_aside()
             return None
         self._before_closure()
+        self._note_shown()
 
         def gated_closure() -> Any:
-            # The closure computes the gradients anew: those set aside before it are not wanted back.
-            self._forget()
+            self._undo_for_closure()
             loss = closure()
             self._set_aside()
+            self._note_shown()
             return loss
 
         return gated_closure
@@ -221,11 +224,30 @@ class Gate:
             step_only(optimizer, {id(p) for p in first})
             self._keep_from_step(first)
 
-    def _forget(self) -> None:
-        self._kept.clear()
+    def _note_shown(self) -> None:
+        """Takes note of a gradient that the optimizer is shown, to learn whether it clears it."""
+        owned = self._owned
+        held = (*(owned.layers[layer] for layer in owned.mine), owned.outer)
+        shown = ((p, p.grad) for parameters in held for p in parameters)
+        self._shown = next(((p, version_of(gradient)) for p, gradient in shown if gradient is not None), None)
+
+    def _undo_for_closure(self) -> None:
+        """A closure finds the gradients that were there: it clears them, or adds to those of earlier micro-batches.
+        Where the optimizer itself has cleared what it was shown, as some that call their closure twice do, what was set
+        aside is gone with it.
+        """
+        if self._shown is not None:
+            shown, version = self._shown
+            gradient = shown.grad
+            if gradient is None or (version_of(gradient) != version and not held_here(gradient).any().item()):
+                self._kept.clear()
+        self._give_back()
 
     def _put_back(self) -> None:
         self._left = False
+        self._give_back()
+
+    def _give_back(self) -> None:
         for parameter, gradient in self._kept:
             if parameter.grad is None:
                 parameter.grad = gradient

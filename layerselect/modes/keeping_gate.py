@@ -67,6 +67,7 @@ class KeepingGate(Gate):
         self._without_state: list[nn.Parameter] = []
         self._keeping = False
         self._stepped: set[int] = set()
+        self._about_to_step: set[int] = set()
         self._groups_before: list[dict[str, Any]] = []
         self._host_only = False
         self._waits = 0
@@ -80,7 +81,8 @@ class KeepingGate(Gate):
             refuse_in_capture(self._gate.device, "the host has to gate this step, so use an optimizer with fused=True")
             super()._set_aside()
             # What has a gradient left is about to be stepped.
-            self._stepped.update(id(p) for _, p in self._parameters() if p.grad is not None)
+            self._about_to_step = {id(p) for _, p in self._parameters() if p.grad is not None} - self._stepped
+            self._stepped |= self._about_to_step
             self._groups_before = [] if self._host_only else _numbers(self._optimizer)
             return
         if not held:
@@ -94,11 +96,13 @@ class KeepingGate(Gate):
         if self._groups_before and self._groups_before != _numbers(self._optimizer):
             self._gate_on_host("counts in its parameter groups, for all layers together")
         self._groups_before = []
+        self._about_to_step = set()
         super()._after_step()
 
-    def _forget(self) -> None:
+    def _undo_for_closure(self) -> None:
         self._restore()
-        super()._forget()
+        self._stepped -= self._about_to_step  # most optimizers step nothing before their closure
+        super()._undo_for_closure()
 
     def _put_back(self) -> None:
         self._restore()

@@ -117,7 +117,7 @@ class OptimizerWatch:
             logger.warning(
                 "selector.step() was called twice and no attached optimizer (%s) has stepped in between, so each "
                 "call measured and selected for nothing: with gradient accumulation call it only before a real step "
-                "of the optimizer (in accelerate, `if accelerator.sync_gradients: selector.step()`), and attach the "
+                "of the optimizer (in accelerate, `selector.step(accelerator)`), and attach the "
                 "optimizer that really steps, not one that was built anew since, or that another one replaces",
                 ", ".join(dict.fromkeys(type(steps.optimizer).__name__ for steps in self._steps)),
             )

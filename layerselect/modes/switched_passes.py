@@ -66,11 +66,11 @@ class SwitchedPasses:
         if not frames or frames[-1][0] != id(module):
             return
         switch_on(frames.pop()[1])
-        if torch._C._current_graph_task_id() == -1:
-            # A checkpoint inside the module computes it again without its hooks, when the backward pass has come to it.
-            for tensor in tensors_in(_listed(output)):
-                if tensor.grad_fn is not None:
-                    tensor.grad_fn.register_prehook(functools.partial(self._enter_backward, layer))
+        # A checkpoint inside the module computes it again without its hooks, when the backward pass has come to it.
+        # So it is, too, where this pass began inside a backward pass, as some losses have it (GradCache).
+        for tensor in tensors_in(_listed(output)):
+            if tensor.grad_fn is not None:
+                tensor.grad_fn.register_prehook(functools.partial(self._enter_backward, layer))
 
     def _enter_backward(self, layer: int, _: Any) -> None:
         switched = switch_off(self._to_switch(layer))

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 
 from .. import _backend
 from ..core.base import Outcome, StepInputs
 from ..core.history import DEFAULT_ROWS
 from ..core.history_file import check_history
-from ..core.scaling import Scaling, read_scaling
+from ..core.scaling import Accelerator, GradScale, Scaling, of_accelerator, read_scaling
 from ..core.schedule import Schedule
 from ..core.scores import SCORE_FORMS
 from ..distributed.agreement import Agreement
@@ -271,12 +270,13 @@ class FastSelector(Readings, Saved, Upkeep):
         check_parameters(plain, [pair for pair in self._all_parameters() if pair[1].requires_grad])
         self._tie(plain)
 
-    def step(self, grad_scale: float | Tensor | GradScaler | None = None) -> None:
+    def step(self, grad_scale: GradScale | Accelerator = None) -> None:
         """Closes the step: finishes the scores, applies the rule, updates mask, frequency and history.
 
         Args:
-            grad_scale: the ``torch.amp.GradScaler`` in use, before ``scaler.step()`` and either before or after
-                ``scaler.unscale_()``; or a factor by which the gradients are too large (a number or a Tensor []).
+            grad_scale: the ``accelerate.Accelerator`` in use: nothing happens before the last micro-batch. Or the
+                ``torch.amp.GradScaler`` in use, before ``scaler.step()`` and before or after ``scaler.unscale_()``; or
+                a factor by which the gradients are too large (a number or a Tensor []).
                 Scores and norms are those of the gradients divided by it. With it, a step in which a gradient is not
                 finite, or for which the scaler has found one, counts as one that the optimizer skips: it leaves
                 selection, scores, frequency, counters, history, rule and what takes gradients next untouched (see
@@ -289,6 +289,9 @@ class FastSelector(Readings, Saved, Upkeep):
                 it should be (see :func:`~layerselect.core.scaling.read_scaling`).
         """
         self._check_open()
+        steps_now, grad_scale = of_accelerator(grad_scale)
+        if not steps_now:
+            return
         self._follow_replaced_parameters()
         self._follow_users_flags(self._optimizers)
         self._engine.check()

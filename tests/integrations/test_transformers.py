@@ -154,13 +154,11 @@ def test_linking_into_the_list_skips_and_repeats_nobody(tmp_path):
 
 def test_a_compiled_training_gates():
     """The compiled object is not the one that callbacks see."""
-    from layerselect.integrations.transformers import _options_for
+    from layerselect.integrations.selector_options import options_for
 
-    class Compiled:
-        torch_compile = True
-
-    assert _options_for(Compiled(), {"rule": "all"}) == {"rule": "all", "mode": "gate"}
-    assert _options_for(Compiled(), {"mode": "freeze"}) == {"mode": "freeze"}
+    assert options_for({"rule": "all"}, compiled=True) == {"rule": "all", "mode": "gate"}
+    assert options_for({"mode": "freeze"}, compiled=True) == {"mode": "freeze"}
+    assert options_for({"rule": "all"}, compiled=False) == {"rule": "all"}
 
 
 def test_without_a_view_of_the_trainer_it_still_selects(tmp_path, monkeypatch, caplog):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from layerselect import FastSelector, LayerSelectError
 from layerselect.core import step as core_module
+from torch import Tensor
 
-from tests.helpers.gated import everything_of
+from tests.helpers.gated import Counting, everything_of
 from tests.helpers.models import plain, plain_loss
 
 
@@ -37,6 +39,94 @@ def test_closure_computes_gradients_inside_the_step():
     selector.step()
     assert optimizer.step(closure=closure) is not None
     assert all(p.grad is not None for p in model.parameters())
+
+
+OPTIMIZERS = {
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+    "fused": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, fused=True),
+    "counting": lambda parameters: Counting(parameters, lr=1e-2),  # the host gates it in any case
+}
+
+
+def micro_batches(optimizer_name: str, mode: str, *, inside: str) -> tuple[list[Tensor], list[list[bool]]]:
+    """Weights and selections after steps over two micro-batches each. Lightning runs the second one in a closure, and
+    with manual optimization neither.
+    """
+    model = plain()
+    selector = FastSelector(model, "topk:k=2", mode=mode, probe_every=3)
+    optimizer = OPTIMIZERS[optimizer_name](selector.trainable_parameters())
+    selector.attach(optimizer)
+    masks = []
+    for step in range(5):
+
+        def second(step: int = step) -> None:
+            plain_loss(model, 2 * step + 1).backward()
+
+        def closure(second: Callable[[], None] = second) -> None:
+            if inside == "backward":
+                second()
+            selector.step()
+
+        plain_loss(model, 2 * step).backward()
+        if inside != "backward":
+            second()
+        if inside == "nothing":
+            selector.step()
+            optimizer.step()
+        else:
+            optimizer.step(closure)
+        masks.append(selector.mask.tolist())
+        optimizer.zero_grad()
+    return [p.detach() for p in model.parameters()], masks
+
+
+@pytest.mark.parametrize("inside", ["backward", "selector"])
+@pytest.mark.parametrize("mode", ["gate", "freeze"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("on_device", [False, True], ids=["host", "device"])
+def test_a_closure_adds_to_the_gradients_that_are_there(monkeypatch, on_device, name, mode, inside):
+    """Those of earlier micro-batches, also of the layers that the last selection left out."""
+    monkeypatch.setattr(core_module, "_has_kernels", lambda settings: on_device)
+    weights, masks = micro_batches(name, mode, inside=inside)
+    others, other_masks = micro_batches(name, mode, inside="nothing")
+    assert masks == other_masks and len(set(map(tuple, masks))) > 1
+    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_the_optimizer_clears_before_its_closure_does_not_come_back(in_place):
+    """Sharpness-aware optimizers climb, clear the gradients, and call the closure for new ones."""
+
+    class Climbing(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        p.data.add_(p.grad, alpha=0.01)
+            self.zero_grad(set_to_none=not in_place)
+            with torch.enable_grad():
+                closure()
+            return super().step()
+
+    model = plain()
+    selector = FastSelector(model, "fixed:layers=[1,4]", mode="gate")
+    optimizer = Climbing(selector.trainable_parameters(), lr=0.1)
+    selector.attach(optimizer)
+    plain_loss(model).backward()
+    selector.step()
+    optimizer.step(lambda: plain_loss(model, 7).backward())
+    # What is left of each gradient is that of the second pass alone, which lay between the two moves of the weights.
+    again = plain()
+    plain_loss(again).backward()
+    for index, block in enumerate(again.blocks):
+        for p in block.parameters() if index in (1, 4) else ():
+            p.data.add_(p.grad, alpha=0.01)
+    for p in [*again.embed.parameters(), *again.head.parameters()]:
+        p.data.add_(p.grad, alpha=0.01)
+    again.zero_grad()
+    plain_loss(again, 7).backward()
+    for p, q in zip(model.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
 
 
 def test_close_detaches_the_optimizer():

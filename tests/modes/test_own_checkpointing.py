@@ -124,3 +124,38 @@ def test_reentrant_checkpointing_of_the_models_own_is_reported_once(caplog):
         plain_loss(model).backward()
         plain_loss(model).backward()
     assert sum("the model checkpoints its layers itself" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_passes_that_begin_inside_a_backward_pass(reentrant):
+    """As losses over large batches make them (GradCache, arXiv 2101.06983): the embeddings are computed without
+    gradients, and once more, in small batches, where the gradient of the loss comes back to them.
+    """
+    ends = []
+    for mode in ("freeze", "gate"):
+        model = OwnCheckpointing("inside", reentrant)
+        selector = FastSelector(model, "fixed:layers=[2]", mode=mode, probe_every=0)
+        optimizer = torch.optim.SGD(selector.trainable_parameters(), lr=0.1)
+        selector.attach(optimizer)
+        for step in range(3):
+            parts = torch.randint(0, VOCABULARY, (2, 3, 5), generator=torch.Generator().manual_seed(step))
+            with torch.no_grad():
+                first = torch.cat([model(part) for part in parts])
+            first.requires_grad_(True)
+
+            def once_more(gradient: Tensor, model: nn.Module = model, parts: Tensor = parts) -> None:
+                for part, of_part in zip(parts, gradient.chunk(2), strict=True):
+                    with torch.enable_grad():
+                        model(part).backward(of_part)
+
+            first.register_hook(once_more)
+            first.square().mean().backward()
+            selector.step()
+            optimizer.step()
+            optimizer.zero_grad()
+        ends.append([p.detach().clone() for p in model.parameters()])
+        assert all(p.requires_grad for block in model.blocks for p in block.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    assert any(
+        not torch.equal(a, b) for a, b in zip(ends[0], OwnCheckpointing("inside", reentrant).parameters(), strict=True)
+    )

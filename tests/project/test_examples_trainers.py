@@ -1,4 +1,4 @@
-"""The examples for transformers, accelerate and trl run on the demo's small models and do what they say."""
+"""The examples for other people's loops and trainers run on the demo's small models and do what they say."""
 
 from __future__ import annotations
 
@@ -41,3 +41,32 @@ def test_sft_trainer_selects_three_layers_a_step(capsys, lora):
     assert int(selector.frequency.sum()) == 3 * 10
     assert losses[-1] < losses[0]
     assert capsys.readouterr().out.count("of 10 steps") == 8
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_lightning_module_goes_on_where_it_was(tmp_path, capsys):
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    main = load_example("lightning_module").main
+    losses, selector = main(tmp_path, steps=4)
+    before = selector.frequency.clone()
+    assert len(losses) == 2 * selector.steps == 8
+    losses, selector = main(tmp_path, steps=6)
+    assert len(losses) == 4 and selector.steps == 6
+    assert (selector.frequency >= before).all() and 6 <= int(selector.frequency.sum()) < 6 * 6
+    assert capsys.readouterr().out.count("of 6 steps") == 6
+
+
+def test_sentence_encoder_learns_and_selects(capsys):
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    losses, selector = load_example("sentence_encoder").main(steps=10)
+    assert losses[-1] < losses[0] and selector.steps == 10
+    assert 10 <= int(selector.frequency.sum()) < 6 * 10
+    assert capsys.readouterr().out.count("of 10 steps") == 6
+
+
+def test_setfit_classifier_selects_in_the_body(capsys):
+    pytest.importorskip("setfit", reason="setfit is not installed")
+    right, selector = load_example("setfit_classifier").main(steps=10, of_each=4)
+    assert right > 0.5 and selector.steps == 10
+    assert 10 <= int(selector.frequency.sum()) < 6 * 10
+    assert capsys.readouterr().out.count("of 10 steps") == 6
