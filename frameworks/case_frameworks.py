@@ -32,6 +32,7 @@ def cases() -> list[Case]:
 
 def _plain() -> list[Case]:
     words = {
+        "": "",
         "clip": "clipping",
         "own-clip": "selector.clip_grad_norm_",
         "zeros": "zero_grad(set_to_none=False)",
