@@ -29,6 +29,7 @@ class Keeper:
     def __init__(self, config: CompareConfig, folder: Path) -> None:
         self._config, self._folder, self._kept = config, folder, KeptRuns(folder, config.kind)
         self._corpora: dict[int | None, Corpus] = {}
+        self._counts: dict[str, int | None] = {}  # processes of kept runs, whose files do not change
 
     def is_there(self, run: Run) -> bool:
         """Whether a run is kept, or its folder complete."""
@@ -60,8 +61,10 @@ class Keeper:
 
     def _processes(self) -> set[int]:
         """In how many processes the kept runs were trained."""
-        found = {self._kept.processes(run) for run in self._config.runs() if self._kept.has(run)}
-        return {count for count in found if count is not None}
+        for run in self._config.runs():
+            if run.name not in self._counts and self._kept.has(run):
+                self._counts[run.name] = self._kept.processes(run)
+        return {count for count in self._counts.values() if count is not None}
 
     def __call__(self, run: Run) -> str | None:
         """Keeps a run whose folder is complete; returns why it cannot be kept."""
