@@ -37,10 +37,10 @@ class Way:
 
 WAYS = (
     Way("all layers", "all"),
-    Way("LISA, states kept", "lisa:n=2;interval=2"),
-    Way("LISA, states dropped", "lisa:n=2;interval=2", "reset"),
-    Way("BAdam's schedule, states dropped", "block-cyclic:interval=2", "reset"),
-    Way("BAdam: nothing outside of the layers trains", "block-cyclic:interval=2", "reset", outer=False),
+    Way("LISA, keep", "lisa:n=2;interval=2"),
+    Way("LISA, reset", "lisa:n=2;interval=2", "reset"),
+    Way("BAdam, reset", "block-cyclic:interval=2", "reset"),
+    Way("BAdam, layers only", "block-cyclic:interval=2", "reset", outer=False),
 )
 
 

@@ -70,14 +70,14 @@ def _verdicts(content: dict[str, object]) -> str:
 
 def _parts(content: dict[str, Any]) -> str:
     """Gradients and optimizer state together, in MB, by part; and how much of them is outside of the layers."""
-    parts = ("layers", "embeddings", "head", "other")
-    lines = ["| model | trained | " + " | ".join(parts) + " | in all | outside of the layers |"]
+    parts = ("layers", "embeddings", "head")
+    lines = ["| model | trained | " + " | ".join(parts) + " | in all | outside |"]
     lines.append("|---" * (len(parts) + 4) + "|")
     for row in content["rows"]:
-        held = {part: row["parts"].get(part, {}) for part in parts}
-        sizes = [each.get("gradients", 0) + each.get("optimizer", 0) for each in held.values()]
-        cells = [f"{size / 1e6:,.0f}" if part in row["parts"] else "" for part, size in zip(parts, sizes, strict=True)]
-        cells += [f"{sum(sizes) / 1e6:,.0f}", f"{sum(sizes[1:]) / sum(sizes):.0%}"]
+        sizes = {part: held["gradients"] + held["optimizer"] for part, held in row["parts"].items()}
+        whole = sum(sizes.values())
+        cells = [f"{sizes[part] / 1e6:,.0f}" if part in sizes else "" for part in parts]
+        cells += [f"{whole / 1e6:,.0f}", f"{1 - sizes['layers'] / whole:.0%}"]
         lines.append(f"| {row['model']} | {row['way']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
