@@ -118,7 +118,10 @@ def check_columns(table: Table, wanted: Sequence[str]) -> None:
     if missing:
         there = ", ".join(f"'{short(name)}'" for name in table.columns[:40]) or "none"
         there += f" and {len(table.columns) - 40:,} more" if len(table.columns) > 40 else ""
-        raise CorpusError(f"{table.name} has no column {' and '.join(missing)}; its columns are {there}")
+        raise CorpusError(
+            f"{table.name} has no column {' and '.join(missing)}; its columns are {there}: say which of them hold the "
+            "texts and the intention (--before, --after, --label)"
+        )
 
 
 def _find(table: Table, columns: Columns) -> _Found:
