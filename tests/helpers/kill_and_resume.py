@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--by", nargs="+", choices=WAYS, default=["kill"], metavar="WAY", help=", ".join(WAYS))
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="of each run (default: 1)")
     parser.add_argument("--fork", action="store_true", help="import once for all attempts (implied where needed)")
+    parser.add_argument("--keep", metavar="DIR", help="folder for what was found to be wrong")
     parser.add_argument(
         "options", nargs="*", metavar="-- OPTION", help="of layerselect intent, added to the built-in ones"
     )
@@ -108,10 +109,13 @@ def _disturb(args: argparse.Namespace, start: Start, folder: Path, console: Cons
                 fault = f"DIFFERS: {first_difference(out, whole)}"
         wrong += fault is not None
         console.print(
-            f"run {run}, attempt {attempt}: {met or 'undisturbed'}; ended {ended.statuses} in {ended.seconds:.1f} s, {found(out)}"
-            f"{', a second ended ' + str(ended.second.statuses) if ended.second else ''}"
+            f"run {run}, attempt {attempt}: {met or 'undisturbed'}; ended {ended.statuses} in {ended.seconds:.1f} s, "
+            f"{found(out)}{', a second ended ' + str(ended.second.statuses) if ended.second else ''}"
             f"{', the same' if ended.finished and fault is None else ''}{f': {fault}' if fault else ''}"
         )
+        if fault is not None and args.keep is not None:
+            for name in ("whole", f"run{run}"):
+                shutil.copytree(folder / name, Path(args.keep) / f"run{run}" / name)
         if ended.finished or fault is not None:  # what is left after a fault is no place to go on from
             shutil.rmtree(out.parent)
             run, attempt = run + 1, 0
