@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The ways to disturb a run.
 #: ``kill``: SIGKILL. ``interrupt``: SIGINT, as Ctrl-C sends it. ``full``: from then on no file can be opened for
 #: writing and no folder made. ``limit``: from then on no file can grow beyond a size. ``second``: the run is stopped,
-#: the same command is run to its end, and the first one goes on.
-WAYS = ("kill", "interrupt", "full", "limit", "second")
+#: the same command is run to its end, and the first one goes on. ``read-only``: from then on nothing can be changed.
+WAYS = ("kill", "interrupt", "full", "limit", "second", "read-only")
 #: Those that come from another process, so that a run in an interpreter of its own can be met by them.
 FROM_OUTSIDE = ("kill", "interrupt", "second")
 _SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "second": signal.SIGSTOP}
@@ -117,6 +117,8 @@ def fork_command(arguments: Sequence[str], disturbance: Disturbance | None, logs
         met = disturbance if not name else None
 
         def run() -> int:
+            # Its own, where those of this process are caught (as pytest does).
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
             number = int(os.environ.get("RANK", "0"))
             watch = _Watch(met if met and met.process == number else None, str(Path(arguments[-1]).parent))
             sys.addaudithook(watch)
@@ -137,7 +139,8 @@ class _Watch:
     """An audit hook: counts the changes of files below a folder that Python makes, and lets the disturbance come."""
 
     def __init__(self, disturbance: Disturbance | None, place: str) -> None:
-        self.number, self._place, self._coming, self._full = 0, place, disturbance, False
+        self.number, self._place, self._coming = 0, place, disturbance
+        self._refused: dict[str, int] = {}  # numbers of errors by event
         self._begin = time.monotonic()
 
     def __call__(self, event: str, values: tuple) -> None:
@@ -146,8 +149,8 @@ class _Watch:
         self.number += 1
         if self._coming is not None and self._is_time(self._coming):
             self._come(self._coming)
-        if self._full and event in _NEEDS_ROOM:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(values[0]))
+        if (number := self._refused.get(event)) is not None:
+            raise OSError(number, os.strerror(number), str(values[0]))
 
     def _is_change(self, event: str, values: tuple) -> bool:
         if event == "open":
@@ -165,7 +168,9 @@ class _Watch:
     def _come(self, disturbance: Disturbance) -> None:
         self._coming = None
         if disturbance.way == "full":
-            self._full = True
+            self._refused = dict.fromkeys(_NEEDS_ROOM, errno.ENOSPC)
+        elif disturbance.way == "read-only":
+            self._refused = dict.fromkeys(("open", *_CHANGES), errno.EROFS)
         elif disturbance.way == "limit":
             resource.setrlimit(resource.RLIMIT_FSIZE, (disturbance.size, resource.RLIM_INFINITY))
         else:

@@ -1,7 +1,7 @@
 """Disturbs ``layerselect intent`` at random moments, resumes it until it is finished, and compares what it leaves.
 
     python -m tests.helpers.kill_and_resume --kills 20 --seed 0
-    python -m tests.helpers.kill_and_resume --kills 100 --at either --by kill interrupt full limit second
+    python -m tests.helpers.kill_and_resume --kills 100 --at either --by kill interrupt full limit second read-only
     python -m tests.helpers.kill_and_resume --kills 100 --at either --processes 2
     python -m tests.helpers.kill_and_resume --kills 20 -- --adapter none --patience 1
 
@@ -13,8 +13,8 @@ finished folder, and whoever can say why a process ended says so in one line.
 ``--at times`` draws a time, uniformly from the duration of the undisturbed run, ``--at operations`` one of the run's
 changes of files instead (opened for writing, renamed, removed), right before which it happens, ``--at either`` one of
 both. ``--by`` says what happens, drawn for each attempt: the process is killed (``kill``), gets what Ctrl-C sends
-(``interrupt``), finds a full disk (``full``) or files that may not grow (``limit``), or meets a second run on its
-folder (``second``). Exit status 1: something differed, or ended as it may not.
+(``interrupt``), finds a full disk (``full``), one that may only be read (``read-only``) or files that may not grow
+(``limit``), or meets a second run on its folder (``second``). Exit status 1: something differed, or ended as it may not.
 
 With several processes one of them is met, drawn too. ``--fork`` starts each attempt from a process that has imported
 everything, so that nearly all disturbances hit work, not imports.
