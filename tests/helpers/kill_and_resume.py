@@ -14,7 +14,7 @@ finished folder, and whoever can say why a process ended says so in one line.
 changes of files instead (opened for writing, renamed, removed), right before which it happens, ``--at either`` one of
 both. ``--by`` says what happens, drawn for each attempt: the process is killed (``kill``), gets what Ctrl-C sends
 (``interrupt``), finds a full disk (``full``), one that may only be read (``read-only``) or files that may not grow
-(``limit``), or meets a second run on its folder (``second``). Exit status 1: something differed, or ended as it may not.
+(``limit``), or meets a second run on its folder (``second``). Exit status 1: something differed, or ended wrongly.
 
 With several processes one of them is met, drawn too. ``--fork`` starts each attempt from a process that has imported
 everything, so that nearly all disturbances hit work, not imports.

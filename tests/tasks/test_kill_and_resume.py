@@ -1,4 +1,4 @@
-"""The program that disturbs runs and resumes them: one run disturbed in every way, and that it would notice a difference."""
+"""The program that disturbs runs and resumes them: one run disturbed in every way, and that it sees a difference."""
 
 from __future__ import annotations
 
@@ -132,12 +132,12 @@ def test_a_command_that_fails_is_no_success(capsys, monkeypatch, tmp_path, broke
 
 def test_a_run_that_hangs_is_ended(monkeypatch, tmp_path):
     monkeypatch.setattr(disturbed, "_PATIENCE", 0.05)
-    monkeypatch.setattr(disturbed.subprocess, "Popen", lambda command, **options: _sleeper())
+    monkeypatch.setattr(disturbed.subprocess, "Popen", lambda command, **options: Sleeper())
     with pytest.raises(TimeoutError, match="does not end"):
         spawn(["doctor"], None, tmp_path / "log")
 
 
-class _sleeper:
+class Sleeper:
     def __init__(self) -> None:
         self.pid = os.fork()
         if not self.pid:
