@@ -86,8 +86,10 @@ class Attempt:
                 return f"status {status} and {len(lines)} lines to say why: {text[-3000:]}"
         if self.second is None or self.second.finished:
             return None
-        refused = all("another run is writing" in text for text in self.second.said)
-        return None if refused else f"the second run: {self.second.fault(None)}"
+        # The first of several processes keeps what they tell each other, and may have gone before all have heard it.
+        refused = any("another run is writing" in text for text in self.second.said)
+        fault = self.second.fault("full")  # each says why it ended, in one line
+        return fault and f"the second run: {fault}" if refused else f"the second run: {self.second.said}"
 
 
 def spawn(arguments: Sequence[str], disturbance: Disturbance | None, logs: Path) -> Attempt:
