@@ -75,7 +75,8 @@ class Attempt:
     def fault(self, way: str | None) -> str | None:
         """What is wrong with how it ended; ``None``: it ended as a run may that was disturbed in this way."""
         alone = len(self.statuses) == 1
-        allowed = {0, *{None: (), "kill": (-9,), "interrupt": (130,), "second": ()}.get(way, (2,))}
+        # -2: all was done, and the interpreter was ending.
+        allowed = {0, *{None: (), "kill": (-9,), "interrupt": (130, -2), "second": ()}.get(way, (2,))}
         if not alone and way not in (None, "second"):
             allowed |= {2, 143, -15}  # what is left when another process has gone
         for status, text in zip(self.statuses, self.said, strict=True):
