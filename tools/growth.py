@@ -42,10 +42,10 @@ logger = logging.getLogger("growth")
 #: A case: its name, how often something happens, and what happens. It says which model is looked at, and which
 #: selector is saved.
 Happens = Callable[[], tuple[nn.Module, FastSelector | None]]
-#: What may be added between two points, in all: a block of the history has five tensors, Python keeps caches of its
+#: What may be added between two points, in all: blocks of the history have five tensors, Python keeps caches of its
 #: own, numbers become longer, and the memory of the process comes in pieces.
 ROOM = {
-    "tensors": 10,
+    "tensors": 30,
     "objects": 60,
     "bytes of Python": 96 << 10,
     "memory of the process": 16 << 20,

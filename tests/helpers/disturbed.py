@@ -30,6 +30,9 @@ _CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 _NEEDS_ROOM = ("open", "os.mkdir")
 #: Seconds after the first of several processes has ended badly until the others are asked to end, as torchrun does.
 _GRACE = 5.0
+#: Seconds after which they are killed, as torchrun does too: where no launcher keeps a store in which they wait for each
+#: other, one that is being connected hears nothing else.
+_LAST_GRACE = 30.0
 #: Seconds after which a run is taken to hang.
 _PATIENCE = 300.0
 
@@ -78,7 +81,7 @@ class Attempt:
         # -2: all was done, and the interpreter was ending.
         allowed = {0, *{None: (), "kill": (-9,), "interrupt": (130, -2), "second": ()}.get(way, (2,))}
         if not alone and way not in (None, "second"):
-            allowed |= {2, 143, -15}  # what is left when another process has gone
+            allowed |= {2, 143, -15, -9}  # what is left when another process has gone
         for status, text in zip(self.statuses, self.said, strict=True):
             lines = [line for line in text.splitlines() if line.startswith("layerselect: ")]
             if "Traceback" in text or status not in allowed:
@@ -185,7 +188,7 @@ def _follow(begin: Callable[[str], list[int]], disturbance: Disturbance | None, 
     start = time.monotonic()
     pids = begin("")
     statuses: dict[int, int] = {}
-    second, sent, asked = None, False, False
+    second, sent, asked, ended_them = None, False, False, False
     first_bad: float | None = None
     while len(statuses) < len(pids):
         for pid in pids:
@@ -204,6 +207,9 @@ def _follow(begin: Callable[[str], list[int]], disturbance: Disturbance | None, 
         if first_bad is not None and now - first_bad > _GRACE and not asked:
             asked = True
             _send(left, signal.SIGTERM)
+        if first_bad is not None and now - first_bad > _LAST_GRACE and not ended_them:
+            ended_them = True
+            _send(left, signal.SIGKILL)
         if now - start > _PATIENCE:
             _send(left, signal.SIGKILL)
             for pid in left:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.distributed.forked import fork
 from tests.helpers import disturbed, kill_and_resume
 from tests.helpers.disturbed import WAYS, Attempt, Disturbance, fork_command, spawn
 
@@ -89,6 +91,22 @@ WHY = "layerselect: the disk is full\n"
 )
 def test_how_a_run_may_end(attempt, way, right):
     assert (attempt.fault(way) is None) is right
+
+
+@forks
+def test_what_a_killed_process_leaves_waiting_is_ended(monkeypatch, tmp_path):
+    monkeypatch.setattr(disturbed, "_GRACE", 0.05)
+    monkeypatch.setattr(disturbed, "_LAST_GRACE", 0.1)
+
+    def begin(name):
+        def waits(deaf):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN if deaf else signal.SIG_DFL)
+            time.sleep(60)
+
+        calls = (lambda: waits(False), lambda: waits(True), lambda: 2)
+        return [fork(call, tmp_path / f"log-{number}.log") for number, call in enumerate(calls)]
+
+    assert disturbed._follow(begin, None, tmp_path / "log").statuses == (-15, -9, 2)
 
 
 def write_run(folder: Path) -> Path:
