@@ -30,8 +30,8 @@ _CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 _NEEDS_ROOM = ("open", "os.mkdir")
 #: Seconds after the first of several processes has ended badly until the others are asked to end, as torchrun does.
 _GRACE = 5.0
-#: Seconds after which they are killed, as torchrun does too: where no launcher keeps a store in which they wait for each
-#: other, one that is being connected hears nothing else.
+#: Seconds after which they are killed, as torchrun does too: where no launcher keeps a store in which they wait for
+#: each other, one that is being connected hears nothing else.
 _LAST_GRACE = 30.0
 #: Seconds after which a run is taken to hang.
 _PATIENCE = 300.0
