@@ -6,6 +6,8 @@
 #   make tables  the tables of the documentation, from the files under docs/measurements
 #   make readme  the picture and the table of README.md, from a new run of the demo
 #   make fuzz    inputs that nobody meant, for MINUTES=10 minutes
+#   make kill    runs killed, interrupted, out of room or met by a second one, KILLS=100 times, in PROCESSES=1, and resumed
+#   make growth  1,000 selectors one after another and 10,000 steps, in which no memory and no file may grow
 #   make dist    the source distribution and a wheel made from it, in dist/
 #   make check-install    the same, installed and run in an empty environment, with and without a compiler
 #   make sanitize    the compiled core under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
@@ -15,10 +17,12 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 MINUTES ?= 10
+KILLS ?= 100
+PROCESSES ?= 1
 BIN := $(VENV)/bin
 NATIVE := $(wildcard setup.py pyproject.toml csrc/*.cpp csrc/*.h csrc/cpu/* csrc/cuda/*)
 
-.PHONY: setup demo test lint docs docs-test readme tables bench frameworks families fuzz cuda-check dist check-install sanitize clean
+.PHONY: setup demo test lint docs docs-test readme tables bench frameworks families fuzz kill growth cuda-check dist check-install sanitize clean
 
 setup: $(VENV)/.installed
 
@@ -70,6 +74,16 @@ frameworks: setup
 # One process per part; SEED=number draws other inputs. Fails if anything but a result or a refusal of one line came.
 fuzz: setup
 	$(BIN)/python -m tools.fuzz --minutes $(MINUTES) --seed $(or $(SEED),1)
+
+# Training runs disturbed at random moments and changes of files and resumed: they must end with the bytes of one that was
+# left alone. SEED=number draws others; what is wrong is left in runs/kill.
+kill: setup
+	$(BIN)/python -m tests.helpers.kill_and_resume --kills $(KILLS) --processes $(PROCESSES) --seed $(or $(SEED),0) \
+		--at either --by kill interrupt full limit second read-only --keep runs/kill
+
+# Counts tensors, objects, hooks and bytes while selectors come and go and steps are made; minutes.
+growth: setup
+	$(BIN)/python -m tools.growth
 
 # Small models of every family of the installed transformers; it goes on where it was. ONLY=expression picks families.
 families: setup

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Characters of a message: what is said first, and what to do, which is said last.
+_BEGINS, _ENDS = 1200, 500
+
 
 class LayerSelectError(ValueError):
     """A problem in what the caller gave us: a file, an option, a model.
@@ -10,7 +13,8 @@ class LayerSelectError(ValueError):
     prints it as one line and exits with status 2; library callers may catch it as ``ValueError``.
 
     Half of a surrogate pair, which a file name or a broken configuration may hold, is written as an escape: whoever
-    logs or saves a message can encode it.
+    logs or saves a message can encode it. Of a message that repeats a value of thousands of characters the middle is
+    left out.
     """
 
     def __init__(self, *args: object) -> None:
@@ -18,4 +22,6 @@ class LayerSelectError(ValueError):
 
 
 def _writable(text: str) -> str:
+    if len(text) > _BEGINS + _ENDS:
+        text = f"{text[:_BEGINS]} … {text[-_ENDS:]}"
     return text.encode("utf-8", "backslashreplace").decode()

@@ -19,6 +19,7 @@ import numpy as np
 from ..costs.counted import LayerCosts
 from ..errors import LayerSelectError
 from ..placement import Placement
+from ..utils.arguments import check_number, check_whole
 
 OBJECTIVES = ("performance", "cost", "balanced")
 KEEP = 0.9  # of the gain, under objective="cost"
@@ -83,10 +84,12 @@ class Placer:
             raise LayerSelectError(
                 "objective='performance' without k or budget would take all layers: give one of them"
             )
-        if k is not None and (not isinstance(k, int) or isinstance(k, bool) or k < 1):
-            raise LayerSelectError(f"k={k!r} is not a whole number of at least 1")
-        if budget is not None and not 0 < budget <= 1:
-            raise LayerSelectError(f"budget={budget!r} is not in (0, 1]")
+        if k is not None:
+            check_whole("k", k, 1)
+        if budget is not None:
+            check_number("budget", budget)
+            if not 0 < budget <= 1:
+                raise LayerSelectError(f"budget={budget!r} is not in (0, 1]")
         fits = [
             placement
             for placement in self._family(k)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import re
 import sys
@@ -14,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from ..errors import LayerSelectError
+from ..utils.disk_errors import of_a_disk, of_a_file
 from ..utils.memory_errors import ran_out
 from . import (
     card,
@@ -66,17 +66,6 @@ COMMANDS = (
 
 EXIT_DEFECT = 1
 EXIT_INPUT = 2  # something in the input, the options or the machine that the user can change
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-#: What libraries say of a full disk without its number.
-_FULL_TEXTS = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "os error 28",
-    "PytorchStreamWriter failed writing",
-    "iostream error",
-    "inline_container.cc",
-)
 
 _OPTIONAL_PACKAGES = {
     "transformers": "data",
@@ -233,15 +222,12 @@ def _stopped(request: KeyboardInterrupt, args: argparse.Namespace) -> int:
 
 def _of_the_machine(error: Exception, hint: str) -> str | None:
     """What to say of an error that comes from the machine; ``None``: it is a defect."""
-    text = str(error)
-    if getattr(error, "errno", None) in _FULL or any(words in text for words in _FULL_TEXTS):
-        where = getattr(error, "filename", None)
-        return f"the disk is full{f' ({where!r})' if where else ''}: No space left on device; make room{hint}"
+    if (said := of_a_disk(error)) is not None:
+        return said + hint
     if ran_out(error) is not None:
         return f"there is not enough memory: make what was asked for smaller (batches, lengths, ranks, threads){hint}"
-    if isinstance(error, OSError):
-        where = f"{error.filename!r}: " if error.filename else ""
-        return f"{where}{error.strerror or error}"
+    if (said := of_a_file(error)) is not None:
+        return said
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if package in _OPTIONAL_PACKAGES:

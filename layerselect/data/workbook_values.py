@@ -81,7 +81,7 @@ def date_styles(root: Element) -> list[bool]:
     found = []
     for style in formats if formats is not None else ():
         number = style.get("numFmtId", "0")
-        found.append(own.get(number, number.isdigit() and len(number) < 9 and int(number) in _DATES))
+        found.append(own.get(number, number.isdecimal() and len(number) < 9 and int(number) in _DATES))
     return found
 
 

@@ -206,7 +206,7 @@ def _value(book: Book, cell: Element, sheet: Sheet) -> Any:
     elif kind == "n":
         value = number_of(text)
         style = cell.get("s")
-        if style is not None and not isinstance(value, str) and style.isdigit() and len(style) < 9:
+        if style is not None and not isinstance(value, str) and style.isdecimal() and len(style) < 9:
             place = int(style)
             if place < len(book.dates) and book.dates[place]:
                 return date_of(value, book.from_1904)

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import LayerSelectError
+from ..utils.arguments import check_whole
 from ..utils.linear_kind import is_linear
 
 _BASE = ".base_layer"
@@ -161,7 +162,9 @@ def rank_pattern(maps: Sequence[LoraMap], worth: Sequence[float], budget: float,
     """
     if not maps:
         raise LayerSelectError("the layers hold no linear map that LoRA could go to")
-    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not budget > 0:
+    if most is not None:
+        check_whole("most", most, 1)
+    if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget < math.inf:
         raise LayerSelectError(
             f"budget={budget!r} must be a number of parameters, or a fraction of those that LoRA of rank {_RANK} has"
         )

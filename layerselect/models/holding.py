@@ -8,7 +8,6 @@ checks of options read it, too.
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from ..errors import LayerSelectError
+from ..utils.launch import number_of
 from ..utils.linear_kind import is_quantized
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -72,8 +72,8 @@ class Holding:
         """The one device that the model stands on: of several processes each has a GPU of its own."""
         if self.device != "cuda":
             return torch.device(self.device)
-        local = os.environ.get("LOCAL_RANK", "")
-        return torch.device("cuda", int(local) if local.isdigit() else torch.cuda.current_device())
+        local = number_of("LOCAL_RANK")
+        return torch.device("cuda", torch.cuda.current_device() if local is None else local)
 
     @property
     def places_itself(self) -> bool:

@@ -6,13 +6,48 @@ import os
 from datetime import timedelta
 from typing import Any
 
+from ..errors import LayerSelectError
+from .saved_words import shown
+
 _PATIENCE = timedelta(seconds=10)
+#: No launcher starts a billion processes.
+_DIGITS = 10
+
+
+def number_of(name: str) -> int | None:
+    """What the launcher says in an environment variable; ``None`` where that is no number from 0 on."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _DIGITS else None
 
 
 def launched() -> int:
     """How many processes were started together; 1 where no launcher said so."""
-    count = os.environ.get("WORLD_SIZE", "1")
-    return int(count) if count.isascii() and count.isdigit() and "RANK" in os.environ else 1
+    return (number_of("WORLD_SIZE") or 1) if "RANK" in os.environ else 1
+
+
+def check_launcher() -> None:
+    """Checks what the launcher says, where it has started several processes.
+
+    Raises:
+        LayerSelectError: nothing can be made of it.
+    """
+    count = launched()
+    if count == 1:
+        return
+    for name, least, most in (("RANK", 0, count - 1), ("LOCAL_RANK", 0, count - 1), ("MASTER_PORT", 1, 65535)):
+        found = number_of(name)
+        if name == "LOCAL_RANK" and name not in os.environ:  # a process on a machine of its own
+            continue
+        if found is None or not least <= found <= most:
+            raise LayerSelectError(
+                f"the launcher says WORLD_SIZE={count} and {name}={shown(os.environ.get(name, ''))}, which is no "
+                f"number from {least} to {most}: start the processes with torchrun or accelerate launch"
+            )
+    if not os.environ.get("MASTER_ADDR", "").strip():
+        raise LayerSelectError(
+            f"the launcher says WORLD_SIZE={count} and no MASTER_ADDR, where its processes find each other: start them "
+            "with torchrun or accelerate launch"
+        )
 
 
 def is_first_of_launch() -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import layerselect.tasks.intent as task
 import pytest
@@ -156,6 +157,18 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(capsys, fails, error
     assert "the disk is full" in message and "--resume" in message and message.count("\n") == 1
 
 
+@pytest.mark.parametrize("number", [errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES])
+def test_what_is_wrong_with_a_disk_is_one_sentence_whoever_says_it(capsys, fails, number):
+    """safetensors and tokenizers are written in Rust, whose errors have no number but in their text."""
+    text = os.strerror(number)
+    for error in (OSError(number, text), RuntimeError(f"Error while serializing: {text} (os error {number})")):
+        fails(error)
+        assert main(COMMAND) == 2
+        message = capsys.readouterr().err
+        assert text in message and message.count("\n") == 1
+        assert ("--resume" in message) == (number == errno.EFBIG)
+
+
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")]
 )
@@ -242,3 +255,24 @@ def test_an_interruption_while_torch_is_imported_is_one_line(environment):
         [sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, env=environment, check=False
     )
     assert (done.returncode, done.stderr) == (130, "\nlayerselect: interrupted\n")
+
+
+class Dropped:
+    """Takes a request to stop while it is destroyed, where Python lets no exception out."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_request_to_stop_that_python_swallows_comes_again(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    hook = sys.unraisablehook
+
+    def run(*args, **kwargs):
+        Dropped()
+        time.sleep(30)
+
+    monkeypatch.setattr(task, "run_intent", run)
+    assert main(COMMAND) == 130
+    assert capsys.readouterr().err.strip() == "layerselect: interrupted; continue with the same command and --resume"
+    assert sys.unraisablehook is hook

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 from layerselect.data.schema import BadRow, CorpusError
 from layerselect.data.tables import find_files, read_file
+from layerselect.data.workbook_values import date_styles
 
 RECORDS = [
     {"before": "A, b", "after": 'said "x"', "label": "style"},
@@ -141,3 +143,12 @@ def test_two_files_for_one_split_and_folders_without_data_are_refused(tmp_path):
         (tmp_path / name).write_text("x")
     with pytest.raises(CorpusError, match=r"two files for validation, dev\.csv and valid\.csv"):
         find_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_date"), [("14", True), ("1", False), ("\u00b2", False), ("x", False), ("9" * 9, False)]
+)
+def test_formats_of_cells_are_numbers_or_nothing(number, is_date):
+    """A superscript two is a digit and no number."""
+    root = ElementTree.fromstring(f'<styleSheet><cellXfs><xf numFmtId="{number}"/></cellXfs></styleSheet>')
+    assert date_styles(root) == [is_date]

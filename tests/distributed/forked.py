@@ -41,14 +41,17 @@ def wait_for(pids: Sequence[int]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
-def fork_ranks(
+def start_ranks(
     count: int, call: Callable[[], int], logs: Path, environment: Mapping[str, str] | None = None
-) -> list[Ended]:
-    """Runs ``call`` in as many processes with the environment that ``torchrun`` would give them.
+) -> list[int]:
+    """Starts ``call`` in as many processes with the environment that ``torchrun`` would give them.
 
     Args:
-        logs: the beginning of the names of their logs.
+        logs: the beginning of the names of their logs, ``LOGS-RANK.log``.
         environment: more of it.
+
+    Returns:
+        Their numbers, by rank.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -60,6 +63,12 @@ def fork_ranks(
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), **(environment or {}))
         return call()
 
-    places = [Path(f"{logs}-{rank}.log") for rank in range(count)]
-    pids = [fork(lambda rank=rank: rank_of(rank), place) for rank, place in enumerate(places)]
-    return [(status, place.read_text()) for status, place in zip(wait_for(pids), places, strict=True)]
+    return [fork(lambda rank=rank: rank_of(rank), Path(f"{logs}-{rank}.log")) for rank in range(count)]
+
+
+def fork_ranks(
+    count: int, call: Callable[[], int], logs: Path, environment: Mapping[str, str] | None = None
+) -> list[Ended]:
+    """Runs ``call`` in processes as :func:`start_ranks` starts them, and waits for them."""
+    statuses = wait_for(start_ranks(count, call, logs, environment))
+    return [(status, Path(f"{logs}-{rank}.log").read_text()) for rank, status in enumerate(statuses)]

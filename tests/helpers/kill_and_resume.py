@@ -1,19 +1,23 @@
-"""Kills ``layerselect intent`` with SIGKILL at random moments, resumes it until it is finished, and compares what it
-leaves.
+"""Disturbs ``layerselect intent`` at random moments, resumes it until it is finished, and compares what it leaves.
 
-    python tests/helpers/kill_and_resume.py --kills 20 --seed 0
-    python tests/helpers/kill_and_resume.py --kills 100 --at operations
-    python tests/helpers/kill_and_resume.py --kills 20 -- --adapter none --patience 1 --epochs 6
+    python -m tests.helpers.kill_and_resume --kills 20 --seed 0
+    python -m tests.helpers.kill_and_resume --kills 100 --at either --by kill interrupt full limit second read-only
+    python -m tests.helpers.kill_and_resume --kills 100 --at either --processes 2
+    python -m tests.helpers.kill_and_resume --kills 20 -- --adapter none --patience 1
 
-Trains a small LoRA classifier on the demo corpus once without a kill. Then again, each attempt killed after a time
-drawn uniformly from the duration of the first run, until a run is finished; then the next run, until all kills are
-spent. Weights, importance, history, metrics, losses and predictions must be the same, byte for byte, and nothing else
-may lie beside the finished folder. ``--at operations`` draws one of the run's changes of files instead (opened for
-writing, renamed, removed) and kills right before it. What follows ``--`` is added to the command's options. Exit status
-1: something differed.
+Trains a tiny LoRA classifier on 72 revisions once undisturbed (a larger one: ``-- --data demo --model demo``). Then
+again, each attempt disturbed, until a run is finished; then the next run, until all disturbances are spent. Weights,
+importance, history, metrics, losses and predictions must be the same, byte for byte, nothing else may lie beside the
+finished folder, and whoever can say why a process ended says so in one line.
 
-``--fork`` starts each attempt from a process that has imported everything, so that nearly all kills hit work, not
-imports.
+``--at times`` draws a time, uniformly from the duration of the undisturbed run, ``--at operations`` one of the run's
+changes of files instead (opened for writing, renamed, removed), right before which it happens, ``--at either`` one of
+both. ``--by`` says what happens, drawn for each attempt: the process is killed (``kill``), gets what Ctrl-C sends
+(``interrupt``), finds a full disk (``full``), one that may only be read (``read-only``) or files that may not grow
+(``limit``), or meets a second run on its folder (``second``). Exit status 1: something differed, or ended wrongly.
+
+With several processes one of them is met, drawn too. ``--fork`` starts each attempt from a process that has imported
+everything, so that nearly all disturbances hit work, not imports.
 """
 
 from __future__ import annotations
@@ -23,194 +27,111 @@ import hashlib
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
-from rich.table import Table
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.disturbed import FROM_OUTSIDE, WAYS, Attempt, Disturbance, fork_command, spawn
+from tests.helpers.tiny_intent import corpus_file, save_bert
+
 ARGUMENTS = [
     "intent",
-    "--data",
-    "demo",
-    "--model",
-    "demo",
-    "--adapter",
-    "lora",
-    "--lr",
-    "3e-3",
-    "--batch-size",
-    "32",
-    "--epochs",
-    "2",
-    "--save-steps",
-    "7",
-    "--probe-every",
-    "5",
-    "--threads",
-    "1",
-    "--device",
-    "cpu",
+    "--adapter=lora",
+    "--lr=3e-3",
+    "--batch-size=8",
+    "--max-steps=19",
+    "--save-steps=7",
+    "--probe-every=5",
+    "--threads=1",
+    "--device=cpu",
 ]
-#: What a killed run must have in common with one that was not.
+#: What a disturbed run must have in common with one that was not.
 COMPARED = ("adapter", "importance.json", "history.safetensors", "metrics.jsonl", "training.jsonl", "predictions.jsonl")
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """How one process ended: its exit status (-9: killed), after how many seconds, what it said on stderr."""
-
-    status: int
-    seconds: float
-    said: str
+Start = Callable[[list[str], Disturbance | None, Path], Attempt]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, metavar="N", help="(default: 20)")
+    parser.add_argument("--kills", type=int, default=20, metavar="N", help="how many disturbances (default: 20)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments (default: 0)")
-    parser.add_argument("--at", choices=("times", "operations"), default="times", help="(default: times)")
-    parser.add_argument("--fork", action="store_true", help="import once for all attempts (implied by --at operations)")
+    parser.add_argument("--at", choices=("times", "operations", "either"), default="times", help="(default: times)")
+    parser.add_argument("--by", nargs="+", choices=WAYS, default=["kill"], metavar="WAY", help=", ".join(WAYS))
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of each run (default: 1)")
+    parser.add_argument("--fork", action="store_true", help="import once for all attempts (implied where needed)")
+    parser.add_argument("--keep", metavar="DIR", help="folder for what was found to be wrong")
     parser.add_argument(
         "options", nargs="*", metavar="-- OPTION", help="of layerselect intent, added to the built-in ones"
     )
     args = parser.parse_args(argv)
     os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-    draw = random.Random(args.seed)
-    start = fork if args.fork or args.at == "operations" else spawn
-    console, table = Console(), Table("run", "attempt", "killed", "found then", "outcome")
+    forks = args.fork or args.at != "times" or args.processes > 1 or not {*args.by} <= {*FROM_OUTSIDE}
+    start: Start = partial(fork_command, processes=args.processes) if forks else spawn
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        command = [*ARGUMENTS, *args.options, "--resume", "--out"]
-        counted = folder / "operations"
-        expected = start([*command, str(folder / "whole")], None, counted if args.at == "operations" else None)
-        if expected.status != 0:
-            return _broken(console, expected)
-        whole = digest(folder / "whole")
-        operations = int(counted.read_text()) if args.at == "operations" else 0
+        return _disturb(args, start, Path(scratch), Console(soft_wrap=True, highlight=False, markup=False))
+
+
+def _disturb(args: argparse.Namespace, start: Start, folder: Path, console: Console) -> int:
+    bert = folder / "bert"
+    bert.mkdir()
+    made = ["--data", str(corpus_file(folder)), "--model", str(save_bert(bert))]
+    command = [*ARGUMENTS, *made, *args.options, "--resume", "--out"]
+    expected = start([*command, str(folder / "whole" / "out")], None, folder / "log")
+    if (fault := expected.fault(None)) is not None:
+        console.print(f"undisturbed: {fault}")
+        return 1
+    whole = folder / "whole" / "out"
+    if args.at != "operations":  # how long it takes is better known the second time, when the files of others are read
+        again = start([*command, str(folder / "again" / "out")], None, folder / "log")
+        assert digest(folder / "again" / "out") == digest(whole), "two undisturbed runs differ"
+        expected = replace(expected, seconds=again.seconds)
+    console.print(f"undisturbed: {expected.seconds:.1f} s, changes of files {expected.changes}, {short(digest(whole))}")
+    sizes = [path.stat().st_size for path in whole.rglob("*") if path.is_file()]
+    draw = random.Random(args.seed)
+    run = attempt = spent = wrong = 0
+    while spent < args.kills or attempt:
+        out = folder / f"run{run}" / "out"
+        out.parent.mkdir(exist_ok=True)
+        met = None if spent == args.kills else _drawn(args, draw, expected, max(sizes))
+        ended = start([*command, str(out)], met, folder / "log")
+        spent += met is not None
+        attempt += 1
+        fault = ended.fault(met.way if met else None)
+        if fault is None and ended.finished:
+            left = [path.name for path in out.parent.iterdir()]
+            if digest(out) != digest(whole) or left != ["out"]:
+                fault = f"DIFFERS: {first_difference(out, whole)}"
+        wrong += fault is not None
         console.print(
-            f"never killed: {expected.seconds:.1f} s, {operations or 'uncounted'} changes of files, {short(whole)}"
+            f"run {run}, attempt {attempt}: {met or 'undisturbed'}; ended {ended.statuses} in {ended.seconds:.1f} s, "
+            f"{found(out)}{', a second ended ' + str(ended.second.statuses) if ended.second else ''}"
+            f"{', the same' if ended.finished and fault is None else ''}{f': {fault}' if fault else ''}"
         )
-        run = attempt = kills = different = 0
-        while kills < args.kills or attempt:
-            out = folder / f"run{run}" / "out"
-            out.parent.mkdir(exist_ok=True)
-            moment = draw.randrange(1, operations + 1) if operations else draw.uniform(0, expected.seconds)
-            spared = kills == args.kills
-            ended = start([*command, str(out)], None if spared else moment, None)
-            attempt += 1
-            if ended.status == -signal.SIGKILL:
-                kills += 1
-                when = f"before change {moment}" if operations else f"after {moment:.2f} s"
-                table.add_row(str(run), str(attempt), when, found(out), "")
-            elif ended.status == 0:
-                same = digest(out) == whole and [path.name for path in out.parent.iterdir()] == ["out"]
-                different += not same
-                table.add_row(
-                    str(run),
-                    str(attempt),
-                    "",
-                    "finished",
-                    "the same" if same else f"DIFFERS: {first_difference(out, folder / 'whole')}",
-                    end_section=True,
-                )
-                shutil.rmtree(out.parent)
-                run, attempt = run + 1, 0
-            else:
-                console.print(table)
-                return _broken(console, ended)
-        console.print(table)
-        console.print(
-            f"{kills} kills, {run} runs, {different} of them different from the one never killed", style="bold"
-        )
-    return 1 if different else 0
+        if fault is not None and args.keep is not None:
+            for name in ("whole", f"run{run}"):
+                shutil.copytree(folder / name, Path(args.keep) / f"run{run}" / name)
+        if ended.finished or fault is not None:  # what is left after a fault is no place to go on from
+            shutil.rmtree(out.parent)
+            run, attempt = run + 1, 0
+    console.print(f"{spent} kills, {run} runs, {wrong} of them wrong or different from the one never killed")
+    return 1 if wrong else 0
 
 
-def spawn(arguments: list[str], seconds: float | None, counted: Path | None) -> Attempt:
-    """The real command, killed after ``seconds``."""
-    begin = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "layerselect", *arguments],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        said = process.communicate(timeout=seconds)[1]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        said = process.communicate()[1]
-    return Attempt(process.returncode, time.monotonic() - begin, said)
-
-
-def fork(arguments: list[str], moment: float | None, counted: Path | None) -> Attempt:
-    """The command in a copy of this process, killed after ``moment`` seconds or, where that is a whole number, by
-    itself right before that change of a file. ``counted`` receives the number of changes.
-    """
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
-    import layerselect.tasks.intent  # noqa: F401  (imported once, for all children)
-    from layerselect.cli import main as command
-
-    begin = time.monotonic()
-    with tempfile.TemporaryFile() as said:
-        child = os.fork()
-        if child == 0:
-            _child(command, arguments, moment if isinstance(moment, int) else None, counted, said.fileno())
-        status = _wait(child, moment if isinstance(moment, float) else None)
-        said.seek(0)
-        return Attempt(status, time.monotonic() - begin, said.read().decode())
-
-
-def _wait(child: int, seconds: float | None) -> int:
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while deadline is not None:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() >= deadline:
-            os.kill(child, signal.SIGKILL)
-            break
-        time.sleep(0.002)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def _child(
-    command: Callable[[list[str]], int], arguments: list[str], operation: int | None, counted: Path | None, said: int
-) -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(said, 2)
-    number = 0
-
-    def watch(event: str, values: tuple) -> None:
-        """Sees every change of a file that Python makes: an audit hook."""
-        nonlocal number
-        writes = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir") or (
-            event == "open" and isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR)
-        )
-        if writes and str(Path(arguments[-1]).parent) in str(values[0]):
-            number += 1
-            if number == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
-    status = 70
-    try:
-        status = command(arguments)
-        if counted is not None:
-            counted.write_text(str(number))
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+def _drawn(args: argparse.Namespace, draw: random.Random, expected: Attempt, longest: int) -> Disturbance:
+    way = draw.choice(args.by)
+    counted = [number for number, changes in enumerate(expected.changes) if changes]
+    at_change = args.at == "operations" or (args.at == "either" and draw.random() < 0.5)
+    size = int(2048 * (longest / 2048) ** draw.random()) if way == "limit" else 0
+    if at_change:
+        process = draw.choice(counted)
+        return Disturbance(way, process, change=draw.randrange(1, expected.changes[process] + 1), size=size)
+    return Disturbance(way, draw.randrange(args.processes), seconds=draw.uniform(0, expected.seconds), size=size)
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -242,11 +163,6 @@ def found(out: Path) -> str:
     unfinished = list((partial / "checkpoints").glob(".unfinished/checkpoint-*"))
     left = [*names, *(f"half of {path.name}" for path in unfinished)]
     return ", ".join(left) or ("no checkpoint" if partial.exists() else "nothing")
-
-
-def _broken(console: Console, ended: Attempt) -> int:
-    console.print(f"the command failed with status {ended.status}:\n{ended.said}", markup=False)
-    return 1
 
 
 if __name__ == "__main__":

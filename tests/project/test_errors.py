@@ -21,6 +21,13 @@ def test_half_a_surrogate_pair_is_written_as_an_escape(kind):
     assert str(kind("Ärger 中 🙂")) == "Ärger 中 🙂"
 
 
+@pytest.mark.parametrize("value", ["a" * 70_000, "a b " * 20_000, 10**4000])
+def test_a_message_that_repeats_a_long_value_stays_a_line(value):
+    said = str(LayerSelectError(f"--rule {value!r} is no rule: use --rule variance"))
+    assert len(said) < 2000 and said.startswith("--rule ") and said.endswith("is no rule: use --rule variance")
+    assert str(LayerSelectError("x" * 1700)) == "x" * 1700
+
+
 def test_a_family_that_nobody_knows_with_such_a_name(bert_folder, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(bert_folder, folder)

@@ -81,6 +81,9 @@ def test_of_a_model_without_adapters_every_map_may_get_one():
         ({"budget": 3}, "too small"),
         ({"budget": 0}, "budget=0"),
         ({"budget": True}, "budget=True"),
+        ({"budget": float("inf")}, "budget=inf"),
+        ({"budget": 4000, "most": "2"}, "most='2' is not a whole number"),
+        ({"budget": 4000, "most": 0}, "most=0 is not a whole number"),
         ({"budget": 4000, "by": "luck"}, "by="),
     ],
 )

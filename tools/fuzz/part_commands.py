@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import layerselect.tasks.compare.run as compare
+import layerselect.tasks.plan.plan as plans
 from layerselect.cli import main
 from layerselect.cli.main import build_parser
 from layerselect.errors import LayerSelectError
@@ -124,9 +125,41 @@ METHODS = (
     "=1",
     "lora=1e999",
 )
+OPTIONS = (
+    "probe_every",
+    "resume",
+    "lag",
+    "history",
+    "model",
+    "rule",
+    "mode",
+    "warmup",
+    "",
+    "a b",
+    "layers",
+    "cut",
+    "seed",
+)
+SIZES = (
+    "24GB",
+    "80GiB",
+    "0GB",
+    "-1GB",
+    "GB",
+    "1e400GB",
+    "24 gb",
+    "24",
+    "nan",
+    "infGB",
+    "9" * 5000 + "GB",
+    "0.5TB",
+    "\u0663GB",
+)
 #: What a command needs to begin; where an option is named again, the last one counts.
 NEEDED = {
     ("demo",): ["--out", "new"],
+    ("plan",): ["--model", "a config.json"],
+    ("run",): [],
     ("intent",): ["--data", "demo", "--model", "demo", "--out", "new"],
     ("revise",): ["--data", "demo", "--model", "demo", "--out", "new"],
     ("compare",): ["--data", "demo", "--model", "demo", "--out", "new"],
@@ -140,6 +173,24 @@ NEEDED = {
     ("data", "describe"): ["rows.jsonl"],
     ("doctor",): [],
 }
+#: Behind ``--``, for ``layerselect run``.
+PROGRAMS = (
+    ["a program.py"],
+    ["a program.py", "--", "--rule", "x"],
+    ["-m", "this"],
+    ["-m"],
+    ["-m", "no.such.module"],
+    ["-m", ""],
+    ["-m", "..relative"],
+    ["no such.py"],
+    ["a folder"],
+    ["a.file"],
+    ["ends.py"],
+    [""],
+    ["nul\0"],
+    ["\ud800"],
+    [],
+)
 ENCODINGS = ("utf-8", "ascii", "cp1252")
 
 
@@ -149,12 +200,15 @@ class Enough(BaseException):
 
 def cases(rng: random.Random) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Without end: one command line a case."""
-    _make_places()
-    TrainingSettings.load_corpus = compare._compared = _enough  # type: ignore[assignment]
+    make_places()
+    plans.Models = enough  # type: ignore[assignment, misc]
+    TrainingSettings.load_corpus = compare._compared = enough  # type: ignore[assignment]
     parsers = {command: _parser(command) for command in NEEDED}
     while True:
         command = rng.choice(list(NEEDED))
         arguments = [*command, *NEEDED[command], *_arguments(parsers[command], rng)]
+        if command == ("run",) and rng.random() < 0.9:
+            arguments += ["--", *rng.choice(PROGRAMS)]
         encoding = rng.choice(ENCODINGS)
 
         def run(arguments: list[str] = arguments, encoding: str = encoding) -> Any:
@@ -193,7 +247,8 @@ def call(arguments: list[str], encoding: str) -> str:
     raise LayerSelectError(lines[-1])
 
 
-def _enough(*args: Any, **kwargs: Any) -> NoReturn:
+def enough(*args: Any, **kwargs: Any) -> NoReturn:
+    """Ends a case."""
     raise Enough
 
 
@@ -235,6 +290,10 @@ def _value(action: argparse.Action, rng: random.Random) -> str:
         return rng.choice(list(action.choices))
     if name in ("rule", "cut", "predictor_rule"):
         return rng.choice(RULES + NUMBERS)
+    if name == "selector_option":
+        return f"{rng.choice(OPTIONS)}{rng.choice(('=', '=', '=', ':', ''))}{rng.choice(RULES + NUMBERS)}"
+    if name == "gpu":
+        return rng.choice(SIZES)
     if name in ("methods", "adapters", "adapter_lr", "reference"):
         return rng.choice(METHODS)
     if action.metavar in ("DIR", "FILE", "CORPUS", "MODEL") or isinstance(action.metavar, tuple):
@@ -242,8 +301,11 @@ def _value(action: argparse.Action, rng: random.Random) -> str:
     return rng.choice(NUMBERS) if rng.random() < 0.8 else break_text(rng.choice(NUMBERS), rng)
 
 
-def _make_places() -> None:
+def make_places() -> None:
     Path("a folder").mkdir(exist_ok=True)
+    Path("a program.py").write_text("import sys\n", encoding="utf-8")
+    Path("ends.py").write_text("raise SystemExit(0)\n", encoding="utf-8")
+    Path("a config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
     Path("a.file").write_text("It are so.\n", encoding="utf-8")
     rows = [{"before": f"It are {i}.", "after": f"It is {i}.", "label": "fluency", "doc_id": i % 5} for i in range(12)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -8,6 +8,7 @@ and no collective is left open for one that is gone.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ import torch
 from accelerate import PartialState
 
 from ...errors import LayerSelectError
-from ...utils.launch import launched, launcher_store
-from ...utils.saved_words import in_words
+from ...utils.launch import check_launcher, launched, launcher_store
+from ...utils.saved_words import in_words, shown
 
 #: Seconds between two looks into the store.
 _LOOK = 0.02
@@ -56,13 +57,17 @@ class Processes:
 
         Args:
             device: ``cpu`` or ``cuda``, which decides how they are connected.
+
+        Raises:
+            LayerSelectError: they cannot be connected.
         """
         if launched() == 1:
             return cls()
+        check_launcher()
         distributed = torch.distributed
         if not distributed.is_initialized():
             _wait_for_all()
-        PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+        _connect(device)
         store = distributed.distributed_c10d._get_default_store()
         return cls(store, distributed.get_rank(), distributed.get_world_size())
 
@@ -175,6 +180,17 @@ def _wait_for_all() -> None:
         store.add("there", 1)
         while store.add("there", 0) < launched():
             time.sleep(_LOOK)
+
+
+def _connect(device: str) -> None:
+    try:
+        PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+    except (RuntimeError, ValueError, OSError) as error:
+        where = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
+        raise LayerSelectError(
+            f"{launched()} processes were started and cannot be connected at {shown(where)} "
+            f"({shown(str(error).strip())}): start all of them with one launcher, such as torchrun"
+        ) from error
 
 
 def _is_loss(error: Exception) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from difflib import get_close_matches
 
 import torch
 
 from ...errors import LayerSelectError
 from ...models.holding import Holding, check_holding, is_installed
-from ...utils.launch import is_asked, launched
+from ...utils.launch import is_asked, launched, number_of
 from .devices import check_device
 from .settings import TrainingSettings
 from .sharded import check_shards
@@ -69,8 +68,8 @@ def _check_processes(config: TrainingSettings, holding: Holding, count: int) -> 
     check_shards(config, count)
     if count == 1:
         return
-    here = os.environ.get("LOCAL_WORLD_SIZE", "")
-    if holding.device == "cuda" and here.isdigit() and int(here) > torch.cuda.device_count():
+    here = number_of("LOCAL_WORLD_SIZE")
+    if holding.device == "cuda" and here is not None and here > torch.cuda.device_count():
         raise LayerSelectError(
             f"{here} processes were started on a machine with {torch.cuda.device_count()} GPUs: start one for each GPU"
         )

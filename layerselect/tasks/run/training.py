@@ -52,6 +52,7 @@ class MeasuredTrainer(WholeCheckpoints):
         super().__init__(*args, **kwargs)
         self._measure_memory, self._reader = measure_memory, reader
         self.saved_bytes: list[int] = []
+        self._order: SimilarLengths | None = None
         self.stages = Stages()
         # The loss of our tasks is a mean over the batch; the Trainer divides it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -150,8 +151,15 @@ class MeasuredTrainer(WholeCheckpoints):
         if hasattr(data, "lengths"):
             processes = self.args.world_size
             size = self.args.train_batch_size * processes
-            return SimilarLengths(data.lengths, size, seed=self.args.seed, filled=processes > 1)
+            self._order = SimilarLengths(data.lengths, size, seed=self.args.seed, filled=processes > 1)
+            return self._order
         return super()._get_train_sampler(train_dataset)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self._order is not None:
+            # The Trainer's own call does not reach it in several processes where an epoch is continued in its middle.
+            self._order.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
 
 
 def training_arguments(
