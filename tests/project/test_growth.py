@@ -12,14 +12,11 @@ growth = pytest.importorskip("tools.growth", reason="the tools are not beside th
 
 #: Names of cases, and how often each happens. The others are those of the long form.
 SHORT = {
-    "observe, step: attached and closed": 30,
-    "gate, backward: attached and closed": 50,
-    "freeze, backward: attached and closed": 50,
-    "gate, cosine: attached and closed": 20,
-    "gate, backward: steps": 150,
-    "freeze, step: steps": 150,
-    "cache of hidden states: attached and closed": 3,
-    "freeze: Trainers with a callback": 2,
+    "gate, backward: attached and closed": 25,
+    "freeze, backward: attached and closed": 25,
+    "freeze, step: steps": 60,
+    "cache of hidden states: attached and closed": 2,
+    "freeze: Trainers with a callback": 1,
 }
 
 
