@@ -78,7 +78,8 @@ class Placement:
                 raise LayerSelectError("target_modules= beside ranks, which name their maps: leave it out")
             found: LoraConfig = Ranks.of(self.ranks).lora_config(**options)
             return found
-        if not target_modules or isinstance(target_modules, str):
+        known = isinstance(target_modules, Sequence) and not isinstance(target_modules, str)
+        if target_modules is None or not known or not all(isinstance(n, str) and n for n in target_modules or [""]):
             raise LayerSelectError(
                 f"target_modules={target_modules!r} is no list of names of maps, such as ['q_proj', 'v_proj'], and "
                 "this placement has no ranks that would name some"

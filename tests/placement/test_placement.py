@@ -92,9 +92,9 @@ def test_peft_puts_adapters_there_and_nowhere_else():
     config = placement().lora_config(["q_proj", "down_proj"], r=2)
     found = adapted(get_peft_model(hugging_face("llama"), config))
     assert found == {f"{NAMES[layer]}.{name}": 2 for layer in (1, 3) for name in ("self_attn.q_proj", "mlp.down_proj")}
-    for arguments, message in (((), "is no list of names"), (("q_proj",), "is no list of names")):
-        with pytest.raises(LayerSelectError, match=message):
-            placement().lora_config(*arguments)
+    for odd in (None, "q_proj", [], [None], [[]], [""], 3, True, float("nan")):
+        with pytest.raises(LayerSelectError, match="is no list of names"):
+            placement().lora_config(odd)
     with pytest.raises(LayerSelectError, match="beside ranks"):
         placement(ranks=RANKS).lora_config(["q_proj"])
 

@@ -1,5 +1,6 @@
 """Placements that nobody meant: broken Layer Cards, and odd bounds, as ``card.place`` and the rule ``layer-card`` get
-them, through a selector that trains the chosen layers.
+them, through a selector that trains the chosen layers; and broken files of placements, as their rule and ``peft`` get
+them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 
 from layerselect import FastSelector
 from layerselect.card import LayerCard
+from layerselect.placement import Placement
+from layerselect.placement.rule import PlacementRule
 from layerselect.rules import make_rule
 
 from .mutate import ODD_VALUES
@@ -35,6 +38,7 @@ def cases(rng: random.Random) -> Iterator[tuple[str, Callable[[], Any]]]:
     right = Path("right").resolve()
     right.mkdir(exist_ok=True)
     card().save(right / "card.json")
+    card().propose(2, rank_budget=50).save(right / "placement.json")
     place = Path("broken").resolve()
     measured = trained("variance")
     while True:
@@ -45,6 +49,18 @@ def cases(rng: random.Random) -> Iterator[tuple[str, Callable[[], Any]]]:
             if rng.random() < 0.5:
                 given[rng.choice(list(_RANKS))] = rng.choice(ODD_VALUES)
             yield ascii(f"rank_pattern({given})")[:300], lambda given=given: measured.rank_pattern(**given)
+            continue
+        if rng.random() < 0.25:
+            whole = rng.random() < 0.3
+            unbroken = (right / "placement.json").read_bytes()
+            way, content = ("whole", unbroken) if whole else broken(right / "placement.json", rng)
+            maps = rng.choice((None, ["0"], *ODD_VALUES))
+
+            def read(content: bytes | None = content, maps: Any = maps) -> Any:
+                copy_with(right, place, right / "placement.json", content)
+                return by_file(place / "placement.json", maps)
+
+            yield ascii(f"{way}, placement.json, maps {maps!r}")[:300], read
             continue
         bounds = {name: rng.choice(values) for name, values in _BOUNDS.items() if rng.random() < 0.5}
         if rng.random() < 0.2:
@@ -66,6 +82,15 @@ def by_card(folder: Path, bounds: dict[str, Any]) -> Any:
     k = bounds.get("k")
     more = {name: value for name, value in bounds.items() if name != "k"}
     return found.place(k, **more), found.names, found.to_dict()
+
+
+def by_file(path: Path, maps: Any) -> Any:
+    """Reads the placement, trains by it, and makes a configuration of ``peft`` of it."""
+    found = Placement.load(path)
+    found.save(path.with_name("again.json"))
+    with FastSelector(Stack(), PlacementRule(str(path)), mode="gate") as selector:
+        step(selector)
+    return found.lora_config(maps)
 
 
 def by_rule(folder: Path, bounds: dict[str, Any]) -> Any:
