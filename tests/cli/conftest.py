@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from layerselect.cli import main
 
+from tests.helpers.pages import no_pages  # noqa: F401
+
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path, corpus_path: Path) -> Path:

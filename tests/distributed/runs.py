@@ -22,6 +22,7 @@ from layerselect.tasks.run.log import RunLog
 from safetensors.numpy import load_file
 
 from tests.helpers import tiny_intent
+from tests.helpers.pages import without_pages
 
 #: With plain gradient descent, which does not make much of last bits; nothing is dropped.
 SETTINGS: dict[str, Any] = {
@@ -78,19 +79,6 @@ def _with_sets() -> list[dict[str, Any]]:
         first, second = document % 6, (document + 1 + document // 6) % 6
         row["intentions"] = [_KINDS[first], _KINDS[second]]
     return rows
-
-
-@contextmanager
-def without_pages() -> Iterator[None]:
-    """In the block, runs draw no page: that takes half of the time of so small a run."""
-
-    def write(path: Path, report: Any) -> None:
-        path.write_text("no page")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("layerselect.tasks.intent.task.write_intent_report", write)
-        patch.setattr("layerselect.tasks.revise.task.write_revise_report", write)
-        yield
 
 
 def intent(

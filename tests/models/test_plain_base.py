@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from tests.helpers import tiny_intent
+from tests.helpers.pages import no_pages  # noqa: F401
 from tests.helpers.tiny_intent import LABELS
 
 ROWS = tiny_intent.revisions(2, 3)
@@ -126,9 +127,7 @@ def run(request, tmp_path_factory):
     corpus, base, changes = RUNS[request.param]
     base = request.getfixturevalue(base) if base else "demo"
     out = tmp_path_factory.mktemp("runs") / "run"
-    with pytest.MonkeyPatch.context() as patch:  # the page of the run takes half of its time
-        patch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: path.write_text(""))
-        run_intent(settings(request.getfixturevalue(corpus), base, out, **changes))
+    run_intent(settings(request.getfixturevalue(corpus), base, out, **changes))
     return request.param, out, base
 
 
@@ -200,8 +199,6 @@ def test_the_programs_of_the_card_run(run, monkeypatch, capsys):
 
 @pytest.mark.parametrize("base", ["llama_folder", "demo"])
 def test_a_writer_of_revisions(base, corpus_path, tmp_path, monkeypatch, request):
-    monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: path.write_text(""))
-    monkeypatch.setattr("layerselect.tasks.revise.task.write_revise_report", lambda path, report: path.write_text(""))
     from layerselect.tasks.revise import ReviseConfig, Rewriter, run_revise
 
     config = ReviseConfig(

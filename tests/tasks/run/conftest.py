@@ -26,16 +26,3 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models of two layers, for what is the same in each."""
     made = {"bert": tiny_intent.save_bert, "llama": tiny_intent.save_llama}
     return {name: save(tmp_path_factory.mktemp(name), layers=2) for name, save in made.items()}
-
-
-@pytest.fixture
-def pages() -> None:
-    """For tests that look at the page of a run."""
-
-
-@pytest.fixture
-def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No page is written unless a test asks for ``pages``: it takes longer than the training."""
-    if "pages" not in request.fixturenames:
-        monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: None)
-        monkeypatch.setattr("layerselect.tasks.revise.task.write_revise_report", lambda path, report: None)

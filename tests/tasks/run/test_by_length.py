@@ -22,8 +22,6 @@ from tests.helpers import tiny_intent
 from tests.tasks.intent.test_run import lines
 from tests.tasks.run.cached import kept
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 
 @pytest.fixture(scope="module")
 def mixed_corpus(tmp_path_factory):
@@ -130,13 +128,9 @@ def test_losses_of_revisions_pad_less_and_are_the_same(tmp_path, mixed_corpus, f
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, mixed_corpus, folders):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: None)
-        out = tmp_path_factory.mktemp("trained") / "run"
-        options = {"max_steps": 1, "window": 40, "max_length": 128, "device": "cpu"}
-        return run_intent(
-            IntentConfig(data=str(mixed_corpus), model=str(folders["bert"]), out=str(out), **options)
-        ).folder
+    out = tmp_path_factory.mktemp("trained") / "run"
+    options = {"max_steps": 1, "window": 40, "max_length": 128, "device": "cpu"}
+    return run_intent(IntentConfig(data=str(mixed_corpus), model=str(folders["bert"]), out=str(out), **options)).folder
 
 
 def test_predictions_pad_less_and_come_in_the_order_of_the_rows(trained, mixed_corpus, monkeypatch):

@@ -19,8 +19,6 @@ from layerselect.tasks.run.stages import TRAINING
 from tests.tasks.intent.test_run import settings
 from tests.tasks.run.cached import NOTHING_RANDOM, kept
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 
 @pytest.fixture
 def watched(monkeypatch):

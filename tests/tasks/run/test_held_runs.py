@@ -16,7 +16,6 @@ from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassificatio
 
 from tests.helpers import tiny_intent
 
-pytestmark = pytest.mark.usefixtures("no_pages")
 with_bitsandbytes = pytest.mark.skipif(not is_installed("bitsandbytes"), reason="bitsandbytes is not installed")
 ROWS = tiny_intent.revisions(2, 2)
 
@@ -100,10 +99,8 @@ def four(few, folders, tmp_path_factory):
     """A finished run on 4 bits."""
     if not is_installed("bitsandbytes"):
         pytest.skip("bitsandbytes is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("layerselect.tasks.intent.task.write_intent_report", lambda path, report: None)
-        out = tmp_path_factory.mktemp("four") / "run"
-        return run_intent(settings(few, folders["llama"], out, **RESUMED)).folder
+    out = tmp_path_factory.mktemp("four") / "run"
+    return run_intent(settings(few, folders["llama"], out, **RESUMED)).folder
 
 
 def test_commands_predict_otherwise_than_they_trained(four, tmp_path, capsys):

@@ -27,8 +27,6 @@ from layerselect.tasks.run.stages import BASELINES, EVALUATION, LOADING, REVISIN
 from layerselect.utils.memory_errors import GPU, HOST
 from layerselect.utils.options import flag_of, options_of
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 ON_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB.")
 ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried to")
 

@@ -15,10 +15,6 @@ from layerselect.tasks.run.importance_split import give_ablation
 from tests.tasks.intent.test_run import Interrupted, outcome, settings
 from tests.tasks.run.cached import HIGHEST, NOTHING_RANDOM, evaluated, kept, losses
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-PAGES = True  # two tests read one
-
-
 KINDS = {
     "an encoder with a head": ("bert_folder", {}),
     "a decoder with a head": ("llama_folder", {"format": "plain", "max_length": 128}),

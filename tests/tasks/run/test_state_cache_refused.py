@@ -14,9 +14,6 @@ from layerselect.tasks.run import state_cache as run_cache
 from tests.tasks.intent.test_run import settings
 from tests.tasks.run.cached import kept
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-PAGES = True  # two tests read one
-
 
 @pytest.fixture
 def intent(capsys, tmp_path, small_corpus, bert_folder, llama_folder):
