@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from ..errors import LayerSelectError
@@ -23,9 +23,9 @@ from .held_sizes import no_larger_than
 from .holding import Holding, check_holding, check_placed, check_quantized, keep_holding
 from .load_errors import sentence_of
 from .running import reads_ahead
-from .tokenizers import pad_on, separates_pairs
+from .tokenizers import pad_on, saved_tokenizer, separates_pairs
 from .traits import called_in_a_pass, find_traits, reason
-from .vocabulary import check_words, embedding_rows, settle_end, settle_padding
+from .vocabulary import embedding_rows, settle_end, settle_padding
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +130,7 @@ def _load(
     check_holding(holding)
     try:
         config = read_configuration(name, dropout, overrides, holding)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        check_words(tokenizer, name)
+        tokenizer = saved_tokenizer(name)
         with no_larger_than(held_in(Path(name)) if Path(name).is_dir() else None, name):
             model, info = auto.from_pretrained(
                 name,

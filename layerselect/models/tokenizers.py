@@ -8,9 +8,13 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from ..errors import LayerSelectError
+from ..utils.saved_words import shown
 from .folders import checked_source
 from .load_errors import sentence_of
 from .vocabulary import check_words
+
+#: What Rust raises where it has met something impossible: no ``Exception``, so that nobody catches it.
+_PANIC = "PanicException"
 
 
 def load_tokenizer(source: str | Path) -> Any:
@@ -26,15 +30,23 @@ def saved_tokenizer(source: str | Path) -> Any:
     """The tokenizer in a folder that need not hold a model, or of a hub id.
 
     Raises:
-        LayerSelectError: it cannot be loaded, or knows no words.
+        LayerSelectError: it cannot be loaded, knows no words, or cannot read a text.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
         check_words(tokenizer, str(source))
+        separates_pairs(tokenizer)  # it can read a text
     except LayerSelectError:
         raise
     except Exception as error:  # tokenizers of all makes raise whatever they like
         raise LayerSelectError(sentence_of(str(source), error)) from error
+    except BaseException as error:
+        if type(error).__name__ != _PANIC:
+            raise
+        raise LayerSelectError(
+            f"the tokenizer of {str(source)!r} is broken ({shown(str(error))}): take its files anew from where the "
+            "model was made"
+        ) from error
     return tokenizer
 
 
