@@ -30,6 +30,8 @@ _RIDGE = 1e-10
 _ACCURACY = 1e-9  # of the scales; the gain is flat there, so its own error is the square of that
 #: A layer that adds less than this share of the gain of all adds nothing.
 _NOTHING = 1e-6
+#: A layer that is coupled so to another one does just the same.
+_DOUBLE = 1 - 1e-6
 
 
 class Placer:
@@ -159,7 +161,8 @@ class Placer:
 
     def _filled(self, found: Placement, k: int, budget: float | None) -> Placement:
         """With further layers up to ``k``: that coupled layers add nothing together is the least sure of all figures,
-        and whoever asks for ``k`` layers means to pay for them. The one that adds most comes first, then the strongest.
+        and whoever asks for ``k`` layers means to pay for them. The one that adds most comes first, then the strongest;
+        a double of a chosen one never.
         """
         chosen = list(found.layers)
         limit = math.inf if budget is None else budget + 1e-12
@@ -167,7 +170,10 @@ class Placer:
             others = [
                 new
                 for new in range(len(self._r))
-                if new not in chosen and self._r[new] > 0 and self.cost([*chosen, new]) <= limit
+                if new not in chosen
+                and self._r[new] > 0
+                and self._pairs[new, chosen].max() < _DOUBLE
+                and self.cost([*chosen, new]) <= limit
             ]
             if not others:
                 break

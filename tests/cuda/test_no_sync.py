@@ -121,7 +121,16 @@ STEP_PATHS = {
 }
 # The same where there are no classes: files, and what in them a step runs.
 STEP_FILES = {
-    "core/scaling.py": {"written", "factor", "skips", "on", "read_scaling", "_read_scaler", "_reciprocal"},
+    "core/scaling.py": {
+        "written",
+        "factor",
+        "skips",
+        "on",
+        "of_accelerator",
+        "read_scaling",
+        "_read_scaler",
+        "_reciprocal",
+    },
     "selector/clipping.py": {"__init__", "allow", "clip", "norm_to_clip", "_gradients"},
     "modes/ownership.py": {"holds", "__init__", "look", "_find"},
     "modes/fresh_state.py": {"begin_state", "start_momentum"},
@@ -218,7 +227,9 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
                 "_set_aside",
                 "_set_aside_watched",
                 "_start_fused_momentum",
-                "_forget",
+                "_note_shown",
+                "_undo_for_closure",
+                "_give_back",
             )
         ),
         *(("StepHooks", name) for name in ("add", "remove")),
@@ -226,7 +237,7 @@ def test_every_method_is_either_a_step_or_known_to_be_none():
         ("FusedGate", "_before_closure"),
         ("KeepingGate", "__init__"),
         # Only an optimizer that the host gates from then on is undone.
-        ("KeepingGate", "_forget"),
+        ("KeepingGate", "_undo_for_closure"),
         ("KeepingGate", "_undo"),
         ("KeepingGate", "_gate_on_host"),
         ("KeepingGate", "_is_replaced"),

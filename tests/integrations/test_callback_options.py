@@ -16,6 +16,7 @@ from tests.helpers.models import plain
 #: For each argument of a selector values that none takes.
 WRONG = {
     "rule": ["varience", "topk:n=3", "topk:k=zwei", None, 3, TopK],
+    "budget": [0, -1, 1.5, True, "half", float("nan")],
     "layers": [3, [0, 1], [], "model.layers.("],
     "score": ["l1", None, 2],
     "mode": ["frozen", None, True],
@@ -58,7 +59,7 @@ def test_a_wrong_value_is_refused(form, name, value):
         ({"probe_evry": 3}, "no option 'probe_evry': did you mean 'probe_every'?"),
         ({"warmup_steps": 3}, "did you mean 'warmup'?"),
         ({"rules": "all"}, "did you mean 'rule'?"),
-        ({"gradient": 1}, "it has rule, layers, score"),
+        ({"gradient": 1}, "it has rule, budget, layers, score"),
         ({"rule": "topk", "k": 2}, "it is one of the rule, which is given with it: rule='topk:k=...'"),
         ({"model": None}, "the model is the Trainer's"),
     ],
@@ -110,6 +111,7 @@ def test_what_a_selector_takes_is_taken(form):
     """What the checks accept builds a selector."""
     options = {
         "rule": "topk:k=2",
+        "budget": 0.9,
         "layers": r"blocks\.\d+",
         "score": "rms",
         "mode": "freeze",
