@@ -18,7 +18,7 @@ from ..utils.saved_files import DamagedFile, read_json
 from ..utils.saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
 from ..utils.saved_words import shown
 from ..utils.user_paths import user_path
-from .figures import CostFigures, LayerFigures, MapFigures
+from .figures import CostFigures, FirstGain, LayerFigures, MapFigures
 from .ranks import ranks_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = "layerselect.layer-card"
-VERSION = 1
+VERSION = 2
+#: The first version has no ``adamw`` and no ``sgd``.
+_READ = (1, VERSION)
 
 #: Of a figure: the squares of what is larger leave the range of floats when they are added up.
 _MOST = 1e60
@@ -230,14 +232,16 @@ class LayerCard:
         """
         if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
             raise LayerSelectError(f"{where!r} is not a Layer Card: make one with 'layerselect card'")
-        if values.get("version") != VERSION:
+        if values.get("version") not in _READ:
             raise LayerSelectError(
                 f"{where!r} is a Layer Card of version {shown(values.get('version'))}, and this package reads "
-                f"{VERSION}: measure it again or install the version that wrote it"
+                f"{' and '.join(map(str, _READ))}: measure it again or install the version that wrote it"
             )
         own = {name: value for name, value in values.items() if name not in ("schema", "version")}
         try:
             check(Fields({"layers": Items(Mapped(), least=1, most=_MOST_LAYERS)}), own)
+            if values["version"] == 1:
+                own["layers"] = [{"adamw": None, "sgd": None, **layer} for layer in own["layers"]]
             check(_card(len(own["layers"])), own)
             card = cls(**{**own, "layers": [_layer(layer) for layer in own["layers"]]})
             if card.coupling is not None and not np.allclose(card.coupling, np.transpose(card.coupling)):
@@ -255,13 +259,15 @@ class LayerCard:
 
 def _layer(values: Mapping[str, Any]) -> LayerFigures:
     maps = [MapFigures(**linear) for linear in values["maps"]]
-    return LayerFigures(**{**values, "maps": maps, "cost": CostFigures(**values["cost"])})
+    first = {name: None if values[name] is None else FirstGain(**values[name]) for name in ("adamw", "sgd")}
+    return LayerFigures(**{**values, **first, "maps": maps, "cost": CostFigures(**values["cost"])})
 
 
 def _card(layers: int) -> Kind:
     """What a card of so many layers holds. A coupling is a cosine."""
     linear, cost = fields_of(MapFigures, most=_MOST), fields_of(CostFigures, most=_MOST)
-    layer = fields_of(LayerFigures, most=_MOST, maps=Items(linear), cost=cost)
+    first = Maybe(fields_of(FirstGain, most=_MOST))
+    layer = fields_of(LayerFigures, most=_MOST, maps=Items(linear), cost=cost, adamw=first, sgd=first)
     row = Items(Number(-_ALIKE, _ALIKE), length=layers)
     return fields_of(
         LayerCard,
