@@ -1,11 +1,13 @@
 """Does a Layer Card know which layers are worth training? Its figures beside what training each layer alone gave.
 
-    layerselect card --adapt-steps 60 --seed 0 ... --out cards/a; layerselect card --adapt-steps 60 --seed 1 ... --out
-    cards/b layerselect compare --methods "fixed:layers=[0],fixed:layers=[1],..." ... --out runs/alone python
-    bench/card_truth.py cards/a cards/b [--trained runs/alone]
+    layerselect card --adapt-steps 60 --gain-steps 60 --seed 0 ... --out cards/a; (the same) --seed 1 --out cards/b
+    layerselect card --adapt-steps 60 --adapt-optimizer sgd --seed 0 ... --out cards/c; (the same for cards/d)
+    layerselect compare --methods "fixed:layers=[0],fixed:layers=[1],..." ... --out runs/alone
+    python bench/card_truth.py cards/a cards/b [--adapted cards/c cards/d] [--trained runs/alone]
 
 Prints rank correlations over the layers: of each figure with the fall of the held-out loss when a layer alone was
-adapted (``performance``), within a card and from the sample of one card to that of the other; with what the runs of
+adapted (``performance``), within a card and from the sample of one card to that of the other; the same by the
+optimizer of the cards of ``--adapted``, which are of the same samples in the same order; with what the runs of
 ``--trained`` reached; of the gains with themselves, which no figure can be expected to beat; and the agreement of the
 two cards. An interval is one over layers (see ``layerselect.card.intervals.spearman_interval``), p the share of the
 permutations of the layers that do as well, one-sided.
@@ -39,7 +41,21 @@ def figures(card: LayerCard) -> dict[str, np.ndarray]:
         "resnorm": np.array([layer.resnorm for layer in card.layers]),
         "gradient norm": np.array([layer.gradient_norm for layer in card.layers]),
         "energy": np.array([layer.energy for layer in card.layers]),
+        **first_gains(card),
     }
+
+
+def first_gains(card: LayerCard) -> dict[str, np.ndarray]:
+    """What the first steps of each optimizer are predicted to give, [L] each, with and without curvature; nothing where
+    that was not measured.
+    """
+    found = {}
+    for name, words, slope in (("adamw", "AdamW", "sum of absolute g"), ("sgd", "SGD", "sum of squared g")):
+        gains = [getattr(layer, name) for layer in card.layers]
+        if None not in gains:
+            found[slope] = np.array([one.slope for one in gains])
+            found[f"first gain, {words}"] = np.array([one.gain for one in gains])
+    return found
 
 
 def gains(card: LayerCard) -> np.ndarray | None:
@@ -69,6 +85,20 @@ def trained_alone(folder: Path, layers: int, split: str) -> dict[str, np.ndarray
         name: np.array([[sign * found[seed, layer][key] for layer in range(layers)] for seed in seeds])
         for name, (key, sign) in REACHED.items()
     }
+
+
+def check_same_samples(cards: list[LayerCard], others: list[LayerCard]) -> None:
+    """Refuses cards of ``--adapted`` that were measured on other examples.
+
+    Raises:
+        LayerSelectError: one was.
+    """
+    for number, other in enumerate(others):
+        if number >= len(cards) or other.data["fingerprint"] != cards[number].data["fingerprint"]:
+            raise LayerSelectError(
+                f"card {number} of --adapted is not of the sample of card {number}: name those of the same samples, in "
+                "the same order"
+            )
 
 
 def by_chance(one: np.ndarray, other: np.ndarray) -> float:
@@ -101,18 +131,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("cards", nargs="+", type=Path, metavar="CARD", help="one card, or two of different samples")
     parser.add_argument(
+        "--adapted",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="CARD",
+        help="cards of the same samples, in the same order, whose layers another optimizer adapted",
+    )
+    parser.add_argument(
         "--trained", type=Path, metavar="DIR", help="a comparison with the rows fixed:layers=[0], [1], ..."
     )
     parser.add_argument("--split", default="validation", help="of the runs (default: validation)")
     args = parser.parse_args()
     try:
-        cards = [LayerCard.load(path) for path in args.cards]
+        cards, others = ([LayerCard.load(path) for path in paths] for paths in (args.cards, args.adapted))
+        check_same_samples(cards, others)
         runs = {} if args.trained is None else trained_alone(args.trained, len(cards[0].layers), args.split)
         agreement = diff(*cards) if len(cards) == 2 else None
     except (LayerSelectError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     adapted = {f"card {number}": gains(card) for number, card in enumerate(cards)}
+    for number, card in enumerate(others):
+        adapted[f"card {number} by {card.settings['adapt_optimizer']}"] = gains(card)
     adapted = {name: gain for name, gain in adapted.items() if gain is not None}
     count, tops = len(cards[0].layers), sorted({max(1, len(cards[0].layers) // 4), len(cards[0].layers) // 2})
     print(f"{count} layers; share of the best {' and '.join(map(str, tops))} that is common (by chance)\n")

@@ -3,7 +3,7 @@
 from ..placement import Placement
 from .card import LayerCard
 from .compare import CardDifference, diff
-from .figures import CostFigures, LayerFigures, MapFigures
+from .figures import CostFigures, FirstGain, LayerFigures, MapFigures
 from .measure import measure
 from .place import Placer
 from .settings import MeasureSettings
@@ -11,6 +11,7 @@ from .settings import MeasureSettings
 __all__ = [
     "CardDifference",
     "CostFigures",
+    "FirstGain",
     "LayerCard",
     "LayerFigures",
     "MapFigures",

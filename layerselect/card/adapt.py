@@ -15,6 +15,9 @@ from .maps import LinearMap
 
 LossOf = Callable[[Any], tuple[Tensor, int]]
 
+#: The optimizers that a layer can be adapted by, with the learning rate of each where none is given.
+RATES = {"adamw": 1e-3, "sgd": 0.1}
+
 
 def performance(
     maps: Sequence[Sequence[LinearMap]],
@@ -25,38 +28,48 @@ def performance(
     steps: int,
     rank: int,
     lr: float,
+    optimizer: str = "adamw",
     seed: int = 0,
     done: Callable[[int], None] = lambda layer: None,
 ) -> list[float]:
     """The mean loss on ``check`` before, less that after, for each layer.
 
-    Each layer gets a LoRA of its own on all its maps (scale 1, its second factor zero at first), trained by AdamW on
-    the batches of ``fit`` in turn while everything else stays as it is, and taken off again.
+    Each layer gets a LoRA of its own on all its maps (scale 1, its second factor zero at first), trained on the batches
+    of ``fit`` in turn while everything else stays as it is, and taken off again.
 
     Args:
         maps: of each layer. The model is frozen and in evaluation mode.
         loss: the sum of a batch's losses, and how many they are.
+        optimizer: ``adamw`` (without decay) or ``sgd`` (without momentum).
         done: told of each layer that is finished.
     """
     before = _mean(loss, check)
     falls = []
     for layer, own in enumerate(maps):
-        generator = torch.Generator().manual_seed(seed)
-        with _adapted(own, rank, generator) as parameters:
-            optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+        with adapted(own, rank, seed) as parameters:
+            stepped = _optimizer(optimizer, parameters, lr)
             for step in range(steps):
                 total, count = loss(fit[step % len(fit)])
                 (total / count).backward()
-                optimizer.step()
-                optimizer.zero_grad()
+                stepped.step()
+                stepped.zero_grad()
             falls.append(before - _mean(loss, check))
         done(layer)
     return falls
 
 
+def _optimizer(name: str, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+
+
 @contextmanager
-def _adapted(maps: Sequence[LinearMap], rank: int, generator: torch.Generator) -> Iterator[list[nn.Parameter]]:
-    """The parameters of a LoRA on ``maps``, which is there inside the block."""
+def adapted(maps: Sequence[LinearMap], rank: int, seed: int) -> Iterator[list[nn.Parameter]]:
+    """The parameters of a LoRA on ``maps``, which is there inside the block: of each map the factor that is drawn, then
+    the one that is zero at first.
+    """
+    generator = torch.Generator().manual_seed(seed)
     parameters, handles = [], []
     for linear in maps:
         weight = next(linear.module.parameters())

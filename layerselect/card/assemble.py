@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from ..costs.counted import LayerCosts
 from .card import LayerCard
 from .coupling import coupling
-from .figures import CostFigures, LayerFigures, MapFigures
+from .figures import CostFigures, FirstGain, LayerFigures, MapFigures
 from .intervals import Contributions
 from .maps import LinearMap
 from .memory import Survey
@@ -31,6 +31,7 @@ def assemble(
     *,
     held_out: bool,
     performance: Sequence[float] | None,
+    first: Sequence[Mapping[str, FirstGain]] | None,
     model: dict[str, Any],
     data: dict[str, Any],
     memory: dict[str, Any],
@@ -63,6 +64,7 @@ def assemble(
                 performance=None if performance is None else float(performance[layer]),
                 cost=costs[layer],
                 maps=maps,
+                **({} if first is None else first[layer]),
             )
         )
     units = {"fit_units": swept[0].fit_units, "check_units": swept[0].check_units}

@@ -18,7 +18,7 @@ from ..utils.saved_files import DamagedFile, read_json
 from ..utils.saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
 from ..utils.saved_words import shown
 from ..utils.user_paths import user_path
-from .figures import CostFigures, LayerFigures, MapFigures
+from .figures import CostFigures, FirstGain, LayerFigures, MapFigures
 from .ranks import ranks_of
 
 if TYPE_CHECKING:
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA = "layerselect.layer-card"
-VERSION = 1
+VERSION = 2
+#: The first version has no ``adamw`` and no ``sgd``.
+_READ = (1, VERSION)
 
+#: What placements of an unsure card go by.
+DEPTH = "; until then placements go by depth and cost, upper layers first"
 #: Of a figure: the squares of what is larger leave the range of floats when they are added up.
 _MOST = 1e60
 #: Of a coupling, which is 1 but for rounding.
@@ -99,10 +103,15 @@ class LayerCard:
         return LayerCosts.from_dict(self.step_costs)
 
     def placer(self) -> Placer:
-        """The placements that this card can tell apart, with their gains and costs."""
+        """The placements that this card can tell apart, with their gains and costs. Where its figures are noise
+        (:meth:`doubt`) all layers are alike to it, so the cheapest are best, which are the upper ones.
+        """
         from .place import Placer
 
-        pairs = np.eye(len(self.layers)) if self.coupling is None else np.array(self.coupling)
+        alike = np.eye(len(self.layers))
+        if self.doubt():
+            return Placer(np.ones(len(self.layers)), alike, self.costs)
+        pairs = alike if self.coupling is None else np.array(self.coupling)
         return Placer(self.strengths, pairs, self.costs)
 
     def propose(
@@ -114,23 +123,28 @@ class LayerCard:
         rank_budget: float | None = None,
     ) -> Placement:
         """Where to put adapters, with the gain and the cost of that (see
-        :meth:`layerselect.card.place.Placer.place`). A warning says when it is unsure (:meth:`doubt`).
+        :meth:`layerselect.card.place.Placer.place`). A warning says when it is unsure (:meth:`doubt`); then it goes by
+        depth and cost, and its gain is not known.
 
         Args:
             k, budget, objective: as for :meth:`place`.
             rank_budget: the placement gets ranks, too, within this budget of parameters (:meth:`rank_pattern`).
         """
-        self._warn("this placement is")
+        doubt = self.doubt()
+        self._warn("this placement is", DEPTH * bool(doubt))
         found = self.placer().place(k, budget=budget, objective=objective)
         ranks: dict[str, int] = {}
         if rank_budget is not None:
-            strengths = [value if layer in found.layers else 0.0 for layer, value in enumerate(self.strengths.tolist())]
+            known = [1.0] * len(self.layers) if doubt else self.strengths.tolist()
+            strengths = [value if layer in found.layers else 0.0 for layer, value in enumerate(known)]
             ranks = ranks_of(self.layers, strengths, rank_budget, most=None).by_name()
         asked = {"k": k, "budget": budget, "objective": objective}
         words = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
-        return replace(
-            found, names=self.names, ranks=ranks, chosen_by=f"a Layer Card, place({words})", doubt=self.doubt()
+        chosen_by = (
+            f"depth and cost (an unsure Layer Card, place({words}))" if doubt else f"a Layer Card, place({words})"
         )
+        gain = math.nan if doubt else found.gain
+        return replace(found, names=self.names, ranks=ranks, gain=gain, chosen_by=chosen_by, doubt=doubt)
 
     def rank_pattern(self, budget: float, *, most: int | None = None) -> Ranks:
         """Ranks of LoRA, in proportion to what the card expects of each map: the strength of its layer
@@ -166,9 +180,9 @@ class LayerCard:
             )
         return ""
 
-    def _warn(self, what: str) -> None:
+    def _warn(self, what: str, then: str = "") -> None:
         if doubt := self.doubt():
-            logger.warning("%s unsure: %s", what, doubt)
+            logger.warning("%s unsure: %s%s", what, doubt, then)
 
     def place(self, k: int | None = None, *, budget: float | None = None, objective: str = "performance") -> list[int]:
         """The layers to adapt, ascending, for ``peft.LoraConfig(layers_to_transform=...)``.
@@ -230,14 +244,16 @@ class LayerCard:
         """
         if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
             raise LayerSelectError(f"{where!r} is not a Layer Card: make one with 'layerselect card'")
-        if values.get("version") != VERSION:
+        if values.get("version") not in _READ:
             raise LayerSelectError(
                 f"{where!r} is a Layer Card of version {shown(values.get('version'))}, and this package reads "
-                f"{VERSION}: measure it again or install the version that wrote it"
+                f"{' and '.join(map(str, _READ))}: measure it again or install the version that wrote it"
             )
         own = {name: value for name, value in values.items() if name not in ("schema", "version")}
         try:
             check(Fields({"layers": Items(Mapped(), least=1, most=_MOST_LAYERS)}), own)
+            if values["version"] == 1:
+                own["layers"] = [{"adamw": None, "sgd": None, **layer} for layer in own["layers"]]
             check(_card(len(own["layers"])), own)
             card = cls(**{**own, "layers": [_layer(layer) for layer in own["layers"]]})
             if card.coupling is not None and not np.allclose(card.coupling, np.transpose(card.coupling)):
@@ -255,13 +271,15 @@ class LayerCard:
 
 def _layer(values: Mapping[str, Any]) -> LayerFigures:
     maps = [MapFigures(**linear) for linear in values["maps"]]
-    return LayerFigures(**{**values, "maps": maps, "cost": CostFigures(**values["cost"])})
+    first = {name: None if values[name] is None else FirstGain(**values[name]) for name in ("adamw", "sgd")}
+    return LayerFigures(**{**values, **first, "maps": maps, "cost": CostFigures(**values["cost"])})
 
 
 def _card(layers: int) -> Kind:
     """What a card of so many layers holds. A coupling is a cosine."""
     linear, cost = fields_of(MapFigures, most=_MOST), fields_of(CostFigures, most=_MOST)
-    layer = fields_of(LayerFigures, most=_MOST, maps=Items(linear), cost=cost)
+    first = Maybe(fields_of(FirstGain, most=_MOST))
+    layer = fields_of(LayerFigures, most=_MOST, maps=Items(linear), cost=cost, adamw=first, sgd=first)
     row = Items(Number(-_ALIKE, _ALIKE), length=layers)
     return fields_of(
         LayerCard,

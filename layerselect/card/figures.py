@@ -44,6 +44,22 @@ class CostFigures:
 
 
 @dataclass(frozen=True)
+class FirstGain:
+    """What the first steps of an optimizer are predicted to give a layer that is adapted alone
+    (:mod:`layerselect.card.first_gain`).
+
+    Attributes:
+        slope: by how much the loss falls, to first order, for each unit of learning rate.
+        curvature: of the loss along the same line.
+        gain: the fall of the loss after the best number of steps up to ``LayerCard.settings["gain_steps"]``.
+    """
+
+    slope: float
+    curvature: float
+    gain: float
+
+
+@dataclass(frozen=True)
 class LayerFigures:
     """The figures of one layer of a card.
 
@@ -57,6 +73,7 @@ class LayerFigures:
         energy: mean over its maps, each weighted by its inputs.
         condition: the largest of its maps.
         performance: by how much adapting this layer alone lowered the validation loss; ``None`` where it was not tried.
+        adamw, sgd: what the first steps of these optimizers are predicted to give; ``None`` where it was not measured.
     """
 
     name: str
@@ -70,6 +87,8 @@ class LayerFigures:
     performance: float | None
     cost: CostFigures
     maps: list[MapFigures] = field(default_factory=list)
+    adamw: FirstGain | None = None
+    sgd: FirstGain | None = None
 
     @property
     def gain(self) -> float:

@@ -13,11 +13,12 @@ from ..errors import LayerSelectError
 from ..layers.find import LayerSpec
 from ..utils.renamed import OF_MEASURE, takes_old_names
 from ..utils.sizes import parse_bytes, show_bytes
-from .adapt import performance
+from .adapt import RATES, performance
 from .assemble import assemble
 from .card import LayerCard
 from .cost import layer_costs
 from .fingerprints import data_fingerprint, model_facts
+from .first_gain import first_gains
 from .frozen import all_frozen
 from .losses import BatchLoss, Counted, Loss, examples, tensors, to_device
 from .maps import WatchedLayers, find_maps
@@ -77,8 +78,10 @@ def measure(
             followed exactly); ``likelihood`` (what the loss takes the outputs for: ``categorical``, ``binary``,
             ``gaussian``; ``None`` looks at the labels; ``none`` measures no coupling); ``rank`` (16; of the adapter
             that costs are given for); ``timed`` (whether times and saved bytes are measured); ``adapt_steps`` (0; above
-            0, each layer alone is adapted for so many steps, see :mod:`layerselect.card.adapt`) and ``adapt_lr``
-            (0.001); ``seed`` (of directions, resamples and adapters).
+            0, each layer alone is adapted for so many steps, see :mod:`layerselect.card.adapt`),
+            ``adapt_optimizer`` (``adamw`` or ``sgd``) and ``adapt_lr`` (``None``: 0.001 and 0.1); ``gain_steps`` (0;
+            above 0, it is predicted what so many steps of both optimizers gain, see
+            :mod:`layerselect.card.first_gain`); ``seed`` (of directions, resamples and adapters).
 
     Raises:
         LayerSelectError: no layers, no batches, no loss or one that is not finite, too little memory, an argument
@@ -142,9 +145,23 @@ def measure(
                 check,
                 steps=chosen.adapt_steps,
                 rank=chosen.rank,
-                lr=chosen.adapt_lr,
+                lr=chosen.rate(chosen.adapt_optimizer),
+                optimizer=chosen.adapt_optimizer,
                 seed=chosen.seed,
                 done=lambda layer: tell("adapted", {"done": layer + 1, "total": len(found.layers.names)}),
+            )
+        first = None
+        if chosen.gain_steps:
+            first = first_gains(
+                found.layers.maps,
+                batch_loss,
+                fit,
+                check,
+                steps=chosen.gain_steps,
+                rank=chosen.rank,
+                rates={name: chosen.rate(name) for name in RATES},
+                seed=chosen.seed,
+                done=lambda layer: tell("gained", {"done": layer + 1, "total": len(found.layers.names)}),
             )
         typical_rows = survey(found.layers, lambda: batch_loss(typical))
     costs, step_costs = layer_costs(
@@ -158,6 +175,7 @@ def measure(
         chosen,
         held_out=held_out,
         performance=tried,
+        first=first,
         model=model_facts(model),
         data={
             "fingerprint": data_fingerprint(given),

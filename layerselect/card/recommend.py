@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import LayerSelectError
 from ..placement import Placement
-from .card import LayerCard
+from .card import DEPTH, LayerCard
 
 _BUDGET = 0.7
 
@@ -12,7 +12,7 @@ _BUDGET = 0.7
 def why_none(card: LayerCard) -> str:
     """Why a card recommends no placement; empty where it does."""
     doubt = card.doubt()
-    return f"no placement is recommended: {doubt}" if doubt else ""
+    return f"no placement is recommended: {doubt}{DEPTH}" if doubt else ""
 
 
 def recommendations(card: LayerCard) -> list[tuple[str, str, Placement]]:

@@ -194,9 +194,10 @@ def run_place(args: argparse.Namespace) -> int:
     if args.json:
         write_json({"file": str(path), **placement.to_dict()})
         return 0
+    gain = "its gain is not known" if placement.doubt else f"predicted gain {placement.gain:.0%} of all layers'"
     say(
         f"{len(placement.layers)} of {len(placement.names)} layers ({', '.join(map(str, placement.layers))}), a step "
-        f"costs {placement.cost:.0%} of one that trains all, predicted gain {placement.gain:.0%} of all layers'; "
+        f"costs {placement.cost:.0%} of one that trains all, {gain}; "
         f"written to {path}"
     )
     return 0

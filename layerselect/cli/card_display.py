@@ -41,7 +41,7 @@ class CardDisplay(StageLine):
             return
         if kind != self._now:
             self._now = kind
-            self.begin({"batch": "measuring", "adapted": "adapting layers"}[kind])
+            self.begin({"batch": "measuring", "adapted": "adapting layers", "gained": "taking first steps"}[kind])
         self.advance(record["done"], record["total"])
 
 
@@ -63,7 +63,8 @@ def print_card(card: LayerCard, folder: Path) -> None:
     table = Table(title="Layers", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     columns = ["layer", "fresh", "±", "resnorm", "gradient", "energy", "like", "ms"]
     tried = card.layers[0].performance is not None
-    for name in columns[:4] + ["trained"] * tried + columns[4:]:
+    first = _first_gains(card)
+    for name in columns[:4] + ["trained"] * tried + ["first"] * bool(first) + columns[4:]:
         table.add_column(name, justify="right", no_wrap=True)
     best = sorted(range(len(card.layers)), key=lambda i: -card.layers[i].fresh)[: max(1, len(card.layers) // 4)]
     for number, (layer, partner) in enumerate(zip(card.layers, partners(card), strict=True)):
@@ -74,6 +75,7 @@ def print_card(card: LayerCard, folder: Path) -> None:
             "" if layer.low is None or layer.high is None else f"{(layer.high - layer.low) / 2:.2g}",
             _number(layer.resnorm),
             *([_number(layer.performance)] if tried else []),
+            *([_number(first[number])] if first else []),
             _number(layer.gradient_norm),
             _number(layer.energy),
             "" if partner is None else f"{partner['layer']} {partner['coupling']:.2f}",
@@ -97,6 +99,13 @@ def print_card(card: LayerCard, folder: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if first:
+        console.print(
+            f"first: the fall of the loss that at most {card.settings['gain_steps']} steps of "
+            f"{card.settings['adapt_optimizer']} are predicted to give",
+            highlight=False,
+            soft_wrap=True,
+        )
     if card.stability is not None:
         console.print(
             f"on batches drawn anew the layers keep their order with a rank correlation of {card.stability:.2f}",
@@ -104,6 +113,12 @@ def print_card(card: LayerCard, folder: Path) -> None:
             soft_wrap=True,
         )
     console.print(f"card: {escape(str(folder / 'card.html'))}", highlight=False, soft_wrap=True)
+
+
+def _first_gains(card: LayerCard) -> list[float]:
+    """Of the optimizer that layers are adapted by; the page has both. Empty where they were not measured."""
+    found = [getattr(layer, card.settings.get("adapt_optimizer", "adamw")) for layer in card.layers]
+    return [one.gain for one in found if one is not None]
 
 
 def print_diff(difference: CardDifference, one: str, other: str) -> None:

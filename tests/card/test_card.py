@@ -34,7 +34,7 @@ def test_a_card_that_cannot_be_written_leaves_the_old_one(tmp_path):
     ("change", "message"),
     [
         (lambda v: v.pop("schema"), "is not a Layer Card"),
-        (lambda v: v.update(version=2), "of version 2, and this package reads 1"),
+        (lambda v: v.update(version=3), "of version 3, and this package reads 1 and 2"),
         (lambda v: v.update(layers=[]), "layers has 0 items"),
         (lambda v: v["layers"][1].pop("fresh"), r"layers\[1\] holds no 'fresh'"),
         (lambda v: v["layers"][0].update(fresh="high"), r"layers\[0\].fresh is 'high' and must be a number"),

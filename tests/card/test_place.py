@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import combinations, pairwise
 
@@ -163,9 +164,27 @@ def test_objectives_pull_apart():
 
 
 def test_negative_figures_give_nothing():
-    placement = made([-1.0, -2.0]).propose(1)
-    assert len(placement.layers) == 1 and placement.gain == 0.0
-    assert made([-1.0, 0.5, -3.0]).place(k=3) == [1]
+    card = made([-1.0, 0.6, -3.0])
+    assert card.place(k=3) == [1] and card.propose(k=3).gain == 1.0
+    assert Placer(np.array([-1.0, -2.0]), np.eye(2), made([1.0, 1.0]).costs).place(1).gain == 0.0
+
+
+@pytest.mark.parametrize("tried", [False, True])
+def test_an_unsure_card_places_by_depth_and_cost(caplog, tried):
+    # Noise would say layer 0, and that layers 2 and 3 do the same.
+    pairs = np.eye(4)
+    pairs[2, 3] = pairs[3, 2] = 1.0
+    card = made([0.4, -0.1, 0.1, 0.2], pairs)
+    if tried:
+        card = replace(card, layers=[replace(layer, performance=-0.1) for layer in card.layers])
+    found = card.propose(k=2)
+    assert found.layers == [2, 3] and math.isnan(found.gain) and found.doubt == card.doubt() != ""
+    assert found.chosen_by == "depth and cost (an unsure Layer Card, place(k=2, objective='performance'))"
+    assert "placements go by depth and cost, upper layers first" in caplog.text
+    budget = card.propose(budget=0.7)
+    assert budget.layers == list(range(4 - len(budget.layers), 4)) and budget.cost <= 0.7
+    # Ranks are shared out evenly among the chosen, even where no figure is above 0.
+    assert set(card.propose(k=2, rank_budget=7 * 6).ranks.values()) == {3}
 
 
 def test_the_front_rises():

@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from layerselect.card import FirstGain
 from layerselect.card.recommend import recommendations, why_none
+from layerselect.cli.card_display import print_card
 from layerselect.report.card import partners, render, write_card_png, write_card_report
 
 from tests.card.made import made
@@ -40,6 +42,20 @@ def card(**changes):
     return replace(made([3.0, 2.5, -0.5, 1.0], coupling), **changes)
 
 
+def test_first_gains_are_shown_where_they_were_measured(capsys, tmp_path):
+    plain = card()
+    first = {"adamw": FirstGain(1.0, 2.0, 0.123), "sgd": FirstGain(1.0, 2.0, 0.456)}
+    settings = {**plain.settings, "gain_steps": 7, "adapt_optimizer": "sgd"}
+    measured = replace(plain, layers=[replace(layer, **first) for layer in plain.layers], settings=settings)
+    text = render(measured)
+    assert all(words in text for words in ("first gain, AdamW", "0.123", "0.456"))
+    for shown, there in ((measured, True), (plain, False)):
+        print_card(shown, tmp_path)
+        output = capsys.readouterr().out
+        assert ("0.456" in output) == ("at most 7 steps of sgd" in output) == there
+        assert "0.123" not in output and "…" not in output
+
+
 def test_the_page_is_whole_and_needs_no_network(tmp_path):
     path = tmp_path / "card.html"
     write_card_report(path, card())
@@ -49,7 +65,7 @@ def test_the_page_is_whole_and_needs_no_network(tmp_path):
     assert page.stack == []
     assert all(value.startswith("data:image/png;base64,") for value in page.loads)
     assert "<script" not in text and "url(http" not in text and "@import" not in text
-    assert text.count("<svg") == 2 * 5
+    assert text.count("<svg") == 2 * 5 and "first gain" not in text.lower()
     for words in (
         "Where the adapters should go",
         "card.place(k=1)",

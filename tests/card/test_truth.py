@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layerselect.card import FirstGain
 
 from tests.card.made import made
 
@@ -61,6 +62,35 @@ def test_the_table_says_what_goes_with_what(truth, tmp_path, monkeypatch, capsys
     assert rows["fresh of card 0, layers adapted alone on the sample of card 1"].startswith("-0.40")
     assert rows["fresh of card 1, macro-F1 of layers trained alone"].startswith("-1.00")
     assert rows["fresh of card 0, - loss of layers trained alone"].startswith("+1.00")
+
+
+def test_first_gains_and_another_optimizer_have_their_rows(truth, tmp_path, monkeypatch, capsys):
+    one = card([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4])
+    layers = [
+        replace(layer, adamw=FirstGain(slope, 1.0, gain), sgd=FirstGain(gain, 1.0, slope))
+        for layer, slope, gain in zip(one.layers, (1.0, 2.0, 4.0, 3.0), (4.0, 3.0, 2.0, 1.0), strict=True)
+    ]
+    path = replace(one, layers=layers).save(tmp_path / "one.json")
+    by_sgd = card([1.0, 2.0, 3.0, 4.0], [0.4, 0.3, 0.2, 0.1])
+    by_sgd = replace(by_sgd, settings={**by_sgd.settings, "adapt_optimizer": "sgd"})
+    other = by_sgd.save(tmp_path / "sgd.json")
+    monkeypatch.setattr(sys, "argv", ["card_truth", str(path), "--adapted", str(other)])
+    assert truth.main() == 0
+    rows = dict(
+        line.strip("| ").split(" | ", 1) for line in capsys.readouterr().out.splitlines() if line.startswith("| ")
+    )
+    for figure, first, second in (
+        ("sum of absolute g", "+0.80", "-0.80"),
+        ("first gain, AdamW", "-1.00", "+1.00"),
+        ("sum of squared g", "-1.00", "+1.00"),
+        ("first gain, SGD", "+0.80", "-0.80"),
+    ):
+        assert rows[f"{figure} of card 0, layers adapted alone on the sample of card 0"].startswith(first)
+        assert rows[f"{figure} of card 0, layers adapted alone on the sample of card 0 by sgd"].startswith(second)
+    elsewhere = replace(by_sgd, data={**by_sgd.data, "fingerprint": "another"}).save(tmp_path / "else.json")
+    monkeypatch.setattr(sys, "argv", ["card_truth", str(path), "--adapted", str(elsewhere)])
+    assert truth.main() == 2
+    assert "is not of the sample of card 0" in capsys.readouterr().err
 
 
 def test_runs_that_are_missing_are_said(truth, tmp_path, monkeypatch, capsys):
