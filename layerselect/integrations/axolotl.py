@@ -13,17 +13,10 @@ from typing import Any
 from axolotl.integrations.base import BasePlugin
 from pydantic import BaseModel
 
-from ..errors import LayerSelectError
 from ..utils.launch import is_first_of_launch
 from .outcome import OutcomeCallback, Selected
-from .transformers import SelectorCallback
+from .plugin_options import options_of
 
-PREFIX = "layerselect_"
-OPTIONS = f"{PREFIX}options"
-#: Arguments of ``SelectorCallback`` that have keys of their own.
-_WITH_KEYS = ("rule", "mode")
-#: Keys with which axolotl selects layers in a way of its own.
-_LISA = ("lisa_n_layers", "lisa_step_interval")
 #: axolotl shows what is said below warnings only of loggers under its own name.
 _logger = logging.getLogger("axolotl.layerselect")
 
@@ -79,42 +72,6 @@ class LayerSelectPlugin(BasePlugin):  # type: ignore[misc]
         if f"{type(self).__module__}.{type(self).__qualname__}" not in (cfg.get("plugins") or ()):
             return []
         return [OutcomeCallback(_log, **options_of(cfg))]
-
-
-def options_of(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of ``SelectorCallback`` that are in a configuration.
-
-    Raises:
-        LayerSelectError: a key or an option that nobody has, a value that none takes, or axolotl is to choose layers
-            itself.
-    """
-    names = list(LayerSelectArgs.model_fields)
-    for key in configuration:
-        if str(key).startswith(PREFIX.rstrip("_")) and key not in names:
-            raise LayerSelectError(f"the configuration has {key!r}, which this plugin has not: it has {_said(names)}")
-    for key in _LISA:
-        if configuration.get(key):
-            raise LayerSelectError(
-                f"the configuration has {key}, with which axolotl chooses layers itself: take it out, and write "
-                f"'{PREFIX}rule: lisa' for the same method"
-            )
-    given = configuration.get(OPTIONS)
-    if given is None:
-        given = {}
-    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-        raise LayerSelectError(f"{OPTIONS}: {given!r} is no mapping of names to values, such as 'probe_every: 50'")
-    options = dict(given)
-    for name in _WITH_KEYS:
-        if name in options:
-            raise LayerSelectError(f"{OPTIONS}: {name} has a key of its own, {PREFIX}{name}")
-        if configuration.get(PREFIX + name) is not None:
-            options[name] = configuration[PREFIX + name]
-    SelectorCallback(**options)  # refuses what no selector takes
-    return options
-
-
-def _said(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _log(outcome: Selected) -> None:

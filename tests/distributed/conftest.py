@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,7 +68,26 @@ def started(
 ) -> Callable[[int], Started]:
     @functools.cache
     def start(count: int) -> Started:
-        folder = tmp_path_factory.mktemp(f"processes-{count}")
+        # The processes of xdist share what the first of them has started.
+        base = tmp_path_factory.getbasetemp()
+        shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+        folder, ended = shared / f"processes-{count}", shared / f"processes-{count}.ended"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            until = time.monotonic() + PATIENCE + 60
+            while not ended.exists() and time.monotonic() < until:
+                time.sleep(0.1)
+        else:
+            try:
+                run_checks(count, folder)
+            finally:
+                ended.touch()
+        files = [folder / f"{rank}.pt" for rank in range(count + 1)]
+        *outcomes, launched = [torch.load(file) if file.exists() else {} for file in files]
+        return Started(folder, outcomes, launched)
+
+    def run_checks(count: int, folder: Path) -> None:
         items = [item for item in request.session.items if isinstance(item, pytest.Function)]
         modules = sorted({i.module.__name__ for i in items if getattr(i.module, "PROCESSES", 0) == count})
         command = [sys.executable, "-m", "tests.distributed.worker", str(count), str(folder), *modules]
@@ -81,9 +101,6 @@ def started(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        files = [folder / f"{rank}.pt" for rank in range(count + 1)]
-        *outcomes, launched = [torch.load(file) if file.exists() else {} for file in files]
-        return Started(folder, outcomes, launched)
 
     return start
 

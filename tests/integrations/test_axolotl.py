@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from layerselect import LayerSelectError
+from layerselect.integrations.plugin_options import KEYS
 
 from .trainers import build
 
@@ -52,6 +53,7 @@ def test_the_keys_join_those_of_axolotl(ours):
     """axolotl makes a class of its own model and those that plugins name, and keeps what that has."""
     module, _, name = ours.LayerSelectPlugin().get_input_args().rpartition(".")
     keys = getattr(importlib.import_module(module), name)
+    assert tuple(keys.model_fields) == KEYS
 
     class Theirs(pydantic.BaseModel):
         base_model: str

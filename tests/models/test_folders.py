@@ -136,7 +136,7 @@ def test_what_can_only_be_a_path_is_never_asked_of_the_hub(tmp_path, monkeypatch
     (tmp_path / "models" / "mistral").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("layerselect.models.configuration.AutoConfig.from_pretrained", _never)
-    monkeypatch.setattr("layerselect.models.load.AutoTokenizer.from_pretrained", _never)
+    monkeypatch.setattr("layerselect.models.tokenizers.AutoTokenizer.from_pretrained", _never)
     for load in (load_tokenizer, lambda source: load_classifier(source, ["a", "b"], multi_label=False)):
         with pytest.raises(LayerSelectError, match="there is no model folder") as caught:
             load(source)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from layerselect import FastSelector
 from layerselect.cli.run import _parsed
+from layerselect.integrations.plugin_options import PREFIX, options_of
 from layerselect.integrations.program import in_every_trainer
 from layerselect.integrations.selector_options import NAMES
 from layerselect.integrations.transformers import SelectorCallback
@@ -66,6 +67,11 @@ def cases(rng: random.Random) -> Iterator[tuple[str, Callable[[], Any]]]:
             if rng.random() < 0.2:
                 texts[0] = break_text(texts[0], rng)
             yield ascii(f"--selector-option {texts}")[:300], lambda texts=texts: from_command(texts)
+        elif rng.random() < 0.2:
+            keys = {PREFIX + name: options.pop(name) for name in ("rule", "mode") if name in options}
+            keys |= {rng.choice((PREFIX + "options", "layerselect", "lisa_n_layers")): rng.choice(ODD_VALUES)}
+            keys = keys if rng.random() < 0.3 else {**keys, PREFIX + "options": options}
+            yield ascii(f"a plugin's {keys}")[:300], lambda keys=keys: from_callback(options_of(keys))
         elif rng.random() < 0.2:
             given = rng.choice((options, rng.choice(ODD_VALUES)))
             yield ascii(f"SelectorCallback({given})")[:300], lambda given=given: SelectorCallback(given)
