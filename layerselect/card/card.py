@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LayerSelectError
-from ..utils.saved_files import DamagedFile, read_json
+from ..utils.saved_documents import DocumentKind
 from ..utils.saved_schema import Fields, Items, Kind, Mapped, Maybe, Mismatch, Number, Text, check, fields_of
-from ..utils.saved_words import shown
-from ..utils.user_paths import user_path
 from .figures import CostFigures, FirstGain, LayerFigures, MapFigures
 from .ranks import ranks_of
 
@@ -29,10 +25,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = "layerselect.layer-card"
-VERSION = 2
 #: The first version has no ``adamw`` and no ``sgd``.
-_READ = (1, VERSION)
+_KIND = DocumentKind(
+    schema="layerselect.layer-card",
+    versions=(1, 2),
+    file="card.json",
+    name="card",
+    title="Layer Card",
+    command="layerselect card",
+    again="measure it again",
+)
 
 #: What placements of an unsure card go by.
 DEPTH = "; until then placements go by depth and cost, upper layers first"
@@ -131,7 +133,7 @@ class LayerCard:
             rank_budget: the placement gets ranks, too, within this budget of parameters (:meth:`rank_pattern`).
         """
         doubt = self.doubt()
-        self._warn("this placement is", DEPTH * bool(doubt))
+        self._warn("this placement is", DEPTH)
         found = self.placer().place(k, budget=budget, objective=objective)
         ranks: dict[str, int] = {}
         if rank_budget is not None:
@@ -201,20 +203,11 @@ class LayerCard:
 
     def to_dict(self) -> dict[str, Any]:
         """The card as JSON values."""
-        return {"schema": SCHEMA, "version": VERSION, **asdict(self)}
+        return _KIND.stamped(asdict(self))
 
     def save(self, path: str | Path) -> Path:
         """Writes the card, whole or not at all; into ``card.json`` where ``path`` is a folder."""
-        path = user_path(path, "the card")
-        path = path / "card.json" if path.is_dir() else path
-        aside = path.with_name(path.name + ".new")
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(self.to_dict(), file, indent=1, allow_nan=False, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        return path
+        return _KIND.write(path, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> LayerCard:
@@ -223,17 +216,7 @@ class LayerCard:
         Raises:
             LayerSelectError: it is not there, is no card, is of a newer version, or is damaged.
         """
-        path = user_path(path, "the card")
-        path = path / "card.json" if path.is_dir() else path
-        try:
-            values = read_json(path, advice="measure it again")
-        except DamagedFile as error:
-            if error.missing:
-                raise LayerSelectError(
-                    f"the card {str(path)!r} cannot be read ({error.why}): make one with 'layerselect card'"
-                ) from error
-            raise LayerSelectError(f"{str(path)!r} is not a card: {error.why}; measure it again") from error
-        return cls.from_dict(values, str(path))
+        return cls.from_dict(*_KIND.read(path))
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "the card") -> LayerCard:
@@ -242,14 +225,7 @@ class LayerCard:
         Raises:
             LayerSelectError: they are not those of a card.
         """
-        if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
-            raise LayerSelectError(f"{where!r} is not a Layer Card: make one with 'layerselect card'")
-        if values.get("version") not in _READ:
-            raise LayerSelectError(
-                f"{where!r} is a Layer Card of version {shown(values.get('version'))}, and this package reads "
-                f"{' and '.join(map(str, _READ))}: measure it again or install the version that wrote it"
-            )
-        own = {name: value for name, value in values.items() if name not in ("schema", "version")}
+        own = _KIND.unstamped(values, where)
         try:
             check(Fields({"layers": Items(Mapped(), least=1, most=_MOST_LAYERS)}), own)
             if values["version"] == 1:

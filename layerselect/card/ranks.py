@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..layers.ranks import LoraMap, Ranks, rank_pattern
+from ..layers.ranks import LoraMap, Ranks, rank_pattern, without_adapter
 from .figures import LayerFigures
 
 
@@ -14,7 +14,7 @@ def ranks_of(layers: Sequence[LayerFigures], strengths: Sequence[float], budget:
     for number, layer in enumerate(layers):
         for linear in layer.maps:
             whole = linear.name.removesuffix(".base_layer")  # under an adapter
-            inside, name = whole.removeprefix(layer.name + "."), whole.removeprefix("base_model.model.")
+            inside, name = whole.removeprefix(layer.name + "."), without_adapter(whole)
             maps.append(LoraMap(name, number, inside, linear.inputs, linear.outputs))
             share = linear.resnorm / layer.resnorm if layer.resnorm > 0 else 0.0
             worth.append(max(0.0, strengths[number]) * max(0.0, share))

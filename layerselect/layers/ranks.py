@@ -146,7 +146,7 @@ def lora_maps(layers: Sequence[tuple[str, nn.Module]]) -> list[LoraMap]:
                 continue
             outputs, inputs = _sizes(module)
             inside = name.removesuffix(_BASE)
-            plain = f"{layer}.{inside}".removeprefix("base_model.model.")
+            plain = without_adapter(f"{layer}.{inside}")
             (adapted if name.endswith(_BASE) else every).append(LoraMap(plain, number, inside, inputs, outputs))
     return adapted or every
 
@@ -171,6 +171,11 @@ def rank_pattern(maps: Sequence[LoraMap], worth: Sequence[float], budget: float,
     if budget <= 1:
         budget = budget * _RANK * sum(each.cost for each in maps)
     return share_ranks(maps, worth, int(budget), most=most)
+
+
+def without_adapter(name: str) -> str:
+    """The name of a module as the model has it that ``peft`` has not wrapped."""
+    return name.removeprefix("base_model.model.")
 
 
 def _sizes(module: Any) -> tuple[int, int]:

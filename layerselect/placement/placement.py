@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import LayerSelectError
-from ..layers.ranks import Ranks
-from ..utils.saved_files import DamagedFile, read_json
+from ..layers.ranks import Ranks, without_adapter
+from ..utils.saved_documents import DocumentKind
 from ..utils.saved_schema import Items, Mapped, Maybe, Mismatch, Number, Text, Whole, check, fields_of
 from ..utils.saved_words import shown
-from ..utils.user_paths import user_path
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-SCHEMA = "layerselect.placement"
-VERSION = 1
-FILE = "placement.json"
+_KIND = DocumentKind(
+    schema="layerselect.placement",
+    versions=(1,),
+    file="placement.json",
+    name="placement",
+    title="placement",
+    command="layerselect card place",
+    again="make it again",
+)
 
 #: As many as the selection rules take.
 _MOST_LAYERS = 1024
@@ -85,14 +88,15 @@ class Placement:
                 "this placement has no ranks that would name some"
             )
         self._check_names()
-        layers = "|".join(re.escape(name.removeprefix("base_model.model.")) for name in self.chosen)
+        layers = "|".join(re.escape(without_adapter(name)) for name in self.chosen)
         maps = "|".join(re.escape(name) for name in target_modules)
         return LoraConfig(target_modules=rf"(?:.*\.)?(?:{layers})\.(?:.*\.)?(?:{maps})", **options)
 
     def to_dict(self) -> dict[str, Any]:
         """The placement as JSON values."""
-        known = {name: None if math.isnan(value) else value for name, value in self._figures().items()}
-        return {"schema": SCHEMA, "version": VERSION, **asdict(self), **known}
+        figures = {"gain": self.gain, "cost": self.cost}
+        known = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        return _KIND.stamped({**asdict(self), **known})
 
     def save(self, path: str | Path) -> Path:
         """Writes the placement, whole or not at all; into ``placement.json`` where ``path`` is a folder.
@@ -101,21 +105,13 @@ class Placement:
             LayerSelectError: the layers' names are not known, or it cannot be written there.
         """
         self._check_names()
-        path = user_path(path, "the placement")
-        path = path / FILE if path.is_dir() else path
-        aside = path.with_name(path.name + ".new")
+        path = _KIND.file_at(path)
         try:
-            with aside.open("w", encoding="utf-8") as file:
-                json.dump(self.to_dict(), file, indent=1, allow_nan=False, ensure_ascii=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
+            return _KIND.write(path, self.to_dict())
         except OSError as error:
             raise LayerSelectError(
                 f"the placement cannot be written to {str(path)!r} ({error.strerror or error}): name another place"
             ) from error
-        return path
 
     @classmethod
     def load(cls, path: str | Path) -> Placement:
@@ -124,17 +120,7 @@ class Placement:
         Raises:
             LayerSelectError: it is not there, is no placement, is of a newer version, or is damaged.
         """
-        path = user_path(path, "the placement")
-        path = path / FILE if path.is_dir() else path
-        try:
-            values = read_json(path, advice="make it again")
-        except DamagedFile as error:
-            if error.missing:
-                raise LayerSelectError(
-                    f"the placement {str(path)!r} cannot be read ({error.why}): make one with 'layerselect card place'"
-                ) from error
-            raise LayerSelectError(f"{str(path)!r} is not a placement: {error.why}; make it again") from error
-        return cls.from_dict(values, str(path))
+        return cls.from_dict(*_KIND.read(path))
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "the placement") -> Placement:
@@ -143,16 +129,9 @@ class Placement:
         Raises:
             LayerSelectError: they are not those of a placement.
         """
-        if not isinstance(values, Mapping) or values.get("schema") != SCHEMA:
-            raise LayerSelectError(f"{where!r} is not a placement: make one with 'layerselect card place'")
-        if values.get("version") != VERSION:
-            raise LayerSelectError(
-                f"{where!r} is a placement of version {shown(values.get('version'))}, and this package reads "
-                f"{VERSION}: make it again or install the version that wrote it"
-            )
-        own = {name: value for name, value in values.items() if name not in ("schema", "version")}
+        own = _KIND.unstamped(values, where)
         try:
-            check(_KIND, own)
+            check(_VALUES, own)
             check(Items(Whole(high=len(own["names"]) - 1), least=1, unique=True), own["layers"], "layers")
             for name in own["ranks"]:
                 if not any(_inside(name, own["names"][layer]) for layer in own["layers"]):
@@ -162,9 +141,6 @@ class Placement:
         known = {name: math.nan if own[name] is None else own[name] for name in ("gain", "cost")}
         return cls(**{**own, **known, "layers": sorted(own["layers"])})
 
-    def _figures(self) -> dict[str, float]:
-        return {"gain": self.gain, "cost": self.cost}
-
     def _check_names(self) -> None:
         if not self.names:
             raise LayerSelectError(
@@ -172,7 +148,7 @@ class Placement:
             )
 
 
-_KIND = fields_of(
+_VALUES = fields_of(
     Placement,
     layers=Items(Whole(high=_MOST_LAYERS), least=1, most=_MOST_LAYERS, unique=True),
     gain=Maybe(Number(0.0, _WHOLE)),
@@ -184,4 +160,4 @@ _KIND = fields_of(
 
 def _inside(name: str, layer: str) -> bool:
     """Whether a map is in a layer, whatever ``peft`` put in front of the layer's name."""
-    return name.startswith(layer.removeprefix("base_model.model.") + ".")
+    return name.startswith(without_adapter(layer) + ".")
