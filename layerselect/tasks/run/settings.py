@@ -282,9 +282,8 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
     def _rule_of_placement(self, file: str) -> str:
         """The rule that trains the layers of a placement."""
         rule = f"{PlacementRule.name}:file={json.dumps(str(file))}"
-        default = next(each.default for each in fields(TrainingSettings) if each.name == "rule")
         check(
-            self.rule in (default, rule),
+            self.rule in (TrainingSettings.rule, rule),
             "placement",
             file,
             f"chooses the layers, and --rule {self.rule} says others: leave out one of them",
