@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from layerselect.tasks.compare.counts import IntentCounts
 from layerselect.tasks.compare.power import Power, Shape, power_of
-from layerselect.tasks.compare.verdicts import AS_GOOD, BETTER, UNDECIDED, WORSE, Paired, Variance, differences
+from layerselect.tasks.compare.verdicts import AS_GOOD, BETTER, UNDECIDED, WORSE, differences
+from layerselect.utils.paired import Paired, Variance
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def promised(setting: Setting, rows: int, simulations: int, difference: float = 
     return power_of(mean, shape, measured=True)
 
 
-def _of_runs(runs: float) -> float:
+def of_runs(runs: float) -> float:
     """By how much one standard deviation of whole runs moves macro-F1."""
     return abs(macro_f1(runs, 0.0) - macro_f1(-runs, 0.0)) / 2
 
@@ -163,7 +164,7 @@ def run(setting: Setting, simulations: int, samples: int) -> dict[str, Any]:
     alike = sum((verdicts[row] for row in range(3)), Counter())
     return {
         **asdict(setting),
-        "runs_in_macro_f1": _of_runs(setting.runs),
+        "runs_in_macro_f1": of_runs(setting.runs),
         "simulations": simulations,
         "wrong": wrong / simulations,
         "interval_misses": outside / simulations,

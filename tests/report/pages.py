@@ -16,7 +16,8 @@ from layerselect.report.plan import PlanReport
 from layerselect.report.plan_figure import Bar
 from layerselect.report.verdict_figure import Compared
 from layerselect.tasks.compare.rows import Row, Spread
-from layerselect.tasks.compare.verdicts import Difference, Variance
+from layerselect.tasks.compare.verdicts import Difference
+from layerselect.utils.paired import Variance
 
 from tests.card.made import made
 from tests.report.revised import COPIED, TRAINED, prediction

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...utils.lazy import imported_when_asked_for
 
 if TYPE_CHECKING:
+    from ...utils.paired import Paired
     from .comparison import Comparison, read_comparison
     from .config import CompareConfig
     from .kept import KeptRun
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from .runs import RunFiles, read_run
     from .table import csv_table, markdown_table, used_columns
     from .tasks import TASKS, Task
-    from .verdicts import Difference, Paired, differences
+    from .verdicts import Difference, differences
 
 __all__ = [
     "METHODS",
@@ -59,7 +60,7 @@ _PLACES = {
     "RunFiles": ".runs",
     "read_run": ".runs",
     "Difference": ".verdicts",
-    "Paired": ".verdicts",
+    "Paired": "...utils.paired",
     "differences": ".verdicts",
     "KeptRun": ".kept",
     "Row": ".rows",

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ...utils.paired import Paired
 from .comparison import Comparison
 from .kept import KeptRun
-from .verdicts import Paired
 
 #: A seed and a fold.
 Part = tuple[int, int | None]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import chdtri, ndtr
 
-from .verdicts import CONFIDENCE, EQUAL_CONFIDENCE, Variance, student
+from ...utils.paired import Variance, student, together
+from .verdicts import CONFIDENCE, EQUAL_CONFIDENCE
 
 #: How often a difference of the promised size is told.
 POWER = 0.8
@@ -93,21 +94,6 @@ def _factors(variance: Variance) -> list[float]:
         return [1.0]
     factors: list[float] = (chdtri(freedom, (np.arange(_POINTS) + 0.5) / _POINTS) / freedom).tolist()
     return factors
-
-
-def together(rows: int, confidence: float) -> float:
-    """The quantile of the largest of several deviations that are compared with one reference: their correlation is
-    then a half (Dunnett, JASA 1955).
-    """
-    points, weights = np.polynomial.hermite_e.hermegauss(64)
-    low, high = 0.0, 10.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        ends = (2**0.5 * sign * middle - points for sign in (1, -1))
-        upper, lower = (ndtr(each) for each in ends)
-        held = float(weights @ (upper - lower) ** max(1, rows)) / weights.sum()
-        low, high = (middle, high) if held < confidence else (low, middle)
-    return (low + high) / 2
 
 
 def measured_power(variances: Sequence[Variance], shape: Shape) -> Power:

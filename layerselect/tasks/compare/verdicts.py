@@ -17,12 +17,12 @@ seeds is known from few of them, the quantile is Student's with Satterthwaite's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit
+
+from ...utils.paired import Effect, Paired, Quality, Variance, student
 
 #: How often all intervals of a table hold the differences that they are for.
 CONFIDENCE = 0.95
@@ -32,80 +32,7 @@ EQUAL_CONFIDENCE = 0.9
 #: Numbers that are drawn at a time.
 _CHUNK = 4_000_000
 
-#: From summed counts float64 ``[..., m]`` to the quality ``[...]``.
-Quality = Callable[[np.ndarray], np.ndarray]
-
 BETTER, WORSE, AS_GOOD, UNDECIDED = "better", "worse", "as good", "undecided"
-
-
-@dataclass(frozen=True)
-class Paired:
-    """The counts of a row and of the reference, of the same runs and documents.
-
-    Attributes:
-        ours, theirs: float64 ``[S, D, m]``: of each seed and document, the counts whose sums make the quality.
-        documents: int64 ``[D]``, the number of each document among those of the whole comparison.
-        folds: int64 ``[D]``, the fold in which each document is tested.
-    """
-
-    ours: np.ndarray
-    theirs: np.ndarray
-    documents: np.ndarray
-    folds: np.ndarray
-
-    @property
-    def seeds(self) -> int:
-        return len(self.ours)
-
-
-@dataclass(frozen=True)
-class Variance:
-    """Where the variance of a difference comes from.
-
-    Attributes:
-        documents: the corpus holds these documents and not others; ``chance`` is in it.
-        chance: the seeds answer single documents differently.
-        between: the runs of a fold differ by as much, all in all; what is more than ``chance`` is due to whole runs.
-        count: documents.
-        seeds: runs of each fold.
-        folds: parts of the corpus that were tested, each by runs of its own.
-    """
-
-    documents: float
-    chance: float
-    between: float
-    count: int
-    seeds: int
-    folds: int
-
-    @property
-    def runs(self) -> float:
-        """A whole run is better or worse than another one of the same method."""
-        return max(0.0, self.between - self.chance)
-
-    @property
-    def total(self) -> float:
-        return self.documents + self.runs
-
-    @property
-    def freedom(self) -> float:
-        """Satterthwaite's degrees of freedom of the total.
-
-        Few runs may differ less than chance alone makes them differ. That is chance, too, and no reason for trust: the
-        runs are then taken to differ by what the documents show.
-        """
-        rough = self.documents**2 / max(1, self.count - 1)
-        if self.seeds > 1:
-            between = max(self.between, min(self.chance, self.documents))
-            rough += between**2 / (self.folds * (self.seeds - 1))
-        return self.total**2 / rough if rough > 0 else float("inf")
-
-    def with_more(self, count: int, seeds: int, folds: int) -> Variance:
-        """What it would be on as many documents with as many seeds, by folds as large as these."""
-        documents, each = self.count / count, self.seeds / seeds
-        chance, between = (part * documents * each for part in (self.chance, self.between))
-        own = max(0.0, self.documents - self.chance) * documents
-        return Variance(own + chance, chance, between, count, seeds, folds)
 
 
 @dataclass(frozen=True)
@@ -155,7 +82,7 @@ def differences(
     Raises:
         ValueError: the counts of a row and of the reference are not of the same runs.
     """
-    parts = {name: _Part.of(row, quality) for name, row in rows.items()}
+    parts = {name: Effect.of(row, quality) for name, row in rows.items()}
     if not parts:
         return {}
     drawn = _drawn(parts, quality, samples, seed)
@@ -182,56 +109,7 @@ def differences(
     return found
 
 
-def student(quantile: float, freedom: float) -> float:
-    """The quantile of Student's distribution that is as rare as ``quantile`` is of the normal one."""
-    if freedom > 1e6 or quantile > 8:
-        return quantile
-    return float(stdtrit(max(1.0, freedom), NormalDist().cdf(quantile)))
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What is computed once of a row.
-
-    Attributes:
-        effects: float64 ``[S, F]``, what each seed adds to the difference in each fold, shrunk.
-    """
-
-    row: Paired
-    mean: float
-    effects: np.ndarray
-    variance: Variance
-
-    @classmethod
-    def of(cls, row: Paired, quality: Quality) -> _Part:
-        if row.ours.shape != row.theirs.shape or not len(row.ours):
-            raise ValueError(f"counts of shapes {row.ours.shape} and {row.theirs.shape} cannot be paired")
-        mean = float(np.mean(quality(row.ours.sum(axis=1)) - quality(row.theirs.sum(axis=1))))
-        # How much each document of each seed moves the difference, as far as that is linear.
-        moved = row.ours @ _slope(row.ours, quality) - row.theirs @ _slope(row.theirs, quality)
-        _, folds = np.unique(row.folds, return_inverse=True)
-        totals = moved @ np.eye(folds.max() + 1)[folds]
-        effects = totals - totals.mean(axis=0)
-        seeds, count = moved.shape
-        documents = float(((moved.mean(axis=0) - moved.mean()) ** 2).sum())
-        between = float(effects.var(axis=0, ddof=1).sum()) / seeds if seeds > 1 else 0.0
-        chance = float(moved.var(axis=0, ddof=1).sum()) / seeds if seeds > 1 else 0.0
-        variance = Variance(documents, chance, between, count, seeds, totals.shape[1])
-        shrunk = effects * np.sqrt(variance.runs / between) if between > 0 else effects
-        return cls(row, mean, shrunk, variance)
-
-
-def _slope(counts: np.ndarray, quality: Quality) -> np.ndarray:
-    """float64 ``[m]``: how the quality changes with each of the summed counts ``[S, D, m]``, at their mean over the
-    seeds.
-    """
-    sums = counts.sum(axis=1).mean(axis=0)
-    steps = np.diag(np.maximum(1e-3 * np.abs(sums), 1e-2))
-    slope: np.ndarray = (quality(sums + steps) - quality(sums - steps)) / (2 * np.diag(steps))
-    return slope
-
-
-def _drawn(parts: Mapping[str, _Part], quality: Quality, samples: int, seed: int) -> dict[str, np.ndarray]:
+def _drawn(parts: Mapping[str, Effect], quality: Quality, samples: int, seed: int) -> dict[str, np.ndarray]:
     """The differences of each row in each sample of the bootstrap, float64 ``[samples]``."""
     generator = np.random.default_rng(seed)
     count = 1 + max(int(part.row.documents.max()) for part in parts.values())
@@ -248,7 +126,7 @@ def _drawn(parts: Mapping[str, _Part], quality: Quality, samples: int, seed: int
     return {name: np.concatenate(values) for name, values in found.items()}
 
 
-def _sampled(part: _Part, quality: Quality, weights: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def _sampled(part: Effect, quality: Quality, weights: np.ndarray, draws: np.ndarray) -> np.ndarray:
     row = part.row
     own = weights[:, row.documents]
     values: np.ndarray = np.mean(

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerselect.tasks.compare import Paired, differences
-from layerselect.tasks.compare.power import Shape, expected_power, measured_power, power_of, together
-from layerselect.tasks.compare.verdicts import Difference, Variance, student
+from layerselect.tasks.compare.power import Shape, expected_power, measured_power, power_of
+from layerselect.tasks.compare.verdicts import Difference
+from layerselect.utils.paired import Variance, student, together
 from scipy.stats import norm, t
 from tools.simulate_verdicts import Setting, macro_f1, run, skill_for
 
