@@ -2,8 +2,8 @@
 
     python -m tools.simulate_pilot --simulations 2000 --out docs/measurements/pilot-races.json
 
-Predictors and documents are simulated as for comparisons (``tools.simulate_verdicts``): rows and seeds disagree on as many
-examples as was measured, and whole trainings differ by as much as the setting says. A simulated race has candidates at
+Predictors and documents are simulated as for comparisons (``tools.simulate_verdicts``): rows and seeds disagree on
+as many examples as was measured, and whole trainings differ by as much as the setting says. A race has candidates at
 six costs. A race is wrong if it says *as good* of any candidate that is worse by the margin or more, or *worse* of one
 that is not. It is undecided if it shows no candidate to be as good.
 """
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 from layerselect.placement.candidates import Candidate
-from layerselect.placement.race import AS_GOOD, WORSE, Race, Rounds, Standing, Trial
+from layerselect.placement.race import AS_GOOD, WORSE, Race, Standing, Trial
+from layerselect.placement.rounds import Rounds
 from layerselect.tasks.compare.counts import IntentCounts
-
 from tools.simulate_verdicts import Setting, of_runs, simulated, skill_for
 
 logger = logging.getLogger(__name__)
