@@ -24,7 +24,7 @@ _KIND = DocumentKind(
     file="placement.json",
     name="placement",
     title="placement",
-    command="layerselect card place",
+    command="layerselect pilot",
     again="make it again",
 )
 
@@ -39,7 +39,7 @@ class Placement:
     """A set of layers that get adapters.
 
     Attributes:
-        layers: their numbers among ``names``, ascending.
+        layers: their numbers among ``names``, ascending; empty: only what always trains, such as a new head.
         gain: the loss that they are predicted to remove, as a share of what all layers together remove; NaN where
             nobody said.
         cost: the step that trains them, as a fraction of the step that trains all; NaN where nobody said.
@@ -81,6 +81,8 @@ class Placement:
                 raise LayerSelectError("target_modules= beside ranks, which name their maps: leave it out")
             found: LoraConfig = Ranks.of(self.ranks).lora_config(**options)
             return found
+        if not self.layers:
+            raise LayerSelectError("this placement has no layers, so it takes no adapter: train the head alone")
         known = isinstance(target_modules, Sequence) and not isinstance(target_modules, str)
         if target_modules is None or not known or not all(isinstance(n, str) and n for n in target_modules or [""]):
             raise LayerSelectError(
@@ -132,7 +134,7 @@ class Placement:
         own = _KIND.unstamped(values, where)
         try:
             check(_VALUES, own)
-            check(Items(Whole(high=len(own["names"]) - 1), least=1, unique=True), own["layers"], "layers")
+            check(Items(Whole(high=len(own["names"]) - 1), unique=True), own["layers"], "layers")
             for name in own["ranks"]:
                 if not any(_inside(name, own["names"][layer]) for layer in own["layers"]):
                     raise Mismatch("ranks", f"names the map {shown(name)}, which is in none of the layers")
@@ -150,7 +152,7 @@ class Placement:
 
 _VALUES = fields_of(
     Placement,
-    layers=Items(Whole(high=_MOST_LAYERS), least=1, most=_MOST_LAYERS, unique=True),
+    layers=Items(Whole(high=_MOST_LAYERS), most=_MOST_LAYERS, unique=True),
     gain=Maybe(Number(0.0, _WHOLE)),
     cost=Maybe(Number(0.0, _WHOLE)),
     names=Items(Text(), least=1, most=_MOST_LAYERS, unique=True),

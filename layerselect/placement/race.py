@@ -152,8 +152,13 @@ class Race:
         return [self.reference.name, *self.running()] if self.next_parts() is not None else []
 
     def next_parts(self) -> list[tuple[int, int]] | None:
-        """Seed and fold of each training of the next round; ``None`` where the race is over."""
+        """Seed and fold of each training of the next round; ``None`` where the race is over: all is decided, or after
+        two rounds the reference does not even look better than what has learned nothing.
+        """
         open_ = [name for name in self.running() if name != self._idle]
+        idle = self.standings[self._idle].looks if self._idle is not None else []
+        if self.done >= _SETTLED and idle and idle[-1].chance > 0.5:
+            return None
         return self.rounds.parts(self.done) if open_ and self.done < len(self.rounds) else None
 
     def add(self, trials: Mapping[str, Sequence[Trial]]) -> None:

@@ -38,8 +38,15 @@ class PlacementRule(Rule):
 
     def __post_init__(self) -> None:
         if not self.file:
-            raise LayerSelectError("rule 'placement': file= is missing; name a file of 'layerselect card place'")
+            raise LayerSelectError(
+                "rule 'placement': file= is missing; name a file of 'layerselect pilot' or 'layerselect card place'"
+            )
         self._placement = self.file if isinstance(self.file, Placement) else Placement.load(self.file)
+
+    @property
+    def trains_layers(self) -> bool:
+        """Whether the placement has any layer."""
+        return bool(self._placement.layers)
 
     def bind(self, layer_names: list[str], backend: str = "auto") -> None:
         super().bind(layer_names, backend)

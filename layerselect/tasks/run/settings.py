@@ -128,7 +128,7 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
     rule: str = setting("variance", rules_help, group=TRAINS)
     placement: str | None = setting(
         None,
-        "train the layers of a placement, in every step; a file of 'layerselect card place'",
+        "train the layers of a placement, in every step; a file of 'layerselect pilot' or 'layerselect card place'",
         group=TRAINS,
         metavar="FILE",
     )

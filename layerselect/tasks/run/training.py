@@ -17,6 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ...errors import LayerSelectError
 from ...layers.find import split_parameters
+from ...placement.rule import PlacementRule
 from ...rules import NoLayers, make_rule
 from ...state_cache import StateStore
 from ...utils.launch import launched
@@ -249,7 +250,9 @@ def check_training(model: nn.Module, settings: TrainingSettings, *, evaluates: b
         raise LayerSelectError(
             "--patience needs a split to watch: the corpus has no validation split, so add --holdout 0.1"
         )
-    if settings.rule.partition(":")[0] == NoLayers.name and not split_parameters(model).outer:
+    rule = make_rule(settings.rule, seed=settings.seed)
+    trains_none = isinstance(rule, NoLayers) or (isinstance(rule, PlacementRule) and not rule.trains_layers)
+    if trains_none and not split_parameters(model).outer:
         raise LayerSelectError(
             f"--rule {settings.rule} trains only what is new outside the layers, and here nothing is (a model that "
             "writes gets no new head): choose another rule"

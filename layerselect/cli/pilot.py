@@ -1,0 +1,87 @@
+"""``layerselect pilot``: finds the cheapest placement that is as good as training every layer, by short trainings."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .options import add_common_options, add_dry_run_option, add_json_option, add_threads_option, apply_threads
+from .settings import add_config_option, add_preset_option, add_settings, chosen_settings, given, heading
+from .streams import write_json
+
+_EXAMPLE = """\
+examples:
+  layerselect pilot --data demo --model demo --out pilots/demo --max-cost 2
+  layerselect pilot --data my.csv --model ORG/NAME --out pilots/mine
+  layerselect pilot --data my.csv --model ORG/NAME --candidates upper:4,upper:8,card:cards/mine:8 --out pilots/mine
+  layerselect intent --data my.csv --model ORG/NAME --placement pilots/mine --out runs/mine
+
+The folder given with --out holds placement.json, pilot.json, pilot.html and, under kept, what each training came to.
+The same command continues a pilot that was interrupted.
+"""
+
+
+def add_command(commands: Any, *, whole: bool = True) -> None:
+    """Adds the command ``pilot`` to the parser; unless it is ``whole``, without its options."""
+    parser = commands.add_parser(
+        "pilot",
+        help="find the cheapest placement that is as good as training every layer",
+        description="Trains a few placements for a short time, with the same batches and the same held-out documents, "
+        "drops those that are worse, and says which is the cheapest that is as good as training every layer, or what "
+        "it would take to know. Intention prediction only.",
+        epilog=_EXAMPLE,
+    )
+    if not whole:
+        return
+    from ..tasks.intent.config import IntentConfig
+    from ..tasks.pilot.settings import MADE, PILOT, PilotSettings
+    from ..tasks.run.headings import HEADINGS
+
+    heading(parser, HEADINGS[0])
+    heading(parser, PILOT)
+    for title in HEADINGS[1:]:
+        heading(parser, title)
+    add_settings(parser, IntentConfig, only=("data", "model"))
+    add_settings(parser, IntentConfig, only=("out",), helps={"out": "the folder that the pilot becomes"})
+    job = heading(parser, "the job")
+    add_config_option(job)
+    add_preset_option(job)
+    job.add_argument(
+        "--overwrite", action="store_true", help="start afresh where a pilot is at --out (no other folder)"
+    )
+    add_dry_run_option(job)
+    add_settings(parser, IntentConfig, only=("seed", "device"))
+    add_threads_option(job)
+    add_json_option(job)
+    add_common_options(parser)
+    add_settings(parser, PilotSettings)
+    add_settings(parser, IntentConfig, leave_out=("data", "model", "out", "seed", "device", *MADE))
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs ``layerselect pilot`` and returns its exit code."""
+    from ..models.load import quiet_transformers
+    from ..tasks.intent.config import IntentConfig
+    from ..tasks.pilot.run import PilotJob, plan_pilot, run_pilot
+    from ..tasks.pilot.settings import MADE, PilotSettings
+    from .dry_run import print_plan
+    from .pilot_display import PilotDisplay, pilot_plan_lines, print_pilot
+
+    chosen = chosen_settings(args, "intent", IntentConfig)
+    training = IntentConfig(**{name: value for name, value in chosen.items() if name not in MADE})
+    job = PilotJob(training=training, overwrite=args.overwrite, **given(args, PilotSettings))
+    apply_threads(args.threads)
+    quiet_transformers()
+    if args.dry_run:
+        plan = plan_pilot(job)
+        print_plan(plan, pilot_plan_lines(plan), args)
+        return 0
+    args.interrupted_hint = "; the same command continues it"
+    with PilotDisplay() as display:
+        finished = run_pilot(job, on_event=display)
+    if args.json:
+        write_json({"folder": str(finished.folder), **finished.to_dict()})
+    else:
+        print_pilot(finished, job)
+    return 0

@@ -1,0 +1,113 @@
+"""The race of a pilot, drawn: how each candidate stood after each round, and quality against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from .drawing import AXIS, BAND, BLUE, COLOURS, ORANGE, QUIET, TEXT, Width, drawn, short
+
+#: Besides the word, which stands in the drawing too.
+_COLOUR = {"as good": COLOURS[2], "worse": ORANGE, "unlikely": ORANGE, "running": BLUE, "not needed": QUIET}
+
+
+def race_figure(pilot: Mapping[str, Any], heading: str) -> str:
+    """A panel for each candidate, the cheapest first: its difference and interval after each round, and the margin.
+
+    Args:
+        pilot: what ``pilot.json`` holds.
+        heading: what the quality is.
+    """
+    shown = [each for each in pilot["candidates"] if each["looks"]]
+    margin, rounds = pilot["margin"], pilot["rounds"]["planned"]
+    edge = _edge(shown, margin)
+
+    def columns(width: Width) -> int:
+        return min(len(shown), 2 if width.narrow else 4)
+
+    def rows(width: Width) -> int:
+        return -(-len(shown) // max(1, columns(width)))
+
+    def draw(figure: Figure, width: Width) -> None:
+        panels = figure.subplots(rows(width), columns(width), sharex=True, sharey=True, squeeze=False).ravel()
+        for panel, each in zip(panels, shown, strict=False):
+            _draw(panel, each, margin, edge)
+            panel.set_title(short(f"{each['name']}, {each['cost']:.0%} of a step", 22 if width.narrow else 28))
+            panel.text(
+                0.03, 0.04, each["state"], transform=panel.transAxes, color=_COLOUR[each["state"]], fontsize=12.5
+            )
+        for panel in panels[len(shown) :]:
+            panel.set_axis_off()
+        panels[0].set_xlim(0.5, rounds + 0.5)
+        panels[0].set_ylim(-edge, edge)
+        panels[0].xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        panels[0].yaxis.set_major_locator(MaxNLocator(4))
+        figure.supxlabel("round", fontsize=12.5, color=TEXT)
+        figure.supylabel("difference from all", fontsize=12.5, color=TEXT)
+
+    listed = (f"{each['name']} {each['looks'][-1]['mean']:+.3f}, {each['state']}" for each in shown)
+    return drawn(
+        f"The race by {heading}: the difference of each candidate from training all layers after each round, with its "
+        f"interval; the band is the margin of {margin:g}. At the end: {'; '.join(listed)}.",
+        draw,
+        lambda width: 60 + 150 * rows(width),
+    )
+
+
+def front_figure(pilot: Mapping[str, Any], heading: str) -> str:
+    """The difference of each candidate from the reference against what a step of it costs."""
+    shown = [each for each in pilot["candidates"] if each["looks"]]
+    margin = pilot["margin"]
+    edge = _edge(shown, margin)
+
+    def draw(figure: Figure, width: Width) -> None:
+        axes = figure.add_subplot()
+        axes.axhspan(-margin, edge, color=BAND, lw=0)
+        axes.axhline(0, color=AXIS, lw=1)
+        for each in shown:
+            look, colour = each["looks"][-1], _COLOUR[each["state"]]
+            at = min(edge, max(-edge, look["mean"]))
+            axes.plot(
+                (each["cost"], each["cost"]), (max(-edge, look["low"]), min(edge, look["high"])), color=colour, lw=1.4
+            )
+            axes.plot([each["cost"]], [at], "o", color=colour, ms=7)
+            axes.annotate(short(each["name"], 16), (each["cost"], at), (5, 5), textcoords="offset points", color=TEXT)
+        axes.plot([1.0], [0.0], "s", color=QUIET, ms=7)
+        axes.annotate("all", (1.0, 0.0), (-20, 6), textcoords="offset points", color=TEXT)
+        axes.set_xlim(0, 1.08)
+        axes.set_ylim(-1.05 * edge, 1.05 * edge)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_xlabel("cost of a step beside training all layers")
+        axes.set_ylabel("difference from all")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+    listed = (f"{each['name']} at {each['cost']:.0%}, {each['looks'][-1]['mean']:+.3f}" for each in shown)
+    return drawn(
+        f"{heading} of the candidates, minus that of training all layers, against the cost of a step: "
+        f"{'; '.join(listed)}. In the band a candidate is as good within the margin of {margin:g}, or better.",
+        draw,
+        lambda width: 320,
+    )
+
+
+def _draw(panel: Axes, each: Mapping[str, Any], margin: float, edge: float) -> None:
+    panel.axhspan(-margin, edge, color=BAND, lw=0)
+    panel.axhline(0, color=AXIS, lw=1)
+    colour = _COLOUR[each["state"]]
+    rounds = [look["round"] for look in each["looks"]]
+    for look in each["looks"]:
+        panel.plot(
+            (look["round"], look["round"]), (max(-edge, look["low"]), min(edge, look["high"])), color=colour, lw=1.4
+        )
+    panel.plot(rounds, [min(edge, max(-edge, look["mean"])) for look in each["looks"]], "o-", color=colour, ms=5, lw=1)
+    panel.grid(axis="y")
+
+
+def _edge(shown: list[Any], margin: float) -> float:
+    """How far drawings go on both sides: the last intervals of most candidates fit."""
+    reach = sorted(max(abs(each["looks"][-1]["low"]), abs(each["looks"][-1]["high"])) for each in shown)
+    return float(max(2 * margin, *(each for each in reach if each <= 3 * reach[len(reach) // 2]), 0.0))

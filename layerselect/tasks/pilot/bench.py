@@ -1,0 +1,275 @@
+"""The short trainings of a pilot: one model, set back before each of them, trained as ``layerselect intent`` trains."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...costs.counted import LayerCosts
+from ...data import Corpus
+from ...data.sizes import Fold
+from ...data.splits import fold_splits
+from ...errors import LayerSelectError
+from ...layers.find import split_parameters
+from ...models.demo import SOURCE as DEMO
+from ...models.demo import hold
+from ...models.load import LoadedModel
+from ...placement.candidates import ALL, HEAD, Candidate
+from ...placement.race import Trial
+from ...selector.savings import counted_costs
+from ..compare.counts import IntentCounts, Truth
+from ..intent.config import IntentConfig
+from ..intent.dataset import EncodedSplit, Splits, build_splits, make_targets
+from ..intent.model import cover, prepare
+from ..intent.training import build_trainer, cached_lengths, check_selection, probabilities
+from ..run.baselines import MajorityBaseline
+from ..run.model import trainable
+from ..run.state_cache import RunCache
+from ..text.rows import evaluated_part
+from ..text.verbalizer import Verbalizer
+from .names import Scouted
+from .settings import LOSS, MADE
+
+logger = logging.getLogger(__name__)
+
+#: The name of what has learned nothing, which every pilot tests the reference against.
+IDLE = "most frequent class"
+#: What a pilot makes itself is as it is where nobody says anything, and the last step is kept.
+_SHORT: dict[str, Any] = {**{each.name: each.default for each in fields(IntentConfig) if each.name in MADE}, "keep": "last"}
+#: Under the scratch folder.
+_STATES, _RUN = "states", "run"
+_COUNTS = IntentCounts()
+#: Probabilities are counted as whole numbers of this part.
+_PARTS = 10_000
+
+
+class Bench:
+    """A corpus and a model on which candidates are trained for a few steps.
+
+    Args:
+        config: of the training that the pilot is for.
+        corpus: its corpus, of which only the training split is used.
+        folds: in so many parts its documents are held out in turn.
+        by: ``macro_f1`` or ``loss``.
+        scratch: a folder for what lives no longer than the pilot.
+
+    Attributes:
+        layer_names: of the model.
+        costs: of its layers, counted.
+        has_head: something outside the layers trains.
+        examples: of the training split.
+        caches: whether hidden states can be cached; found out at the first training that would.
+
+    Raises:
+        LayerSelectError: something in the corpus, the model or the settings cannot be used.
+    """
+
+    def __init__(self, config: IntentConfig, corpus: Corpus, *, folds: int, by: str, scratch: Path) -> None:
+        self._config = replace(config, **_SHORT, out=str(scratch / _RUN))
+        self._corpus, self._by, self._scratch, self._folds = corpus, by, scratch, folds
+        self._loaded: LoadedModel
+        self._words: Verbalizer | None
+        self._model: nn.Module
+        self._splits: Splits
+        self._start: dict[str, torch.Tensor] = {}
+        self._seed: int | None = None
+        self._build(config.seed)
+        found = split_parameters(self._model)
+        self.layer_names: list[str] = found.names
+        self.has_head = bool(found.outer)
+        self.costs: LayerCosts = counted_costs(self._model)
+        self.examples = len(self._splits.train)
+        self.caches = self.costs.crossed_from is None and self._words is None
+        self._dealt = self._deal()
+
+    def scout(self, steps: int) -> Scouted:
+        """A first short training of what IR-Tuning's rule selects, in which all layers are measured in every step."""
+        config = self._settings(self._config.seed, steps, rule="variance", probe_every=1)
+        self._set_back(self._config.seed)
+        shutil.rmtree(self._scratch / _RUN, ignore_errors=True)
+        with RunCache(config, []) as nothing:
+            trainer, callback = build_trainer(
+                self._model,
+                self._loaded.tokenizer,
+                replace(self._splits, select=None, report=[]),
+                self._corpus.labels,
+                config,
+                self._scratch / _RUN,
+                multi_label=self._corpus.multi_label,
+                callbacks=[],
+                state_cache=nothing,
+                words=self._words,
+            )
+            trainer.args.save_strategy = "no"
+            trainer.train()
+        assert callback.selector is not None
+        rows = callback.selector.history.arrays()
+        return Scouted(rows["mask"].sum(axis=0).tolist(), np.nanmean(rows["scores"], axis=0).tolist())
+
+    def train(self, candidate: Candidate, seed: int, fold: int, *, steps: int, held_out: int, cut: int) -> Trial:
+        """Trains a candidate for some steps and tests it.
+
+        Args:
+            seed: added to the one of the settings; it draws the batches and what is new in the model.
+            fold: which part of the documents is held out, from 0.
+            held_out: so many of its examples are tested, the same ones for every candidate.
+            cut: the layers below are cached; 0: none are.
+        """
+        splits = self._splits_of(fold, held_out)
+        if candidate.name == IDLE:
+            return self._idle(splits)
+        config = self._settings(self._config.seed + seed, steps, rule=rule_of(candidate), cut=cut)
+        if cut and self.caches:
+            try:
+                return self._trained(config, splits)
+            except LayerSelectError as error:
+                if "hidden states" not in str(error):
+                    raise
+                logger.warning("hidden states are not cached in this pilot, which costs more: %s", error)
+                self.caches = False
+        return self._trained(self._settings(config.seed, steps, rule=config.rule), splits)
+
+    def _settings(
+        self, seed: int, steps: int, *, rule: str, cut: int = 0, probe_every: int | None = None
+    ) -> IntentConfig:
+        changes: dict[str, Any] = {"seed": seed, "max_steps": steps, "rule": rule}
+        if probe_every is not None:
+            changes["probe_every"] = probe_every
+        if cut:
+            store = str(self._scratch / _STATES)
+            changes |= {"state_cache": "cached", "cut": str(cut), "state_cache_store": store}
+        return replace(self._config, **changes)
+
+    def _trained(self, config: IntentConfig, splits: Splits) -> Trial:
+        self._set_back(config.seed)
+        shutil.rmtree(self._scratch / _RUN, ignore_errors=True)
+        labels, multi_label = self._corpus.labels, self._corpus.multi_label
+        with RunCache(config, cached_lengths(splits, writes=self._words is not None)) as state_cache:
+            trainer, callback = build_trainer(
+                self._model,
+                self._loaded.tokenizer,
+                splits,
+                labels,
+                config,
+                self._scratch / _RUN,
+                multi_label=multi_label,
+                callbacks=[],
+                state_cache=state_cache,
+                words=self._words,
+            )
+            trainer.args.save_strategy = "no"
+            trainer.train()
+            held = splits.report[0]
+            assert callback.selector is not None
+            with state_cache.reading(self._model, callback.selector):
+                found: Any = trainer.predict(held).predictions
+        logits, losses, _ = found
+        if not np.isfinite(losses).all():
+            raise LayerSelectError(
+                f"a short training with --rule {config.rule} ended with a loss that is not a number: lower --lr"
+            )
+        if self._by == LOSS:
+            return _by_document(held, np.stack([-losses.astype(np.float64), np.ones(len(losses))], axis=1))
+        return self._counted(held, probabilities(logits, multi_label=multi_label))
+
+    def _idle(self, splits: Splits) -> Trial:
+        """What answers the most frequent class, or each class as often as it is there."""
+        held, labels = splits.report[0], self._corpus.labels
+        targets = make_targets(splits.train.rows, labels, self._corpus.multi_label)
+        baseline = MajorityBaseline(targets, len(labels), multi_label=self._corpus.multi_label)
+        scores, predicted = baseline.predict(held.rows)
+        if self._by == LOSS:
+            losses = _log_losses(held.targets, scores[0])
+            return _by_document(held, np.stack([-losses, np.ones(len(losses))], axis=1))
+        return self._counted(held, predicted.astype(np.float64) if self._corpus.multi_label else scores)
+
+    def _counted(self, held: EncodedSplit, scores: np.ndarray) -> Trial:
+        labels = self._corpus.labels
+        known = held.targets if held.targets.ndim == 2 else np.eye(len(labels))[held.targets]
+        ids, documents = ([str(row[key]) for row in held.rows] for key in ("id", "doc_id"))
+        truth = Truth(ids, documents, known.astype(bool), labels, self._corpus.multi_label)
+        return _by_document(held, _COUNTS.counts(np.rint(scores * _PARTS).astype(np.int64), truth))
+
+    def _splits_of(self, fold: int, held_out: int) -> Splits:
+        train, test = self._dealt[fold]
+        whole = self._splits.train
+        held = evaluated_part(whole.subset(test, name="held out"), held_out, self._config.split_seed)
+        return Splits(whole.subset(train), None, [held])
+
+    def _deal(self) -> list[tuple[list[int], list[int]]]:
+        """For each fold the numbers of the examples that train and of those that are held out."""
+        rows = self._splits.train.rows
+        documents, intentions = [row["doc_id"] for row in rows], [row["intentions"] for row in rows]
+        found = []
+        for number in range(1, self._folds + 1):
+            names = fold_splits(
+                documents, intentions, Fold(number, self._folds), validation=0.0, seed=self._config.split_seed
+            )
+            test = [place for place, name in enumerate(names) if name == "test"]
+            found.append(([place for place, name in enumerate(names) if name != "test"], test))
+        return found
+
+    def _set_back(self, seed: int) -> None:
+        """The model as it is before a training with this seed."""
+        if seed != self._seed:
+            self._build(seed)
+            return
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.grad = None
+                if name in self._start:
+                    parameter.copy_(self._start[name])
+
+    def _build(self, seed: int) -> None:
+        """A model with what a run with this seed starts from."""
+        config = replace(self._config, seed=seed)
+        first = self._seed is None
+        self._loaded, self._words, encoder = prepare(config, self._corpus)
+        if first:
+            self._splits = build_splits(self._corpus, encoder, holdout=config.holdout, seed=config.split_seed)
+        cover(self._loaded, self._words, self._splits)
+        if config.model == DEMO:
+            hold(self._loaded, config.holding())
+        self._model = trainable(self._loaded, config)
+        if first:
+            check_selection(
+                self._model, self._loaded, self._splits, self._words, config, multi_label=self._corpus.multi_label
+            )
+        self._seed = seed
+        self._start = {name: p.detach().clone() for name, p in self._model.named_parameters() if p.requires_grad}
+
+
+def rule_of(candidate: Candidate) -> str:
+    """The rule that trains a candidate."""
+    if candidate.name == ALL:
+        return "all"
+    if candidate.name == HEAD or not candidate.layers:
+        return "none"
+    return f"fixed:layers={list(candidate.layers)}"
+
+
+def _by_document(held: EncodedSplit, counts: np.ndarray) -> Trial:
+    names = [str(row["doc_id"]) for row in held.rows]
+    documents = list(dict.fromkeys(names))
+    place: Mapping[str, int] = {name: number for number, name in enumerate(documents)}
+    summed = np.zeros((len(documents), counts.shape[1]))
+    np.add.at(summed, [place[name] for name in names], counts)
+    return Trial(tuple(documents), summed)
+
+
+def _log_losses(targets: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """float64 ``[n]``: the losses of answering every example with the same probabilities."""
+    known = np.clip(shares, 1e-6, 1 - 1e-6)
+    if targets.ndim == 1:
+        found: np.ndarray = -np.log(known[targets])
+        return found
+    found = -(targets * np.log(known) + (1 - targets) * np.log(1 - known)).mean(axis=1)
+    return found
