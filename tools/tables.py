@@ -5,7 +5,7 @@ python tools/tables.py --check   # writes nothing; says which tables are not tho
 
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
 docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
-``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan --json`` wrote. Behind ``without:`` may
+``pilot-races.json``, ``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan --json`` wrote. Behind ``without:`` may
 stand columns that are left out.
 """
 
@@ -42,6 +42,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
 
     if places == ["verdicts.json"]:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
+    if places == ["pilot-races.json"]:
+        return _races(json.loads((MEASUREMENTS / "pilot-races.json").read_text(encoding="utf-8")))
     if places == ["memory-by-part.json"]:
         return _parts(json.loads((MEASUREMENTS / "memory-by-part.json").read_text(encoding="utf-8")))
     if places == ["plans"]:
@@ -64,6 +66,19 @@ def _verdicts(content: dict[str, object]) -> str:
             f"| {each['documents']} | {each['folds'] if each['folds'] > 1 else 'none'} | {each['seeds']} | "
             f"{each['runs_in_macro_f1']:.3f} | {each['simulations']:,} | {each['wrong']:.1%} | "
             f"{each['undecided_at_0']:.0%} | {each['told']:.3f} | {each['found_at_told']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _races(content: dict[str, Any]) -> str:
+    heads = ["true of the candidates", "documents", "folds", "seeds", "more rounds", "runs differ by", "margin"]
+    heads += ["races", "wrong", "undecided", "of all trainings made"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for each in content["races"]:
+        lines.append(
+            f"| {each['name']} | {each['documents']:,} | {each['folds']} | {each['seeds']} | {each['more']} | "
+            f"{each['runs_in_macro_f1']:.3f} | {each['margin']:g} | {each['simulations']:,} | {each['wrong']:.1%} | "
+            f"{each['undecided']:.0%} | {each['trained']:.0%} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -117,7 +117,7 @@ def print_pilot(finished: Finished, job: PilotJob) -> None:
     console.print(table)
     answer = result.answer
     lines = [
-        f"{'answer' if answer.sure else 'no answer'}: {answer.why}",
+        f"{'answer' if answer.sure else 'not certain'}: {answer.why}",
         f"chosen: {answer.chosen}; cheapest that was not shown to be worse: {answer.cheapest_open or 'none'}",
         f"the pilot cost {share(result.cost)} of one full training; intervals hold together, for all looks, with 95%",
     ]

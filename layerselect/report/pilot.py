@@ -8,7 +8,7 @@ from typing import Any
 
 from ..utils.folders import new_file
 from .numbers import share
-from .page import page_environment
+from .page import page_environment, svg
 
 _REASONS = {
     "running": "undecided at the end",
@@ -40,9 +40,18 @@ def write_pilot_report(
     Raises:
         LayerSelectError: jinja2 or matplotlib is not installed.
     """
-    template = page_environment().get_template("pilot.html.j2")
-    from markupsafe import Markup
+    text = render(pilot, settings, by=by, seconds=seconds)
+    with new_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
+
+def render(pilot: Mapping[str, Any], settings: Mapping[str, Any], *, by: str, seconds: float) -> str:
+    """The page.
+
+    Raises:
+        LayerSelectError: jinja2 or matplotlib is not installed.
+    """
+    template = page_environment().get_template("pilot.html.j2")
     from .pilot_figure import front_figure, race_figure
 
     rows = [
@@ -55,17 +64,16 @@ def write_pilot_report(
         }
         for each in pilot["candidates"]
     ]
-    heading = _HEADINGS[by]
-    text = template.render(
+    why, heading = pilot["answer"]["why"], _HEADINGS[by]
+    page: str = template.render(
         pilot=pilot,
         rows=rows,
         settings=settings,
         heading=heading,
-        why=f"{pilot['answer']['why'][0].upper()}{pilot['answer']['why'][1:]}.",
+        why=f"{why[0].upper()}{why[1:]}.",
         seconds=seconds,
         total=share(pilot["cost"]),
-        race=Markup(race_figure(pilot, heading)),
-        front=Markup(front_figure(pilot, heading)),
+        race=svg(race_figure(pilot, heading)),
+        front=svg(front_figure(pilot, heading)),
     )
-    with new_file(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    return page

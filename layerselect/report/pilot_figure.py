@@ -1,4 +1,4 @@
-"""The race of a pilot, drawn: how each candidate stood after each round, and quality against cost."""
+"""The race of a pilot, drawn: how each candidate stood after each round, and at the end, by what it costs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from .drawing import AXIS, BAND, BLUE, COLOURS, ORANGE, QUIET, TEXT, Width, drawn, short
+from .verdict_figure import Compared, differences_figure
 
 #: Besides the word, which stands in the drawing too.
 _COLOUR = {"as good": COLOURS[2], "worse": ORANGE, "unlikely": ORANGE, "running": BLUE, "not needed": QUIET}
@@ -36,10 +37,8 @@ def race_figure(pilot: Mapping[str, Any], heading: str) -> str:
         panels = figure.subplots(rows(width), columns(width), sharex=True, sharey=True, squeeze=False).ravel()
         for panel, each in zip(panels, shown, strict=False):
             _draw(panel, each, margin, edge)
-            panel.set_title(short(f"{each['name']}, {each['cost']:.0%} of a step", 22 if width.narrow else 28))
-            panel.text(
-                0.03, 0.04, each["state"], transform=panel.transAxes, color=_COLOUR[each["state"]], fontsize=12.5
-            )
+            name = short(f"{each['name']}, {each['cost']:.0%}", 18 if width.narrow else 28)
+            panel.set_title(f"{name}\n{_word(each)}")
         for panel in panels[len(shown) :]:
             panel.set_axis_off()
         panels[0].set_xlim(0.5, rounds + 0.5)
@@ -49,49 +48,29 @@ def race_figure(pilot: Mapping[str, Any], heading: str) -> str:
         figure.supxlabel("round", fontsize=12.5, color=TEXT)
         figure.supylabel("difference from all", fontsize=12.5, color=TEXT)
 
-    listed = (f"{each['name']} {each['looks'][-1]['mean']:+.3f}, {each['state']}" for each in shown)
+    listed = (f"{each['name']} {each['looks'][-1]['mean']:+.3f}, {_word(each)}" for each in shown)
     return drawn(
         f"The race by {heading}: the difference of each candidate from training all layers after each round, with its "
         f"interval; the band is the margin of {margin:g}. At the end: {'; '.join(listed)}.",
         draw,
-        lambda width: 60 + 150 * rows(width),
+        lambda width: 60 + 170 * rows(width),
     )
 
 
 def front_figure(pilot: Mapping[str, Any], heading: str) -> str:
-    """The difference of each candidate from the reference against what a step of it costs."""
-    shown = [each for each in pilot["candidates"] if each["looks"]]
-    margin = pilot["margin"]
-    edge = _edge(shown, margin)
+    """The last difference of each candidate and its interval, the cheapest first, as of the rows of a comparison."""
+    rows = [
+        Compared(f"{each['name']}, {each['cost']:.0%}", look["mean"], ends, ends, _word(each))
+        for each in pilot["candidates"]
+        for look in each["looks"][-1:]
+        for ends in [(look["low"], look["high"])]
+    ]
+    return differences_figure(rows, pilot["margin"], pilot["reference"]["name"], heading, 3)
 
-    def draw(figure: Figure, width: Width) -> None:
-        axes = figure.add_subplot()
-        axes.axhspan(-margin, edge, color=BAND, lw=0)
-        axes.axhline(0, color=AXIS, lw=1)
-        for each in shown:
-            look, colour = each["looks"][-1], _COLOUR[each["state"]]
-            at = min(edge, max(-edge, look["mean"]))
-            axes.plot(
-                (each["cost"], each["cost"]), (max(-edge, look["low"]), min(edge, look["high"])), color=colour, lw=1.4
-            )
-            axes.plot([each["cost"]], [at], "o", color=colour, ms=7)
-            axes.annotate(short(each["name"], 16), (each["cost"], at), (5, 5), textcoords="offset points", color=TEXT)
-        axes.plot([1.0], [0.0], "s", color=QUIET, ms=7)
-        axes.annotate("all", (1.0, 0.0), (-20, 6), textcoords="offset points", color=TEXT)
-        axes.set_xlim(0, 1.08)
-        axes.set_ylim(-1.05 * edge, 1.05 * edge)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_xlabel("cost of a step beside training all layers")
-        axes.set_ylabel("difference from all")
-        axes.yaxis.set_major_locator(MaxNLocator(5))
 
-    listed = (f"{each['name']} at {each['cost']:.0%}, {each['looks'][-1]['mean']:+.3f}" for each in shown)
-    return drawn(
-        f"{heading} of the candidates, minus that of training all layers, against the cost of a step: "
-        f"{'; '.join(listed)}. In the band a candidate is as good within the margin of {margin:g}, or better.",
-        draw,
-        lambda width: 320,
-    )
+def _word(each: Mapping[str, Any]) -> str:
+    """What became of a candidate, in a word or two."""
+    return "undecided" if each["state"] == "running" else str(each["state"])
 
 
 def _draw(panel: Axes, each: Mapping[str, Any], margin: float, edge: float) -> None:

@@ -12,6 +12,7 @@ import pytest
 _WRITERS = {
     "layerselect.tasks.intent.task.write_intent_report": "write_intent_report",
     "layerselect.tasks.revise.task.write_revise_report": "write_revise_report",
+    "layerselect.tasks.pilot.run.write_pilot_report": "write_pilot_report",
 }
 
 
@@ -19,7 +20,7 @@ _WRITERS = {
 def without_pages() -> Iterator[None]:
     """In the block, no run of this process draws its page."""
 
-    def write(path: Path, report: Any) -> None:
+    def write(path: Path, *facts: Any, **more: Any) -> None:
         path.write_text("no page")
 
     with pytest.MonkeyPatch.context() as patch:

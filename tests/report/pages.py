@@ -9,6 +9,7 @@ from layerselect.metrics import classification_report
 from layerselect.report import card as card_page
 from layerselect.report import compare as compare_page
 from layerselect.report import intent as intent_page
+from layerselect.report import pilot as pilot_page
 from layerselect.report import plan as plan_page
 from layerselect.report import revise as revise_page
 from layerselect.report.compare import CompareReport, MethodRun
@@ -231,6 +232,40 @@ def planned(name="org/model", memory: int | None = 24_000_000_000, scale=1):
     return plan_page.render(PlanReport(name, headline, headings, "GB", lines, bars, memory, ["peak: the most."]))
 
 
+def pilot(strange=False):
+    def look(number, mean, width):
+        ends = {"low": mean - width, "high": mean + width, "quality": 0.5 + mean, "chance": 0.5}
+        return {"round": number, "mean": mean, **ends}
+
+    ends = (("head", -0.2, "worse"), ("upper:1", -0.04, "unlikely"), ("upper:2", -0.002, "as good"))
+    rest = (("uniform:3", 0.001, "not needed"), ("ir:3", -0.01, "running"))
+    candidates = [
+        {
+            "name": f"{name}-{WORD}" if strange else name,
+            "layers": list(range(number * (30 if strange else 1))),
+            "cost": 0.4 + number / 10,
+            "trial": 0.01,
+            "state": state,
+            "left": None if state == "running" else 4,
+            "looks": [look(at, mean, 0.1 / at) for at in range(1, 5)],
+        }
+        for number, (name, mean, state) in enumerate((*ends, *rest))
+    ]
+    if strange:
+        candidates.append({**candidates[0], "name": PATH, "state": "running", "left": None, "looks": []})
+    answer = {"chosen": candidates[2]["name"], "sure": not strange, "why": "it is as good", "more": None}
+    found = {
+        "answer": {**answer, "cheapest_open": None if strange else "upper:1"},
+        "reference": {"name": "all", "quality": 0.5},
+        "margin": 0.02,
+        "rounds": {"folds": 4, "seeds": 2, "more": 0, "planned": 4, "done": 4},
+        "cost": 0.0951,
+        "candidates": candidates,
+        "sizes": {"steps": 1234, "held_out": 12345, "left_out": [WORD] * strange},
+    }
+    return pilot_page.render(found, {"data": PATH if strange else "a.csv", "seed": 3}, by="macro_f1", seconds=1234.5)
+
+
 PAGES = {
     "intent": intent,
     "intent-strange": lambda: intent(LABELS, steps=1200, layers=30, never=(3,), out=PATH, name=PATH),
@@ -245,4 +280,6 @@ PAGES = {
     "plan": planned,
     "plan-strange": lambda: planned(PATH, None, 1e-3),
     "card-of-one-layer": lambda: card(1, stability=None),
+    "pilot": pilot,
+    "pilot-strange": lambda: pilot(strange=True),
 }

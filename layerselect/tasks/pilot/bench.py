@@ -43,7 +43,10 @@ logger = logging.getLogger(__name__)
 #: The name of what has learned nothing, which every pilot tests the reference against.
 IDLE = "most frequent class"
 #: What a pilot makes itself is as it is where nobody says anything, and the last step is kept.
-_SHORT: dict[str, Any] = {**{each.name: each.default for each in fields(IntentConfig) if each.name in MADE}, "keep": "last"}
+_SHORT: dict[str, Any] = {
+    **{each.name: each.default for each in fields(IntentConfig) if each.name in MADE},
+    "keep": "last",
+}
 #: Under the scratch folder.
 _STATES, _RUN = "states", "run"
 _COUNTS = IntentCounts()
@@ -79,8 +82,8 @@ class Bench:
         self._words: Verbalizer | None
         self._model: nn.Module
         self._splits: Splits
-        self._start: dict[str, torch.Tensor] = {}
-        self._seed: int | None = None
+        # What training starts from, by the seed that drew it.
+        self._starts: dict[int, dict[str, torch.Tensor]] = {}
         self._build(config.seed)
         found = split_parameters(self._model)
         self.layer_names: list[str] = found.names
@@ -219,19 +222,20 @@ class Bench:
 
     def _set_back(self, seed: int) -> None:
         """The model as it is before a training with this seed."""
-        if seed != self._seed:
+        if seed not in self._starts:
             self._build(seed)
             return
+        start = self._starts[seed]
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
                 parameter.grad = None
-                if name in self._start:
-                    parameter.copy_(self._start[name])
+                if name in start:
+                    parameter.copy_(start[name])
 
     def _build(self, seed: int) -> None:
         """A model with what a run with this seed starts from."""
         config = replace(self._config, seed=seed)
-        first = self._seed is None
+        first = not self._starts
         self._loaded, self._words, encoder = prepare(config, self._corpus)
         if first:
             self._splits = build_splits(self._corpus, encoder, holdout=config.holdout, seed=config.split_seed)
@@ -243,8 +247,10 @@ class Bench:
             check_selection(
                 self._model, self._loaded, self._splits, self._words, config, multi_label=self._corpus.multi_label
             )
-        self._seed = seed
-        self._start = {name: p.detach().clone() for name, p in self._model.named_parameters() if p.requires_grad}
+        if config.model == DEMO:  # of which all is drawn, what never trains, too
+            self._starts.clear()
+        trained = ((name, p) for name, p in self._model.named_parameters() if p.requires_grad)
+        self._starts[seed] = {name: p.detach().to("cpu", copy=True) for name, p in trained}
 
 
 def rule_of(candidate: Candidate) -> str:

@@ -15,6 +15,7 @@ from ...errors import LayerSelectError
 from ...placement.candidates import ALL, Candidate
 from ...placement.piloting import PilotResult, mean_of_counts, pilot
 from ...placement.race import Trial
+from ...report import write_pilot_report
 from ...utils.claims import Claim
 from ...utils.folders import new_file
 from ...utils.places import output_path
@@ -173,15 +174,9 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     finished = Finished(folder, result, sizes, bench.layer_names)
     result.placement(bench.layer_names).save(folder)
     _write(folder / PILOT, finished.to_dict())
-    _write_page(finished, job, time.monotonic() - begun)
+    write_pilot_report(folder / PAGE, finished.to_dict(), job.fixed(), by=job.by, seconds=time.monotonic() - begun)
     shutil.rmtree(scratch, ignore_errors=True)
     return finished
-
-
-def _write_page(finished: Finished, job: PilotJob, seconds: float) -> None:
-    from ...report.pilot import write_pilot_report
-
-    write_pilot_report(finished.folder / PAGE, finished.to_dict(), job.fixed(), by=job.by, seconds=seconds)
 
 
 def _bench(job: PilotJob, scratch: Path) -> tuple[Bench, Asked]:

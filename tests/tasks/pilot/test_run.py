@@ -1,0 +1,194 @@
+"""A whole pilot on a tiny model: what it writes, how it goes on after a kill, what it has room for and refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from layerselect import LayerSelectError
+from layerselect.cli import main
+from layerselect.costs import LayerCosts
+from layerselect.placement import Placement
+from layerselect.report import write_pilot_report
+from layerselect.tasks.intent import IntentConfig, run_intent
+from layerselect.tasks.pilot.names import Scouted, asked_candidates
+from layerselect.tasks.pilot.run import PilotJob, plan_pilot, run_pilot
+from layerselect.tasks.pilot.settings import PilotSettings
+from layerselect.tasks.pilot.sizes import Corpus, sizes_of
+
+from tests.helpers import tiny_intent
+
+NAMES = [f"encoder.{number}" for number in range(6)]
+COSTS = LayerCosts((1.0,) * 6, (1.0,) * 6, (0.1,) * 6, 1.0)
+
+
+@pytest.fixture(scope="module")
+def job(bert_folder, tmp_path_factory):
+    corpus = tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"), documents=24)
+    training = IntentConfig(
+        data=str(corpus),
+        model=str(bert_folder),
+        out=str(tmp_path_factory.mktemp("out") / "pilot"),
+        batch_size=8,
+        lr=5e-3,
+        device="cpu",
+        max_steps=40,
+    )
+    return PilotJob(
+        training=training, candidates="head,upper:1,ir:1,layers:0+2", max_cost=20, steps=6, held_out=20, folds=2
+    )
+
+
+@pytest.fixture(scope="module")
+def done(job):
+    """The pilot, stopped in its second round and then continued: what was trained before and after, and the result."""
+    trained: list[str] = []
+
+    def stop(kind, record):
+        if kind == "trained" and not record["idle"]:
+            trained.append(record["candidate"])
+            if len(trained) == 9:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pilot(job, on_event=stop)
+    kept = {path.name: path.stat().st_mtime_ns for path in (job_folder(job) / "kept").iterdir()}
+    finished = run_pilot(job)
+    same = {name: (job_folder(job) / "kept" / name).stat().st_mtime_ns for name in kept}
+    assert same == kept and len(kept) > 9
+    return finished
+
+
+@pytest.fixture(scope="module")
+def page(done, job):
+    """Of the same pilot, once more, since its page was not drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("layerselect.tasks.pilot.run.write_pilot_report", write_pilot_report)
+        run_pilot(job)
+    return (job_folder(job) / "pilot.html").read_text()
+
+
+def job_folder(job):
+    return Path(job.training.out)
+
+
+def test_it_writes_a_placement_and_a_page(done, job, page):
+    folder = job_folder(job)
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "kept",
+        "pilot.html",
+        "pilot.json",
+        "placement.json",
+    }
+    saved = json.loads((folder / "pilot.json").read_text())
+    assert saved["schema"] == "layerselect.pilot" and saved["answer"]["chosen"] == done.result.answer.chosen
+    assert {each["name"] for each in saved["candidates"]} <= {"head", "upper:1", "ir:1", "layers:0+2"}
+    placement = Placement.load(folder)
+    assert bool(placement.doubt) is not done.result.answer.sure
+    assert 0 < done.result.cost <= done.sizes.most + 1e-9 and done.sizes.most <= job.max_cost
+    assert done.result.answer.chosen in page and "<script" not in page and 'src="http' not in page
+    kept = json.loads((folder / "kept" / "head-seed0-fold0.json").read_text())
+    assert set(kept) == {"version", "layers", "documents", "counts"}  # numbers, and no text
+
+
+def test_a_pilot_that_was_not_stopped_gives_the_same(done, job, tmp_path):
+    again = run_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "again"))))
+    assert again.to_dict() == done.to_dict()
+
+
+def test_runs_train_what_was_chosen(done, job, tmp_path):
+    run = replace(job.training, out=str(tmp_path / "run"), max_steps=2, placement=str(job_folder(job)), rule="variance")
+    result = run_intent(run)
+    chosen = json.loads((result.folder / "importance.json").read_text())
+    trained = [layer for layer, often in enumerate(chosen["frequency"]) if often]
+    assert trained == Placement.load(job_folder(job)).layers
+
+
+def test_a_plan_says_what_it_costs_and_writes_nothing(job, tmp_path):
+    plan = plan_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "p"))))
+    assert plan["steps"] == 6 and plan["trainings"] == len(plan["candidates"]) * 4 and 0 < plan["cost"] < 20
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_pilot_or_folder_is_left_alone(done, job, tmp_path):
+    with pytest.raises(LayerSelectError, match=r"has --margin 0\.02, not 0\.03: repeat its options"):
+        run_pilot(replace(job, margin=0.03))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("x")
+    with pytest.raises(LayerSelectError, match="is a folder that no pilot made"):
+        run_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "mine"))))
+    with pytest.raises(LayerSelectError, match="is a file"):
+        run_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "mine" / "file"))))
+
+
+def test_the_command(done, job, capsys):
+    training = job.training
+    options = ["pilot", "--data", training.data, "--model", training.model, "--out", training.out, "--device", "cpu"]
+    own = ["--candidates", job.candidates, "--max-cost", "20", "--steps", "6", "--held-out", "20", "--folds", "2"]
+    more = ["--batch-size", "8", "--lr", "5e-3", "--max-steps", "40", "--threads", "1"]
+    assert main([*options, *own, *more]) == 0
+    found = capsys.readouterr()
+    assert f"chosen: {done.result.answer.chosen}" in found.out and "reference" in found.out
+    assert "of one full training" in found.err
+    assert main([*options, *own, *more, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"]["chosen"] == done.result.answer.chosen
+    for wrong, message in (
+        (["--candidates", "upper:9"], "upper:9 asks for 9 of 3 layers"),
+        (["--candidates", "odd"], "'odd' is none of all, head"),
+        (["--candidates", "layers:1+7"], "the model has the layers 0 to 2"),
+        (["--margin", "0"], "--margin 0.0 must be above 0"),
+        (["--max-cost", "0.01"], "has no room for"),
+    ):
+        assert main([*options, *own, *more, "--out", training.out + "-wrong", *wrong]) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*options, *own, *more, "--rule", "all"])  # which the pilot chooses
+
+
+def test_losses_tell_too(job, tmp_path):
+    training = replace(job.training, out=str(tmp_path / "by-loss"))
+    finished = run_pilot(replace(job, training=training, by="loss", candidates="upper:1"))
+    looks = finished.result.standings[0].looks
+    assert looks and finished.result.reference_quality < 0 and looks[-1].low < looks[-1].high
+
+
+def test_names_of_candidates():
+    asked = asked_candidates("head,upper:2,ir:2,norms:1,layers:5+0", NAMES, head=True)
+    assert asked.layers == {"all": (0, 1, 2, 3, 4, 5), "head": (), "upper:2": (4, 5), "layers:5+0": (0, 5)}
+    known = asked.known(Scouted([5, 5, 1, 0, 0, 0], [1.0, 3.0, 9.0, 0.0, 0.0, 0.0]))
+    assert known["ir:2"] == (0, 1) and known["norms:1"] == (2,) and next(iter(known)) == "all"
+    assert "head" not in asked_candidates("usual", NAMES, head=False).layers
+    with pytest.raises(LayerSelectError, match="nothing trains outside the layers"):
+        asked_candidates("head", NAMES, head=False)
+
+
+def test_placements_and_cards_are_candidates(tmp_path):
+    path = Placement([1, 2], names=NAMES).save(tmp_path)
+    assert asked_candidates(f"placement:{path}", NAMES, head=True).layers[f"placement:{path}"] == (1, 2)
+    with pytest.raises(LayerSelectError, match="cannot be read"):
+        asked_candidates(f"card:{tmp_path}:2", NAMES, head=True)
+
+
+def sizes(max_cost: float, full: int = 1000, examples: int = 5000, **settings):
+    layers = {"all": tuple(range(6)), "head": (), "upper:3": (3, 4, 5), "upper:1": (5,), "lower:1": (0,)}
+    corpus = Corpus(examples, 16, full)
+    return sizes_of(layers, COSTS, corpus, PilotSettings(max_cost=max_cost, **settings), caches=True)
+
+
+def test_what_there_is_room_for():
+    rich, poor = sizes(3.0), sizes(0.55)
+    assert (len(rich.candidates) == 5 and rich.most <= 3.0 and rich.steps > poor.steps == 20) or poor.left_out
+    assert poor.most <= 0.55
+    for found in (rich, poor):
+        assert found.most == pytest.approx(8 * sum(each.trial for each in found.candidates))
+    # With a cut, candidates above it cost less than they would alone.
+    assert rich.cut in (3, 5) and all(rich.cut_of(each) == 0 for each in rich.candidates if 0 in each.layers)
+    assert sizes(3.0, steps=50).steps == 50 and sizes(3.0, held_out=10).held_out == 10
+    assert {each.name for each in sizes(3.0, budget=0.6).candidates} == {"all", "head", "upper:1"}
+    with pytest.raises(LayerSelectError, match=r"no room for 8 short trainings of 20 steps .*allow --max-cost"):
+        sizes(0.01)
+    with pytest.raises(LayerSelectError, match=r"no candidate costs at most 0\.1"):
+        sizes(3.0, budget=0.1)
