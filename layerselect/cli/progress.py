@@ -65,11 +65,16 @@ class StageLine:
         self._progress.remove_task(before)
 
     def _added(self, description: str, total: int | None = None) -> TaskID:
-        return self._progress.add_task(description, total=total, facts="")
+        return self._progress.add_task(description, total=total, facts="", first=None)
 
     def advance(self, done: int, total: int | None = None) -> None:
-        """So much of it is done."""
-        self._progress.update(self._task, completed=done, **({} if total is None else {"total": total}))
+        """So much of it is done. What is done when this is said first tells nothing of how fast it goes: it may have
+        been there before.
+        """
+        changes: dict[str, Any] = {} if total is None else {"total": total}
+        if self._progress.tasks[0].fields["first"] is None:
+            changes["first"] = (time.monotonic(), done)
+        self._progress.update(self._task, completed=done, **changes)
 
     def facts(self, text: str) -> None:
         """The newest numbers."""
@@ -118,8 +123,11 @@ def _count(task: Task) -> str:
 
 
 def _left(task: Task) -> str:
-    if task.total is not None and task.time_remaining is not None and not task.finished:
-        return f"{_clock(task.time_remaining)} left"
+    first = task.fields["first"]
+    if task.total is not None and first is not None and first[1] < task.completed < task.total:
+        began, before = first
+        each = (time.monotonic() - began) / (task.completed - before)
+        return f"{_clock(each * (task.total - task.completed))} left"
     return f"{_clock(task.elapsed or 0.0)} so far"
 
 

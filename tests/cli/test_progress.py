@@ -44,6 +44,19 @@ def test_a_stage_that_counts_nothing_does_not_show_what_another_counted(capsys):
     assert "writing, 0:00 so far\n" in seen and "of 40" not in seen.partition("writing")[2]
 
 
+def test_what_was_done_before_says_nothing_of_how_fast_it_goes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("layerselect.cli.progress.time.monotonic", lambda: now[0])
+    line = StageLine()
+    line.begin("runs")
+    line.advance(70, 160)
+    now[0] += 5
+    assert line._line() == "runs, 70 of 160, 0:00 so far"
+    now[0] += 235
+    line.advance(71)
+    assert line._line() == "runs, 71 of 160, 5:56:00 left"  # a run took four minutes, and 89 are left
+
+
 def test_who_says_something_is_not_interrupted(capsys):
     with StageLine(silence=60.0) as line:
         line.begin("loading")
