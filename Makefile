@@ -59,7 +59,7 @@ docs-test: $(VENV)/.docs
 	$(BIN)/python -m pytest -p docs_tests.plugin docs_tests README.md CONTRIBUTING.md docs -n 2 --dist loadfile
 
 tables: setup
-	$(BIN)/python tools/tables.py
+	$(BIN)/python -m tools.tables
 
 readme: setup
 	$(BIN)/python tools/readme.py

@@ -1,12 +1,12 @@
 """Tables of the documentation, made of the files under docs/measurements. `make tables` runs it.
 
-python tools/tables.py           # writes every table anew
-python tools/tables.py --check   # writes nothing; says which tables are not those of the files
+python -m tools.tables           # writes every table anew
+python -m tools.tables --check   # writes nothing; says which tables are not those of the files
 
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
 docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
-``pilot-races.json``, ``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan --json`` wrote. Behind ``without:`` may
-stand columns that are left out.
+``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan
+--json`` wrote. Behind ``without:`` may stand columns that are left out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from tools.claims import claims_table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -42,6 +44,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
 
     if places == ["verdicts.json"]:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
+    if places == ["claims.json"]:
+        return claims_table(MEASUREMENTS / "claims.json")
     if places == ["pilot-races.json"]:
         return _races(json.loads((MEASUREMENTS / "pilot-races.json").read_text(encoding="utf-8")))
     if places == ["memory-by-part.json"]:

@@ -1,0 +1,99 @@
+"""The papers' claims as one table: what is claimed, how it was tested here, the figure, the verdict.
+
+``docs/measurements/claims.json`` says which row of which comparison tests a claim. Figures and verdicts are made of
+what the comparison has kept; none is typed. A claim of quality is tested by the comparison's own interval, one of cost
+by the ratios of runs with the same seed and fold (Student's interval of their logarithms).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+#: What a claim says of the row beside its reference, and which verdicts of a comparison bear it out or deny it.
+_BEARS_OUT = {"as good": ("as good", "better"), "better": ("better",)}
+_DENIES = {"as good": ("worse",), "better": ("worse", "as good")}
+_HEADS = ("paper", "claim", "tested by", "figure", "verdict")
+
+
+def claims_table(path: Path) -> str:
+    """The table in Markdown.
+
+    Args:
+        path: of the file with the claims; comparisons lie beside it.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| " + " | ".join(_HEADS) + " |", "|---" * len(_HEADS) + "|"]
+    for claim in content["claims"]:
+        figure, verdict = _tested(claim, path.parent)
+        cells = (claim["paper"], claim["claim"], claim["test"], figure, f"**{verdict}**")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _tested(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """The figure and the verdict of one claim."""
+    if "where" in claim:
+        return f"[{claim['figure']}]({claim['where']})", claim["verdict"]
+    if "cost" in claim:
+        return _cost(claim, folder)
+    return _quality(claim, folder)
+
+
+def _quality(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
+    from layerselect.errors import LayerSelectError
+    from layerselect.tasks.compare.comparison import read_comparison
+    from layerselect.tasks.compare.rows import comparison_rows
+    from layerselect.tasks.compare.state import saved_config
+
+    try:
+        config = saved_config(folder / claim["comparison"], reference=claim["reference"])
+    except LayerSelectError:  # no such row
+        return "", "not run"
+    rows = {row.name: row for row in comparison_rows(read_comparison(config))}
+    row = rows.get(claim["row"])
+    if row is None or row.difference is None:
+        return "", "not run"
+    d = row.difference
+    figure = f"{d.mean:+.3f} macro-F1 (95% {d.low:+.3f} to {d.high:+.3f})"
+    if row.unclear:
+        return figure, f"undecided: {row.unclear}"
+    if row.verdict in _BEARS_OUT[claim["says"]]:
+        return figure, f"supported ({row.verdict})" if row.verdict != claim["says"] else "supported"
+    if row.verdict in _DENIES[claim["says"]]:
+        return figure, f"contradicted ({row.verdict})"
+    return figure, "undecided"
+
+
+def _cost(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """Of a claim that something becomes less: the ratio of the row's runs to the reference's."""
+    from layerselect.tasks.compare.comparison import read_comparison
+    from layerselect.tasks.compare.state import saved_config
+
+    comparison = read_comparison(saved_config(folder / claim["comparison"]))
+    found: dict[str, dict[tuple[int, int | None], float]] = {}
+    for result in comparison.results:
+        value = result.training.get(claim["cost"]) if result.reason is None else None
+        if value:
+            found.setdefault(result.run.variant.name, {})[result.run.seed, result.run.fold] = float(value)
+    ours, theirs = found.get(claim["row"], {}), found.get(claim["reference"], {})
+    ratios = [math.log(ours[part] / theirs[part]) for part in ours if part in theirs]
+    if len(ratios) < 2:
+        return "", "not run"
+    mean, low, high = _interval(ratios)
+    figure = f"{mean:.2f} of training all (95% {low:.2f} to {high:.2f}, {len(ratios)} runs)"
+    if high < 1:
+        return figure, "supported"
+    return figure, "contradicted" if low > 1 else "undecided"
+
+
+def _interval(logarithms: list[float]) -> tuple[float, float, float]:
+    from scipy.stats import t
+
+    mean = statistics.mean(logarithms)
+    error = statistics.stdev(logarithms) / len(logarithms) ** 0.5
+    width = float(t.ppf(0.975, len(logarithms) - 1)) * error
+    return math.exp(mean), math.exp(mean - width), math.exp(mean + width)
