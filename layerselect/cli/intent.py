@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from . import training
-from .settings import JOB_SETTINGS, add_job, add_settings, chosen_settings
+from .pilot import with_pilot
+from .settings import JOB_SETTINGS, add_job, add_settings, chosen_settings, heading
 from .training import RESUME_HINT
 
 _EXAMPLE = """\
@@ -33,9 +34,16 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     if not whole:
         return
     from ..tasks.intent.config import IntentConfig
+    from ..tasks.run.headings import TRAINS
 
     add_job(parser, IntentConfig)
     add_settings(parser, IntentConfig, leave_out=JOB_SETTINGS)
+    heading(parser, TRAINS).add_argument(
+        "--pilot",
+        metavar="DIR",
+        help="train the layers that a pilot finds first, in this folder, or has found there (layerselect pilot); with "
+        "--budget among those that cost at most so much. The layers below them are cached where they can be",
+    )
     parser.set_defaults(run=run)
 
 
@@ -43,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect intent`` and returns its exit code."""
     from ..tasks.intent.config import IntentConfig
 
-    return train(chosen_settings(args, "intent", IntentConfig), args)
+    settings = chosen_settings(args, "intent", IntentConfig)
+    return train(settings if args.pilot is None else with_pilot(args, settings), args)
 
 
 def train(settings: dict[str, Any], args: argparse.Namespace, hint: str = RESUME_HINT) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from .options import add_common_options, add_dry_run_option, add_json_option, add_threads_option, apply_threads
@@ -85,3 +86,36 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_pilot(finished, job)
     return 0
+
+
+def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a training whose layers a pilot chooses in the folder ``args.pilot``; one that is finished there
+    is taken as it is. Its ``--budget`` is the pilot's.
+
+    Raises:
+        LayerSelectError: the layers are chosen otherwise, too, or the pilot cannot be run.
+    """
+    from ..errors import LayerSelectError
+    from ..models.load import quiet_transformers
+    from ..placement import Placement
+    from ..tasks.intent.config import IntentConfig
+    from ..tasks.pilot.run import PILOT, PilotJob, run_pilot, settings_after
+    from ..tasks.pilot.settings import MADE
+    from .pilot_display import PilotDisplay
+
+    for name in ("rule", "placement"):
+        if name in settings:
+            raise LayerSelectError(f"--pilot chooses the layers, and so does --{name}: leave out one of them")
+    place = Path(args.pilot)
+    apply_threads(args.threads)
+    quiet_transformers()
+    with PilotDisplay() as display:
+        if not (place / PILOT).is_file():
+            training = {name: value for name, value in settings.items() if name not in MADE}
+            job = PilotJob(training=IntentConfig(**{**training, "out": args.pilot}), budget=settings.get("budget"))
+            run_pilot(job, on_event=display)
+        chosen = Placement.load(place)
+        display.say("; ".join(filter(None, (chosen.chosen_by, chosen.doubt))))
+    found = settings_after(place)
+    kept = {name: value for name, value in settings.items() if name != "budget"}
+    return {**kept, "placement": found["placement"]} if "state_cache" in kept else {**kept, **found}

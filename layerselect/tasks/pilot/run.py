@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LayerSelectError
+from ...placement import Placement
 from ...placement.candidates import ALL, Candidate
 from ...placement.piloting import PilotResult, mean_of_counts, pilot
 from ...placement.race import Trial
 from ...report import write_pilot_report
 from ...utils.claims import Claim
 from ...utils.folders import new_file
+from ...utils.launch import launched
 from ...utils.places import output_path
 from ...utils.saved_files import DamagedFile, read_json
-from ...utils.saved_schema import Fields, Mapped, Text
+from ...utils.saved_schema import Fields, Flag, Mapped, Text
 from ...utils.saved_words import in_words
 from ..compare.counts import IntentCounts
 from ..intent.config import IntentConfig
@@ -68,12 +70,14 @@ class Finished:
     Attributes:
         sizes: how long its trainings were.
         layer_names: of the model.
+        caches: whether hidden states of this model can be cached.
     """
 
     folder: Path
     result: PilotResult
     sizes: Sizes
     layer_names: list[str]
+    caches: bool
 
     def to_dict(self) -> dict[str, Any]:
         """The pilot as JSON values, as ``pilot.json`` has it."""
@@ -84,6 +88,7 @@ class Finished:
             **self.result.to_dict(),
             "sizes": sizes,
             "layer_names": self.layer_names,
+            "caches": self.caches,
         }
 
 
@@ -95,6 +100,11 @@ def run_pilot(job: PilotJob, *, on_event: OnEvent | None = None) -> Finished:
             room for a pilot.
     """
     notify = on_event or (lambda kind, record: None)
+    if launched() > 1:
+        raise LayerSelectError(
+            f"a pilot runs in one process, and {launched()} were started together: run it alone, and give --placement "
+            "to the training"
+        )
     check_requirements(job.training)
     folder = output_path(job.training.out, apart={"--data": job.training.data}, kept={"--model": job.training.model})
     _check_place(folder, job)
@@ -103,6 +113,24 @@ def run_pilot(job: PilotJob, *, on_event: OnEvent | None = None) -> Finished:
         return _run(job, folder, notify)
     finally:
         claim.release()
+
+
+def settings_after(folder: str | Path) -> dict[str, Any]:
+    """The settings of a training that takes what a finished pilot has chosen: the placement and, where the layers below
+    it can be cached, the cache.
+
+    Raises:
+        LayerSelectError: no finished pilot is there.
+    """
+    place = Path(folder)
+    chosen = Placement.load(place)
+    try:
+        caches = read_json(place / PILOT, Fields({"caches": Flag()}), advice="run the pilot again", constants=True)
+    except DamagedFile as error:
+        raise LayerSelectError(str(error)) from error
+    cut = min(chosen.layers[0] if chosen.layers else len(chosen.names), len(chosen.names) - 1)
+    cached = {"state_cache": "cached", "cut": str(cut)} if caches["caches"] and cut >= 1 else {}
+    return {"placement": str(folder), **cached}
 
 
 def plan_pilot(job: PilotJob) -> dict[str, Any]:
@@ -171,7 +199,7 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
             on_event=notify,
         )
     result = replace(result, cost=result.cost + sizes.scouting)
-    finished = Finished(folder, result, sizes, bench.layer_names)
+    finished = Finished(folder, result, sizes, bench.layer_names, bench.caches)
     result.placement(bench.layer_names).save(folder)
     _write(folder / PILOT, finished.to_dict())
     write_pilot_report(folder / PAGE, finished.to_dict(), job.fixed(), by=job.by, seconds=time.monotonic() - begun)

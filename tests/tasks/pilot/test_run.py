@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from layerselect.placement import Placement
 from layerselect.report import write_pilot_report
 from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.pilot.names import Scouted, asked_candidates
-from layerselect.tasks.pilot.run import PilotJob, plan_pilot, run_pilot
+from layerselect.tasks.pilot.run import PilotJob, plan_pilot, run_pilot, settings_after
 from layerselect.tasks.pilot.settings import PilotSettings
 from layerselect.tasks.pilot.sizes import Corpus, sizes_of
 
@@ -146,6 +147,37 @@ def test_the_command(done, job, capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*options, *own, *more, "--rule", "all"])  # which the pilot chooses
+
+
+def test_a_training_takes_what_its_pilot_finds(done, job, tmp_path, capsys):
+    training = job.training
+    options = ["intent", "--data", training.data, "--model", training.model, "--device", "cpu", "--threads", "1"]
+    own = ["--batch-size", "8", "--max-steps", "2", "--out", str(tmp_path / "run")]
+    assert main([*options, *own, "--pilot", training.out, "--budget", "0.9"]) == 0
+    assert "layerselect pilot: " in capsys.readouterr().err
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    chosen = Placement.load(training.out).layers
+    assert saved["placement"] == training.out and saved["budget"] is None
+    cut = min(chosen[0] if chosen else 3, 2)
+    assert (saved["state_cache"], saved["cut"]) == (("cached", str(cut)) if cut else ("none", IntentConfig.cut))
+    for wrong, message in (
+        (["--pilot", training.out, "--rule", "all"], "--pilot chooses the layers, and so does --rule"),
+        (["--pilot", str(tmp_path / "new")], "has no room for"),
+    ):
+        assert main([*options, *own, "--out", str(tmp_path / "other"), *wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_what_was_chosen_says_how_to_train(done, job, tmp_path):
+    folder = tmp_path / "p"
+    shutil.copytree(job_folder(job), folder)
+    for layers, cut in (([2], "2"), ([], "2"), ([0, 2], None)):
+        Placement(layers, names=done.layer_names).save(folder)
+        found = settings_after(folder)
+        assert found["placement"] == str(folder) and found.get("cut") == cut
+    with pytest.raises(LayerSelectError, match="pilot.json"):
+        (folder / "pilot.json").unlink()
+        settings_after(folder)
 
 
 def test_losses_tell_too(job, tmp_path):
