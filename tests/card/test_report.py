@@ -57,7 +57,8 @@ def test_first_gains_are_shown_where_they_were_measured(capsys, tmp_path):
         assert "0.123" not in output and "…" not in output
 
 
-def test_the_page_is_whole_and_needs_no_network(tmp_path, drawn_anew):
+@pytest.mark.usefixtures("drawn_anew")
+def test_the_page_is_whole_and_needs_no_network(tmp_path):
     path = tmp_path / "card.html"
     write_card_report(path, card())
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""Pages whose figures are drawn once: a figure of the same data is the same, and drawing it is most of a page's time."""
+"""Pages whose figures are drawn once: a figure of the same data is the same, and drawing takes most of the time."""
 
 from __future__ import annotations
 
