@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 import traceback
 import warnings
@@ -39,6 +40,7 @@ def name_of(check: Callable) -> str:
 
 def main(folder: Path, modules: list[str]) -> None:
     torch.set_num_threads(1)
+    os.fsync = lambda descriptor: None  # as in all tests (tests/conftest.py)
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     found = [importlib.import_module(name) for name in modules]
     gc.collect()
