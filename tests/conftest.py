@@ -76,6 +76,17 @@ def what_is_imported_is_not_searched_for_garbage() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def flush() -> Iterator[Callable[[int], None]]:
+    """No test cuts the power, so none waits until the disk holds what it wrote; gives ``os.fsync`` to those that look
+    at it.
+    """
+    real = os.fsync
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield real
+
+
 @pytest.fixture(autouse=True)
 def repeatable() -> Iterator[None]:
     """The same random numbers for each test, whichever ran before, and one thread unless a test sets more."""

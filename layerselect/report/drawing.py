@@ -16,6 +16,7 @@ from html import escape
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
@@ -157,7 +158,8 @@ def _svg(figure: Figure, label: str, name: str) -> str:
     with warnings.catch_warnings():
         # The browser has fonts for what matplotlib's own font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        # Not savefig: where a layout is to be found, it draws all twice, the first time onto nothing.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace("\n", " ")
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", text)

@@ -14,6 +14,7 @@ from layerselect.cli.card_display import print_card
 from layerselect.report.card import partners, render, write_card_png, write_card_report
 
 from tests.card.made import made
+from tests.helpers.figures import drawn_anew, drawn_once  # noqa: F401
 
 
 class Page(HTMLParser):
@@ -56,6 +57,7 @@ def test_first_gains_are_shown_where_they_were_measured(capsys, tmp_path):
         assert "0.123" not in output and "…" not in output
 
 
+@pytest.mark.usefixtures("drawn_anew")
 def test_the_page_is_whole_and_needs_no_network(tmp_path):
     path = tmp_path / "card.html"
     write_card_report(path, card())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from layerselect.cli import main
 
-from tests.helpers.pages import no_pages  # noqa: F401
+from tests.helpers.pages import no_card_pages, no_pages  # noqa: F401
 
 
 @pytest.fixture(scope="session")

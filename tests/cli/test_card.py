@@ -59,6 +59,7 @@ def test_a_card_of_a_classifier(capsys, tmp_path, small):
     assert json.loads((tmp_path / "one" / "config.json").read_text())["command"] == "layerselect card"
 
 
+@pytest.mark.usefixtures("no_card_pages")
 def test_the_same_options_give_the_same_card_and_others_are_compared(capsys, tmp_path, small):
     for out, more in (("one", []), ("again", []), ("other", ["--seed", "1"])):
         assert main(small(out, "--no-times", *more)) == 0
@@ -78,6 +79,7 @@ def test_the_same_options_give_the_same_card_and_others_are_compared(capsys, tmp
     assert "different data" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_card_pages")
 def test_a_card_is_what_a_run_trains_by(capsys, tmp_path, small, corpus_path, bert_folder):
     assert main(small("one", "--no-times")) == 0
     rule = f'layer-card:card="{tmp_path / "one"}";k=1'
@@ -104,6 +106,7 @@ def test_a_card_is_what_a_run_trains_by(capsys, tmp_path, small, corpus_path, be
     ]
 
 
+@pytest.mark.usefixtures("no_card_pages")
 @pytest.mark.parametrize("options", [["--task", "revise", "--max-length", "32"], ["--head", "generate"]])
 def test_cards_of_models_that_write(tmp_path, options):
     out = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -168,16 +167,13 @@ def test_what_a_selector_refuses_while_the_program_runs_is_a_line_of_its_own(pro
     assert said[-1].startswith("layerselect: ") and "nowhere" in said[-1] and "0%|" in said[-2]
 
 
-def test_a_module_runs_as_python_runs_it(tmp_path):
+def test_a_module_runs_as_python_runs_it(tmp_path, capsys, monkeypatch):
     (tmp_path / "tool").mkdir()
     (tmp_path / "tool" / "__init__.py").write_text("")
     (tmp_path / "tool" / "work.py").write_text("import sys\nprint(__name__, sys.argv[1:], __package__)")
-    ran = subprocess.run(
-        [sys.executable, "-m", "layerselect", "run", "--", "-m", "tool.work", "-x", "--config", "c.yaml"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.stdout == "__main__ ['-x', '--config', 'c.yaml'] tool\n", ran.stderr
-    assert ran.returncode == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--", "-m", "tool.work", "-x", "--config", "c.yaml"]) == 0
+    assert capsys.readouterr().out == "__main__ ['-x', '--config', 'c.yaml'] tool\n"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.worker import name_of
+from tests.distributed.worker import STARTER, name_of
 
 ROOT = Path(__file__).parents[2]
 #: Seconds for all checks of as many processes; the machine may be busy.
@@ -32,28 +32,31 @@ class Started:
     """What processes have left behind."""
 
     folder: Path
-    outcomes: list[dict[str, dict[str, Any]]]  #: for each process, by check
-    launched: dict[str, dict[str, Any]]  #: of the one that started them, by launch
+    count: int
+    log: Path  #: of the process that started them
 
     def look(self, check: Callable) -> list[Any]:
         """What ``check`` returned in each process."""
-        name = name_of(check)
-        for rank, outcome in enumerate(self.outcomes):
-            for done, result in outcome.items():
-                if "error" in result and (done == name or name not in outcome):
-                    pytest.fail(f"process {rank} was stopped by {done}: {result['error']}")
-        for rank, outcome in enumerate(self.outcomes):
-            if name not in outcome:
-                pytest.fail(f"process {rank} did not get there: " + (self.folder / f"{rank}.log").read_text()[-2000:])
-        return [outcome[name]["value"] for outcome in self.outcomes]
+        name, places = name_of(check), [self.folder / str(rank) for rank in range(self.count)]
+        for rank, place in enumerate(places):
+            for failed in place.glob("*.failed"):
+                if failed.stem == name or not (place / f"{name}.pt").exists():
+                    pytest.fail(f"process {rank} was stopped by {failed.stem}: {failed.read_text()}")
+        for rank, place in enumerate(places):
+            if not (place / f"{name}.pt").exists():
+                pytest.fail(f"process {rank} did not get there: " + self._said(self.folder / f"{rank}.log"))
+        return [torch.load(place / f"{name}.pt") for place in places]
 
     def look_at_launch(self, launch: Callable) -> Any:
         """What ``launch`` returned."""
-        found = self.launched.get(name_of(launch), {})
-        if "value" not in found:
-            log = self.folder / f"{len(self.outcomes)}.log"
-            pytest.fail(found.get("error") or "it was not reached: " + log.read_text()[-2000:])
-        return found["value"]
+        file = self.folder / STARTER / name_of(launch)
+        if not Path(f"{file}.pt").exists():
+            failed = Path(f"{file}.failed")
+            pytest.fail(failed.read_text() if failed.exists() else "it was not reached: " + self._said(self.log))
+        return torch.load(f"{file}.pt")
+
+    def _said(self, log: Path) -> str:
+        return (log if log.exists() else self.log).read_text()[-2000:]
 
 
 @pytest.fixture(scope="session")
@@ -67,31 +70,29 @@ def started(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, process_environment: dict[str, str]
 ) -> Callable[[int], Started]:
     @functools.cache
-    def start(count: int) -> Started:
+    def folder() -> Path:
         # The processes of xdist share what the first of them has started.
         base = tmp_path_factory.getbasetemp()
         shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-        folder, ended = shared / f"processes-{count}", shared / f"processes-{count}.ended"
+        place, ended = shared / "processes", shared / "processes.ended"
         try:
-            folder.mkdir()
+            place.mkdir()
         except FileExistsError:
             until = time.monotonic() + PATIENCE + 60
             while not ended.exists() and time.monotonic() < until:
                 time.sleep(0.1)
         else:
             try:
-                run_checks(count, folder)
+                run_checks(place)
             finally:
                 ended.touch()
-        files = [folder / f"{rank}.pt" for rank in range(count + 1)]
-        *outcomes, launched = [torch.load(file) if file.exists() else {} for file in files]
-        return Started(folder, outcomes, launched)
+        return place
 
-    def run_checks(count: int, folder: Path) -> None:
+    def run_checks(place: Path) -> None:
         items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-        modules = sorted({i.module.__name__ for i in items if getattr(i.module, "PROCESSES", 0) == count})
-        command = [sys.executable, "-m", "tests.distributed.worker", str(count), str(folder), *modules]
-        with (folder / f"{count}.log").open("w") as log:
+        modules = sorted({i.module.__name__ for i in items if getattr(i.module, "PROCESSES", 0)})
+        command = [sys.executable, "-m", "tests.distributed.worker", str(place), *modules]
+        with (place / "starter.log").open("w") as log:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=process_environment, stdout=log, stderr=log, start_new_session=True
             )
@@ -102,7 +103,7 @@ def started(
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    return start
+    return lambda count: Started(folder() / str(count), count, folder() / "starter.log")
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def train(
     *,
     rule: str = "variance",
     optimizer: str = "adamw",
-    steps: int = 30,
+    steps: int = 15,
     wrapping: dict[str, Any] | None = None,
     micro_batches: int = 1,
     clip: float | None = None,

@@ -16,16 +16,20 @@ _WRITERS = {
 }
 
 
+#: The same of a card. They are imported where they are called.
+_CARD_WRITERS = ("layerselect.report.card.write_card_png", "layerselect.report.card.write_card_report")
+
+
+def _no_page(path: Path, *facts: Any, **more: Any) -> None:
+    path.write_text("no page")
+
+
 @contextmanager
 def without_pages() -> Iterator[None]:
     """In the block, no run of this process draws its page."""
-
-    def write(path: Path, *facts: Any, **more: Any) -> None:
-        path.write_text("no page")
-
     with pytest.MonkeyPatch.context() as patch:
         for place in _WRITERS:
-            patch.setattr(place, write)
+            patch.setattr(place, _no_page)
         yield
 
 
@@ -45,3 +49,10 @@ def pages(no_pages: None) -> Iterator[None]:
         for place, name in _WRITERS.items():
             patch.setattr(place, getattr(report, name))
         yield
+
+
+@pytest.fixture
+def no_card_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that makes cards and looks at none of their pages and pictures."""
+    for place in _CARD_WRITERS:
+        monkeypatch.setattr(place, _no_page)

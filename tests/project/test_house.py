@@ -5,6 +5,7 @@ hallway, no long files.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -35,12 +36,17 @@ def _name(path: Path) -> str:
 MODULES = {_name(path): path for path in PACKAGE.rglob("*.py")}
 
 
+@functools.cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
 def imports_of(module: str) -> set[str]:
     """The modules of the package that it imports anywhere, inside functions and for type checkers, too."""
     path = MODULES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -51,7 +57,10 @@ def imports_of(module: str) -> set[str]:
     return found & set(MODULES)
 
 
-IMPORTS = {module: imports_of(module) for module in MODULES}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """Of every module; not read where the tests are only collected."""
+    return {module: imports_of(module) for module in MODULES}
 
 
 def room(module: str) -> str:
@@ -89,12 +98,12 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_no_modules_import_one_another():
-    assert circles(IMPORTS) == []
+    assert circles(imports()) == []
 
 
 def test_no_rooms_import_one_another():
     rooms: dict[str, set[str]] = {room(module): set() for module in MODULES}
-    for module, imported in IMPORTS.items():
+    for module, imported in imports().items():
         rooms[room(module)] |= {room(other) for other in imported} - {room(module), ""}
     rooms[""] = set()  # the hallway: what all may import, and what opens the public names
     assert circles(rooms) == []
@@ -103,7 +112,7 @@ def test_no_rooms_import_one_another():
 def test_the_library_does_not_reach_into_the_application():
     reached = {
         f"{module} imports {other}"
-        for module, imported in IMPORTS.items()
+        for module, imported in imports().items()
         if room(module).partition(".")[0] not in APPLICATION and module not in DOORS
         for other in imported
         if room(other).partition(".")[0] in APPLICATION
@@ -155,8 +164,8 @@ def test_a_long_line_is_found():
 
 
 def test_every_room_says_what_it_is():
-    for module, path in MODULES.items():
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), module
+    for module in MODULES:
+        assert ast.get_docstring(tree_of(module)), module
 
 
 def test_circles_are_found():

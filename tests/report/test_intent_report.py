@@ -129,7 +129,7 @@ def test_a_split_that_chose_nothing_leads_the_page():
     assert "also chose the checkpoint" not in words
 
 
-def test_the_same_run_gives_the_same_page(tmp_path):
+def test_the_same_run_gives_the_same_page(tmp_path, drawn_anew):
     write_intent_report(tmp_path / "a.html", make())
     assert (tmp_path / "a.html").read_text() == render(make())
 

@@ -185,7 +185,7 @@ def test_a_run_without_splits_steps_or_predictions_still_has_a_page():
     assert "<script" not in text
 
 
-def test_the_same_run_gives_the_same_page(tmp_path):
+def test_the_same_run_gives_the_same_page(tmp_path, drawn_anew):
     write_revise_report(tmp_path / "a.html", make())
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == render(make())
     write_revise_report(tmp_path / "b.html", make(predictions=[prediction("x", "a \ud800", "b", "c")]))

@@ -1,6 +1,9 @@
+import os
+
 import pytest
 from layerselect import LayerSelectError
 from layerselect.utils.folders import discard, final_place, move_into_place, new_folder
+from layerselect.utils.saved_documents import DocumentKind
 
 
 def test_a_folder_appears_complete(tmp_path):
@@ -74,3 +77,36 @@ def test_where_what_is_written_will_stand(tmp_path):
     other.mkdir()
     (other / "config.json").write_text("{}")
     assert final_place(other, inner) == other
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens no folders and flushes only what is open for writing")
+def test_what_is_moved_into_place_is_on_the_disk_before(tmp_path, monkeypatch, flush):
+    """Files, the folders they stand in, and then the folder whose entry has changed."""
+    partial = tmp_path / "out.partial"
+    (partial / "inside").mkdir(parents=True)
+    for name in ("one", "inside/other"):
+        (partial / name).write_text(name)
+    entries = {path.stat().st_ino: path.name for path in (*partial.rglob("*"), partial, tmp_path)}
+    flushed = []
+
+    def fsync(descriptor):
+        flush(descriptor)
+        flushed.append((entries[os.fstat(descriptor).st_ino], partial.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    move_into_place(partial, tmp_path / "out")
+    assert sorted(flushed[:-1]) == [(name, True) for name in ("inside", "one", "other", "out.partial")]
+    assert flushed[-1] == (tmp_path.name, False)
+
+
+def test_a_document_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch, flush):
+    place, flushed = tmp_path / "a.json", []
+
+    def fsync(descriptor):
+        flush(descriptor)
+        flushed.append(((tmp_path / "a.json.new").read_text(), place.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    kind = DocumentKind("a schema", (1,), place.name, "document", "Document", "a command", "again")
+    kind.write(place, {"known": True})
+    assert flushed == [(place.read_text(), False)]

@@ -24,6 +24,7 @@ from layerselect.tasks.compare.launching import Means
 from layerselect.tasks.compare.page import compare_report
 
 from tests.helpers import tiny_intent
+from tests.helpers.figures import drawn_once  # noqa: F401
 
 
 @pytest.fixture(scope="module")

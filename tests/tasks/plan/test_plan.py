@@ -11,7 +11,9 @@ from layerselect.errors import LayerSelectError
 from layerselect.models.blank import blank_model
 from layerselect.tasks.plan import PlanSettings, make_plan
 from layerselect.tasks.plan.page import write_plan_page
+from layerselect.tasks.plan.plan import plan_way
 from layerselect.tasks.plan.steps import reserved
+from layerselect.tasks.plan.ways import WAYS
 
 MODELS = Path(__file__).parent / "models"
 #: As their makers count them, with the language-model head.
@@ -45,6 +47,11 @@ def llama(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def plan(llama):
     return make_plan(PlanSettings(model=llama, gpu="1GB", batch_size=8, max_length=16))
+
+
+def row_of(way: str, **settings):
+    """One row, without the steps that only the others need."""
+    return plan_way(PlanSettings(**settings), next(each for each in WAYS if each.name == way))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -86,39 +93,30 @@ def test_the_largest_batch_fits_and_the_next_one_does_not(llama, plan):
         assert row.fits
         held = {"quantize": "none", "gradient_checkpointing": "nonreentrant" if row.checkpointing else "none"}
         for batch, fits in ((row.largest_batch, True), (row.largest_batch + 1, False)):
-            again = make_plan(PlanSettings(model=llama, gpu="1GB", batch_size=batch, max_length=16, **held))
-            found = again.row(row.way)
+            found = row_of(row.way, model=llama, gpu="1GB", batch_size=batch, max_length=16, **held)
             assert found.fits is fits
             assert (reserved(found.peak, on_gpu=True) <= 10**9) is fits
 
 
 def test_gradients_stay_while_batches_accumulate(llama):
     options = {"model": llama, "device": "cpu", "batch_size": 1, "max_length": 4, "adapter": "none", "quantize": "none"}
-    one, more = (
-        make_plan(PlanSettings(**options, accumulate=count, gradient_checkpointing="none")).row("all")
-        for count in (1, 4)
-    )
+    one, more = (row_of("all", **options, accumulate=count, gradient_checkpointing="none") for count in (1, 4))
     assert one.peak < more.peak <= one.peak + one.gradients
 
 
 def test_a_generator_keeps_the_logits_of_what_it_writes(llama):
     options = {"model": llama, "device": "cpu", "batch_size": 2, "quantize": "none", "gradient_checkpointing": "none"}
-    short, long = (make_plan(PlanSettings(**options, task="revise", max_length=length)) for length in (32, 64))
-    assert (short.tokens, long.tokens) == (2 * 32 + 24, 2 * 64 + 24)
-    assert short.row("all").activations < long.row("all").activations
+    short = make_plan(PlanSettings(**options, task="revise", max_length=32))
+    assert short.tokens == 2 * 32 + 24
+    long = row_of("all", **options, task="revise", max_length=64)
+    assert short.row("all").activations < long.activations
 
 
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
 def test_packed_weights_take_what_bitsandbytes_takes(llama, quantize):
     bitsandbytes = pytest.importorskip("bitsandbytes")
-    row = make_plan(
-        PlanSettings(model=llama, device="cpu", batch_size=1, max_length=4, quantize=quantize,
-                     gradient_checkpointing="none")
-    ).row("all")  # fmt: skip
-    plain = make_plan(
-        PlanSettings(model=llama, device="cpu", batch_size=1, max_length=4, quantize="none",
-                     gradient_checkpointing="none")
-    ).row("all")  # fmt: skip
+    options = {"model": llama, "device": "cpu", "batch_size": 1, "max_length": 4, "gradient_checkpointing": "none"}
+    row, plain = (row_of("all", **options, quantize=held) for held in (quantize, "none"))
     model = blank_model(llama, writes=False).model
     shapes = [m.weight.shape for m in model.model.layers.modules() if isinstance(m, torch.nn.Linear)]
     packed = sum(_packed(bitsandbytes, shape, quantize) for shape in shapes)
