@@ -71,6 +71,9 @@ def test_revise_ends_with_the_scores_and_what_was_transferred(capsys, options, g
         "from the predictor: layers",
         "alignment ratio",
         "MB saved",
+        "test: edits ",
+        "in the references",
+        "test: edits of the trained model",
     ):
         assert words in text
     settings = json.loads((out / "config.json").read_text())["settings"]

@@ -101,6 +101,9 @@ def used_columns(task: Task, rows: Sequence[Row]) -> list[Column]:
 _TASK_NOTES = {
     "intent": ["Steps to 95%: until an evaluation reached 95% of the best macro-F1 of the same run."],
     "revise": [
+        "Edits made: the share of the references' edits (runs of words inserted, deleted or replaced) that were made, "
+        "at their place and with their words. Edits in no reference: the share of the edits made that nobody asked for. "
+        "Invented words: those in a revision that stand in neither its source nor a reference.",
         "First loss: of 32 training examples before the first step, after the transfer where there is one. Last "
         "loss: mean of the last tenth of the logged training losses. r: the alignment ratio of transferred layers "
         "and the generator's own choice.",

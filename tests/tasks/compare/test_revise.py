@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,8 @@ from layerselect.tasks.compare import (
     comparison_rows,
     csv_table,
     markdown_table,
+    read_comparison,
+    read_run,
     run_compare,
     used_columns,
     workshop,
@@ -93,8 +97,31 @@ def test_baselines_and_the_test_against_all(done):
     text = markdown_table(comparison, rows)
     assert "alignment ratio" in text and "macro-F1" not in text and "steps to 95" not in text.lower()
     assert csv_table(comparison.config.kind, rows).startswith("row,seeds,sari,")
+    assert copied.values["edits_made"].mean == copied.values["invented"].mean == 0.0
+    assert "edits_unasked" not in copied.values  # a copy makes none
+    assert "| copies | edits made | edits in no reference | invented words |" in text
     page = render(compare_report(comparison, rows))
     assert "copied source has learned nothing" in page and "macro-F1" not in page
+
+
+def test_what_earlier_releases_kept_is_read_and_lacks_the_edits(config, done, tmp_path):
+    comparison, _ = done
+    for name in ("kept", "runs"):
+        shutil.copytree(comparison.folder / name, tmp_path / "c" / name)
+    later = comparison.config.kind.later
+    assert set(later) == {"edits_made", "edits_unasked", "invented"}
+    for path in [*(tmp_path / "c").glob("kept/*-seed0.json"), *(tmp_path / "c").glob("runs/*/results.json")]:
+        path.write_text(re.sub(rf'"({"|".join(later)})": ?[^,}}]+,? ?', "", path.read_text()).replace(",}", "}"))
+    old = replace(config, out=str(tmp_path / "c"))
+    again = read_comparison(old)
+    assert again.failed == []
+    rows = {row.name: row for row in comparison_rows(again)}
+    assert not set(later) & set(rows["all/lora"].values)
+    assert rows["all/lora"].values["sari"] == comparison_rows(comparison)[2].values["sari"]
+    text = markdown_table(again, list(rows.values()))
+    assert "| copies |" in text and "invented words |" not in text
+    run = comparison.results[0].run
+    assert read_run(run, tmp_path / "c" / "runs" / run.name).reason is None
 
 
 def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(config, tmp_path, monkeypatch):
