@@ -127,6 +127,8 @@ REVISE = Task(
         ("end_loss", "last loss", 3),
         ("alignment_ratio", "r", 2),
         ("layers_with_gradient", "layers with gradients", 1),
+        ("other_text_loss", "loss on other text", 3),
+        ("forgotten", "forgotten", 3),
         *COSTS,
     ),
     curve=("loss", "loss"),

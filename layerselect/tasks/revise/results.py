@@ -79,17 +79,17 @@ class SplitResult:
 
 
 def split_result(
-    split: CompletionSplit, examples: int, loss: float, predictions: Sequence[str], untrained: Sequence[str] | None
+    split: CompletionSplit, examples: int, loss: float, predictions: Sequence[str], others: Mapping[str, Sequence[str]]
 ) -> SplitResult:
     """Scores the texts that were written for the examples of ``split``.
 
     Args:
         examples: how many the whole split has.
-        untrained: what the untrained model wrote, if it was asked.
+        others: what the untrained model wrote, by the row of the table, if it was asked.
     """
     sources = [row["source"] for row in split.rows]
     references = [row["references"] for row in split.rows]
-    texts = {COPIED: sources, **({UNTRAINED: untrained} if untrained is not None else {}), MODEL: predictions}
+    texts = {COPIED: sources, **others, MODEL: predictions}
     intentions = [row["intentions"] for row in split.rows]
     reports = {name: revision_scores(sources, list(written), references, intentions) for name, written in texts.items()}
     return SplitResult(split.name, examples, len(split), loss, reports)
