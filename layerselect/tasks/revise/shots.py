@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +68,10 @@ def choose_shots(
     """The examples that ``--shots`` asks for, if it asks for any.
 
     They are drawn by ``--split-seed`` alone, so that runs with several seeds have the same, from the shorter half of
-    the training split; intentions that no drawn example has go first. Where the shots, the longest prompt and its revision
-    have no room in the model, they are drawn from the shortest quarter, eighth, and so on. Texts that were cut, are
-    empty or do not change show nothing and are left out.
+    the training examples for each intention; intentions that few drawn examples have go first. Where the shots, the
+    longest prompt and its revision have no room in the model, they are drawn from the shortest quarter, eighth, and so
+    on, and at last are the shortest of all. Texts that were cut, are empty or do not change show nothing and are left
+    out.
 
     Args:
         evaluated: the splits that are revised.
@@ -91,16 +92,11 @@ def choose_shots(
         )
     by_length = sorted(usable, key=lambda number: (train.lengths[number], number))
     longest = _longest(evaluated, most, tokenizer)
-    size = max(asked, len(by_length) // 2)
-    while True:
-        drawn = _varied(train.rows, by_length[:size], asked, config.split_seed)
+    for pool in _pools(train.rows, by_length, asked):
+        drawn = _varied(train.rows, pool, asked, config.split_seed)
         shots = _shots([train.rows[number] for number in drawn])
-        need = shots.need(longest, tokenizer, most)
-        if positions is None or need <= positions:
+        if positions is None or (need := shots.need(longest, tokenizer, most)) <= positions:
             return shots
-        if size == asked:
-            break
-        size = max(asked, size // 2)
     fewer = asked
     while fewer and need > positions:
         fewer -= 1
@@ -145,6 +141,21 @@ def _longest(splits: Sequence[CompletionSplit], most: int | None, tokenizer: Any
     ]
     needs.sort(key=lambda each: -each[0])
     return [row for _, row in needs[:_LOOKED_AT]]
+
+
+def _pools(rows: Sequence[Mapping[str, Any]], by_length: Sequence[int], asked: int) -> Iterator[Sequence[int]]:
+    """What is drawn from, shorter and shorter: of the examples for each intention the same share, and one at least."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number in by_length:
+        groups.setdefault(tuple(rows[number]["intentions"]), []).append(number)
+    part = 2
+    while True:
+        pool = [number for group in groups.values() for number in group[: -(-len(group) // part)]]
+        if len(pool) <= max(asked, len(groups)):
+            break
+        yield pool
+        part *= 2
+    yield by_length[:asked]
 
 
 def _varied(rows: Sequence[Mapping[str, Any]], pool: Sequence[int], count: int, seed: int) -> list[int]:
