@@ -71,7 +71,8 @@ def _print_table(
 ) -> None:
     """A table of texts or intentions; the last line stands out where it is the run's ``own``."""
     table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column(first, no_wrap=True)
+    # The names of intentions are the corpus's, of any length.
+    table.add_column(first, no_wrap=own, overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right")
     for number, (name, cells) in enumerate(lines, 1):

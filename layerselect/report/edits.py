@@ -15,7 +15,7 @@ Line = tuple[str, Sequence[str]]
 ASKED = "in the references"
 MADE, UNASKED, INVENTED = "made", "in no reference", "invented words"
 KIND_HEADS = ("inserted", "deleted", "replaced")
-INTENTION_HEADS = ("revisions", ASKED, MADE, UNASKED, INVENTED, "copied")
+INTENTION_HEADS = ("texts", "edits asked for", MADE, UNASKED, INVENTED, "copied")
 
 
 def lines_by_kind(reports: Mapping[str, RevisionScores], *, whole: bool = True) -> list[Line]:
