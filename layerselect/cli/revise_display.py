@@ -71,10 +71,11 @@ def _print_table(
 ) -> None:
     """A table of texts or intentions; the last line stands out where it is the run's ``own``."""
     table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    # The names of intentions are the corpus's, of any length.
+    # The names of intentions are the corpus's, of any length: the other columns leave them what room there is.
     table.add_column(first, no_wrap=own, overflow="fold")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    for number, heading in enumerate(headings):
+        narrow = max(map(len, [*heading.split(), *(cells[number] for _, cells in lines)]))
+        table.add_column(heading, justify="right", max_width=None if own else narrow)
     for number, (name, cells) in enumerate(lines, 1):
         table.add_row(escape(name), *cells, style="bold" if own and number == len(lines) else None)
     console.print(table)
