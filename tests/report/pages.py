@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from layerselect.metrics import classification_report
+from layerselect.metrics import classification_report, edit_reports
 from layerselect.report import card as card_page
 from layerselect.report import compare as compare_page
 from layerselect.report import intent as intent_page
@@ -33,6 +33,7 @@ LABELS = [
     "明確さと一貫性を高めるための修正",
     "meaning-changed and some more words",
 ]
+EDITS, NAMED = edit_reports(["a b c d"], ["a x c y e"], [["a x c", "b c d"]], [LABELS])
 
 
 def history(steps=400, layers=6, *, seed=0, never=(), held=True):
@@ -118,7 +119,13 @@ def revise(strange=False):
                 "splits": {WORD: {**facts, "intentions": dict.fromkeys(LABELS, 12345)}},
             },
             versions={WORD: PATH},
-            splits={WORD: {"source copied": COPIED, WORD: TRAINED, "trained model": replace(TRAINED, gleu=0.75)}},
+            splits={
+                WORD: {
+                    "source copied": COPIED,
+                    WORD: TRAINED,
+                    "trained model": replace(TRAINED, gleu=0.75, edits=EDITS, by_intention=NAMED),
+                }
+            },
             predictions=rows,
             layer_names=[f"layer.{i}" for i in range(30)],
             history=history(1200, 30, never=(7,)),

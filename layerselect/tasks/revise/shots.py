@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,12 +96,11 @@ def choose_shots(
     for pool in _pools(train.rows, by_length, asked):
         drawn = _varied(train.rows, pool, asked, config.split_seed)
         shots = _shots([train.rows[number] for number in drawn])
-        if positions is None or (need := shots.need(longest, tokenizer, most)) <= positions:
+        if positions is None or shots.need(longest, tokenizer, most) <= positions:
             return shots
-    fewer = asked
-    while fewer and need > positions:
-        fewer -= 1
-        need = _shots([train.rows[number] for number in by_length[:fewer]]).need(longest, tokenizer, most)
+    shortest = [train.rows[number] for number in by_length[:asked]]
+    # More shots need more room, so the most that fit are found by halving.
+    fewer = bisect(range(1, asked), positions, key=lambda few: _shots(shortest[:few]).need(longest, tokenizer, most))
     raise LayerSelectError(
         f"--shots {asked}: {loaded.source} reads at most {positions} tokens, in which the {asked} shortest examples, "
         "the longest text and its revision have no room: use "

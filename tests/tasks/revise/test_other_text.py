@@ -8,6 +8,7 @@ import torch
 from layerselect import LayerSelectError
 from layerselect.models.load import load_causal_lm
 from layerselect.report.after_run import forgetting_line, sentences
+from layerselect.tasks.compare import CompareConfig, run_compare
 from layerselect.tasks.revise import ReviseConfig, Rewriter, run_revise
 from layerselect.tasks.revise import other_text as module
 from layerselect.tasks.revise.other_text import forgetting_facts, read_other_text
@@ -142,6 +143,21 @@ def test_a_folder_and_no_name_are_refused(read, tmp_path):
         read(tmp_path)
     with pytest.raises(LayerSelectError, match="--forgetting is empty"):
         read("")
+
+
+def test_a_run_does_not_replace_the_text(options, tmp_path):
+    (tmp_path / "out").mkdir()
+    text = tmp_path / "out" / "text.txt"
+    text.write_text(TEXT)
+    config = ReviseConfig(**options, out=str(tmp_path / "out"), transfer="none", forgetting=str(text))
+    with pytest.raises(LayerSelectError, match=r"--forgetting .*text\.txt lies at --out"):
+        run_revise(config, overwrite=True)
+    base = {"data": options["data"], "model": options["model"], "forgetting": str(text)}
+    with pytest.raises(LayerSelectError, match=r"--forgetting .*text\.txt lies at --out"):
+        run_compare(
+            CompareConfig(out=str(tmp_path / "out"), base=base, task="revise", methods=("all",)), overwrite=True
+        )
+    assert text.read_text() == TEXT
 
 
 def test_paragraphs_of_the_corpus_and_little_text_are_noticed(read, file, tmp_path, corpus, caplog):

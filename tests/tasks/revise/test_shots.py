@@ -1,15 +1,17 @@
 """Shots: which examples are shown, that they fit, and where what is written behind them ends."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from layerselect import LayerSelectError
 from layerselect.models.load import load_causal_lm
-from layerselect.tasks.revise import ReviseConfig
+from layerselect.tasks.revise import ReviseConfig, task
 from layerselect.tasks.revise import shots as module
 from layerselect.tasks.revise.examples import build_revision_splits, token_budget
 from layerselect.tasks.revise.prompts import REQUEST, write_prompt
 from layerselect.tasks.revise.shots import choose_shots, read_first
+from layerselect.tasks.run.processes import ALONE
 from layerselect.tasks.text.completions import prompt_tokens
 
 
@@ -84,10 +86,34 @@ def test_what_does_not_fit_is_refused_with_what_does(choose, splits, loaded):
         choose(room, shots=8)
     assert "\n" not in str(caught.value)
     assert len(choose(room, shots=1)) == 1
+    wide = longest(choose(shots=5), splits, loaded)
+    with pytest.raises(LayerSelectError, match="use --shots [45]$") as caught:
+        choose(wide, shots=20)
+    most = int(str(caught.value).rpartition(" ")[2])
+    assert len(choose(wide, shots=most)) == most
+    with pytest.raises(LayerSelectError):
+        choose(wide, shots=most + 1)
     with pytest.raises(LayerSelectError, match="use none, or a lower --max-length"):
         choose(20)
     # A limit of new tokens leaves more room.
     assert len(choose(room - 10, shots=1, max_new_tokens=5)) == 1
+
+
+def test_of_what_is_written_behind_shots_only_the_first_revision_is_kept(choose, config, loaded, splits, monkeypatch):
+    """And it is written behind them."""
+    seen, part = [], splits.report[0].subset(range(2))
+
+    def generate(model, tokenizer, prompts, *rest, **options):
+        seen.append(prompts)
+        return [f"He goes home.\n\n{REQUEST}\nOriginal: {prompt}" for prompt in range(len(prompts))]
+
+    monkeypatch.setattr(task, "generate", generate)
+    run = SimpleNamespace(config=config, processes=ALONE, notify=None)
+    shots = choose()
+    assert task.ReviseTask._revise(run, loaded.model, loaded, part, shots) == ["He goes home."] * 2
+    assert seen.pop() == shots.prompts(part, loaded.tokenizer)
+    without = task.ReviseTask._revise(run, loaded.model, loaded, part)
+    assert without[1].endswith("Original: 1") and seen == [part.prompts]
 
 
 def test_examples_that_show_nothing_are_left_out(choose, splits):
