@@ -106,6 +106,7 @@ def revise(strange=False):
         for number, (source, text) in enumerate(texts * 7)
     ]
     base = make_revise()
+    best = replace(TRAINED, gleu=0.75, edits=EDITS, by_intention=NAMED)
     facts = {"examples": 12345, "documents": 1, "cut": 1234, "sentences": 50, "kept_sentences": 30}
     return revise_page.render(
         replace(
@@ -119,13 +120,7 @@ def revise(strange=False):
                 "splits": {WORD: {**facts, "intentions": dict.fromkeys(LABELS, 12345)}},
             },
             versions={WORD: PATH},
-            splits={
-                WORD: {
-                    "source copied": COPIED,
-                    WORD: TRAINED,
-                    "trained model": replace(TRAINED, gleu=0.75, edits=EDITS, by_intention=NAMED),
-                }
-            },
+            splits={WORD: {"source copied": COPIED, WORD: TRAINED, "trained model": best}},
             predictions=rows,
             layer_names=[f"layer.{i}" for i in range(30)],
             history=history(1200, 30, never=(7,)),

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from ...data import Corpus
+from ...data.file_bytes import shown
 from ...data.plain_text import read_plain_text
 from ...errors import LayerSelectError
 from ...models.load import LoadedModel
@@ -51,15 +52,15 @@ def read_other_text(config: ReviseConfig, corpus: Corpus, loaded: LoadedModel) -
         text = read_plain_text(path)[:_MOST_CHARACTERS]
     except LayerSelectError as error:
         raise LayerSelectError(f"--forgetting: {error}") from error
-    _warn_of_the_corpus(text, corpus, config.forgetting)
+    name = f"--forgetting {shown(path)}"
+    _warn_of_the_corpus(text, corpus, name)
     tokens = read_tokens(loaded.tokenizer, text, add_special_tokens=False, verbose=False)["input_ids"]
     tokens = tokens[:MOST_OTHER_TOKENS]
     rows = embedding_rows(loaded.model)
     if rows is not None and (highest := highest_token([tokens])) >= rows:
         word = loaded.tokenizer.convert_ids_to_tokens(highest)
         raise LayerSelectError(
-            f"--forgetting {config.forgetting}: the text holds {word!r}, for which {loaded.source} has no embedding: "
-            "take a text without it"
+            f"{name}: the text holds {word!r}, for which {loaded.source} has no embedding: take a text without it"
         )
     start = prompt_tokens(loaded.tokenizer, "")
     length = min(config.max_length, (usable_positions(loaded.model) or config.max_length) - len(start))
@@ -68,13 +69,11 @@ def read_other_text(config: ReviseConfig, corpus: Corpus, loaded: LoadedModel) -
     parts = [(prompt, rest) for prompt, rest in parts if rest]
     count = sum(len(rest) for _, rest in parts)
     if not count:
-        raise LayerSelectError(
-            f"--forgetting {config.forgetting}: the text has {len(tokens)} tokens: give at least a paragraph"
-        )
+        raise LayerSelectError(f"{name}: the text has {len(tokens)} tokens: give at least a paragraph")
     if count < _FEW:
         logger.warning(
-            "--forgetting %s: the loss is a mean over %d tokens, which say little: some %d or more are better",
-            config.forgetting,
+            "%s: the loss is a mean over %d tokens, which say little: some %d or more are better",
+            name,
             count,
             _FEW,
         )
@@ -105,7 +104,7 @@ def _warn_of_the_corpus(text: str, corpus: Corpus, name: str) -> None:
     found = sum(line in known for line in paragraphs)
     if found:
         logger.warning(
-            "--forgetting %s: %d of its %d paragraphs stand in the corpus, so the loss on them is no measure of what "
+            "%s: %d of its %d paragraphs stand in the corpus, so the loss on them is no measure of what "
             "is forgotten: take a text that is not of the corpus",
             name,
             found,

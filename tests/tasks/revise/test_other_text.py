@@ -150,10 +150,10 @@ def test_a_run_does_not_replace_the_text(options, tmp_path):
     text = tmp_path / "out" / "text.txt"
     text.write_text(TEXT)
     config = ReviseConfig(**options, out=str(tmp_path / "out"), transfer="none", forgetting=str(text))
-    with pytest.raises(LayerSelectError, match=r"--forgetting .*text\.txt lies at --out"):
+    with pytest.raises(LayerSelectError, match="^--forgetting .* lies at --out"):
         run_revise(config, overwrite=True)
     base = {"data": options["data"], "model": options["model"], "forgetting": str(text)}
-    with pytest.raises(LayerSelectError, match=r"--forgetting .*text\.txt lies at --out"):
+    with pytest.raises(LayerSelectError, match="^--forgetting .* lies at --out"):
         run_compare(
             CompareConfig(out=str(tmp_path / "out"), base=base, task="revise", methods=("all",)), overwrite=True
         )
