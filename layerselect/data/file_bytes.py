@@ -70,8 +70,11 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, *, needs: str = "revisions in it") -> bytes:
     """The content of a file.
+
+    Args:
+        needs: of what it should hold, for the message about an empty one: "give a file with ...".
 
     Raises:
         CorpusError: it is missing, a folder, a pipe, not readable, too large, empty, or of a type that its suffix
@@ -96,7 +99,7 @@ def read_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         raise CorpusError(f"cannot read {shown(path)}: {_reason(error)}") from error
     if not content.strip():
-        raise CorpusError(f"{shown(path)} is empty: give a file with revisions in it")
+        raise CorpusError(f"{shown(path)} is empty: give a file with {needs}")
     check_type(content, path.suffix.lower(), shown(path))
     return content
 

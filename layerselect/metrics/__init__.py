@@ -1,6 +1,7 @@
 """Metrics of the tasks: of classifiers, and of revised texts."""
 
 from .classification import ClassificationReport, LabelRow, classification_report
+from .edits import EditCounts, EditReport, edit_reports
 from .generation import (
     SariScore,
     copy_rate,
@@ -16,11 +17,14 @@ from .revisions import RevisionScores, example_scores, revision_scores
 
 __all__ = [
     "ClassificationReport",
+    "EditCounts",
+    "EditReport",
     "LabelRow",
     "RevisionScores",
     "SariScore",
     "classification_report",
     "copy_rate",
+    "edit_reports",
     "exact_match",
     "example_scores",
     "gleu",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
+from ..utils.saved_schema import Fields, Maybe, fields_of
+from .edits import SAVED, SAVED_BY_INTENTION, EditReport, edit_reports
 from .generation import copy_rate, exact_match, gleu, sari, sentence_gleu, update_rouge
 from .texts import checked_texts
 
@@ -24,6 +26,11 @@ class RevisionScores:
         update_rouge: ROUGE-1 of the new sentences, in [0, 1]; ``None`` where the package rouge-score is not installed.
         exact_match, copy_rate: shares of the examples, in [0, 1].
         examples: how many there are.
+        edits_made: the share of the references' edits that were made, in [0, 1]; ``None`` where they have none.
+        edits_unasked: the share of the edits made that are in no reference, in [0, 1]; ``None`` where none was made.
+        invented: words in a revision that stand in neither its source nor a reference, the mean over the examples.
+        edits: what these three are made of, by kind of edit; ``None`` in what earlier releases wrote.
+        by_intention: the same of the examples for each intention.
     """
 
     sari: float
@@ -35,6 +42,11 @@ class RevisionScores:
     exact_match: float
     copy_rate: float
     examples: int
+    edits_made: float | None = None
+    edits_unasked: float | None = None
+    invented: float | None = None
+    edits: EditReport | None = None
+    by_intention: Mapping[str, EditReport] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -43,11 +55,27 @@ class RevisionScores:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RevisionScores:
         """The scores that :meth:`as_dict` wrote."""
-        return cls(**values)
+        edits = values.get("edits")
+        by_intention = {name: EditReport.from_dict(each) for name, each in values.get("by_intention", {}).items()}
+        return cls(**{**values, "edits": EditReport.from_dict(edits) if edits else None, "by_intention": by_intention})
+
+
+#: The scores that earlier releases did not write.
+LATER = ("edits_made", "edits_unasked", "invented", "edits", "by_intention")
+_EVERY = fields_of(RevisionScores, edits=Maybe(SAVED), by_intention=SAVED_BY_INTENTION).needed
+#: :class:`RevisionScores` as they are saved.
+SAVED_SCORES = Fields(
+    {name: kind for name, kind in _EVERY.items() if name not in LATER},
+    optional={name: _EVERY[name] for name in LATER},
+    closed=True,
+)
 
 
 def revision_scores(
-    sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]
+    sources: Sequence[str],
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    intentions: Sequence[Sequence[str]] | None = None,
 ) -> RevisionScores:
     """Scores the revisions of a split.
 
@@ -59,12 +87,14 @@ def revision_scores(
     Args:
         sources, predictions: ``n`` texts.
         references: for each source, one or more texts.
+        intentions: for each source, what its revision is for (:func:`~layerselect.metrics.edit_reports`).
 
     Raises:
         LayerSelectError: there is no example, the lengths differ, or a source has no reference.
     """
     predictions, references, sources = checked_texts(predictions, references, sources)
     words = sari(sources, predictions, references)
+    edits, by_intention = edit_reports(sources, predictions, references, intentions)
     return RevisionScores(
         sari=words.sari,
         add=words.add,
@@ -75,6 +105,11 @@ def revision_scores(
         exact_match=exact_match(predictions, references),
         copy_rate=copy_rate(sources, predictions),
         examples=len(predictions),
+        edits_made=edits.edits.share_done,
+        edits_unasked=edits.edits.share_unasked,
+        invented=edits.invented_each,
+        edits=edits,
+        by_intention=by_intention,
     )
 
 

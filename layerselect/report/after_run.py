@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..selector.savings import savings_line
+from .numbers import score
 
 #: Facts that are said in sentences and stand in no table.
 IN_WORDS = (
@@ -17,6 +18,7 @@ IN_WORDS = (
     *("step_share", "step_share_from", "activation_share", "activation_share_from", "optimizer_share"),
     "optimizer_bytes",
     "budget",
+    *("other_text_tokens", "other_text_loss_before", "other_text_loss", "forgotten"),
 )
 
 
@@ -28,9 +30,19 @@ def stages_line(facts: Mapping[str, Any]) -> str | None:
     return f"{sum(stages.values()):.0f} s in all: " + ", ".join(f"{name} {took:.1f}" for name, took in stages.items())
 
 
+def forgetting_line(facts: Mapping[str, Any]) -> str | None:
+    """What the training did to the loss on a text of no task; ``None`` where nobody asked."""
+    if "forgotten" not in facts:
+        return None
+    before, after, change = (facts[key] for key in ("other_text_loss_before", "other_text_loss", "forgotten"))
+    read = f"loss on a text of no task ({facts['other_text_tokens']:,} tokens)"
+    moved = "" if change is None else f": {abs(change):.3f} a token {'more' if change > 0 else 'less'}"
+    return f"{read}: {score(before)} before the training and {score(after)} after it{moved}"
+
+
 def sentences(facts: Mapping[str, Any]) -> list[str]:
-    """Both, as sentences of a page."""
-    lines = (savings_line(facts), stages_line(facts))
+    """All of them, as sentences of a page."""
+    lines = (savings_line(facts), forgetting_line(facts), stages_line(facts))
     return [f"{line[0].upper()}{line[1:]}." for line in lines if line is not None]
 
 

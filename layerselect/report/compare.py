@@ -59,6 +59,7 @@ class CompareReport:
         points: for each method, mean and deviation of a step's time, and of the tested quality.
         baselines: the tested quality of each baseline.
         maps: a run of each method.
+        not_better: the columns of quality in which more is not better.
     """
 
     settings: Mapping[str, Any]
@@ -81,6 +82,7 @@ class CompareReport:
     points: Mapping[str, tuple[float, float, float, float]]
     baselines: Mapping[str, float]
     maps: Sequence[MethodRun]
+    not_better: Sequence[str] = ()
 
 
 def write_compare_report(path: Path, report: CompareReport) -> None:
@@ -125,7 +127,9 @@ def _best(report: CompareReport) -> dict[str, list[bool]]:
     found = {}
     for key, _, digits in report.columns:
         if key in report.quality_columns:
-            found[key] = bests((row.values[key].mean if key in row.values else None for row in report.rows), digits)
+            ranked = key not in report.not_better
+            means = (row.values[key].mean if ranked and key in row.values else None for row in report.rows)
+            found[key] = bests(means, digits)
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..metrics import RevisionScores
 from .after_run import IN_WORDS, next_commands, sentences
 from .diff import difference_html
+from .edits import INTENTION_HEADS, INVENTED, KIND_HEADS, MADE, UNASKED, lines_by_intention, lines_by_kind
 from .numbers import NONE, plural, score
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
@@ -113,6 +114,10 @@ def render(report: ReviseReport) -> str:
         next_commands=next_commands("revise", str(report.settings["out"])) if "out" in report.settings else {},
         transfer=_transfer(report.transfer) if report.transfer else None,
         quality=QUALITY,
+        edits={split: lines for split, rows in report.splits.items() if (lines := lines_by_kind(rows))},
+        edit_heads={"shares": (MADE, UNASKED), "kinds": ("all", *KIND_HEADS), "last": INVENTED},
+        edit_intentions=_edits_by_intention(report.splits),
+        intention_heads=INTENTION_HEADS,
         columns=SCORES,
         intentions=intentions,
         corpus_intentions=_corpus_intentions(report.corpus),
@@ -144,6 +149,16 @@ def _headline(report: ReviseReport) -> dict[str, Any]:
     names = sorted(report.splits, key=lambda name: (name == chosen_by, name != "test"))
     split = names[0] if names else None
     return {"split": split, "rows": report.splits.get(split, {}), "independent": split != chosen_by}
+
+
+def _edits_by_intention(splits: Mapping[str, Mapping[str, RevisionScores]]) -> list[tuple[str, str, str, Any]]:
+    """Split, text, intention and cells of each line."""
+    return [
+        (split, name, intention, cells)
+        for split, rows in splits.items()
+        for name, report in rows.items()
+        for intention, cells in lines_by_intention(report)
+    ]
 
 
 def _corpus_intentions(corpus: Mapping[str, Any]) -> list[str]:

@@ -61,16 +61,22 @@ def test_revise_ends_with_the_scores_and_what_was_transferred(capsys, options, g
         "--untrained",
         "--beams",
         "2",
+        "--shots",
+        "1",
     ]
     assert main(["revise", *options, *arguments]) == 0
     text = capsys.readouterr().out
     for words in (
         "source copied",
         "untrained model",
+        "untrained, 1 shot ",
         "trained model",
         "from the predictor: layers",
         "alignment ratio",
         "MB saved",
+        "test: edits ",
+        "in the references",
+        "test: edits of the trained model",
     ):
         assert words in text
     settings = json.loads((out / "config.json").read_text())["settings"]

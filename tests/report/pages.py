@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from layerselect.metrics import classification_report
+from layerselect.metrics import classification_report, edit_reports
 from layerselect.report import card as card_page
 from layerselect.report import compare as compare_page
 from layerselect.report import intent as intent_page
@@ -34,6 +34,7 @@ LABELS = [
     "明確さと一貫性を高めるための修正",
     "meaning-changed and some more words",
 ]
+EDITS, NAMED = edit_reports(["a b c d"], ["a x c y e"], [["a x c", "b c d"]], [LABELS])
 
 
 def history(steps=400, layers=6, *, seed=0, never=(), held=True):
@@ -106,6 +107,7 @@ def revise(strange=False):
         for number, (source, text) in enumerate(texts * 7)
     ]
     base = make_revise()
+    best = replace(TRAINED, gleu=0.75, edits=EDITS, by_intention=NAMED)
     facts = {"examples": 12345, "documents": 1, "cut": 1234, "sentences": 50, "kept_sentences": 30}
     return revise_page.render(
         replace(
@@ -119,7 +121,7 @@ def revise(strange=False):
                 "splits": {WORD: {**facts, "intentions": dict.fromkeys(LABELS, 12345)}},
             },
             versions={WORD: PATH},
-            splits={WORD: {"source copied": COPIED, WORD: TRAINED, "trained model": replace(TRAINED, gleu=0.75)}},
+            splits={WORD: {"source copied": COPIED, WORD: TRAINED, "trained model": best}},
             predictions=rows,
             layer_names=[f"layer.{i}" for i in range(30)],
             history=history(1200, 30, never=(7,)),

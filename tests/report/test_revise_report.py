@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from layerselect.metrics import revision_scores
 from layerselect.report import write_revise_report
 from layerselect.report.figures import curves, transfer_bars
 from layerselect.report.revise import MAX_PREDICTIONS, render
@@ -106,6 +107,26 @@ def test_the_table_holds_every_score():
     ]
     cut = re.search(r"<tr><td>train</td>(.*?)</tr>", text).group(1)
     assert re.findall(r"<td>(.*?)</td>", cut) == ["9", "2", "4 (kept 30 of 50 sentences)", "7", "2", "0"]
+
+
+def test_edits_stand_by_kind_and_by_intention():
+    texts = ["a b c", "a b c"], [["a x c"], ["a b"]], [["style"], [EVIL]]
+    rows = {
+        "source copied": revision_scores(texts[0], texts[0], *texts[1:]),
+        "trained model": revision_scores(texts[0], ["a x c", "new a b c"], *texts[1:]),
+    }
+    text = render(make(splits={"test": rows}))
+    section = re.search(r'<h2 id="edits">(.*?)<h2 id="revisions">', text, re.DOTALL).group(1)
+    lines = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr class.*?</tr>", section, re.DOTALL)]
+    assert lines == [
+        ["test", "in the references", "2", "0", "1", "1", "", "", "", "", ""],
+        ["", "source copied", "0.000", "–", "0.000", "0.000", "–", "–", "–", "–", "0.00"],
+        ["", "trained model", "0.500", "–", "0.000", "1.000", "0.500", "1.000", "–", "0.000", "0.50"],
+    ]
+    style = next(row for row in re.findall(r"<tr>.*?</tr>", section, re.DOTALL) if "trained" in row and "style" in row)
+    assert re.findall(r"<td[^>]*>(.*?)</td>", style)[2:] == ["style", "1", "1", "1.000", "0.000", "0.00", "0.000"]
+    assert EVIL not in section and '<a href="#edits">' in text
+    assert "edits" not in render(make())  # of a run that did not count them
 
 
 def test_a_pair_shows_both_differences_and_its_scores():

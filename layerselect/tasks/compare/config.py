@@ -120,8 +120,10 @@ class CompareConfig(CompareSettings):
         if variant.method.transfers:
             own["predictor"] = predictor
         if "untrained" in self.kind.varied:
-            # The untrained model is the same whatever trains.
+            # The untrained model is the same whatever trains, and its shots are the same for all seeds.
             own["untrained"] = (variant, run.seed) == (self.variants[0], 0)
+            if not own["untrained"]:
+                own["shots"] = 0
         return self.kind.config(**{**self.base, **own, "out": out})
 
     def common_settings(self, fold: int | None) -> TrainingSettings:

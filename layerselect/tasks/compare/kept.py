@@ -258,7 +258,7 @@ def _check_complete(content: Mapping[str, Any], task: Task) -> None:
     for split in content["statistics"]:
         if split not in content["reports"]:
             raise Mismatch("reports", f"hold nothing of the split {split}")
-        lacking = task.is_quality - set(content["reports"][split][MODEL])
+        lacking = task.needed_quality - set(content["reports"][split][MODEL])
         if lacking:
             raise Mismatch(f"reports.{split}.{MODEL}", f"has no {sorted(lacking)[0]}")
     if len(content["curve"]["steps"]) != len(content["curve"]["values"]):

@@ -41,6 +41,7 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         ],
         where=tested_on(comparison),
         quality_columns=[key for key, _, _ in task.quality],
+        not_better=task.not_better,
         notes=notes(comparison, rows),
         curve=task.curve[1],
         curves=_curves(comparison),

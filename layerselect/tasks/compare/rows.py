@@ -173,7 +173,7 @@ def _values(comparison: Comparison, runs: Mapping[Part, KeptRun], parts: Sequenc
     for key, _, _ in task.columns if runs else ():
         numbers: list[float | None]
         if key in task.is_quality:
-            numbers = [qualities[key] for qualities in by_seed.values()]
+            numbers = [qualities.get(key) for qualities in by_seed.values()]  # earlier releases lack some
         elif key == STEPS_TO_95:
             numbers = [steps_to(0.95, run) for run in runs.values()]
         else:

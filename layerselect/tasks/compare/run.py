@@ -35,9 +35,7 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
         LayerSelectError: ``config.out`` holds something else, or a comparison with other settings.
     """
     notify = on_event or (lambda kind, record: None)
-    folder = output_path(
-        config.out, apart={"--data": config.base.get("data")}, kept={"--model": config.base.get("model")}
-    )
+    folder = _checked_place(config)
     _settings_of_rows(config)
     claim = Claim(folder)
     try:
@@ -57,9 +55,7 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
     Raises:
         LayerSelectError: as :func:`run_compare`, or the corpus cannot be read.
     """
-    folder = output_path(
-        config.out, apart={"--data": config.base.get("data")}, kept={"--model": config.base.get("model")}
-    )
+    folder = _checked_place(config)
     check_place(folder, config, overwrite)
     keeper = Keeper(config, folder)
     settings = _settings_of_rows(config)
@@ -73,6 +69,12 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
         "prospect": prospect_of(config, missing, corpus=corpus),
         "without_effect": list(dict.fromkeys(sentence for each in settings for sentence in each.without_effect())),
     }
+
+
+def _checked_place(config: CompareConfig) -> Path:
+    """The folder of the comparison, in which nothing lies that its runs read."""
+    read = {f"--{name}": config.base.get(name) for name in ("model", "forgetting")}
+    return output_path(config.out, apart={"--data": config.base.get("data")}, kept=read)
 
 
 def _settings_of_rows(config: CompareConfig) -> list[TrainingSettings]:

@@ -179,7 +179,7 @@ def _check_complete(
     """Raises :class:`Mismatch` where one of the files lacks what another one speaks of."""
     for name, content in splits.items():
         quality = content["reports"][MODEL]
-        if not any(task.is_quality <= set(quality) for task in TASKS.values()):
+        if not any(task.needed_quality <= set(quality) for task in TASKS.values()):
             raise Mismatch(f"splits.{name}", f"in {RESULTS} holds no quality of the {MODEL}")
         expected = content.get("scored", content["examples"])
         if len(predictions[name]) != expected:

@@ -101,9 +101,14 @@ def used_columns(task: Task, rows: Sequence[Row]) -> list[Column]:
 _TASK_NOTES = {
     "intent": ["Steps to 95%: until an evaluation reached 95% of the best macro-F1 of the same run."],
     "revise": [
+        "Edits made: the share of the references' edits (runs of words inserted, deleted or replaced) that were made, "
+        "at their place and with their words. Edits in no reference: the share of those made that nobody asked for. "
+        "Invented words: those in a revision that stand in neither its source nor a reference.",
         "First loss: of 32 training examples before the first step, after the transfer where there is one. Last "
         "loss: mean of the last tenth of the logged training losses. r: the alignment ratio of transferred layers "
         "and the generator's own choice.",
+        "Loss on other text: of the trained model, a token of the text of --forgetting, which is of no task. "
+        "Forgotten: how much more that is than before the training.",
         "Of rows that start from a predictor, the time is that of the generator alone; the predictor's run is in "
         "runs/.",
     ],

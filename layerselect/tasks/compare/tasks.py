@@ -9,7 +9,7 @@ from typing import Any
 from ..intent import IntentConfig, run_intent
 from ..intent.results import MODEL
 from ..revise import ReviseConfig, run_revise
-from ..revise.results import SCORES
+from ..revise.results import EDIT_SCORES, NOT_BETTER, SCORES
 from ..run.settings import TrainingSettings
 from .counts import Counts, IntentCounts, ReviseCounts
 from .methods import METHODS, PAPER, PAPER_OF_TRANSFERS, TRANSFERS, Method
@@ -53,6 +53,8 @@ class Task:
         baselines: what the first rows of the table are for.
         defaults: settings of methods that say nothing else.
         varied: settings that the comparison makes, besides the rule, the adapter, the seed and the place.
+        later: qualities that earlier releases did not measure: what they kept has none.
+        not_better: qualities of which more is not better.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Task:
     baselines: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     varied: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    not_better: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -77,6 +81,11 @@ class Task:
     @property
     def is_quality(self) -> frozenset[str]:
         return frozenset(key for key, _, _ in self.quality)
+
+    @property
+    def needed_quality(self) -> frozenset[str]:
+        """What every release has kept of a run's quality."""
+        return self.is_quality - set(self.later)
 
     @property
     def facts_kept(self) -> tuple[str, ...]:
@@ -112,12 +121,14 @@ REVISE = Task(
     run_revise,
     {**TRANSFERS, **{name: method for name, method in METHODS.items() if name != "head"}},
     PAPER_OF_TRANSFERS,
-    quality=SCORES,
+    quality=(*SCORES, *EDIT_SCORES),
     facts=(
         ("start_loss", "first loss", 3),
         ("end_loss", "last loss", 3),
         ("alignment_ratio", "r", 2),
         ("layers_with_gradient", "layers with gradients", 1),
+        ("other_text_loss", "loss on other text", 3),
+        ("forgotten", "forgotten", 3),
         *COSTS,
     ),
     curve=("loss", "loss"),
@@ -126,6 +137,8 @@ REVISE = Task(
     idle="source copied",
     defaults={"transfer": "none"},
     varied=("transfer", "predictor", "untrained"),
+    later=tuple(key for key, _, _ in EDIT_SCORES),
+    not_better=NOT_BETTER,
     baselines="A model that does not beat the copied source has learned nothing that the metric sees.",
 )
 

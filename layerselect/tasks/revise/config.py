@@ -57,6 +57,9 @@ _SHARED = (
     "device",
 )
 
+#: So many tokens of the text of ``--forgetting`` are read.
+MOST_OTHER_TOKENS = 10_000
+
 #: What suits the demo's small model, which starts from random weights: no adapter.
 DEMO_DEFAULTS: dict[str, Any] = {"adapter": "none", "lr": 2e-3, "predictor_lr": 7e-4, "max_length": 64}
 
@@ -126,6 +129,22 @@ class ReviseConfig(TrainingSettings):
         least=1,
     )
     untrained: bool = setting(False, "also score what the untrained model writes", group=WRITING)
+    shots: int = setting(
+        0,
+        "also score what the untrained model writes behind N examples of the training split: short ones, the same for "
+        "all texts, drawn by --split-seed",
+        group=WRITING,
+        metavar="N",
+        least=0,
+        most=256,
+    )
+    forgetting: str | None = setting(
+        None,
+        "a text file that is not of the corpus: say what its tokens cost the language model before the training and "
+        f"after it (mean loss in windows of --max-length tokens; at most {MOST_OTHER_TOKENS:,} tokens are read)",
+        group=WRITING,
+        metavar="FILE",
+    )
     beams: int = like(GenerationConfig, "beams")
     sample: bool = like(GenerationConfig, "sample")
     temperature: float = like(GenerationConfig, "temperature")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,18 @@ class RevisionSplits:
     watch: CompletionSplit | None
     report: list[CompletionSplit]
     sentences: Mapping[str, tuple[int, int]]
+
+    def facts(self, split: CompletionSplit) -> dict[str, Any]:
+        """What a split holds, in numbers."""
+        sentences, kept = self.sentences[split.name]
+        return {
+            "examples": len(split),
+            "documents": len({row["doc_id"] for row in split.rows}),
+            "cut": sum(row["cut"] for row in split.rows),
+            "sentences": sentences,
+            "kept_sentences": kept,
+            "intentions": dict(Counter(label for row in split.rows for label in row["intentions"])),
+        }
 
 
 def build_revision_splits(

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+#: What a prompt begins with.
+REQUEST = "Revise the original text."
+
 #: What a prompt ends with; the model writes the revision behind this.
 CUE = "Revised:"
 
@@ -25,7 +28,7 @@ def write_prompt(before: str, intentions: Sequence[str] = ()) -> str:
         intentions: what the revision is for, in the order in which they are to be named; none is a plain request.
     """
     names = list(dict.fromkeys(intentions))
-    request = "Revise the original text."
+    request = REQUEST
     if names:
         request += f" Intention{'s' if len(names) > 1 else ''} of the revision: {join_names(names)}."
     return f"{request}\nOriginal: {_written(before)}\n{CUE}"

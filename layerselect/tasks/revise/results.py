@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...metrics import RevisionScores, example_scores, revision_scores
-from ...utils.saved_schema import Anything, Both, Fields, Mapped, Number, Whole, fields_of
+from ...metrics.revisions import SAVED_SCORES
+from ...utils.saved_schema import Anything, Both, Fields, Mapped, Number, Whole
 from ..text.completions import CompletionSplit
 
 COPIED = "source copied"
@@ -20,7 +21,7 @@ SPLIT = Fields(
         "examples": Whole(),
         "scored": Whole(),
         "loss": Number(),
-        "reports": Both(Fields({MODEL: Anything()}), Mapped(fields_of(RevisionScores))),
+        "reports": Both(Fields({MODEL: Anything()}), Mapped(SAVED_SCORES)),
     }
 )
 
@@ -35,6 +36,14 @@ SCORES = (
     ("exact_match", "exact match", 3),
     ("copy_rate", "copies", 3),
 )
+#: Those of the edits; earlier releases did not count them.
+EDIT_SCORES = (
+    ("edits_made", "edits made", 3),
+    ("edits_unasked", "edits in no reference", 3),
+    ("invented", "invented words", 2),
+)
+#: The scores of which more is not better.
+NOT_BETTER = ("copy_rate", "edits_unasked", "invented")
 
 
 @dataclass(frozen=True)
@@ -70,18 +79,19 @@ class SplitResult:
 
 
 def split_result(
-    split: CompletionSplit, examples: int, loss: float, predictions: Sequence[str], untrained: Sequence[str] | None
+    split: CompletionSplit, examples: int, loss: float, predictions: Sequence[str], others: Mapping[str, Sequence[str]]
 ) -> SplitResult:
     """Scores the texts that were written for the examples of ``split``.
 
     Args:
         examples: how many the whole split has.
-        untrained: what the untrained model wrote, if it was asked.
+        others: what the untrained model wrote, by the row of the table, if it was asked.
     """
     sources = [row["source"] for row in split.rows]
     references = [row["references"] for row in split.rows]
-    texts = {COPIED: sources, **({UNTRAINED: untrained} if untrained is not None else {}), MODEL: predictions}
-    reports = {name: revision_scores(sources, list(written), references) for name, written in texts.items()}
+    texts = {COPIED: sources, **others, MODEL: predictions}
+    intentions = [row["intentions"] for row in split.rows]
+    reports = {name: revision_scores(sources, list(written), references, intentions) for name, written in texts.items()}
     return SplitResult(split.name, examples, len(split), loss, reports)
 
 

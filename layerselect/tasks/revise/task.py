@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from ...models.demo import SOURCE as DEMO
 from ...models.load import LoadedModel
 from ...models.model_card import Usage
 from ...models.saved_adapter import base_reference, save_adapted
-from ...models.vocabulary import cover_tokens
 from ...report import ReviseReport, write_revise_report
 from ...transfer import base_fingerprint
 from ...utils.saved_files import read_json
@@ -39,11 +38,14 @@ from .config import ReviseConfig
 from .examples import token_budget, token_counter
 from .generate import generate
 from .model import cover, held_as_asked, made_model, prepare, save_base
+from .other_text import forgetting_facts, loss_on_other_text, read_other_text
 from .passes import check_passes
 from .prompts import read_completion
 from .results import SPLIT, SplitResult, prediction_records, split_result
+from .shots import Shots, choose_shots, read_first
 from .training import EVALUATED, RevisionTrainer, build_trainer, end_loss, final_loss
 from .transfer import Transfer, check_rule, generator_rule, hand_over, look_at, measure_alignment
+from .untrained import ask_untrained
 from .usage import usage_of
 
 #: In the folder of a run: the predictor that it trained, and the demo's model.
@@ -105,6 +107,8 @@ class ReviseTask(Task[ReviseConfig]):
         self._start_loss = 0.0
         self._written: dict[str, list[str]] = {}
         self._losses: dict[str, float] = {}
+        self._shots = choose_shots(self._splits.train, list(self._parts.values()), config, loaded)
+        self._other_text, self._other_loss = read_other_text(config, corpus, loaded), math.nan
         self._adapt(loaded)
         self._check()
         if config.predictor is not None:
@@ -181,6 +185,10 @@ class ReviseTask(Task[ReviseConfig]):
             self._written = {part.name: self._revise(model, self._loaded, part) for part in parts}
         with trained.state_cache.reading(model, trained.selector):
             self._losses = {part.name: final_loss(trained, part) for part in parts}
+        if self._other_text is not None:
+            with trained.stages.within(SCORING):
+                batch, tokenizer = self.config.eval_batch, self._loaded.tokenizer
+                self._other_loss = loss_on_other_text(model, self._other_text, tokenizer, batch)
         return facts
 
     def save_adapter(self, path: Path) -> None:
@@ -202,14 +210,15 @@ class ReviseTask(Task[ReviseConfig]):
         return usage_of(self.corpus.labels, max_length=length, kind=kind, base_model=base)
 
     def outcome(self) -> Outcome:
-        untrained = self._untrained() if self.config.untrained else {}
+        asked = (self._parts, self._shots, self._other_text)
+        untrained = ask_untrained(self.config, self.corpus, self._splits, *asked, self._revise, self.notify)
         results = [
             split_result(
                 self._parts[split.name],
                 len(split),
                 self._losses[split.name],
                 self._written[split.name],
-                untrained.get(split.name),
+                untrained.of(split.name),
             )
             for split in self._splits.report
         ]
@@ -219,10 +228,11 @@ class ReviseTask(Task[ReviseConfig]):
         transfer = self._transfer.as_dict() if self._transfer else None
         return Outcome(
             results=results,
-            splits={split.name: self._split_facts(split) for split in (self._splits.train, *self._splits.report)},
+            splits={split.name: self._splits.facts(split) for split in (self._splits.train, *self._splits.report)},
             predictions=records,
-            more={"transfer": transfer},
+            more={"transfer": transfer, **({"shots": list(self._shots.ids)} if self._shots else {})},
             page={"transfer": transfer, "predictions": records},
+            training=forgetting_facts(self._other_text, untrained.loss, self._other_loss),
         )
 
     def write_report(self, path: Path, **facts: Any) -> None:
@@ -264,37 +274,20 @@ class ReviseTask(Task[ReviseConfig]):
         settings = self.config.predictor_config(str(folder.path / PREDICTOR), str(base) if base else None)
         run_intent(settings, resume=True, on_event=self.notify)
 
-    def _revise(self, model: nn.Module, loaded: LoadedModel, part: CompletionSplit) -> list[str]:
+    def _revise(
+        self, model: nn.Module, loaded: LoadedModel, part: CompletionSplit, shots: Shots | None = None
+    ) -> list[str]:
         """What the model writes for ``part``. Each process writes some texts, and has nothing of the others."""
         count = token_counter(loaded.tokenizer)
         written = generate(
             model,
             loaded.tokenizer,
-            part.prompts,
+            shots.prompts(part, loaded.tokenizer) if shots else part.prompts,
             self.config.generation(),
             batch_size=self.config.eval_batch,
             budgets=[token_budget(count(row["source"])) for row in part.rows],
             on_batch=lambda done, total: self.notify("revise", {"split": part.name, "done": done, "examples": total}),
             share=(self.processes.rank, self.processes.count),
         )
-        return [read_completion("".join(texts)) for texts in zip(*self.processes.gather(written), strict=True)]
-
-    def _untrained(self) -> dict[str, list[str]]:
-        """What the model writes that nobody has trained."""
-        self.notify("phase", {"name": "untrained model"})
-        loaded, parts = made_model(self.config, self.corpus), self._parts.values()
-        prompts = (tokens for part in parts for tokens in part.prompts)
-        cover_tokens(loaded.model, loaded.tokenizer, prompts, loaded.source)
-        held_as_asked(loaded, self.config)
-        return {part.name: self._revise(loaded.model, loaded, part) for part in parts}
-
-    def _split_facts(self, split: CompletionSplit) -> dict[str, Any]:
-        sentences, kept = self._splits.sentences[split.name]
-        return {
-            "examples": len(split),
-            "documents": len({row["doc_id"] for row in split.rows}),
-            "cut": sum(row["cut"] for row in split.rows),
-            "sentences": sentences,
-            "kept_sentences": kept,
-            "intentions": dict(Counter(label for row in split.rows for label in row["intentions"])),
-        }
+        texts = ["".join(several) for several in zip(*self.processes.gather(written), strict=True)]
+        return [read_completion(read_first(text) if shots else text) for text in texts]

@@ -87,7 +87,11 @@ class RunFolder:
         self._target = output_path(
             config.out,
             apart={"--data": config.data},
-            kept={"--model": config.model, "--from": getattr(config, "predictor", None)},
+            kept={
+                "--model": config.model,
+                "--from": getattr(config, "predictor", None),
+                "--forgetting": getattr(config, "forgetting", None),
+            },
         )
         self._claim = Claim(self._target)
         self.path, self.finished = partial_folder(self._target), False

@@ -110,6 +110,7 @@ def _run(
             task.save_adapter(folder.path / ADAPTER)
     stages.begin(task.scoring)
     outcome = task.outcome()
+    training |= outcome.training
     stages.begin(WRITING)
     if processes.is_first:
         training = write_files(folder, task, outcome, training, callback.selector, stages)

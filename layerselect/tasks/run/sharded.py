@@ -84,6 +84,10 @@ def check_shards(settings: TrainingSettings, count: int) -> None:
         and "the model is tried in the host's memory before it is cut: use --attention sdpa",
         "--untrained": getattr(settings, "untrained", False)
         and "the untrained model would not be cut: score it in one process",
+        f"--shots {getattr(settings, 'shots', 0)}": getattr(settings, "shots", 0)
+        and "the untrained model would not be cut: score it in one process",
+        "--forgetting": getattr(settings, "forgetting", None)
+        and "the untrained model would not be cut: measure it in one process",
         "--measure-memory": settings.measure_memory
         and "gathered weights cannot be told from what the backward pass needs: leave it out",
         f"--optim {settings.optim}": optimizer_for(settings.optim, settings.holding().device) not in OPTIMIZERS

@@ -78,6 +78,7 @@ class Outcome:
         predictions: the lines of ``predictions.jsonl``.
         more: what else stands in ``results.json``, between the training and the splits.
         page: what the report shows besides what every run has.
+        training: facts of the training that only now are known.
     """
 
     results: Sequence[SplitResult]
@@ -85,6 +86,7 @@ class Outcome:
     predictions: Iterable[Mapping[str, Any]]
     more: Mapping[str, Any] = field(default_factory=dict)
     page: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC, Generic[Config]):

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,8 @@ from layerselect.tasks.compare import (
     comparison_rows,
     csv_table,
     markdown_table,
+    read_comparison,
+    read_run,
     run_compare,
     used_columns,
     workshop,
@@ -28,8 +32,12 @@ from tests.tasks.compare.test_run import in_this_process
 @pytest.fixture(scope="module")
 def config(llama_folder, tmp_path_factory):
     corpus = tiny_intent.corpus_file(tmp_path_factory.mktemp("corpus"))
+    other = corpus.with_name("other.txt")
+    other.write_text("The tide came in over the flats , and the boats began to lift .\n")
     base = {
         "data": str(corpus),
+        "shots": 1,
+        "forgetting": str(other),
         "model": str(llama_folder),
         "max_steps": 2,
         "predictor_max_steps": 3,
@@ -52,6 +60,12 @@ def config(llama_folder, tmp_path_factory):
         threads=1,
         methods=("all", "intention-tuning", "transfer-all"),
     )
+
+
+def plain(config, **changes):
+    """The comparison without what it also asks of the untrained model."""
+    base = {name: value for name, value in config.base.items() if name not in ("shots", "forgetting")}
+    return replace(config, base=base, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +95,15 @@ def test_baselines_and_the_test_against_all(done):
     assert [row.name for row in rows] == [
         "source copied",
         "untrained model",
+        "untrained, 1 shot",
         "all/lora",
         "intention-tuning/lora",
         "transfer-all/lora",
     ]
-    copied, _, everything, tuned, _ = rows
+    copied, _, shown, everything, tuned, _ = rows
+    assert shown.values["sari"].count == 1 and shown.what == "baseline"
+    change = tuned.values["other_text_loss"].mean - everything.values["other_text_loss"].mean
+    assert tuned.values["forgotten"].mean - everything.values["forgotten"].mean == pytest.approx(change, abs=1e-5)
     assert copied.values["copy_rate"].mean == 1.0
     assert everything.difference is None
     assert tuned.difference.mean == pytest.approx(tuned.values["sari"].mean - everything.values["sari"].mean, abs=1e-9)
@@ -93,8 +111,38 @@ def test_baselines_and_the_test_against_all(done):
     text = markdown_table(comparison, rows)
     assert "alignment ratio" in text and "macro-F1" not in text and "steps to 95" not in text.lower()
     assert csv_table(comparison.config.kind, rows).startswith("row,seeds,sari,")
+    assert copied.values["edits_made"].mean == copied.values["invented"].mean == 0.0
+    assert "edits_unasked" not in copied.values  # a copy makes none
+    assert "| loss on other text | forgotten |" in text and "of --forgetting, which is of no task" in text
+    assert "| copies | edits made | edits in no reference | invented words |" in text
     page = render(compare_report(comparison, rows))
     assert "copied source has learned nothing" in page and "macro-F1" not in page
+
+
+def test_the_untrained_model_is_asked_once(config):
+    settings = [config.settings(run, "x", "predictor") for run in replace(config, seeds=2).runs()]
+    assert [(each.untrained, each.shots) for each in settings] == [(True, 1), *[(False, 0)] * 5]
+    assert all(each.forgetting == config.base["forgetting"] for each in settings)
+
+
+def test_what_earlier_releases_kept_is_read_and_lacks_the_edits(config, done, tmp_path):
+    comparison, _ = done
+    for name in ("kept", "runs"):
+        shutil.copytree(comparison.folder / name, tmp_path / "c" / name)
+    later = comparison.config.kind.later
+    assert set(later) == {"edits_made", "edits_unasked", "invented"}
+    for path in [*(tmp_path / "c").glob("kept/*-seed0.json"), *(tmp_path / "c").glob("runs/*/results.json")]:
+        path.write_text(re.sub(rf'"({"|".join(later)})": ?[^,}}]+,? ?', "", path.read_text()).replace(",}", "}"))
+    old = replace(config, out=str(tmp_path / "c"))
+    again = read_comparison(old)
+    assert again.failed == []
+    rows = {row.name: row for row in comparison_rows(again)}
+    assert not set(later) & set(rows["all/lora"].values)
+    assert rows["all/lora"].values["sari"] == comparison_rows(comparison)[3].values["sari"]
+    text = markdown_table(again, list(rows.values()))
+    assert "| copies |" in text and "invented words |" not in text
+    run = comparison.results[0].run
+    assert read_run(run, tmp_path / "c" / "runs" / run.name).reason is None
 
 
 def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(config, tmp_path, monkeypatch):
@@ -106,7 +154,7 @@ def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(conf
         )
 
     monkeypatch.setattr(workshop, "train_run", train_run)
-    comparison = run_compare(replace(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning")))
+    comparison = run_compare(plain(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning")))
     assert [result.reason for result in comparison.results] == [None, "its predictor failed: killed by SIGKILL"]
 
 
@@ -132,7 +180,7 @@ def test_the_tables_on_a_terminal_hold_every_column_once_and_fit(done, room):
 def test_generators_by_folds(config, tmp_path, monkeypatch):
     """SARI of all folds together, by document; a predictor for each fold; nothing of the texts is kept."""
     monkeypatch.setattr(workshop, "train_run", in_this_process)
-    folded = replace(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning"), folds=2)
+    folded = plain(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning"), folds=2)
     comparison = run_compare(folded)
     assert comparison.failed == []
     names = sorted(path.name for path in (tmp_path / "c" / "runs").iterdir() if path.is_dir())

@@ -52,6 +52,10 @@ def test_what_shards_cannot_do_is_refused(monkeypatch, launched, configured, set
 def test_the_untrained_model_is_not_cut(launched):
     with pytest.raises(LayerSelectError, match="--untrained does not go with --fsdp"):
         check_requirements(ReviseConfig(**SETTINGS, untrained=True, fsdp=True))
+    with pytest.raises(LayerSelectError, match="--shots 2 does not go with --fsdp"):
+        check_requirements(ReviseConfig(**SETTINGS, shots=2, fsdp=True))
+    with pytest.raises(LayerSelectError, match="--forgetting does not go with --fsdp"):
+        check_requirements(ReviseConfig(**SETTINGS, forgetting="text.txt", fsdp=True))
 
 
 def test_what_is_cut_waits_in_the_memory_of_the_host(monkeypatch):
