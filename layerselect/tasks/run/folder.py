@@ -84,15 +84,10 @@ class RunFolder:
     ) -> None:
         self._command, self._config, self._resume = command, config, resume
         self._processes, self.writes = processes, processes.is_first
-        self._target = output_path(
-            config.out,
-            apart={"--data": config.data},
-            kept={
-                "--model": config.model,
-                "--from": getattr(config, "predictor", None),
-                "--forgetting": getattr(config, "forgetting", None),
-            },
-        )
+        named = {"--from": "predictor", "--forgetting": "forgetting"}  # of one task
+        kept = {option: getattr(config, name, None) for option, name in named.items()}
+        kept |= {"--model": config.model, "--placement": config.placement}
+        self._target = output_path(config.out, apart={"--data": config.data}, kept=kept)
         self._claim = Claim(self._target)
         self.path, self.finished = partial_folder(self._target), False
         try:

@@ -130,6 +130,21 @@ class Processes:
                         f"{in_words(first.get(name))}: start every process with the same options, data and model"
                     )
 
+    def check_joined(self, count: int) -> None:
+        """Checks that the trainer works with all processes; else each would train a model of its own.
+
+        Args:
+            count: how many processes the trainer knows of.
+
+        Raises:
+            LayerSelectError: it knows of others.
+        """
+        if count != self.count:
+            raise LayerSelectError(
+                f"the Trainer works with {count} of the {self.count} processes that were started together: say where "
+                "they train, with --device cpu or --device cuda"
+            )
+
     @contextmanager
     def failing_together(self) -> Iterator[None]:
         """Lets the others know if this process fails in the block, and says what happened where another one has."""

@@ -94,6 +94,7 @@ def _run(
     shared = folder.path / STATES
     with RunCache(config, task.cached_lengths(), on_event, processes=processes, shared=shared) as state_cache:
         trainer, callback = task.trainer(folder.path, log, state_cache)
+        processes.check_joined(trainer.args.world_size)
         trainer.stages = stages
         costs = counted_costs(trainer.model)
         stages.begin(TRAINING)

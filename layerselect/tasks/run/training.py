@@ -205,7 +205,7 @@ def training_arguments(
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],
-        use_cpu=settings.device == "cpu",
+        use_cpu=settings.holding().device == "cpu",
         # Parts of a model may be left out of a step: frozen layers, unused heads, experts. Reentrant checkpointing
         # cannot be searched for them.
         ddp_find_unused_parameters=settings.gradient_checkpointing != "reentrant" if launched() > 1 else None,

@@ -6,13 +6,18 @@ import logging
 
 import pytest
 from layerselect import LayerSelectError
+from layerselect.placement import Placement
 from layerselect.tasks.intent import IntentConfig, run_intent
+from layerselect.tasks.run.folder import RunFolder
+from layerselect.tasks.run.processes import Processes
 from layerselect.tasks.run.publishing import publish
 from layerselect.tasks.run.training import training_arguments
 
 
 def arguments(tmp_path, **options):
-    config = IntentConfig(data="d", model="m", out="o", device="cpu", batch_size=4, max_steps=50, **options)
+    config = IntentConfig(
+        **{"data": "d", "model": "m", "out": "o", "device": "cpu", "batch_size": 4, "max_steps": 50, **options}
+    )
     return training_arguments(config, tmp_path, examples=100, evaluates=True, metric="macro_f1", greater_is_better=True)
 
 
@@ -104,3 +109,25 @@ def test_a_hub_that_is_away_does_not_take_the_run(tmp_path, monkeypatch, caplog)
         pytest.raises(LayerSelectError, match="the run is finished in .* 'hf upload run"),
     ):
         publish(tmp_path / "run", IntentConfig(data="d", model="m", out="o", push_to_hub=True))
+
+
+def test_where_no_gpu_is_the_trainer_is_told_so(monkeypatch, tmp_path):
+    """Or processes that were started together would not join, and train apart."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert arguments(tmp_path, device="auto").use_cpu
+
+
+def test_a_trainer_that_has_not_joined_the_others_is_refused():
+    Processes(count=1).check_joined(1)
+    with pytest.raises(LayerSelectError, match="works with 1 of the 2 processes"):
+        Processes(count=2).check_joined(1)
+
+
+def test_a_placement_under_the_place_of_the_run_is_not_replaced(tmp_path):
+    config = IntentConfig(data="d", model="m", out=str(tmp_path), placement=str(placed(tmp_path)))
+    with pytest.raises(LayerSelectError, match="^--placement .* lies at --out"):
+        RunFolder("layerselect intent", config)
+
+
+def placed(folder):
+    return Placement([0], names=["layer.0"]).save(folder)
