@@ -148,8 +148,7 @@ def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | Non
                 table.add_column(column[1], justify="right", min_width=_width(column, shown))
             for row in shown:
                 cells = [_cell(row, column) for column in part]
-                if not row.values:
-                    cells[0] = "failed" if row.failures else "not finished"
+                cells[0] = cells[0] or _lacking(row)
                 style = "bold" if row.name == name else None
                 table.add_row(escape(row.name), *cells, end_section=row.what == "baseline", style=style)
             console.print(table)
@@ -173,9 +172,15 @@ def _cell(row: Row, column: Column) -> str:
     return row.values[key].text(digits, "±") if key in row.values else ""
 
 
+def _lacking(row: Row) -> str:
+    """Why a row has no numbers; empty where it has some."""
+    return "" if row.values else "failed" if row.failures else "not finished"
+
+
 def _width(column: Column, rows: Sequence[Row]) -> int:
-    """What the column needs: its numbers whole, and the words of its heading."""
-    return max(len(text) for text in (*column[1].split(), *(_cell(row, column) for row in rows)))
+    """What the column needs: its numbers whole, the words of its heading and, if it comes first, why a row has none."""
+    cells = (text for row in rows for text in (_cell(row, column), _lacking(row)))
+    return max(len(text) for text in (*column[1].split(), *cells))
 
 
 def _packed(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[list[Column]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import LayerSelectError
+from ...models.demo import SOURCE as DEMO
 from ..intent import IntentConfig
 from ..revise import ReviseConfig
 from ..run.settings import PLACES, TrainingSettings, option
@@ -67,6 +68,11 @@ class CompareConfig(CompareSettings):
         for variant in self.variants:
             if variant.format is not None and not self.kind.has_setting("format"):
                 raise LayerSelectError(f"--methods: {variant.name} has a format, which --task {self.task} has not")
+            if variant.method.transfers and self.base["model"] == DEMO:
+                raise LayerSelectError(
+                    f"--methods: {variant.name} starts from a predictor of the same model, and with --model demo each "
+                    "run makes one of its own: give a model folder, or use 'layerselect revise', which trains both"
+                )
         # Every run's settings are checked before the first one runs.
         for variant in self.variants:
             self.settings(Run(variant, 0, 1 if self.folds else None), self.out)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from layerselect import LayerSelectError
 from layerselect.cli.compare_display import _cell, _packed, _width
 from layerselect.metrics import sari
 from layerselect.report.compare import render
@@ -22,6 +23,7 @@ from layerselect.tasks.compare import (
     workshop,
 )
 from layerselect.tasks.compare.page import compare_report
+from layerselect.tasks.compare.rows import Row
 from rich.console import Console
 from rich.table import Table
 
@@ -197,3 +199,15 @@ def test_generators_by_folds(config, tmp_path, monkeypatch):
     assert rows["all/lora"].values["sari"].mean == pytest.approx(whole.sari)
     assert rows["source copied"].difference is not None and "untrained model" in rows
     assert not any(record["source"] in text for record in texts for text in written)
+
+
+def test_the_demo_lends_no_predictor(config):
+    with pytest.raises(LayerSelectError, match="each run makes one of its own: give a model folder"):
+        replace(config, base={**config.base, "model": "demo"})
+
+
+def test_a_row_that_failed_fits_its_column():
+    """The word for it is longer than a heading."""
+    rows = [Row("a", "", {}, 0, failures=("it failed",)), Row("b", "", {}, 0, missing=2)]
+    column = ("peak_memory_mb", "peak MB", 0)
+    assert _width(column, rows) == len("not finished") and _width(column, rows[:1]) == len("failed")
