@@ -6,7 +6,7 @@ python -m tools.tables --check   # writes nothing; says which tables are not tho
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
 docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan
---json`` wrote. Behind ``without:`` may stand columns that are left out.
+--json`` wrote; or ``attempts`` and the folder of a comparison. Behind ``without:`` may stand columns that are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tools.attempts import attempts_table
 from tools.claims import claims_table
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
 
     if places == ["verdicts.json"]:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
+    if places[0] == "attempts":
+        return attempts_table(MEASUREMENTS / places[1])
     if places == ["claims.json"]:
         return claims_table(MEASUREMENTS / "claims.json")
     if places == ["pilot-races.json"]:

@@ -1,0 +1,172 @@
+"""What can be made of a comparison's kept predictions beside its baseline, the logistic regression on changed words.
+
+Every attempt is tested under the comparison's folds. What is chosen (a weight, a strength) is chosen for each fold on
+the other folds' rows, by predictions of models that had not seen these rows. Differences are paired by document; where
+an attempt puts several runs together there is one of it, so the interval is over documents alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+#: What is chosen from.
+_WEIGHTS = tuple(float(each) for each in np.linspace(0.0, 1.0, 11))
+_REGRESSION = "logistic regression"
+#: So that a logarithm can be taken.
+_LEAST = 1e-4
+_PARTS = 10_000
+
+#: Of each fold, float64 ``[n, C]``.
+Scores = list[np.ndarray]
+
+
+class Predictions:
+    """The kept predictions of a comparison by folds.
+
+    Args:
+        folder: of the comparison.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from layerselect.tasks.compare.comparison import read_comparison
+        from layerselect.tasks.compare.state import saved_config
+
+        self._found = read_comparison(saved_config(folder))
+        self._counts = self._found.config.kind.counts
+        self.folds = sorted(fold for fold in self._found.examples if fold is not None)
+        self._truth = [self._found.examples[fold][self._found.split] for fold in self.folds]
+        self.labels = list(self._truth[0].names)
+        known = [np.asarray(truth.labels).sum(axis=0) for truth in self._truth]
+        self.shares = np.sum(known, axis=0) / np.sum(known)
+        numbers: dict[str, int] = {}
+        for truth in self._truth:
+            for document in truth.documents:
+                numbers.setdefault(document, len(numbers))
+        self._documents = [np.array([numbers[each] for each in truth.documents]) for truth in self._truth]
+
+    def of_baseline(self, name: str) -> Scores:
+        """The scores of a baseline."""
+        return [self._found.baselines[fold][name][self._found.split] / _PARTS for fold in self.folds]
+
+    def of_rows(self, rows: Sequence[str]) -> Scores:
+        """The mean scores of all complete seeds of these rows."""
+        by_fold: dict[int, list[np.ndarray]] = {fold: [] for fold in self.folds}
+        for result in self._found.results:
+            if result.reason is None and result.run.variant.name in rows and result.run.fold is not None:
+                by_fold[result.run.fold].append(result.statistics[self._found.split] / _PARTS)
+        return [np.mean(by_fold[fold], axis=0) for fold in self.folds]
+
+    def quality(self, scores: Scores, folds: Sequence[int] | None = None) -> float:
+        """The tested quality over some of the folds, by their places; without ``folds`` over all."""
+        places = range(len(self.folds)) if folds is None else folds
+        sums = sum(self._counted(scores[place], place).sum(axis=0) for place in places)
+        return float(self._counts.quality(np.asarray(sums)))
+
+    def chosen(self, make: Callable[[float], Scores]) -> Scores:
+        """For each fold, the scores with the number that does best on the other folds."""
+        made = {weight: make(weight) for weight in _WEIGHTS}
+        found = []
+        for place in range(len(self.folds)):
+            others = [other for other in range(len(self.folds)) if other != place]
+            best = max(_WEIGHTS, key=lambda weight: self.quality(made[weight], others))
+            found.append(made[best][place])
+        return found
+
+    def beside(self, scores: Scores, reference: Scores) -> tuple[str, str]:
+        """Macro-F1 and accuracy minus those of the reference, with intervals of 95 % over documents."""
+        ours, theirs = (np.concatenate(self._of_documents(each)) for each in (scores, reference))
+        names = np.concatenate([np.unique(each) for each in self._documents])
+        folds = np.concatenate([np.full(len(np.unique(each)), place) for place, each in enumerate(self._documents)])
+        return tuple(  # type: ignore[return-value]
+            _difference(ours, theirs, names, folds, quality) for quality in (self._counts.quality, _accuracy)
+        )
+
+    def facts(self, scores: Scores) -> tuple[float, float, float]:
+        """Macro-F1, accuracy, and the F1 of the rarest label."""
+        sums = sum(self._counted(each, place).sum(axis=0) for place, each in enumerate(scores))
+        right, true, predicted = np.asarray(sums).reshape(3, -1)
+        rare = int(np.argmin(true))
+        f1 = float(2 * right[rare] / max(true[rare] + predicted[rare], 1e-12))
+        return float(self._counts.quality(np.asarray(sums))), float(_accuracy(np.asarray(sums))), f1
+
+    def _counted(self, scores: np.ndarray, place: int) -> np.ndarray:
+        return self._counts.counts(np.rint(scores * _PARTS).astype(np.int64), self._truth[place])
+
+    def _of_documents(self, scores: Scores) -> list[np.ndarray]:
+        found = []
+        for place, each in enumerate(scores):
+            counts = self._counted(each, place)
+            _, where = np.unique(self._documents[place], return_inverse=True)
+            summed = np.zeros((where.max() + 1, counts.shape[1]))
+            np.add.at(summed, where, counts)
+            found.append(summed)
+        return found
+
+
+def _accuracy(sums: np.ndarray) -> np.ndarray:
+    right, true, _ = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
+    found: np.ndarray = right.sum(axis=-1) / np.maximum(true.sum(axis=-1), 1)
+    return found
+
+
+def _difference(
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    documents: np.ndarray,
+    folds: np.ndarray,
+    quality: Callable[[np.ndarray], np.ndarray],
+) -> str:
+    from layerselect.utils.paired import Effect, Paired, student
+
+    effect = Effect.of(Paired(ours[None], theirs[None], documents, folds), quality)
+    width = student(1.959964, effect.variance.freedom) * effect.variance.total**0.5
+    return f"{effect.mean:+.3f} ({effect.mean - width:+.3f} to {effect.mean + width:+.3f})"
+
+
+def attempts_table(folder: Path) -> str:
+    """The table in Markdown, of a comparison by folds."""
+    kept = Predictions(folder)
+    regression, trained = kept.of_baseline(_REGRESSION), kept.of_rows(["all/lora"])
+    several = ("all/lora", "ir/lora", "top-half/lora", "probe-once/lora", "random/lora", "cost-aware/lora")
+    many = kept.of_rows(several)
+    logged = [np.log(np.maximum(each, _LEAST)) for each in trained]
+
+    def adjusted(strength: float) -> Scores:
+        return [_softmax(each - strength * np.log(kept.shares)) for each in logged]
+
+    def blended(with_what: Scores) -> Callable[[float], Scores]:
+        return lambda weight: [
+            weight * ours + (1 - weight) * theirs for ours, theirs in zip(with_what, regression, strict=True)
+        ]
+
+    rows = {
+        "logistic regression": regression,
+        "two seeds of `all`, averaged": trained,
+        "six rows of two seeds, averaged": many,
+        "two seeds, logits adjusted by the label shares": kept.chosen(adjusted),
+        "two seeds, blended with the regression": kept.chosen(blended(trained)),
+        "six rows of two seeds, blended with the regression": kept.chosen(blended(many)),
+    }
+    heads = (
+        "attempt",
+        "macro-F1",
+        "accuracy",
+        "F1 of the rarest",
+        "macro-F1 beside the regression",
+        "accuracy beside it",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, scores in rows.items():
+        facts = [f"{value:.3f}" for value in kept.facts(scores)]
+        beside = ("", "") if name == _REGRESSION else kept.beside(scores, regression)
+        lines.append("| " + " | ".join([name, *facts, *beside]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return found
