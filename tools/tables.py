@@ -6,7 +6,8 @@ python -m tools.tables --check   # writes nothing; says which tables are not tho
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
 docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan
---json`` wrote; or ``attempts`` and the folder of a comparison. Behind ``without:`` may stand columns that are left out.
+--json`` wrote; ``attempts`` and the folder of a comparison; or ``pilot`` and a
+``pilot.json``. Behind ``without:`` may stand columns that are left out.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
     if places[0] == "attempts":
         return attempts_table(MEASUREMENTS / places[1])
+    if places[0] == "pilot":
+        return _pilot(json.loads((MEASUREMENTS / places[1]).read_text(encoding="utf-8")))
     if places == ["claims.json"]:
         return claims_table(MEASUREMENTS / "claims.json")
     if places == ["pilot-races.json"]:
@@ -87,6 +90,26 @@ def _races(content: dict[str, Any]) -> str:
             f"{each['runs_in_macro_f1']:.3f} | {each['margin']:g} | {each['simulations']:,} | {each['wrong']:.1%} | "
             f"{each['undecided']:.0%} | {each['trained']:.0%} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def _pilot(content: dict[str, Any]) -> str:
+    from layerselect.report.pilot import left_in_words
+
+    lines = ["| candidate | layers | cost of a step | difference | interval | verdict |", "|---" * 6 + "|"]
+    for each in content["candidates"]:
+        look = each["looks"][-1]
+        lines.append(
+            f"| {each['name']} | {', '.join(map(str, each['layers'])) or 'none'} | {each['cost']:.0%} | "
+            f"{look['mean']:+.3f} | {look['low']:+.3f} to {look['high']:+.3f} | "
+            f"{left_in_words(each['state'], each['left'])} |"
+        )
+    sizes, rounds = content["sizes"], content["rounds"]
+    lines.append(
+        f"\nShort trainings of {sizes['steps']:,} steps, tested on {sizes['held_out']:,} examples; {rounds['done']} of "
+        f"{rounds['planned']} rounds; {content['cost']:.0%} of one full training. "
+        f"{'Answer' if content['answer']['sure'] else 'Not certain'}: {content['answer']['chosen']}."
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -69,7 +69,7 @@ class Bench:
         costs: of its layers, counted.
         has_head: something outside the layers trains.
         examples: of the training split.
-        caches: whether hidden states can be cached; found out at the first training that would.
+        caches: whether hidden states of the model can be cached, in a training that learns a head.
 
     Raises:
         LayerSelectError: something in the corpus, the model or the settings cannot be used.
@@ -90,8 +90,17 @@ class Bench:
         self.has_head = bool(found.outer)
         self.costs: LayerCosts = counted_costs(self._model)
         self.examples = len(self._splits.train)
-        self.caches = self.costs.crossed_from is None and self._words is None
+        self.caches = len(found.names) > 1 and self._words is None and self._can_cache(config.seed)
         self._dealt = self._deal()
+
+    def _can_cache(self, seed: int) -> bool:
+        """Whether the layers below a cut can be cached. What holds of the lowest cut holds of all."""
+        try:
+            self._check(self._settings(seed, 1, rule="all", cut=1))
+        except LayerSelectError as error:
+            logger.info("no hidden states are cached in this pilot: %s", error)
+            return False
+        return True
 
     def scout(self, steps: int) -> Scouted:
         """A first short training of what IR-Tuning's rule selects, in which all layers are measured in every step."""
@@ -129,16 +138,10 @@ class Bench:
         splits = self._splits_of(fold, held_out)
         if candidate.name == IDLE:
             return self._idle(splits)
-        config = self._settings(self._config.seed + seed, steps, rule=rule_of(candidate), cut=cut)
-        if cut and self.caches:
-            try:
-                return self._trained(config, splits)
-            except LayerSelectError as error:
-                if "hidden states" not in str(error):
-                    raise
-                logger.warning("hidden states are not cached in this pilot, which costs more: %s", error)
-                self.caches = False
-        return self._trained(self._settings(config.seed, steps, rule=config.rule), splits)
+        return self._trained(
+            self._settings(self._config.seed + seed, steps, rule=rule_of(candidate), cut=cut if self.caches else 0),
+            splits,
+        )
 
     def _settings(
         self, seed: int, steps: int, *, rule: str, cut: int = 0, probe_every: int | None = None
@@ -232,6 +235,11 @@ class Bench:
                 if name in start:
                     parameter.copy_(start[name])
 
+    def _check(self, config: IntentConfig) -> None:
+        """Raises LayerSelectError where the model cannot be trained so."""
+        multi_label = self._corpus.multi_label
+        check_selection(self._model, self._loaded, self._splits, self._words, config, multi_label=multi_label)
+
     def _build(self, seed: int) -> None:
         """A model with what a run with this seed starts from."""
         config = replace(self._config, seed=seed)
@@ -244,9 +252,7 @@ class Bench:
             hold(self._loaded, config.holding())
         self._model = trainable(self._loaded, config)
         if first:
-            check_selection(
-                self._model, self._loaded, self._splits, self._words, config, multi_label=self._corpus.multi_label
-            )
+            self._check(config)
         if config.model == DEMO:  # of which all is drawn, what never trains, too
             self._starts.clear()
         trained = ((name, p) for name, p in self._model.named_parameters() if p.requires_grad)

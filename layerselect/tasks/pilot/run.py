@@ -33,7 +33,7 @@ from ..run.stages import LOADING
 from .bench import IDLE, Bench
 from .kept import KeptTrials
 from .names import Asked, Scouted, asked_candidates
-from .settings import LOSS, MADE, PilotSettings
+from .settings import LOSS, MADE, USUAL, PilotSettings
 from .sizes import LEAST_STEPS, Corpus, Sizes, sizes_of
 
 logger = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ def _scouted(job: PilotJob, bench: Bench, asked: Asked, kept: KeptTrials, notify
     if not asked.measured:
         return None
     steps = job.steps or LEAST_STEPS
-    if job.candidates == "usual" and steps / _full(job, bench) > job.max_cost / 5:
+    if job.candidates.strip() == USUAL and steps / _full(job, bench) > job.max_cost / 5:
         logger.info("no first training, which the cost has no room for: left out are %s", ", ".join(asked.measured))
         return None
     notify("training", {"candidate": ALL, "seed": 0, "fold": None})
