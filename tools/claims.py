@@ -7,11 +7,16 @@ by the ratios of runs with the same seed and fold (Student's interval of their l
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerselect.tasks.compare.rows import Row
 
 #: What a claim says of the row beside its reference, and which verdicts of a comparison bear it out or deny it.
 _BEARS_OUT = {"as good": ("as good", "better"), "better": ("better",)}
@@ -44,17 +49,7 @@ def _tested(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
 
 
 def _quality(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
-    from layerselect.errors import LayerSelectError
-    from layerselect.tasks.compare.comparison import read_comparison
-    from layerselect.tasks.compare.rows import comparison_rows
-    from layerselect.tasks.compare.state import saved_config
-
-    try:
-        config = saved_config(folder / claim["comparison"], reference=claim["reference"])
-    except LayerSelectError:  # no such row
-        return "", "not run"
-    rows = {row.name: row for row in comparison_rows(read_comparison(config))}
-    row = rows.get(claim["row"])
+    row = _rows(folder / claim["comparison"], claim["reference"]).get(claim["row"])
     if row is None or row.difference is None:
         return "", "not run"
     d = row.difference
@@ -66,6 +61,21 @@ def _quality(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
     if row.verdict in _DENIES[claim["says"]]:
         return figure, f"contradicted ({row.verdict})"
     return figure, "undecided"
+
+
+@functools.lru_cache(maxsize=8)
+def _rows(folder: Path, reference: str) -> Mapping[str, Row]:
+    """The rows of a comparison beside a reference, by their names; none where it has no such row."""
+    from layerselect.errors import LayerSelectError
+    from layerselect.tasks.compare.comparison import read_comparison
+    from layerselect.tasks.compare.rows import comparison_rows
+    from layerselect.tasks.compare.state import saved_config
+
+    try:
+        config = saved_config(folder, reference=reference)
+    except LayerSelectError:
+        return {}
+    return {row.name: row for row in comparison_rows(read_comparison(config))}
 
 
 def _cost(claim: dict[str, Any], folder: Path) -> tuple[str, str]:

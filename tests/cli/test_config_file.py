@@ -67,7 +67,19 @@ def test_the_configuration_of_a_run_repeats_it(tmp_path, command):
     config = kind(data="demo", model="demo", out="runs/a", lr=3e-5, dropout=0.25, strict=True, rule="topk:k=1")
     text = json.dumps({"command": f"layerselect {command}", "settings": config.as_dict(), "corpus": {}})
     given = parsed(tmp_path, text, command, "--out", "runs/b", name="config.json")
-    own = ("run", "command", "verbose", "threads", "resume", "overwrite", "config", "preset", "json", "dry_run")
+    own = (
+        "run",
+        "command",
+        "verbose",
+        "threads",
+        "resume",
+        "overwrite",
+        "config",
+        "preset",
+        "json",
+        "dry_run",
+        "pilot",
+    )
     again = kind(**{name: value for name, value in given.items() if name not in own})
     assert again.as_dict() == {**config.as_dict(), "out": "runs/b"}
 
