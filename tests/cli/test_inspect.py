@@ -44,6 +44,17 @@ def test_a_run_is_shown(runs, capsys, task):
     assert "mistakes on test" in text or "lowest SARI on test" in text or "on validation" in text
 
 
+def test_a_run_outlives_its_corpus(runs, capsys, caplog):
+    corpus = runs / "corpus.jsonl"
+    away = corpus.rename(runs / "away.jsonl")
+    try:
+        text = shown(capsys, "inspect", runs / "intent")
+    finally:
+        away.rename(corpus)
+    assert "Layers, in forward order" in text and "mistakes on" in text and "before:" not in text
+    assert "the mistakes are shown without their texts" in caplog.text
+
+
 def test_what_it_got_wrong_has_its_text(runs, capsys):
     run = read_finished(runs / "intent")
     split = run.result.splits[-1].split

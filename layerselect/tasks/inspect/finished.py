@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from ..intent.task import IntentTask
 from ..revise.task import ReviseTask
 from ..run.folder import HISTORY, IMPORTANCE, PREDICTIONS
 from ..run.task import RunResult, Task
+
+logger = logging.getLogger(__name__)
 
 _ADVICE = "train again"
 _CONFIG = Fields({"command": Text(), "settings": Mapped(), "corpus": Mapped(), "versions": Mapped()})
@@ -125,10 +128,11 @@ def mistakes(run: Finished, split: str, count: int) -> list[dict[str, Any]]:
     """The worst predictions of a run on a split, the worst first, each with its texts.
 
     Of a predictor these are wrong labels, those that it was surest of first; a row whose text is no longer in the
-    corpus has none. Of a generator these are the revisions with the lowest SARI.
+    corpus has none, nor has any where the corpus cannot be read. Of a generator these are the revisions with the lowest
+    SARI.
 
     Raises:
-        LayerSelectError: the run has no such split, a file is damaged, or the corpus cannot be read.
+        LayerSelectError: the run has no such split, or a file is damaged.
     """
     known = [each.split for each in run.result.splits]
     if split not in known:
@@ -144,11 +148,16 @@ def mistakes(run: Finished, split: str, count: int) -> list[dict[str, Any]]:
 
 
 def _texts(run: Finished, split: str) -> dict[str, dict[str, str]]:
-    """The texts of the rows of a split, by their ids. A part that was held out is one of the training split."""
+    """The texts of the rows of a split, by their ids. A part that was held out is one of the training split. Where the
+    corpus has gone, the run is shown without them.
+    """
     try:
         corpus = IntentConfig(**run.settings).load_corpus()
     except TypeError as error:
         raise LayerSelectError(f"the settings in {str(run.folder)!r} are not those of a run: {_ADVICE}") from error
+    except LayerSelectError as error:
+        logger.warning("the mistakes are shown without their texts: %s", error)
+        return {}
     rows = corpus.splits.get(split) or corpus.splits.get("train", [])
     return {str(row["id"]): {"before": row["before"], "after": row["after"]} for row in rows}
 
