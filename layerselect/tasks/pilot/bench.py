@@ -25,11 +25,12 @@ from ...models.load import LoadedModel
 from ...placement.candidates import ALL, HEAD, Candidate
 from ...placement.race import Trial
 from ...selector.savings import counted_costs
+from ...selector.selector import FastSelector
 from ..compare.counts import IntentCounts, Truth
 from ..intent.config import IntentConfig
 from ..intent.dataset import EncodedSplit, Splits, build_splits, make_targets
 from ..intent.model import cover, prepare
-from ..intent.training import build_trainer, cached_lengths, check_selection, probabilities
+from ..intent.training import ClassificationTrainer, build_trainer, cached_lengths, check_selection, probabilities
 from ..run.baselines import MajorityBaseline
 from ..run.model import trainable
 from ..run.state_cache import RunCache
@@ -105,25 +106,9 @@ class Bench:
     def scout(self, steps: int) -> Scouted:
         """A first short training of what IR-Tuning's rule selects, in which all layers are measured in every step."""
         config = self._settings(self._config.seed, steps, rule="variance", probe_every=1)
-        self._set_back(self._config.seed)
-        shutil.rmtree(self._scratch / _RUN, ignore_errors=True)
         with RunCache(config, []) as nothing:
-            trainer, callback = build_trainer(
-                self._model,
-                self._loaded.tokenizer,
-                replace(self._splits, select=None, report=[]),
-                self._corpus.labels,
-                config,
-                self._scratch / _RUN,
-                multi_label=self._corpus.multi_label,
-                callbacks=[],
-                state_cache=nothing,
-                words=self._words,
-            )
-            trainer.args.save_strategy = "no"
-            trainer.train()
-        assert callback.selector is not None
-        rows = callback.selector.history.arrays()
+            _, selector = self._fitted(config, replace(self._splits, select=None, report=[]), nothing)
+        rows = selector.history.arrays()
         return Scouted(rows["mask"].sum(axis=0).tolist(), np.nanmean(rows["scores"], axis=0).tolist())
 
     def train(self, candidate: Candidate, seed: int, fold: int, *, steps: int, held_out: int, cut: int) -> Trial:
@@ -154,28 +139,35 @@ class Bench:
             changes |= {"state_cache": "cached", "cut": str(cut), "state_cache_store": store}
         return replace(self._config, **changes)
 
-    def _trained(self, config: IntentConfig, splits: Splits) -> Trial:
+    def _fitted(
+        self, config: IntentConfig, splits: Splits, state_cache: RunCache
+    ) -> tuple[ClassificationTrainer, FastSelector]:
+        """Trains the model from where its seed starts, and keeps nothing on the disk."""
         self._set_back(config.seed)
-        shutil.rmtree(self._scratch / _RUN, ignore_errors=True)
-        labels, multi_label = self._corpus.labels, self._corpus.multi_label
+        folder = self._scratch / _RUN
+        shutil.rmtree(folder, ignore_errors=True)
+        trainer, callback = build_trainer(
+            self._model,
+            self._loaded.tokenizer,
+            splits,
+            self._corpus.labels,
+            config,
+            folder,
+            multi_label=self._corpus.multi_label,
+            callbacks=[],
+            state_cache=state_cache,
+            words=self._words,
+        )
+        trainer.args.save_strategy = "no"
+        trainer.train()
+        assert callback.selector is not None
+        return trainer, callback.selector
+
+    def _trained(self, config: IntentConfig, splits: Splits) -> Trial:
+        held = splits.report[0]
         with RunCache(config, cached_lengths(splits, writes=self._words is not None)) as state_cache:
-            trainer, callback = build_trainer(
-                self._model,
-                self._loaded.tokenizer,
-                splits,
-                labels,
-                config,
-                self._scratch / _RUN,
-                multi_label=multi_label,
-                callbacks=[],
-                state_cache=state_cache,
-                words=self._words,
-            )
-            trainer.args.save_strategy = "no"
-            trainer.train()
-            held = splits.report[0]
-            assert callback.selector is not None
-            with state_cache.reading(self._model, callback.selector):
+            trainer, selector = self._fitted(config, splits, state_cache)
+            with state_cache.reading(self._model, selector):
                 found: Any = trainer.predict(held).predictions
         logits, losses, _ = found
         if not np.isfinite(losses).all():
@@ -184,7 +176,7 @@ class Bench:
             )
         if self._by == LOSS:
             return _by_document(held, np.stack([-losses.astype(np.float64), np.ones(len(losses))], axis=1))
-        return self._counted(held, probabilities(logits, multi_label=multi_label))
+        return self._counted(held, probabilities(logits, multi_label=self._corpus.multi_label))
 
     def _idle(self, splits: Splits) -> Trial:
         """What answers the most frequent class, or each class as often as it is there."""
