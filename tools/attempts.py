@@ -11,13 +11,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from layerselect.tasks.compare.cells import Cells
+from layerselect.tasks.compare.comparison import read_comparison
+from layerselect.tasks.compare.counts import PARTS, in_parts
+from layerselect.tasks.compare.state import saved_config
+from layerselect.utils.paired import Effect, Paired, Quality
+from scipy.special import softmax
+from tools.markdown import table
 
 #: What is chosen from.
 _WEIGHTS = tuple(float(each) for each in np.linspace(0.0, 1.0, 11))
 _REGRESSION = "logistic regression"
 #: So that a logarithm can be taken.
 _LEAST = 1e-4
-_PARTS = 10_000
+#: Of intervals of 95 %.
+_QUANTILE = 1.959964
 
 #: Of each fold, float64 ``[n, C]``.
 Scores = list[np.ndarray]
@@ -31,9 +39,6 @@ class Predictions:
     """
 
     def __init__(self, folder: Path) -> None:
-        from layerselect.tasks.compare.comparison import read_comparison
-        from layerselect.tasks.compare.state import saved_config
-
         self._found = read_comparison(saved_config(folder))
         self._counts = self._found.config.kind.counts
         self.folds = sorted(fold for fold in self._found.examples if fold is not None)
@@ -41,22 +46,18 @@ class Predictions:
         self.labels = list(self._truth[0].names)
         known = [np.asarray(truth.labels).sum(axis=0) for truth in self._truth]
         self.shares = np.sum(known, axis=0) / np.sum(known)
-        numbers: dict[str, int] = {}
-        for truth in self._truth:
-            for document in truth.documents:
-                numbers.setdefault(document, len(numbers))
-        self._documents = [np.array([numbers[each] for each in truth.documents]) for truth in self._truth]
+        self._cells = Cells(self._found)
 
     def of_baseline(self, name: str) -> Scores:
         """The scores of a baseline."""
-        return [self._found.baselines[fold][name][self._found.split] / _PARTS for fold in self.folds]
+        return [self._found.baselines[fold][name][self._found.split] / PARTS for fold in self.folds]
 
     def of_rows(self, rows: Sequence[str]) -> Scores:
         """The mean scores of all complete seeds of these rows."""
         by_fold: dict[int, list[np.ndarray]] = {fold: [] for fold in self.folds}
         for result in self._found.results:
             if result.reason is None and result.run.variant.name in rows and result.run.fold is not None:
-                by_fold[result.run.fold].append(result.statistics[self._found.split] / _PARTS)
+                by_fold[result.run.fold].append(result.statistics[self._found.split] / PARTS)
         return [np.mean(by_fold[fold], axis=0) for fold in self.folds]
 
     def quality(self, scores: Scores, folds: Sequence[int] | None = None) -> float:
@@ -77,12 +78,13 @@ class Predictions:
 
     def beside(self, scores: Scores, reference: Scores) -> tuple[str, str]:
         """Macro-F1 and accuracy minus those of the reference, with intervals of 95 % over documents."""
-        ours, theirs = (np.concatenate(self._of_documents(each)) for each in (scores, reference))
-        names = np.concatenate([np.unique(each) for each in self._documents])
-        folds = np.concatenate([np.full(len(np.unique(each)), place) for place, each in enumerate(self._documents)])
-        return tuple(  # type: ignore[return-value]
-            _difference(ours, theirs, names, folds, quality) for quality in (self._counts.quality, _accuracy)
+        ours, theirs = (
+            {(0, fold): in_parts(each) for fold, each in zip(self.folds, several, strict=True)}
+            for several in (scores, reference)
         )
+        paired = self._cells.paired(ours, theirs)
+        assert paired is not None
+        return _difference(paired, self._counts.quality), _difference(paired, _accuracy)
 
     def facts(self, scores: Scores) -> tuple[float, float, float]:
         """Macro-F1, accuracy, and the F1 of the rarest label."""
@@ -93,17 +95,7 @@ class Predictions:
         return float(self._counts.quality(np.asarray(sums))), float(_accuracy(np.asarray(sums))), f1
 
     def _counted(self, scores: np.ndarray, place: int) -> np.ndarray:
-        return self._counts.counts(np.rint(scores * _PARTS).astype(np.int64), self._truth[place])
-
-    def _of_documents(self, scores: Scores) -> list[np.ndarray]:
-        found = []
-        for place, each in enumerate(scores):
-            counts = self._counted(each, place)
-            _, where = np.unique(self._documents[place], return_inverse=True)
-            summed = np.zeros((where.max() + 1, counts.shape[1]))
-            np.add.at(summed, where, counts)
-            found.append(summed)
-        return found
+        return self._counts.counts(in_parts(scores), self._truth[place])
 
 
 def _accuracy(sums: np.ndarray) -> np.ndarray:
@@ -112,17 +104,9 @@ def _accuracy(sums: np.ndarray) -> np.ndarray:
     return found
 
 
-def _difference(
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    documents: np.ndarray,
-    folds: np.ndarray,
-    quality: Callable[[np.ndarray], np.ndarray],
-) -> str:
-    from layerselect.utils.paired import Effect, Paired, student
-
-    effect = Effect.of(Paired(ours[None], theirs[None], documents, folds), quality)
-    width = student(1.959964, effect.variance.freedom) * effect.variance.total**0.5
+def _difference(paired: Paired, quality: Quality) -> str:
+    effect = Effect.of(paired, quality)
+    width = effect.variance.width(_QUANTILE)
     return f"{effect.mean:+.3f} ({effect.mean - width:+.3f} to {effect.mean + width:+.3f})"
 
 
@@ -135,7 +119,7 @@ def attempts_table(folder: Path) -> str:
     logged = [np.log(np.maximum(each, _LEAST)) for each in trained]
 
     def adjusted(strength: float) -> Scores:
-        return [_softmax(each - strength * np.log(kept.shares)) for each in logged]
+        return [softmax(each - strength * np.log(kept.shares), axis=1) for each in logged]
 
     def blended(with_what: Scores) -> Callable[[float], Scores]:
         return lambda weight: [
@@ -158,15 +142,9 @@ def attempts_table(folder: Path) -> str:
         "macro-F1 beside the regression",
         "accuracy beside it",
     )
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = []
     for name, scores in rows.items():
         facts = [f"{value:.3f}" for value in kept.facts(scores)]
         beside = ("", "") if name == _REGRESSION else kept.beside(scores, regression)
-        lines.append("| " + " | ".join([name, *facts, *beside]) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _softmax(values: np.ndarray) -> np.ndarray:
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return found
+        lines.append([name, *facts, *beside])
+    return table(heads, lines)

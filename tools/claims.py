@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tools.markdown import table
+
 if TYPE_CHECKING:
     from layerselect.tasks.compare.rows import Row
 
@@ -31,12 +33,11 @@ def claims_table(path: Path) -> str:
         path: of the file with the claims; comparisons lie beside it.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
-    lines = ["| " + " | ".join(_HEADS) + " |", "|---" * len(_HEADS) + "|"]
+    rows = []
     for claim in content["claims"]:
         figure, verdict = _tested(claim, path.parent)
-        cells = (claim["paper"], claim["claim"], claim["test"], figure, f"**{verdict}**")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append((claim["paper"], claim["claim"], claim["test"], figure, f"**{verdict}**"))
+    return table(_HEADS, rows)
 
 
 def _tested(claim: dict[str, Any], folder: Path) -> tuple[str, str]:

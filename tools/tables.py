@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tools import markdown
 from tools.attempts import attempts_table
 from tools.claims import claims_table
 
@@ -67,64 +68,81 @@ def _table(places: list[str], left_out: list[str]) -> str:
     return markdown_table(found[0], comparison_rows(found[0]), without=left_out)
 
 
-def _verdicts(content: dict[str, object]) -> str:
+def _verdicts(content: dict[str, Any]) -> str:
     heads = ["documents", "folds", "seeds", "runs differ by", "simulations", "wrong verdicts", "undecided at 0"]
     heads += ["promised to tell", "told, where 80% was promised"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for each in content["settings"]:  # type: ignore[attr-defined]
-        lines.append(
-            f"| {each['documents']} | {each['folds'] if each['folds'] > 1 else 'none'} | {each['seeds']} | "
-            f"{each['runs_in_macro_f1']:.3f} | {each['simulations']:,} | {each['wrong']:.1%} | "
-            f"{each['undecided_at_0']:.0%} | {each['told']:.3f} | {each['found_at_told']:.0%} |"
-        )
-    return "\n".join(lines) + "\n"
+    rows = [
+        [
+            str(each["documents"]),
+            str(each["folds"]) if each["folds"] > 1 else "none",
+            str(each["seeds"]),
+            f"{each['runs_in_macro_f1']:.3f}",
+            f"{each['simulations']:,}",
+            f"{each['wrong']:.1%}",
+            f"{each['undecided_at_0']:.0%}",
+            f"{each['told']:.3f}",
+            f"{each['found_at_told']:.0%}",
+        ]
+        for each in content["settings"]
+    ]
+    return markdown.table(heads, rows)
 
 
 def _races(content: dict[str, Any]) -> str:
     heads = ["true of the candidates", "documents", "folds", "seeds", "more rounds", "runs differ by", "margin"]
     heads += ["races", "wrong", "undecided", "of all trainings made"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for each in content["races"]:
-        lines.append(
-            f"| {each['name']} | {each['documents']:,} | {each['folds']} | {each['seeds']} | {each['more']} | "
-            f"{each['runs_in_macro_f1']:.3f} | {each['margin']:g} | {each['simulations']:,} | {each['wrong']:.1%} | "
-            f"{each['undecided']:.0%} | {each['trained']:.0%} |"
-        )
-    return "\n".join(lines) + "\n"
+    rows = [
+        [
+            each["name"],
+            f"{each['documents']:,}",
+            *(str(each[name]) for name in ("folds", "seeds", "more")),
+            f"{each['runs_in_macro_f1']:.3f}",
+            f"{each['margin']:g}",
+            f"{each['simulations']:,}",
+            f"{each['wrong']:.1%}",
+            f"{each['undecided']:.0%}",
+            f"{each['trained']:.0%}",
+        ]
+        for each in content["races"]
+    ]
+    return markdown.table(heads, rows)
 
 
 def _pilot(content: dict[str, Any]) -> str:
     from layerselect.report.pilot import left_in_words
 
-    lines = ["| candidate | layers | cost of a step | difference | interval | verdict |", "|---" * 6 + "|"]
-    for each in content["candidates"]:
-        look = each["looks"][-1]
-        lines.append(
-            f"| {each['name']} | {', '.join(map(str, each['layers'])) or 'none'} | {each['cost']:.0%} | "
-            f"{look['mean']:+.3f} | {look['low']:+.3f} to {look['high']:+.3f} | "
-            f"{left_in_words(each['state'], each['left'])} |"
+    heads = ("candidate", "layers", "cost of a step", "difference", "interval", "verdict")
+    rows = [
+        (
+            each["name"],
+            ", ".join(map(str, each["layers"])) or "none",
+            f"{each['cost']:.0%}",
+            f"{look['mean']:+.3f}",
+            f"{look['low']:+.3f} to {look['high']:+.3f}",
+            left_in_words(each["state"], each["left"]),
         )
+        for each in content["candidates"]
+        for look in each["looks"][-1:]
+    ]
     sizes, rounds = content["sizes"], content["rounds"]
-    lines.append(
-        f"\nShort trainings of {sizes['steps']:,} steps, tested on {sizes['held_out']:,} examples; {rounds['done']} of "
-        f"{rounds['planned']} rounds; {content['cost']:.0%} of one full training. "
-        f"{'Answer' if content['answer']['sure'] else 'Not certain'}: {content['answer']['chosen']}."
+    return (
+        f"{markdown.table(heads, rows)}\nShort trainings of {sizes['steps']:,} steps, tested on {sizes['held_out']:,} "
+        f"examples; {rounds['done']} of {rounds['planned']} rounds; {content['cost']:.0%} of one full training. "
+        f"{'Answer' if content['answer']['sure'] else 'Not certain'}: {content['answer']['chosen']}.\n"
     )
-    return "\n".join(lines) + "\n"
 
 
 def _parts(content: dict[str, Any]) -> str:
     """Gradients and optimizer state together, in MB, by part; and how much of them is outside of the layers."""
     parts = ("layers", "embeddings", "head")
-    lines = ["| model | trained | " + " | ".join(parts) + " | in all | outside |"]
-    lines.append("|---" * (len(parts) + 4) + "|")
+    lines = []
     for row in content["rows"]:
         sizes = {part: held["gradients"] + held["optimizer"] for part, held in row["parts"].items()}
         whole = sum(sizes.values())
         cells = [f"{sizes[part] / 1e6:,.0f}" if part in sizes else "" for part in parts]
         cells += [f"{whole / 1e6:,.0f}", f"{1 - sizes['layers'] / whole:.0%}"]
-        lines.append(f"| {row['model']} | {row['way']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([row["model"], row["way"], *cells])
+    return markdown.table(("model", "trained", *parts, "in all", "outside"), lines)
 
 
 #: The columns of the plans: heading, way, how the weights are held, checkpointing, and which figure.
@@ -142,8 +160,7 @@ _PLANNED = (
 
 
 def _plans(plans: list[dict[str, Any]]) -> str:
-    lines = ["| model | weights | " + " | ".join(heading for heading, *_ in _PLANNED) + " |"]
-    lines.append("|---" * (2 + len(_PLANNED)) + "|")
+    lines = []
     for plan in plans:
         cells = [Path(plan["settings"]["model"]).stem, f"{plan['parameters'] / 1e9:.2f} billion"]
         for _, way, held, again, figure in _PLANNED:
@@ -153,8 +170,8 @@ def _plans(plans: list[dict[str, Any]]) -> str:
                 if (row["way"], row["checkpointing"]) == (way, again) and row["weights_in"] == (held or plan["dtype"])
             )
             cells.append(f"{row[figure] / 1e9:.1f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown.table(("model", "weights", *(heading for heading, *_ in _PLANNED)), lines)
 
 
 def main() -> int:

@@ -113,6 +113,12 @@ class LayerCosts:
         trained = [layer for layer, flag in enumerate(mask) if flag]
         return self.depth_cost(min(trained, default=self.num_layers)) + math.fsum(map(self.train_cost, trained))
 
+    def below_cost(self, cut: int) -> float:
+        """The forward pass of the ``cut`` lowest layers, as a fraction of the step that trains all layers: what a step
+        saves that reads their output.
+        """
+        return math.fsum(self.forward[:cut]) / self.whole
+
     def least(self) -> float:
         """The cheapest step that trains a layer, as a fraction of the one that trains all."""
         return min(self.depth_cost(layer) + self.train_cost(layer) for layer in range(self.num_layers))

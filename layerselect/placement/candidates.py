@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import LayerSelectError
+from ..rules.by_place import ByPlace
+from ..rules.lower import Lower
+from ..rules.middle import Middle
+from ..rules.uniform import Uniform
+from ..rules.upper import Upper
 from ..utils.saved_words import shown
 
 if TYPE_CHECKING:
@@ -18,7 +23,8 @@ ALL = "all"
 HEAD = "head"
 
 #: Where k layers of L may be, in the order in which a pilot that cannot try all drops them from the end.
-SHAPES = ("upper", "uniform", "middle", "lower")
+_RULES: dict[str, type[ByPlace]] = {rule.name: rule for rule in (Upper, Uniform, Middle, Lower)}
+SHAPES = tuple(_RULES)
 #: What a first short training tells: the layers that IR-Tuning's rule selected most often, and those with the largest
 #: gradient norms.
 MEASURED = ("ir", "norms")
@@ -42,24 +48,16 @@ class Candidate:
 
 
 def layers_of(shape: str, count: int, num_layers: int) -> tuple[int, ...]:
-    """The numbers of ``count`` layers: the uppermost, the lowest, those in the middle, or evenly spread ones of which
-    the uppermost is one.
+    """The numbers of ``count`` layers, where the rule of the same name has them.
 
     Raises:
         LayerSelectError: there is no such shape, or the model has fewer layers.
     """
     if not 1 <= count <= num_layers:
         raise LayerSelectError(f"{shape}:{count} asks for {count} of {num_layers} layers: ask for 1 to {num_layers}")
-    if shape == "upper":
-        return tuple(range(num_layers - count, num_layers))
-    if shape == "lower":
-        return tuple(range(count))
-    if shape == "middle":
-        first = (num_layers - count) // 2
-        return tuple(range(first, first + count))
-    if shape == "uniform":
-        return tuple(sorted({num_layers - 1 - place * num_layers // count for place in range(count)}))
-    raise LayerSelectError(f"there is no shape {shown(shape)}; the shapes are: {', '.join(SHAPES)}")
+    if shape not in _RULES:
+        raise LayerSelectError(f"there is no shape {shown(shape)}; the shapes are: {', '.join(SHAPES)}")
+    return tuple(_RULES[shape]().layers(count, num_layers))
 
 
 def usual_names(num_layers: int) -> list[str]:
@@ -97,5 +95,4 @@ def step_cost(costs: LayerCosts, layers: Sequence[int], cut: int = 0) -> float:
     Args:
         cut: so many of the lowest layers do not run, since their hidden states are cached.
     """
-    skipped = sum(costs.forward[:cut]) / costs.whole
-    return costs.step_cost([layer in layers for layer in range(costs.num_layers)]) - skipped
+    return costs.step_cost([layer in layers for layer in range(costs.num_layers)]) - costs.below_cost(cut)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,10 +13,8 @@ from ..errors import LayerSelectError
 from ..utils.paired import Quality
 from .candidates import ALL, Candidate, distinct
 from .placement import Placement
-from .race import AS_GOOD, RUNNING, WORSE, Race, Standing, Trial
+from .race import WORSE, Race, Standing, Trial
 from .rounds import ERROR, Rounds
-
-logger = logging.getLogger(__name__)
 
 #: One short training: of a candidate, with a seed, in a fold (both from 0), and what it came to.
 Train = Callable[[Candidate, int, int], Trial]
@@ -182,15 +179,16 @@ def pilot(
             f"the pilot may cost up to {most:.2g} of a full training and not {max_cost:g}: allow more, or give it "
             "fewer candidates, rounds or steps"
         )
+    entered = others if idle is None else [*others, idle]
     race = Race(
-        [*others, *([idle] if idle is not None else [])],
+        entered,
         reference,
         quality=quality,
         margin=margin,
         rounds=rounds,
         idle=None if idle is None else idle.name,
     )
-    by_name = {each.name: each for each in (*others, reference, *([idle] if idle is not None else []))}
+    by_name = {each.name: each for each in (*entered, reference)}
     cost = 0.0
     while (parts := race.next_parts()) is not None:
         found: dict[str, list[Trial]] = {name: [] for name in race.to_train()}
@@ -233,8 +231,7 @@ def _answer(race: Race) -> Answer:
     if shown is not None:
         return Answer(shown.candidate.name, True, _sure(race, shown, margin), cheapest_open, None)
     if likely is None:
-        worse = [each.candidate.name for each in race.standings.values() if each.state == WORSE]
-        all_ = len(worse) >= len([each for each in race.standings.values() if each.looks])
+        all_ = all(each.state == WORSE for each in race.standings.values() if each.looks)
         why = (
             f"every candidate was shown to be worse than training all layers by more than {margin}"
             if all_
@@ -262,10 +259,5 @@ def _sure(race: Race, shown: Standing, margin: str) -> str:
         f"{shown.candidate.name} is as good as training all layers within {margin} ({look.mean:+.3f}, at least "
         f"{look.low:+.3f}), in the short trainings of this pilot"
     )
-    cheaper = [
-        each.candidate.name
-        for each in race.standings.values()
-        if each.state not in (AS_GOOD, WORSE) and each.candidate.cost < shown.candidate.cost and each.looks
-    ]
-    undecided = [name for name in cheaper if race.standings[name].state == RUNNING]
+    undecided = [name for name in race.running() if race.standings[name].candidate.cost < shown.candidate.cost]
     return f"{why}; cheaper, and not decided: {', '.join(undecided)}" if undecided else why

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import LayerSelectError
-from ..utils.paired import Effect, Paired, Quality, Variance, student, together
+from ..utils.paired import Effect, Paired, Quality, Variance, together
 from .candidates import Candidate, cheaper_first
 from .rounds import ERROR, Rounds
 
@@ -170,11 +170,12 @@ class Race:
         parts = self.next_parts()
         if parts is None:
             raise LayerSelectError("the race is over: nothing more is to be trained")
-        for name in self.to_train():
+        names = self.to_train()
+        for name in names:
             if len(trials.get(name, ())) != len(parts):
                 raise LayerSelectError(f"{name} has {len(trials.get(name, ()))} trainings and not {len(parts)}")
             self._trials[name].update(zip(parts, trials[name], strict=True))
-        for name in self.to_train():
+        for name in names:
             for part in parts:
                 if self._trials[name][part].documents != self._trials[self.reference.name][part].documents:
                     raise LayerSelectError(f"{name} was tested on other documents than {self.reference.name}")
@@ -210,7 +211,7 @@ class Race:
         for seeds in range(seen.seeds, _MOST_SEEDS + 1):
             more = seen.with_more(whole, seeds, self.rounds.folds)
             # A half more than the interval's width: what is shown in about 80 % of such races.
-            if look.mean + self.margin > (student(quantile, more.freedom) + 0.85) * more.total**0.5:
+            if look.mean + self.margin > more.width(quantile) + 0.85 * more.total**0.5:
                 return seeds / (self.rounds.seeds + self.rounds.more)
         return None
 
@@ -218,11 +219,9 @@ class Race:
         return [each for name, each in self.standings.items() if name != self._idle]
 
     def _look(self) -> None:
-        error = self.rounds.error(self.done)
-        quantile = together(len(self.standings), 1 - 2 * error)
-        running = self.running()
+        quantile = together(len(self.standings), 1 - 2 * self.rounds.error(self.done))
         self.reference_qualities.append(self._quality_of(self.reference.name))
-        looks = {name: self._look_at(name, quantile) for name in running}
+        looks = {name: self._look_at(name, quantile) for name in self.running()}
         for name, look in looks.items():
             standing = self.standings[name]
             standing.looks.append(look)
@@ -247,12 +246,9 @@ class Race:
 
     def _look_at(self, name: str, quantile: float) -> Look:
         effect = Effect.of(self._paired(name), self.quality)
-        spread, freedom = effect.variance.total**0.5, effect.variance.freedom
-        width = student(quantile, freedom) * spread if spread > 0 else 0.0
-        chance = _chance(effect.mean + self.margin, spread, freedom)
-        own = self._quality_of(name)
-        mean = effect.mean
-        return Look(self.done + 1, mean, mean - width, mean + width, own, chance, effect.variance)
+        mean, width = effect.mean, effect.variance.width(quantile)
+        chance = _chance(mean + self.margin, effect.variance)
+        return Look(self.done + 1, mean, mean - width, mean + width, self._quality_of(name), chance, effect.variance)
 
     def _parts(self) -> tuple[list[int], list[int]]:
         """The seeds and the folds of which all trainings are there."""
@@ -281,9 +277,10 @@ class Race:
         return round(len(self._numbers) * self.rounds.folds / min(self.done, self.rounds.folds))
 
 
-def _chance(distance: float, spread: float, freedom: float) -> float:
+def _chance(distance: float, variance: Variance) -> float:
     from scipy.special import stdtr  # of the extra "card"
 
+    spread = variance.total**0.5
     if spread == 0:
         return 1.0 if distance > 0 else 0.0
-    return float(stdtr(max(1.0, min(freedom, 1e6)), distance / spread))
+    return float(stdtr(max(1.0, min(variance.freedom, 1e6)), distance / spread))

@@ -65,7 +65,7 @@ def savings(
     shares = np.array([used.step_cost(mask) for mask in took.tolist()])
     cut = selector.cut or 0
     if cut and cached_steps:
-        shares[-cached_steps:] -= sum(used.forward[:cut]) / used.whole
+        shares[-cached_steps:] -= used.below_cost(cut)
     lowest = np.where(took.any(axis=1), took.argmax(axis=1), layers)
     counted = Counter(lowest[lowest < layers].tolist())
     facts = {

@@ -79,6 +79,14 @@ class Variance:
             rough += between**2 / (self.folds * (self.seeds - 1))
         return self.total**2 / rough if rough > 0 else float("inf")
 
+    def width(self, quantile: float) -> float:
+        """Half the width of an interval.
+
+        Args:
+            quantile: of the normal distribution, in whose place Student's is taken.
+        """
+        return student(quantile, self.freedom) * float(self.total**0.5)
+
     def with_more(self, count: int, seeds: int, folds: int) -> Variance:
         """What it would be on as many documents with as many seeds, by folds as large as these."""
         documents, each = self.count / count, self.seeds / seeds

@@ -16,7 +16,13 @@ from ..text.rows import TRAIN, split_rows
 Records = Sequence[Mapping[str, Any]]
 
 #: Probabilities are kept as whole numbers of this part.
-_PARTS = 10_000
+PARTS = 10_000
+
+
+def in_parts(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities as they are kept, int64."""
+    found: np.ndarray = np.rint(probabilities * PARTS).astype(np.int64)
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class IntentCounts(Counts):
 
     def statistics(self, records: Records, truth: Truth) -> np.ndarray:
         scores = [[record["scores"][name] for name in truth.names] for record in records]
-        return np.rint(np.array(scores, dtype=np.float64).reshape(len(records), -1) * _PARTS).astype(np.int64)
+        return in_parts(np.array(scores, dtype=np.float64).reshape(len(records), -1))
 
     def counts(self, statistics: np.ndarray, truth: Truth) -> np.ndarray:
         predicted = self._predicted(statistics, truth)
@@ -113,7 +119,7 @@ class IntentCounts(Counts):
         predicted = self._predicted(statistics, truth)
         return classification_report(
             truth.labels.astype(int) if truth.multi_label else truth.labels.argmax(axis=1),
-            statistics / _PARTS,
+            statistics / PARTS,
             list(truth.names),
             multi_label=truth.multi_label,
             predicted=predicted.astype(int) if truth.multi_label else predicted.argmax(axis=1),
@@ -136,13 +142,13 @@ class IntentCounts(Counts):
                 scores, predicted = baseline.predict([by_id[each] for each in part.ids])
                 # Of several labels, what is answered is not always what scores at least a half.
                 answered = predicted.astype(np.float64) if corpus.multi_label else scores
-                found.setdefault(baseline.name, {})[name] = np.rint(answered * _PARTS).astype(np.int64)
+                found.setdefault(baseline.name, {})[name] = in_parts(answered)
         return found
 
     @staticmethod
     def _predicted(statistics: np.ndarray, truth: Truth) -> np.ndarray:
         if truth.multi_label:
-            return statistics * 2 >= _PARTS
+            return statistics * 2 >= PARTS
         predicted: np.ndarray = np.eye(statistics.shape[1], dtype=bool)[statistics.argmax(axis=1)]
         return predicted
 

@@ -131,12 +131,12 @@ class KeptRuns:
         baselines = self._path("baselines", run.fold)
         if not baselines.is_file():
             found = counts.baselines(settings, corpus, records, truth)
-            _write(baselines, {"statistics": {name: _lists(each) for name, each in found.items()}})
+            write_kept(baselines, {"statistics": {name: _lists(each) for name, each in found.items()}})
         costs = {key: files.training.get(key) for key in (*self._task.facts_kept, DEVICE)}
         if (count := files.training.get(PROCESSES, 1)) > 1:
             costs[PROCESSES] = count
         costs[WALL] = round(sum(files.training.get("stages", {}).values()), 3)
-        _write(self.folder / f"{run.name}.costs.json", {"training": costs})
+        write_kept(self.folder / f"{run.name}.costs.json", {"training": costs})
         evaluations = [line for line in files.metrics if not line.get("final")]
         key = self._task.curve[0]
         content = {
@@ -151,7 +151,7 @@ class KeptRuns:
             },
             "statistics": _lists({name: counts.statistics(records[name], truth[name]) for name in names}),
         }
-        _write(self.folder / f"{run.name}.json", content)
+        write_kept(self.folder / f"{run.name}.json", content)
 
     def read(self, run: Run) -> KeptRun:
         """What is kept of a run; a file that is missing, damaged or does not fit its examples is a failure."""
@@ -229,7 +229,7 @@ class KeptRuns:
             },
         }
         if not path.is_file():
-            _write(path, content)
+            write_kept(path, content)
         if content != read_json(path, advice=_ADVICE):
             raise Mismatch(run.name, "was tested on other examples than the other runs: the corpus has changed")
         return self.examples(run.fold)
@@ -269,7 +269,8 @@ def _lists(statistics: Mapping[str, np.ndarray]) -> dict[str, list[list[int]]]:
     return {name: values.tolist() for name, values in statistics.items()}
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def write_kept(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file of what is kept, whole or not at all, with its version."""
     with new_file(path) as scratch:
         text = json.dumps({"version": _VERSION, **content}, separators=(",", ":"), ensure_ascii=False)
         scratch.write_text(text + "\n", encoding="utf-8")

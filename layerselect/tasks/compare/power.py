@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import chdtri, ndtr
 
-from ...utils.paired import Variance, student, together
+from ...utils.paired import Variance, together
 from .verdicts import CONFIDENCE, EQUAL_CONFIDENCE
 
 #: How often a difference of the promised size is told.
@@ -76,7 +76,7 @@ def power_of(variance: Variance, shape: Shape, *, measured: bool) -> Power:
         return Power(shape.documents, shape.seeds, 0.0, 1.0, measured)
     found = [replace(variance, between=variance.between * factor) for factor in _factors(variance)]
     widths, equal_widths = (
-        np.array([student(quantile, each.freedom) * each.total**0.5 for each in found])
+        np.array([each.width(quantile) for each in found])
         for quantile in (together(shape.rows, CONFIDENCE), together(shape.rows, EQUAL_CONFIDENCE))
     )
     low, high = 0.0, float(widths.max()) + 5 * spread

@@ -22,11 +22,11 @@ from ...layers.find import split_parameters
 from ...models.demo import SOURCE as DEMO
 from ...models.demo import hold
 from ...models.load import LoadedModel
-from ...placement.candidates import ALL, HEAD, Candidate
+from ...placement.candidates import ALL, Candidate
 from ...placement.race import Trial
 from ...selector.savings import counted_costs
 from ...selector.selector import FastSelector
-from ..compare.counts import IntentCounts, Truth
+from ..compare.counts import IntentCounts, Truth, in_parts
 from ..intent.config import IntentConfig
 from ..intent.dataset import EncodedSplit, Splits, build_splits, make_targets
 from ..intent.model import cover, prepare
@@ -51,8 +51,6 @@ _SHORT: dict[str, Any] = {
 #: Under the scratch folder.
 _STATES, _RUN = "states", "run"
 _COUNTS = IntentCounts()
-#: Probabilities are counted as whole numbers of this part.
-_PARTS = 10_000
 
 
 class Bench:
@@ -194,7 +192,7 @@ class Bench:
         known = held.targets if held.targets.ndim == 2 else np.eye(len(labels))[held.targets]
         ids, documents = ([str(row[key]) for row in held.rows] for key in ("id", "doc_id"))
         truth = Truth(ids, documents, known.astype(bool), labels, self._corpus.multi_label)
-        return _by_document(held, _COUNTS.counts(np.rint(scores * _PARTS).astype(np.int64), truth))
+        return _by_document(held, _COUNTS.counts(in_parts(scores), truth))
 
     def _splits_of(self, fold: int, held_out: int) -> Splits:
         train, test = self._dealt[fold]
@@ -255,7 +253,7 @@ def rule_of(candidate: Candidate) -> str:
     """The rule that trains a candidate."""
     if candidate.name == ALL:
         return "all"
-    if candidate.name == HEAD or not candidate.layers:
+    if not candidate.layers:
         return "none"
     return f"fixed:layers={list(candidate.layers)}"
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...placement.candidates import Candidate
 from ...placement.race import Trial
-from ...utils.folders import new_file
 from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Items, Number, Text, Whole
+from ..compare.kept import write_kept
 from .names import Scouted
 
 KEPT = "kept"
@@ -47,7 +45,7 @@ class KeptTrials:
         path = self._folder / "first.json"
         if not path.is_file():
             found = scout()
-            _write(path, {"selected": list(found.selected), "norms": list(found.norms)})
+            write_kept(path, {"selected": list(found.selected), "norms": list(found.norms)})
         content = read_json(path, _SCOUTED, advice=_ADVICE)
         return Scouted(content["selected"], content["norms"])
 
@@ -61,16 +59,10 @@ class KeptTrials:
         if not path.is_file():
             made = train()
             content = {"documents": list(made.documents), "counts": made.counts.tolist()}
-            _write(path, {"layers": list(candidate.layers), **content})
+            write_kept(path, {"layers": list(candidate.layers), **content})
         content = read_json(path, _TRIAL, advice=_ADVICE)
         if content["layers"] != list(candidate.layers):
             raise DamagedFile(path, "layers are those of another candidate", _ADVICE)
         if len({len(row) for row in content["counts"]}) != 1 or len(content["counts"]) != len(content["documents"]):
             raise DamagedFile(path, "counts does not hold one row for each document", _ADVICE)
         return Trial(tuple(content["documents"]), np.array(content["counts"], dtype=np.float64))
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with new_file(path) as scratch:
-        text = json.dumps({"version": _VERSION, **content}, separators=(",", ":"), ensure_ascii=False)
-        scratch.write_text(text + "\n", encoding="utf-8")

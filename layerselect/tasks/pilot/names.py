@@ -33,7 +33,8 @@ class Asked:
     """The candidates that were asked for.
 
     Attributes:
-        layers: of each whose layers are known, by its name, in the order in which they were named.
+        order: their names, as they were named.
+        layers: of each whose layers are known, by its name.
         measured: the names of those that a first training has to tell, with how many layers each has.
     """
 
@@ -82,7 +83,7 @@ def asked_candidates(text: str, layer_names: Sequence[str], *, head: bool) -> As
             measured[name] = (kind, _number(name, rest))
         else:
             layers[name] = _layers(name, kind, rest, layer_names)
-    return Asked(list(dict.fromkeys([*names])), layers, measured)
+    return Asked(names, layers, measured)
 
 
 def _layers(name: str, kind: str, rest: str, layer_names: Sequence[str]) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from ..run.requirements import check_requirements
 from ..run.settings import PLACES
 from ..run.stages import LOADING
 from .bench import IDLE, Bench
-from .kept import KeptTrials
+from .kept import KEPT, KeptTrials
 from .names import Asked, Scouted, asked_candidates
 from .settings import LOSS, MADE, USUAL, PilotSettings
 from .sizes import LEAST_STEPS, Corpus, Sizes, sizes_of
@@ -105,9 +105,7 @@ def run_pilot(job: PilotJob, *, on_event: OnEvent | None = None) -> Finished:
             f"a pilot runs in one process, and {launched()} were started together: run it alone, and give --placement "
             "to the training"
         )
-    check_requirements(job.training)
-    folder = output_path(job.training.out, apart={"--data": job.training.data}, kept={"--model": job.training.model})
-    _check_place(folder, job)
+    folder = _place(job)
     claim = Claim(folder)
     try:
         return _run(job, folder, notify)
@@ -144,14 +142,11 @@ def plan_pilot(job: PilotJob) -> dict[str, Any]:
     Raises:
         LayerSelectError: as :func:`run_pilot`.
     """
-    check_requirements(job.training)
-    folder = output_path(job.training.out, apart={"--data": job.training.data}, kept={"--model": job.training.model})
-    _check_place(folder, job)
+    folder = _place(job)
     scratch = folder.with_name(folder.name + ".partial")
     with running_out(job.training, LOADING):
         bench, asked = _bench(job, scratch)
-    guessed = {name: count for name, (_, count) in asked.measured.items()}
-    unknown = {name: tuple(range(count)) for name, count in guessed.items()}
+    unknown = {name: tuple(range(count)) for name, (_, count) in asked.measured.items()}
     sizes = _sizes({**asked.layers, **unknown}, bench, job, scouts=bool(asked.measured))
     return {
         "out": str(folder),
@@ -169,7 +164,7 @@ def plan_pilot(job: PilotJob) -> dict[str, Any]:
 
 def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     if job.overwrite:
-        shutil.rmtree(folder / "kept", ignore_errors=True)
+        shutil.rmtree(folder / KEPT, ignore_errors=True)
     scratch = folder / _SCRATCH
     begun = time.monotonic()
     notify("stage", {"name": LOADING})
@@ -235,12 +230,20 @@ def _full(job: PilotJob, bench: Bench) -> int:
     return job.training.steps(bench.examples)
 
 
-def _check_place(folder: Path, job: PilotJob) -> None:
-    """Finds out whether the pilot may go there.
+def _place(job: PilotJob) -> Path:
+    """The folder of the pilot, which may go there, on a machine that has what it asks for.
 
     Raises:
-        LayerSelectError: something else is there, or a pilot with other settings.
+        LayerSelectError: the machine has not, something else is there, or a pilot with other settings.
     """
+    training = job.training
+    check_requirements(training)
+    folder = output_path(training.out, apart={"--data": training.data}, kept={"--model": training.model})
+    _check_place(folder, job)
+    return folder
+
+
+def _check_place(folder: Path, job: PilotJob) -> None:
     if folder.exists() and not folder.is_dir():
         raise LayerSelectError(f"--out {str(folder)!r} is a file: choose another place")
     if not folder.is_dir() or not any(folder.iterdir()):

@@ -153,9 +153,9 @@ def _held_out(steps: int, corpus: Corpus, settings: PilotSettings) -> int:
 def _cut(candidates: list[Candidate], costs: LayerCosts) -> int:
     """The number of lowest layers whose cached hidden states save the most, over all candidates above them."""
     lowest = [min(each.layers, default=costs.num_layers - 1) for each in candidates if each.name != ALL]
-    saved = {cut: sum(costs.forward[:cut]) * sum(low >= cut for low in lowest) for cut in set(lowest) if cut}
+    readers = {cut: sum(low >= cut for low in lowest) for cut in set(lowest) if cut}
     # What one candidate alone would read, it has to compute first.
-    shared = {cut: value for cut, value in saved.items() if sum(low >= cut for low in lowest) > 1}
+    shared = {cut: costs.below_cost(cut) * count for cut, count in readers.items() if count > 1}
     return max(shared, key=lambda cut: (shared[cut], cut), default=0) if costs.crossed_from is None else 0
 
 
@@ -164,7 +164,7 @@ def _priced(
 ) -> list[Candidate]:
     """The candidates with what a trial of each takes: its steps, its evaluation, and its share of what is cached."""
     forward = (math.fsum(costs.forward) + costs.rest / 2) / costs.whole
-    below = math.fsum(costs.forward[:cut]) / costs.whole
+    below = costs.below_cost(cut)
     evaluations = held_out / corpus.batch
     seen = min(steps, corpus.examples / corpus.batch) + evaluations
     above = [each for each in candidates if reads(each, cut)]
