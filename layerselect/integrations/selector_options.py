@@ -27,7 +27,7 @@ from ..rules import Rule, make_rule
 from ..selector.budgeted import check_budget, with_budget
 from ..selector.selector import FastSelector
 from ..state_cache import StateStore
-from ..state_cache.cut import is_number
+from ..state_cache.cut import check_cut_text, is_number
 from ..state_cache.selection import STATE_CACHES
 from ..utils.arguments import check_choice
 
@@ -155,7 +155,7 @@ def _cut(name: str, value: Any) -> None:
         raise LayerSelectError(f"cut={value!r} is neither a number of layers nor a rule")
     if isinstance(value, str) and not is_number(value):
         try:
-            make_rule(value)
+            check_cut_text(value)
         except LayerSelectError as error:
             raise LayerSelectError(f"the cut: {error}") from error
     elif not isinstance(value, Rule) and int(value) < 0:

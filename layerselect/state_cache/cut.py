@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..costs.counted import LayerCosts, count_costs
 from ..errors import LayerSelectError
 from ..layers.view import ModelView
-from ..rules import MEASURED, CostAware, ProbeOnce, Rule, make_rule
+from ..rules import MEASURED, All, CostAware, ProbeOnce, Rule, make_rule
 from ..rules.wrapping import choose_by
 from ..utils.saved_schema import Fields, Maybe, Whole, check
 from ..utils.saved_tensors import Numbers
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 #: What chooses the cut unless the caller says otherwise.
 DEFAULT_CUT = "cost-aware:budget=0.5"
+
+#: The cut is below the lowest layer of the rule that selects, if this rule always selects the same layers.
+CUT_OF_RULE = "rule"
 
 #: As many steps as Aletheia's probe has (arXiv 2604.15351).
 _WATCHED_STEPS = 5
@@ -34,6 +38,12 @@ def is_number(cut: str) -> bool:
     return _NUMBER.fullmatch(cut) is not None
 
 
+def check_cut_text(cut: str) -> None:
+    """Raises LayerSelectError unless it is a number, ``"rule"``, or a rule with its options."""
+    if not is_number(cut) and cut != CUT_OF_RULE:
+        make_rule(cut)
+
+
 class Cut:
     """Chooses the lowest layer that trains, once.
 
@@ -41,8 +51,10 @@ class Cut:
         chosen_by: a number of layers below the cut; or a rule, or its text, whose lowest layer is the cut. A rule that
             reads scores is shown the mean scores of the first five steps (``probe-once``: of its ``steps``, and its
             base chooses). The budget of ``cost-aware`` is a fraction of the step that trains all layers, and a step
-            costs what its layers above the cut cost.
+            costs what its layers above the cut cost. ``"rule"`` is ``selecting`` where this always selects the same
+            layers. Of other rules nothing is below the cut.
         view: the model.
+        selecting: the rule that selects the layers of each step.
         backend: the selector's.
         seed: for rules that draw.
 
@@ -54,7 +66,15 @@ class Cut:
         LayerSelectError: no such number of layers; no such rule; a rule that selects no layer.
     """
 
-    def __init__(self, chosen_by: int | str | Rule, view: ModelView, *, backend: str = "auto", seed: int = 0) -> None:
+    def __init__(
+        self,
+        chosen_by: int | str | Rule,
+        view: ModelView,
+        selecting: Rule,
+        *,
+        backend: str = "auto",
+        seed: int = 0,
+    ) -> None:
         self._layers = len(view.layer_names)
         self.depth: int | None = None
         self.watched = 0
@@ -68,11 +88,16 @@ class Cut:
             return
         if not isinstance(chosen_by, (str, Rule)):
             raise LayerSelectError(f"cut={chosen_by!r} is neither a number of layers nor a rule")
-        self._rule: Rule = make_rule(chosen_by, seed=seed)
-        if isinstance(self._rule, ProbeOnce):
-            self.watched, self._rule = self._rule.steps, make_rule(self._rule.base, seed=seed)
-        elif self._rule.uses_scores:
-            self.watched = _WATCHED_STEPS
+        self._of_rule = chosen_by == CUT_OF_RULE
+        if self._of_rule:
+            # A rule that chooses anew may choose any layer.
+            self._rule: Rule = copy.deepcopy(selecting) if selecting.constant else All()
+        else:
+            self._rule = make_rule(chosen_by, seed=seed)
+            if isinstance(self._rule, ProbeOnce):
+                self.watched, self._rule = self._rule.steps, make_rule(self._rule.base, seed=seed)
+            elif self._rule.uses_scores:
+                self.watched = _WATCHED_STEPS
         if isinstance(self._rule, CostAware) and isinstance(self._rule.costs, str):
             self._rule = replace(self._rule, costs=costs_above(count_costs(view)))
         try:
@@ -122,12 +147,15 @@ class Cut:
             everywhere = torch.full((self._layers,), MEASURED, dtype=torch.uint8)
             selection = (
                 choose_by(self._rule, means.tolist(), everywhere)
-                if self._rule.uses_scores
+                if self.watched
                 else self._rule.select(means.float(), everywhere)
             )
         finally:
             self._rule.close()
         chosen = selection.mask.nonzero().flatten().tolist()
+        if self._of_rule:
+            self.depth = min(chosen, default=self._layers - 1)
+            return
         if not chosen:
             raise LayerSelectError(
                 f"cut={self._rule.name!r} selects no layer, so it says nothing about where the cut is"

@@ -30,7 +30,7 @@ class CacheSelection:
 
     Args:
         state_cache: ``none``, ``cached`` or ``auto``.
-        chosen_by, view, backend, seed: see :class:`~layerselect.state_cache.cut.Cut`.
+        chosen_by, view, selecting, backend, seed: see :class:`~layerselect.state_cache.cut.Cut`.
         store: of the hidden states; ``None``: one in memory.
         mode: the selector's.
 
@@ -44,6 +44,7 @@ class CacheSelection:
         chosen_by: int | str | Rule,
         store: StateStore | None,
         view: ModelView,
+        selecting: Rule,
         *,
         mode: str,
         backend: str,
@@ -63,7 +64,7 @@ class CacheSelection:
                 f"state_cache={state_cache!r} needs mode='freeze', in which the layers below the cut take no "
                 f"gradients; here the mode is {mode!r}"
             )
-        self._cut = Cut(chosen_by, view, backend=backend, seed=seed)
+        self._cut = Cut(chosen_by, view, selecting, backend=backend, seed=seed)
 
     @property
     def watched(self) -> int:

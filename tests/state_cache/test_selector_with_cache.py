@@ -178,6 +178,32 @@ def test_a_rule_that_selects_the_lowest_layer_leaves_nothing_below(caplog):
     assert not torch.equal(run.layer_weights(0), before)
 
 
+@pytest.mark.parametrize(
+    ("rule", "below"),
+    [
+        ("fixed:layers=[3,2]", 2),
+        ("fixed:layers=[1];probe=true", 1),
+        ("upper:p=0.25", 3),
+        ("none", 3),
+        ("lower:p=0.5", 0),
+        ("all", 0),
+        ("variance", 0),
+        ("random:k=1", 0),
+        ("block-cyclic", 0),
+        ("cost-aware:budget=0.5", 0),
+    ],
+)
+def test_the_cut_of_the_rule_itself(rule: str, below: int):
+    """Nothing trains otherwise than without a cache, since the rule never selects a layer below its own cut."""
+    cached, plainly = Run(model(), rule, state_cache="cached", cut="rule"), Run(model(), rule)
+    assert cached.selector.cut == below
+    for batch in batches("llama", "right") * 2:
+        cached.step(batch)
+        plainly.step(batch)
+    assert torch.allclose(cached.weights(), plainly.weights(), atol=1e-5)
+    assert (cached.selector.state_cache is not None) == (below > 0)
+
+
 def test_a_saved_run_goes_on_bit_for_bit():
     steps = batches("llama", "right") * 6
     whole = Run(model(), state_cache="cached", cut="probe-once:steps=4", probe_every=3)

@@ -14,7 +14,7 @@ from ...errors import LayerSelectError
 from ...placement.rule import PlacementRule
 from ...rules import make_rule, rules_help
 from ...state_cache import DEFAULT_CUT, default_folder
-from ...state_cache.cut import is_number
+from ...state_cache.cut import check_cut_text, is_number
 from ...state_cache.selection import STATE_CACHES
 from ...state_cache.store import PRECISIONS, is_size
 from ...utils.launch import launched
@@ -163,8 +163,9 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
     )
     cut: str = setting(
         DEFAULT_CUT,
-        "a number of layers below the cut, or a rule as for --rule whose lowest layer is the cut; one that reads "
-        "gradients looks at the first steps, which then train no layer",
+        "a number of layers below the cut; or 'rule', below the lowest layer of --rule where this always trains the "
+        "same layers; or another rule whose lowest layer is the cut; one that reads gradients looks at the first "
+        "steps, which then train no layer",
         group=CACHE,
         metavar="N|RULE",
     )
@@ -325,13 +326,12 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
             self.state_cache,
             f"needs --mode auto or freeze, not {self.mode}: the layers below the cut must take no gradients",
         )
-        if not is_number(self.cut):
-            try:
-                make_rule(self.cut)
-            except LayerSelectError as error:
-                raise LayerSelectError(
-                    f"--cut {in_words(self.cut)} is neither a number of layers nor a rule: {error}"
-                ) from error
+        try:
+            check_cut_text(self.cut)
+        except LayerSelectError as error:
+            raise LayerSelectError(
+                f"--cut {in_words(self.cut)} is neither a number of layers nor a rule: {error}"
+            ) from error
         check(not is_number(self.cut) or int(self.cut) >= 1, "cut", self.cut, "must be at least 1")
         check(
             is_size(self.state_cache_memory),
