@@ -6,8 +6,8 @@ python -m tools.tables --check   # writes nothing; says which tables are not tho
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
 docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan
---json`` wrote; ``attempts`` and the folder of a comparison; or ``pilot`` and a
-``pilot.json``. Behind ``without:`` may stand columns that are left out.
+--json`` wrote; ``attempts`` and the folder of a comparison; ``pilot`` and a ``pilot.json``; or ``choices``, the folder
+of a comparison, and rows and placements. Behind ``without:`` may stand columns that are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
     if places[0] == "attempts":
         return attempts_table(MEASUREMENTS / places[1])
+    if places[0] == "choices":
+        return _choices(*places[1:])
     if places[0] == "pilot":
         return _pilot(json.loads((MEASUREMENTS / places[1]).read_text(encoding="utf-8")))
     if places == ["claims.json"]:
@@ -66,6 +69,18 @@ def _table(places: list[str], left_out: list[str]) -> str:
     if len(found) > 1:
         return several_table(found).markdown()
     return markdown_table(found[0], comparison_rows(found[0]), without=left_out)
+
+
+def _choices(folder: str, *names: str) -> str:
+    from layerselect.tasks.compare import read_comparison
+    from layerselect.tasks.compare.choices import choice_table, choices_of
+    from layerselect.tasks.compare.state import saved_config
+
+    comparison = read_comparison(saved_config(MEASUREMENTS / folder))
+    places = {name: MEASUREMENTS / name for name in names}
+    found = choices_of(comparison, [str(place) if place.exists() else name for name, place in places.items()])
+    named = [replace(each, name=name) for each, name in zip(found, names, strict=True)]
+    return choice_table(named, comparison).markdown()
 
 
 def _verdicts(content: dict[str, Any]) -> str:

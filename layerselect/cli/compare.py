@@ -92,6 +92,12 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         help="train nothing and print the table of the comparison in DIR, or one table of several; --out writes it",
     )
     job.add_argument(
+        "--choices",
+        metavar="LIST",
+        help="with --show: how far the layers that somebody chose are behind the best row; files or folders of "
+        "placements ('layerselect pilot', 'layerselect card place') and names of rows, separated by commas",
+    )
+    job.add_argument(
         "--adapters",
         metavar="LIST",
         help="every method is run with each of these (default: lora; of the demo model: none)",
@@ -127,6 +133,7 @@ def _rate_of(text: str) -> tuple[str, float]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs ``layerselect compare`` and returns its exit code."""
+    from ..errors import LayerSelectError
     from ..tasks.compare import run_compare
     from ..tasks.compare.run import plan_compare
     from .compare_display import RunDisplay, compare_plan_lines
@@ -134,6 +141,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.show:
         return _show(args)
+    if args.choices is not None:
+        raise LayerSelectError("--choices is of a comparison that is shown: give its folder with --show")
     config = _config(args)
     if args.dry_run:
         plan = plan_compare(config, overwrite=args.overwrite)
@@ -212,6 +221,8 @@ def _show(args: argparse.Namespace) -> int:
     found = [read_comparison(saved_config(user_path(folder, "--show"), **own)) for folder in args.show]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+    if args.choices is not None:
+        return _show_choices(found, out, args)
     if len(found) == 1:
         _finish(found[0], out, args)
         return 0
@@ -222,6 +233,28 @@ def _show(args: argparse.Namespace) -> int:
         write_json(table)
     else:
         print_several(table)
+    return 0
+
+
+def _show_choices(found: list[Comparison], out: Path | None, args: argparse.Namespace) -> int:
+    """Prints how far what was chosen is behind the best row of a comparison."""
+    from dataclasses import asdict
+
+    from ..errors import LayerSelectError
+    from ..tasks.compare.choices import choice_table, choices_of
+    from ..tasks.compare.methods import split_list
+    from .compare_display import print_choices
+
+    if len(found) > 1:
+        raise LayerSelectError("--choices is of one comparison: give --show one folder")
+    choices = choices_of(found[0], split_list(args.choices))
+    table = choice_table(choices, found[0])
+    if out is not None:
+        _write(out / "choices.md", table.markdown())
+    if args.json:
+        write_json({"folder": str(found[0].folder), "choices": [asdict(each) for each in choices]})
+    else:
+        print_choices(table)
     return 0
 
 

@@ -20,6 +20,7 @@ _FEW = 6
 
 if TYPE_CHECKING:
     from ..tasks.compare import Comparison, Row
+    from ..tasks.compare.choices import ChoiceTable
     from ..tasks.compare.prospect import Prospect
     from ..tasks.compare.several import SeveralTable
     from ..tasks.compare.tasks import Column
@@ -122,6 +123,22 @@ def print_several(table: SeveralTable) -> None:
     for name, cells in table.lines:
         shown.add_row(escape(name), *(escape(text) for cell in cells for text in cell))
     console.print(shown)
+
+
+def print_choices(table: ChoiceTable) -> None:
+    """How far what was chosen is behind the best row."""
+    console = Console(file=sys.stdout)
+    shown = Table()
+    used = [number for number, cells in enumerate(zip(*table.lines, strict=True)) if any(cells)]
+    for number in used:
+        heading, is_figure = table.heads[number], number > 2
+        width = max(map(len, (*heading.split(), *(cells[number] for cells in table.lines)))) if is_figure else None
+        shown.add_column(escape(heading), overflow="fold", justify="right" if is_figure else "left", width=width)
+    for cells in table.lines:
+        shown.add_row(*(escape(cells[number]) for number in used))
+    console.print(shown)
+    for note in table.notes:
+        console.print(escape(note), highlight=False, soft_wrap=True)
 
 
 def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | None) -> None:

@@ -7,11 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ...utils.paired import Paired
-from .comparison import Comparison
+from .comparison import Comparison, Part
 from .kept import KeptRun
-
-#: A seed and a fold.
-Part = tuple[int, int | None]
 
 
 def complete(parts: Iterable[Part]) -> list[Part]:

@@ -12,7 +12,10 @@ from ...errors import LayerSelectError
 from .config import CompareConfig
 from .counts import Truth
 from .kept import TEST, KeptRun, KeptRuns
-from .methods import Run
+from .methods import Run, Variant
+
+#: A seed and a fold.
+Part = tuple[int, int | None]
 
 #: Why a run that nobody trained yet is not in the table.
 NOT_FINISHED = "not finished"
@@ -36,6 +39,14 @@ class Comparison:
     @property
     def failed(self) -> list[KeptRun]:
         return [result for result in self.results if result.reason not in (None, NOT_FINISHED)]
+
+    def finished(self, variant: Variant) -> dict[Part, KeptRun]:
+        """The runs of a row that were evaluated on the reported split."""
+        return {
+            (result.run.seed, result.run.fold): result
+            for result in self.results
+            if result.run.variant == variant and result.reason is None and self.split in result.statistics
+        }
 
     @property
     def split(self) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...metrics.enough import too_few_steps
-from .cells import Cells, Part, complete
-from .comparison import NOT_FINISHED, Comparison
+from .cells import Cells, complete
+from .comparison import NOT_FINISHED, Comparison, Part
 from .config import CompareConfig
 from .counts import Truth
 from .kept import KeptRun
@@ -84,15 +84,8 @@ class Row:
 
 def comparison_rows(comparison: Comparison) -> list[Row]:
     """Baselines first, then the methods in their order."""
-    config, split = comparison.config, comparison.split
-    runs = {
-        variant: {
-            (result.run.seed, result.run.fold): result
-            for result in comparison.results
-            if result.run.variant == variant and result.reason is None and split in result.statistics
-        }
-        for variant in config.variants
-    }
+    config = comparison.config
+    runs = {variant: comparison.finished(variant) for variant in config.variants}
     rows = [*_baselines(comparison, runs), *(_method(comparison, variant, runs[variant]) for variant in runs)]
     reference = config.reference_variant
     if reference is None or not runs[reference]:

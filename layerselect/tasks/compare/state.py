@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LayerSelectError
+from ...utils.continued import check_continues
 from ...utils.folders import new_file
 from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Items, Mapped, Maybe, Number, Text, Whole
-from ...utils.saved_words import in_words
 from .config import CompareConfig
 from .kept import KEPT
 from .runs import RUNS
@@ -35,22 +35,9 @@ def check_place(folder: Path, config: CompareConfig, overwrite: bool) -> None:
     Raises:
         LayerSelectError: something else is there, or a comparison with other settings.
     """
-    if folder.exists() and not folder.is_dir():
-        raise LayerSelectError(f"--out {str(folder)!r} is a file: choose another place")
-    if folder.is_dir() and any(folder.iterdir()):
-        saved = _saved(folder)
-        if saved is None:
-            raise LayerSelectError(
-                f"--out {str(folder)!r} is a folder that no comparison of layerselect made: choose another place"
-            )
-        theirs, ours = saved["settings"], config.fixed()
-        changed = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
-        if changed and not overwrite:
-            name = changed[0]
-            raise LayerSelectError(
-                f"the comparison in {str(folder)!r} has --{name.replace('_', '-')} {in_words(theirs.get(name))}, not "
-                f"{in_words(ours.get(name))}: repeat its options to continue it, or start afresh with --overwrite"
-            )
+    saved = _saved(folder)
+    settings = None if saved is None else saved["settings"]
+    check_continues(folder, settings, config.fixed(), what="comparison", overwrite=overwrite)
 
 
 def open_folder(folder: Path, config: CompareConfig, overwrite: bool) -> None:

@@ -35,12 +35,20 @@ class Asked:
     Attributes:
         order: their names, as they were named.
         layers: of each whose layers are known, by its name.
-        measured: the names of those that a first training has to tell, with how many layers each has.
+        measured: the names of those that a first training has to tell, with their kind and how many layers each has.
     """
 
     order: Sequence[str]
     layers: Mapping[str, tuple[int, ...]]
     measured: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    def planned(self) -> dict[str, tuple[int, ...]]:
+        """The layers of all, in their order, before a first training: as many of the lowest layers, which cost the
+        most, stand for those that it has to tell.
+        """
+        dearest = {name: tuple(range(count)) for name, (_, count) in self.measured.items()}
+        found = {**self.layers, **dearest}
+        return {name: found[name] for name in self.order if name in found}
 
     def known(self, scouted: Scouted | None) -> dict[str, tuple[int, ...]]:
         """The layers of all, in their order; without what a first training would tell if there was none."""

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from ...placement.piloting import PilotResult, mean_of_counts, pilot
 from ...placement.race import Trial
 from ...report import write_pilot_report
 from ...utils.claims import Claim
+from ...utils.continued import check_continues
 from ...utils.folders import new_file
 from ...utils.launch import launched
 from ...utils.places import output_path
+from ...utils.saved_documents import DocumentKind
 from ...utils.saved_files import DamagedFile, read_json
-from ...utils.saved_schema import Fields, Flag, Mapped, Text
-from ...utils.saved_words import in_words
+from ...utils.saved_schema import Fields, Flag, Mapped, Mismatch, Text, check
 from ..compare.counts import IntentCounts
 from ..intent.config import IntentConfig
 from ..run.memory import MEASURING, running_out
@@ -40,6 +41,15 @@ logger = logging.getLogger(__name__)
 
 COMMAND = "layerselect pilot"
 PILOT, STATE, PAGE = "pilot.json", "config.json", "pilot.html"
+_KIND = DocumentKind(
+    schema="layerselect.pilot",
+    versions=(1,),
+    file=PILOT,
+    name="pilot",
+    title="pilot",
+    command=COMMAND,
+    again="run it again",
+)
 _SCRATCH = "scratch"
 _STATE = Fields({"command": Text(), "settings": Mapped()})
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -82,14 +92,8 @@ class Finished:
     def to_dict(self) -> dict[str, Any]:
         """The pilot as JSON values, as ``pilot.json`` has it."""
         sizes = {name: value for name, value in asdict(self.sizes).items() if name != "candidates"}
-        return {
-            "schema": "layerselect.pilot",
-            "version": 1,
-            **self.result.to_dict(),
-            "sizes": sizes,
-            "layer_names": self.layer_names,
-            "caches": self.caches,
-        }
+        more = {"sizes": sizes, "layer_names": self.layer_names, "caches": self.caches}
+        return _KIND.stamped({**self.result.to_dict(), **more})
 
 
 def run_pilot(job: PilotJob, *, on_event: OnEvent | None = None) -> Finished:
@@ -122,12 +126,14 @@ def settings_after(folder: str | Path) -> dict[str, Any]:
     """
     place = Path(folder)
     chosen = Placement.load(place)
+    values, where = _KIND.read(place)
     try:
-        caches = read_json(place / PILOT, Fields({"caches": Flag()}), advice="run the pilot again", constants=True)
-    except DamagedFile as error:
-        raise LayerSelectError(str(error)) from error
+        own = _KIND.unstamped(values, where)
+        check(Fields({"caches": Flag()}), own)
+    except Mismatch as error:
+        raise LayerSelectError(f"{where!r} is damaged ({error}): run the pilot again") from error
     cut = min(chosen.layers[0] if chosen.layers else len(chosen.names), len(chosen.names) - 1)
-    cached = {"state_cache": "cached", "cut": str(cut)} if caches["caches"] and cut >= 1 else {}
+    cached = {"state_cache": "cached", "cut": str(cut)} if own["caches"] and cut >= 1 else {}
     return {"placement": str(folder), **cached}
 
 
@@ -136,8 +142,8 @@ def plan_pilot(job: PilotJob) -> dict[str, Any]:
 
     Returns:
         ``out``, ``model``, ``layers``, ``steps``, ``held_out``, ``trainings`` (at most), ``candidates``, ``left_out``
-        and ``cost``, the most that it may be. Candidates that a first training has to name count as those that train
-        all layers.
+        and ``cost``, the most that it may be. Candidates that a first training has to tell count as as many of the
+        lowest layers, which cost the most; the training leaves out those that are the same as others.
 
     Raises:
         LayerSelectError: as :func:`run_pilot`.
@@ -146,8 +152,9 @@ def plan_pilot(job: PilotJob) -> dict[str, Any]:
     scratch = folder.with_name(folder.name + ".partial")
     with running_out(job.training, LOADING):
         bench, asked = _bench(job, scratch)
-    unknown = {name: tuple(range(count)) for name, (_, count) in asked.measured.items()}
-    sizes = _sizes({**asked.layers, **unknown}, bench, job, scouts=bool(asked.measured))
+    steps = _scouting_steps(job, bench, asked)
+    layers = asked.planned() if steps else asked.known(None)
+    sizes = _sizes(layers, bench, job, scouting_steps=steps, open_names=asked.measured)
     return {
         "out": str(folder),
         "model": job.training.model,
@@ -174,8 +181,9 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     _write(folder / STATE, {"command": COMMAND, "settings": job.fixed()})
     kept = KeptTrials(folder)
     with running_out(job.training, MEASURING):
-        scouted = _scouted(job, bench, asked, kept, notify)
-        sizes = _sizes(asked.known(scouted), bench, job, scouts=scouted is not None)
+        steps = _scouting_steps(job, bench, asked)
+        scouted = _scouted(steps, bench, kept, notify) if steps else None
+        sizes = _sizes(asked.known(scouted), bench, job, scouting_steps=steps)
         notify("sized", {"sizes": sizes, "rounds": job.rounds()})
 
         def train(candidate: Candidate, seed: int, fold: int) -> Trial:
@@ -196,7 +204,7 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     result = replace(result, cost=result.cost + sizes.scouting)
     finished = Finished(folder, result, sizes, bench.layer_names, bench.caches)
     result.placement(bench.layer_names).save(folder)
-    _write(folder / PILOT, finished.to_dict())
+    _KIND.write(folder, finished.to_dict())
     write_pilot_report(folder / PAGE, finished.to_dict(), job.fixed(), by=job.by, seconds=time.monotonic() - begun)
     shutil.rmtree(scratch, ignore_errors=True)
     return finished
@@ -207,22 +215,40 @@ def _bench(job: PilotJob, scratch: Path) -> tuple[Bench, Asked]:
     return bench, asked_candidates(job.candidates, bench.layer_names, head=bench.has_head)
 
 
-def _scouted(job: PilotJob, bench: Bench, asked: Asked, kept: KeptTrials, notify: OnEvent) -> Scouted | None:
-    """The first training, if some candidates need it and it leaves most of the cost for the others."""
-    if not asked.measured:
-        return None
+def _scouting_steps(job: PilotJob, bench: Bench, asked: Asked) -> int:
+    """Steps of the first training; 0 where no candidate needs it, or too little of the cost would be left."""
     steps = job.steps or LEAST_STEPS
+    if not asked.measured:
+        return 0
     if job.candidates.strip() == USUAL and steps / _full(job, bench) > job.max_cost / 5:
         logger.info("no first training, which the cost has no room for: left out are %s", ", ".join(asked.measured))
-        return None
+        return 0
+    return steps
+
+
+def _scouted(steps: int, bench: Bench, kept: KeptTrials, notify: OnEvent) -> Scouted:
     notify("training", {"candidate": ALL, "seed": 0, "fold": None})
     return kept.scouted(lambda: bench.scout(steps))
 
 
-def _sizes(layers: dict[str, tuple[int, ...]], bench: Bench, job: PilotJob, *, scouts: bool) -> Sizes:
+def _sizes(
+    layers: dict[str, tuple[int, ...]],
+    bench: Bench,
+    job: PilotJob,
+    *,
+    scouting_steps: int,
+    open_names: Collection[str] = (),
+) -> Sizes:
     corpus = Corpus(bench.examples, job.training.batch_size * job.training.accumulate, _full(job, bench))
-    steps = (job.steps or LEAST_STEPS) if scouts else 0
-    return sizes_of(layers, bench.costs, corpus, job, caches=bench.caches, scouting_steps=steps)
+    return sizes_of(
+        layers,
+        bench.costs,
+        corpus,
+        job,
+        caches=bench.caches,
+        scouting_steps=scouting_steps,
+        open_names=open_names,
+    )
 
 
 def _full(job: PilotJob, bench: Bench) -> int:
@@ -244,24 +270,12 @@ def _place(job: PilotJob) -> Path:
 
 
 def _check_place(folder: Path, job: PilotJob) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise LayerSelectError(f"--out {str(folder)!r} is a file: choose another place")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
     try:
         saved = read_json(folder / STATE, _STATE, advice="remove it", constants=True)
     except DamagedFile:
         saved = {"command": ""}
-    if saved["command"] != COMMAND:
-        raise LayerSelectError(f"--out {str(folder)!r} is a folder that no pilot made: choose another place")
-    theirs, ours = saved["settings"], json.loads(json.dumps(job.fixed()))
-    changed = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
-    if changed and not job.overwrite:
-        name = changed[0]
-        raise LayerSelectError(
-            f"the pilot in {str(folder)!r} has --{name.replace('_', '-')} {in_words(theirs.get(name))}, not "
-            f"{in_words(ours.get(name))}: repeat its options to continue it, or start afresh with --overwrite"
-        )
+    settings = saved["settings"] if saved["command"] == COMMAND else None
+    check_continues(folder, settings, json.loads(json.dumps(job.fixed())), what="pilot", overwrite=job.overwrite)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from ...costs.counted import LayerCosts
@@ -71,6 +71,7 @@ def sizes_of(
     *,
     caches: bool,
     scouting_steps: int = 0,
+    open_names: Collection[str] = (),
 ) -> Sizes:
     """Finds the longest short trainings that ``--max-cost`` has room for; where even the shortest are too long, the
     last candidates are left out.
@@ -80,15 +81,17 @@ def sizes_of(
         costs: of the model's layers.
         caches: whether hidden states can be cached.
         scouting_steps: of the first training, which trains all layers.
+        open_names: candidates whose layers only stand for others that a first training has yet to tell. They are
+            neither the same as others nor beyond a budget.
 
     Raises:
         LayerSelectError: there is no room for two candidates.
     """
     rounds = settings.rounds()
     named = [Candidate(name, own, min(1.0, step_cost(costs, own))) for name, own in layers.items()]
-    everything = distinct(
-        [each for each in named if each.name == ALL or settings.budget is None or each.cost <= settings.budget + 1e-9]
-    )
+    fit = [each for each in named if each.name == ALL or settings.budget is None or each.cost <= settings.budget + 1e-9]
+    told = {each.name for each in distinct([each for each in fit if each.name not in open_names])}
+    everything = [each for each in named if each.name in told or each.name in open_names]
     if len(everything) < _LEAST_CANDIDATES:
         raise LayerSelectError(
             "there is nothing to compare with training all layers"

@@ -114,12 +114,24 @@ def test_a_plan_says_what_it_costs_and_writes_nothing(job, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_counts_what_a_first_training_will_tell(job, tmp_path):
+    """As the dearest of as many layers, whatever else is tried, and whatever a step may cost."""
+
+    def plan(candidates: str, **changes) -> list[str]:
+        training = replace(job.training, out=str(tmp_path / "p"))
+        return plan_pilot(replace(job, training=training, candidates=candidates, **changes))["candidates"]
+
+    assert plan("ir:1,lower:1,norms:1,upper:1") == ["all", "ir:1", "lower:1", "norms:1", "upper:1"]
+    assert plan("layers:0,lower:1,norms:1") == ["all", "layers:0", "norms:1"]
+    assert plan("norms:1,lower:1,upper:1", budget=0.01) == ["all", "norms:1"]
+
+
 def test_another_pilot_or_folder_is_left_alone(done, job, tmp_path):
     with pytest.raises(LayerSelectError, match=r"has --margin 0\.02, not 0\.03: repeat its options"):
         run_pilot(replace(job, margin=0.03))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("x")
-    with pytest.raises(LayerSelectError, match="is a folder that no pilot made"):
+    with pytest.raises(LayerSelectError, match="is a folder that no pilot of layerselect made"):
         run_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "mine"))))
     with pytest.raises(LayerSelectError, match="is a file"):
         run_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "mine" / "file"))))
