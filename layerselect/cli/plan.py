@@ -83,7 +83,7 @@ def _print(plan: Plan) -> None:
     console = Console(file=sys.stdout)
     console.print(escape(headline(plan)), highlight=False)
     columns, unit = [column for column in columns_of(plan) if column.short], unit_of(plan)
-    texts = [cells(row, unit) for row in plan.rows]
+    texts = [cells(row, unit, plan.settings.steps) for row in plan.rows]
     widths = {each.key: max(len(each.short), *(len(text[each.key]) for text in texts)) for each in columns}
     for name, rows in groupby(zip(plan.rows, texts, strict=True), key=lambda pair: held(pair[0])):
         table = Table(title=f"weights in {name} ({unit})", title_justify="left")

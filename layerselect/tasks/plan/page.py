@@ -27,7 +27,11 @@ def write_plan_page(path: Path, plan: Plan) -> None:
         headline(plan),
         [(column.heading, column.text) for column in columns],
         unit,
-        [([cells(row, unit)[column.key] for column in columns], row.fits) for row in plan.rows],
+        [
+            ([texts[column.key] for column in columns], row.fits)
+            for row in plan.rows
+            for texts in (cells(row, unit, plan.settings.steps),)
+        ],
         bars,
         plan.settings.memory,
         notes(plan),

@@ -43,6 +43,22 @@ class PlanSettings(AdapterSettings, MemorySettings):
         group=JOB,
         metavar="SIZE",
     )
+    speed: float | None = setting(
+        None,
+        "what the card computes while it trains, in 10^12 operations a second (TFLOPS), often 0.3 to 0.5 of its data "
+        "sheet's; with it the table says how long a step takes",
+        group=JOB,
+        metavar="TFLOPS",
+        above=0,
+        most=1e9,
+    )
+    steps: int | None = setting(
+        None,
+        "steps of the training; with --speed the table says how long it takes",
+        group=JOB,
+        metavar="N",
+        least=1,
+    )
     device: str = like(TrainingSettings, "device", help="plan for a GPU or for a CPU; auto: as this machine, or --gpu")
     classes: int = setting(
         5, "how many intentions a classifier tells apart", group=JOB, metavar="N", least=1, most=100_000
@@ -85,6 +101,10 @@ class PlanSettings(AdapterSettings, MemorySettings):
         for name in ("batch_size", "max_length"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, kind.__dataclass_fields__[name].default)
+        if self.steps is not None and self.speed is None:
+            raise LayerSelectError(
+                f"--steps {self.steps} says nothing of time without --speed: say what the card computes in a second"
+            )
         if self.gpu is not None and self.device == "cpu":
             raise LayerSelectError(f"--gpu {self.gpu} with --device cpu: leave one of them out")
         self.memory  # noqa: B018, says so where it is no size

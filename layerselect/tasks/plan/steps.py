@@ -45,6 +45,8 @@ class PlanRow:
         usual_peak: the same of most steps; as ``peak`` unless all layers are measured now and then.
         arithmetic: multiply-adds of a step, on average, as a share of those of an adapter in every layer without
             checkpointing.
+        operations: multiplications and additions of a step, on average; two for each multiply-add.
+        seconds: how long they take at the speed that was asked for; ``None`` where none was.
         fits: it fits the card; ``None`` where none is named.
         largest_batch: the most examples that fit; 0 if not even one does, ``None`` where no card is named.
     """
@@ -60,6 +62,8 @@ class PlanRow:
     peak: int
     usual_peak: int
     arithmetic: float
+    operations: float
+    seconds: float | None = None
     fits: bool | None = None
     largest_batch: int | None = None
 
@@ -132,6 +136,8 @@ class Prepared:
         weights = weight_bytes(self.model, self.found.names, quantize)
         rest = weights + optimizer + unpacked_bytes(self.model, self.found.names, quantize)
         peak = self._peak(fullest, batch) + rest
+        done = way.arithmetic(self.costs)
+        operations = 2 * done * sum(tokens_of(settings)) * batch * settings.accumulate
         row = PlanRow(
             way.name,
             way.what,
@@ -143,7 +149,9 @@ class Prepared:
             self._saved(fullest).at(batch),
             peak,
             self._peak(usual, batch) + rest,
-            way.arithmetic(self.costs) / unit,
+            done / unit,
+            operations,
+            None if settings.speed is None else operations / (settings.speed * 1e12),
         )
         if settings.memory is None:
             return row

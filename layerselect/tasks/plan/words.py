@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...report.numbers import seconds
 from .plan import Plan
 from .steps import PlanRow
 
@@ -15,6 +16,7 @@ class Column:
     Attributes:
         short: the heading where there is little room; :func:`notes` explains it.
         of_card: it is empty where no card is named.
+        of_speed: it is there where a speed is named, or where none is; ``None``: always.
         text: it holds words, not numbers.
     """
 
@@ -22,6 +24,7 @@ class Column:
     heading: str
     short: str
     of_card: bool = False
+    of_speed: bool | None = None
     text: bool = False
 
 
@@ -33,7 +36,8 @@ COLUMNS = (
     Column("saved", "activations", "saved"),
     Column("peak", "peak", "peak"),
     Column("usual", "peak of most steps", "usual"),
-    Column("step", "arithmetic of a step", "step"),
+    Column("step", "arithmetic of a step", "step", of_speed=False),
+    Column("time", "time", "time", of_speed=True),
     Column("fits", "fits", "fits", of_card=True),
     Column("batch", "largest batch", "batch", of_card=True),
 )
@@ -43,7 +47,8 @@ _UNITS = (("GB", 10**9, 2), ("MB", 10**6, 0))
 
 def columns_of(plan: Plan) -> list[Column]:
     """The columns that the plan fills."""
-    return [column for column in COLUMNS if plan.settings.gpu is not None or not column.of_card]
+    no_card, timed = plan.settings.gpu is None, plan.settings.speed is not None
+    return [each for each in COLUMNS if not (each.of_card and no_card) and each.of_speed in (None, timed)]
 
 
 def held(row: PlanRow) -> str:
@@ -57,8 +62,12 @@ def unit_of(plan: Plan) -> str:
     return next((name for name, size, _ in _UNITS if most >= size), _UNITS[-1][0])
 
 
-def cells(row: PlanRow, unit: str) -> dict[str, str]:
-    """The texts of a row, by the keys of :data:`COLUMNS`; sizes in ``unit``, which they do not name."""
+def cells(row: PlanRow, unit: str, steps: int | None = None) -> dict[str, str]:
+    """The texts of a row, by the keys of :data:`COLUMNS`; sizes in ``unit``, which they do not name.
+
+    Args:
+        steps: of the training whose time is said; ``None``: of one step.
+    """
     sizes = {
         "weights": row.weights,
         "state": row.gradients + row.optimizer,
@@ -72,6 +81,7 @@ def cells(row: PlanRow, unit: str) -> dict[str, str]:
         "held": held(row),
         **{key: f"{size / one:,.{digits}f}" for key, size in sizes.items()},
         "step": f"{row.arithmetic:.0%}",
+        "time": "" if row.seconds is None else seconds(row.seconds * (steps or 1)),
         "fits": "" if row.fits is None else "yes" if row.fits else "no",
         "batch": "" if row.largest_batch is None else f"{row.largest_batch:,}" if row.largest_batch else "none",
     }
@@ -94,8 +104,17 @@ def notes(plan: Plan) -> list[str]:
         "one time; all of the step that trains the most layers.",
         "usual: the peak of most steps. ir and cost-aware train all layers now and then, to measure them; in the other "
         "steps every second layer is taken to be selected.",
-        "step: multiply-adds, beside those of all without checkpointing; of cached from the second epoch on.",
     ]
+    if plan.settings.speed is None:
+        found.append(
+            "step: multiply-adds, beside those of all without checkpointing; of cached from the second epoch on."
+        )
+    else:
+        of = "a step" if plan.settings.steps is None else f"{plan.settings.steps:,} steps"
+        found.append(
+            f"time: of {of}, where the card does {plan.settings.speed:g} x 10^12 operations a second; of cached from "
+            "the second epoch on. 8 or 4 bits take longer; evaluations and loading are not in it."
+        )
     found += [f"Left out: {why}." for why in plan.left_out]
     if plan.settings.gpu is not None:
         found.append("fits: the peak, 3% more, and 0.7 GB for CUDA itself; batch: the largest that fits.")
