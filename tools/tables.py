@@ -5,8 +5,8 @@ python -m tools.tables --check   # writes nothing; says which tables are not tho
 
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
 docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
-``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, or ``plans``, the folder of what ``layerselect plan
---json`` wrote; ``attempts`` and the folder of a comparison; ``pilot`` and a ``pilot.json``; or ``choices``, the folder
+``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, or ``plans`` or ``plans-timed``, folders of what ``layerselect
+plan --json`` wrote; ``attempts`` and the folder of a comparison; ``pilot`` and a ``pilot.json``; or ``choices``, the folder
 of a comparison, and rows and placements. Behind ``without:`` may stand columns that are left out.
 """
 
@@ -60,11 +60,11 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return _races(json.loads((MEASUREMENTS / "pilot-races.json").read_text(encoding="utf-8")))
     if places == ["memory-by-part.json"]:
         return _parts(json.loads((MEASUREMENTS / "memory-by-part.json").read_text(encoding="utf-8")))
-    if places == ["plans"]:
-        plans = [
-            json.loads(path.read_text(encoding="utf-8")) for path in sorted((MEASUREMENTS / "plans").glob("*.json"))
-        ]
-        return _plans(sorted(plans, key=lambda plan: plan["parameters"]))
+    if places in (["plans"], ["plans-timed"]):
+        files = sorted((MEASUREMENTS / places[0]).glob("*.json"))
+        plans = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        make = _plans if places == ["plans"] else _times
+        return make(sorted(plans, key=lambda plan: plan["parameters"]))
     found = [read_comparison(saved_config(MEASUREMENTS / place)) for place in places]
     if len(found) > 1:
         return several_table(found).markdown()
@@ -187,6 +187,18 @@ def _plans(plans: list[dict[str, Any]]) -> str:
             cells.append(f"{row[figure] / 1e9:.1f}")
         lines.append(cells)
     return markdown.table(("model", "weights", *(heading for heading, *_ in _PLANNED)), lines)
+
+
+def _times(plans: list[dict[str, Any]]) -> str:
+    """Minutes of a training, by how it trains; of ``cached`` all epochs but the first."""
+    ways = ("full", "all", "ir", "top-half", "cost-aware", "cached")
+    lines = []
+    for plan in plans:
+        for again in (False, True):
+            rows = {row["way"]: row for row in plan["rows"] if row["checkpointing"] is again}
+            times = [f"{rows[way]['seconds'] * plan['settings']['steps'] / 60:.1f}" for way in ways]
+            lines.append([Path(plan["settings"]["model"]).stem, "yes" if again else "no", *times])
+    return markdown.table(("model", "checkpointing", *ways), lines)
 
 
 def main() -> int:
