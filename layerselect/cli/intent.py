@@ -7,7 +7,7 @@ from typing import Any
 
 from . import training
 from .pilot import with_pilot
-from .settings import JOB_SETTINGS, add_job, add_settings, chosen_settings, heading
+from .settings import JOB_SETTINGS, add_job, add_settings, chosen_settings, heading, with_cache_of_budget
 from .training import RESUME_HINT
 
 _EXAMPLE = """\
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.intent.config import IntentConfig
 
     settings = chosen_settings(args, "intent", IntentConfig)
-    return train(settings if args.pilot is None else with_pilot(args, settings), args)
+    return train(with_cache_of_budget(settings) if args.pilot is None else with_pilot(args, settings), args)
 
 
 def train(settings: dict[str, Any], args: argparse.Namespace, hint: str = RESUME_HINT) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .settings import JOB_SETTINGS, add_job, add_settings, chosen_settings
+from .settings import JOB_SETTINGS, add_job, add_settings, chosen_settings, with_cache_of_budget
 from .training import train
 
 _EXAMPLE = """\
@@ -47,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.revise.task import ReviseTask
     from .revise_display import print_revision_results
 
-    config = ReviseConfig(**chosen_settings(args, "revise", ReviseConfig))
+    config = ReviseConfig(**with_cache_of_budget(chosen_settings(args, "revise", ReviseConfig)))
     return train(args, ReviseTask, config, run_revise, print_revision_results)

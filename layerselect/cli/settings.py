@@ -78,6 +78,16 @@ def chosen_settings(args: argparse.Namespace, task: str, *kinds: type) -> dict[s
     return {**demo, **preset, **given(args, *kinds)}
 
 
+def with_cache_of_budget(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of one training: beside a budget, hidden states are cached where nobody said otherwise."""
+    from ..tasks.run.budget import BY_BUDGET
+
+    said = {"state_cache", "cut"} & {*settings} or settings.get("mode") in ("gate", "observe")
+    if settings.get("budget") is None or said:
+        return settings
+    return {**settings, "state_cache": BY_BUDGET}
+
+
 def add_job(parser: argparse.ArgumentParser, kind: type) -> None:
     """What to train on what, where it goes, and how the command itself behaves."""
     from ..tasks.run.headings import HEADINGS

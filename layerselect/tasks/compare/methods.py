@@ -61,6 +61,11 @@ METHODS: dict[str, Method] = _by_name(
         {"rule": "all", "budget": 0.5},
         "every layer that fits half of the cost of a step",
     ),
+    Method(
+        "budget-cached",
+        {"rule": "all", "budget": 0.5, "state_cache": "budget"},
+        "every layer that fits half of the cost of a step, above cached hidden states where the model has them",
+    ),
     _rule("top-half", "upper", "the upper half of the layers in every step"),
     _rule("head", "none", "no layer: only the new parameters outside them"),
 )

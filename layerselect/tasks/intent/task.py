@@ -83,7 +83,9 @@ class IntentTask(Task[IntentConfig]):
             hold(self._loaded, config.holding())
         self.fingerprint = base_fingerprint(self._loaded.model, self._loaded.layer_names)
         self._model = trainable(self._loaded, config)
-        check_selection(self._model, self._loaded, self._splits, self._words, config, multi_label=corpus.multi_label)
+        self.config = check_selection(
+            self._model, self._loaded, self._splits, self._words, config, multi_label=corpus.multi_label
+        )
         self._scores: dict[str, np.ndarray] = {}
 
     @classmethod

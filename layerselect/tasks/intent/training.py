@@ -19,9 +19,10 @@ from ..run.cache_keys import keyed
 from ..run.folder import HISTORY_ROWS
 from ..run.importance_split import give_ablation
 from ..run.shared_batches import COUNTS
-from ..run.state_cache import RunCache, try_selector
+from ..run.state_cache import RunCache
 from ..run.training import MeasuredTrainer, check_training, own_callbacks, selector_options, training_arguments
 from ..run.trial import try_passes
+from ..run.tried_selector import try_selector
 from ..text.verbalizer import Verbalizer
 from .config import IntentConfig
 from .dataset import Collator, Splits, label_counts
@@ -125,11 +126,14 @@ def check_selection(
     config: IntentConfig,
     *,
     multi_label: bool,
-) -> None:
+) -> IntentConfig:
     """Finds out before the training begins whether its options fit the model and the corpus.
 
     Args:
         model: ``loaded.model``, ready to train.
+
+    Returns:
+        The settings, with what they left to the model.
 
     Raises:
         LayerSelectError: the model cannot be trained on the corpus or evaluated, the rule or another option of the
@@ -158,7 +162,7 @@ def check_selection(
         with torch.no_grad():
             head.loss(model, *batch_of([splits.train[i % size] for i in range(2 * number, 2 * number + min(2, size))]))
 
-    try_selector(model, config, look)
+    return try_selector(model, config, look)
 
 
 def cached_lengths(splits: Splits, *, writes: bool) -> list[int]:

@@ -10,6 +10,7 @@ from ...rules import make_rule
 from ...utils.options import flag_of, like, setting
 from ..intent.config import IntentConfig
 from ..run.adapter_settings import AdapterSettings
+from ..run.budget import BY_BUDGET
 from ..run.headings import PREDICTOR, READS, WRITING
 from ..run.memory_settings import MemorySettings
 from ..run.settings import TrainingSettings
@@ -201,5 +202,7 @@ class ReviseConfig(TrainingSettings):
         defaults = {field.name: field.default for field in fields(IntentConfig)}
         settings = {name: getattr(self, name) for name in _SHARED}
         settings.update({name: getattr(self, own) for own, name in _PREDICTOR.items()})
+        if settings["state_cache"] == BY_BUDGET:  # the budget is the generator's
+            settings["state_cache"] = "none"
         settings["max_length"] = self.predictor_max_length or defaults["max_length"]
         return IntentConfig(**{**settings, "out": out, "model": model or self.model, "keep": "last"})

@@ -29,9 +29,10 @@ from ..run.model import trainable
 from ..run.runner import run_task
 from ..run.stages import PREDICTOR as PREDICTOR_STAGE
 from ..run.stages import REVISING, SCORING, Stages
-from ..run.state_cache import RunCache, try_selector
+from ..run.state_cache import RunCache
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
 from ..run.training import check_training
+from ..run.tried_selector import try_selector
 from ..text.completions import CompletionSplit
 from ..text.rows import evaluated_part
 from .config import ReviseConfig
@@ -249,7 +250,9 @@ class ReviseTask(Task[ReviseConfig]):
         check_training(self._model, self.config, evaluates=self._watch is not None)
         check_passes(self._model, self._loaded, self._splits)
         train = self._splits.train
-        try_selector(self._model, self.config, lambda number: self._look_at(train.subset([number % len(train)])))
+        self.config = try_selector(
+            self._model, self.config, lambda number: self._look_at(train.subset([number % len(train)]))
+        )
 
     def _look_at(self, examples: CompletionSplit) -> float:
         return look_at(self._model, examples, self._loaded.tokenizer, self.config)

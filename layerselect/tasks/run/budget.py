@@ -7,6 +7,9 @@ from typing import Any
 from ...errors import LayerSelectError
 from ...selector.budgeted import check_budget, with_budget
 
+#: Hidden states are cached where the model lets them be, and the budget chooses the cut.
+BY_BUDGET = "budget"
+
 
 def check_run_budget(settings: Any) -> None:
     """Checks the budget beside the rule and the cut.

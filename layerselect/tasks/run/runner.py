@@ -85,6 +85,7 @@ def _run(
     processes.check_same({"a corpus with the fingerprint": corpus.fingerprint})
     task = kind(config, corpus, notify)
     task.processes = processes
+    config = task.config  # with what it left to the model
     check_sharded_model(config, task.model)
     processes.check_same({"a model with the fingerprint": task.fingerprint})
     # Whatever could be wrong with the input has shown by now; from here on there is something to keep.

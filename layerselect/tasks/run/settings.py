@@ -22,7 +22,7 @@ from ...utils.options import check_values, flag_of, setting
 from ...utils.saved_words import in_words
 from ...utils.user_paths import user_path
 from .adapter_settings import AdapterSettings
-from .budget import check_run_budget
+from .budget import BY_BUDGET, check_run_budget
 from .headings import CACHE, CORPUS, JOB, TRAINING, TRAINS
 from .memory_settings import MemorySettings
 from .trainer_settings import TrainerSettings
@@ -157,9 +157,10 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
     state_cache: str = setting(
         "none",
         "cached: the layers below the cut never train; what they make of each example is computed once, without their "
-        "dropout, and read from then on; auto: where reading is faster; none: all layers run in every step",
+        "dropout, and read from then on; auto: where reading is faster; budget: where the model lets them be cached, "
+        "with the cut that keeps to --budget, which is the default beside it; none: all layers run in every step",
         group=CACHE,
-        choices=STATE_CACHES,
+        choices=(*STATE_CACHES, BY_BUDGET),
     )
     cut: str = setting(
         DEFAULT_CUT,
@@ -320,6 +321,12 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
                     "says nothing without --state-cache cached or --state-cache auto",
                 )
             return
+        check(
+            self.state_cache != BY_BUDGET or self.budget is not None,
+            "state_cache",
+            self.state_cache,
+            "says nothing without --budget",
+        )
         check(
             self.mode in ("auto", "freeze"),
             "state_cache",

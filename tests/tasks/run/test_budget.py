@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 from layerselect import LayerSelectError
+from layerselect.cli.main import main
 from layerselect.selector.savings import savings_line
 from layerselect.tasks.intent import IntentConfig, run_intent
+from layerselect.tasks.revise.config import ReviseConfig
 
 COMMON = {"data": "demo", "model": "demo", "out": "o"}
 
@@ -38,9 +41,69 @@ def test_a_run_keeps_to_its_budget_and_says_what_it_reached(tmp_path, few, bert_
         ({"budget": 0.0}, "--budget 0.0 must be above 0"),
         ({"budget": 1.5}, "--budget 1.5: budget=1.5 is not in"),
         ({"budget": 0.5, "rule": "cost-aware"}, "--budget 0.5: budget=0.5 beside rule 'cost-aware'"),
+        ({"state_cache": "budget"}, "--state-cache budget says nothing without --budget"),
+        ({"budget": 0.5, "state_cache": "budget", "mode": "gate"}, "needs --mode auto or freeze, not gate"),
         ({"budget": 0.5, "state_cache": "cached", "cut": "2"}, "--budget 0.5: budget=0.5 chooses the cut"),
     ],
 )
 def test_what_has_no_meaning_is_refused(options, words):
     with pytest.raises(LayerSelectError, match=words):
         IntentConfig(**COMMON, **options)
+
+
+def _facts(folder) -> dict:
+    return json.loads((folder / "results.json").read_text())["training"]
+
+
+def _saved(folder) -> dict:
+    return json.loads((folder / "config.json").read_text())["settings"]
+
+
+def test_beside_a_budget_states_are_cached_where_they_can_be(tmp_path, few, bert_folder):
+    settings = [
+        "--data",
+        str(few),
+        "--model",
+        str(bert_folder),
+        "--device",
+        "cpu",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "4",
+    ]
+    typed = ["intent", *settings, "--rule", "all", "--budget", "0.8"]
+    for name, more in (("default", []), ("none", ["--state-cache", "none"]), ("gate", ["--mode", "gate"])):
+        assert main([*typed, *more, "--out", str(tmp_path / name)]) == 0
+    cached, plain = _facts(tmp_path / "default"), _facts(tmp_path / "none")
+    assert cached["states_cached"] and cached["cut"] >= 1 and cached["states_read"] > 0
+    assert cached["states_written_mb"] == 0  # nothing is left on the disk by an option that speaks of time
+    assert "cut" not in plain and "cut" not in _facts(tmp_path / "gate")
+    # What is saved by not running the layers below buys more layers for the same cost.
+    assert cached["step_share"] <= 0.8 and cached["trained_parameters"] >= plain["trained_parameters"]
+    assert (
+        _saved(tmp_path / "default")["state_cache"] == "budget" and _saved(tmp_path / "none")["state_cache"] == "none"
+    )
+
+
+def test_a_model_whose_states_cannot_be_cached_keeps_to_its_budget_all_the_same(tmp_path, caplog):
+    """The demo's embeddings train, and they stand below every cut."""
+    with caplog.at_level(logging.INFO, logger="layerselect"):
+        result = run_intent(
+            IntentConfig(
+                data="demo",
+                model="demo",
+                out=str(tmp_path / "o"),
+                device="cpu",
+                max_steps=2,
+                budget=0.9,
+                state_cache="budget",
+            )
+        )
+    assert "no hidden states are cached to keep to the budget: " in caplog.text
+    assert "cut" not in _facts(result.folder) and _facts(result.folder)["budget"] == 0.9
+
+
+def test_a_budget_is_that_of_the_writer_and_not_of_its_predictor():
+    config = ReviseConfig(**COMMON, transfer="shared", budget=0.5, state_cache="budget")
+    assert config.predictor_config("p").state_cache == "none" and config.predictor_config("p").budget is None
