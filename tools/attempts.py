@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from layerselect.report.numbers import plural
 from layerselect.tasks.compare.cells import Cells
 from layerselect.tasks.compare.comparison import read_comparison
 from layerselect.tasks.compare.counts import PARTS, in_parts
@@ -24,6 +25,9 @@ _WEIGHTS = tuple(float(each) for each in np.linspace(0.0, 1.0, 11))
 _REGRESSION = "logistic regression"
 #: So that a logarithm can be taken.
 _LEAST = 1e-4
+_ALL = "all/lora"
+#: Rows that train a head, or one layer more.
+_LITTLE = ("head", "budget")
 #: Of intervals of 95 %.
 _QUANTILE = 1.959964
 
@@ -59,6 +63,17 @@ class Predictions:
             if result.reason is None and result.run.variant.name in rows and result.run.fold is not None:
                 by_fold[result.run.fold].append(result.statistics[self._found.split] / PARTS)
         return [np.mean(by_fold[fold], axis=0) for fold in self.folds]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds each row has."""
+        return self._found.config.seeds
+
+    def learned_rows(self) -> list[str]:
+        """The rows that are complete, without those that train next to nothing."""
+        missing = {result.run.variant.name for result in self._found.results if result.reason is not None}
+        rows = [each.name for each in self._found.config.variants if each.method.name not in _LITTLE]
+        return [name for name in rows if name not in missing]
 
     def quality(self, scores: Scores, folds: Sequence[int] | None = None) -> float:
         """The tested quality over some of the folds, by their places; without ``folds`` over all."""
@@ -113,8 +128,8 @@ def _difference(paired: Paired, quality: Quality) -> str:
 def attempts_table(folder: Path) -> str:
     """The table in Markdown, of a comparison by folds."""
     kept = Predictions(folder)
-    regression, trained = kept.of_baseline(_REGRESSION), kept.of_rows(["all/lora"])
-    several = ("all/lora", "ir/lora", "top-half/lora", "probe-once/lora", "random/lora", "cost-aware/lora")
+    regression, trained = kept.of_baseline(_REGRESSION), kept.of_rows([_ALL])
+    several = kept.learned_rows()
     many = kept.of_rows(several)
     logged = [np.log(np.maximum(each, _LEAST)) for each in trained]
 
@@ -126,13 +141,15 @@ def attempts_table(folder: Path) -> str:
             weight * ours + (1 - weight) * theirs for ours, theirs in zip(with_what, regression, strict=True)
         ]
 
+    seeds = plural(kept.seeds, "seed")
+    one, all_ = f"`all`, {seeds}", f"{len(several)} rows, {seeds}"
     rows = {
-        "logistic regression": regression,
-        "two seeds of `all`, averaged": trained,
-        "six rows of two seeds, averaged": many,
-        "two seeds, logits adjusted by the label shares": kept.chosen(adjusted),
-        "two seeds, blended with the regression": kept.chosen(blended(trained)),
-        "six rows of two seeds, blended with the regression": kept.chosen(blended(many)),
+        _REGRESSION: regression,
+        one: trained,
+        all_: many,
+        f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
+        f"{one}, blended with the regression": kept.chosen(blended(trained)),
+        f"{all_}, blended with the regression": kept.chosen(blended(many)),
     }
     heads = (
         "attempt",

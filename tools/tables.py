@@ -3,11 +3,11 @@
 python -m tools.tables           # writes every table anew
 python -m tools.tables --check   # writes nothing; says which tables are not those of the files
 
-A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``; PLACE, relative to
-docs/measurements, is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
-``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, or ``plans`` or ``plans-timed``, folders of what ``layerselect
-plan --json`` wrote; ``attempts`` and the folder of a comparison; ``pilot`` and a ``pilot.json``; or ``choices``, the folder
-of a comparison, and rows and placements. Behind ``without:`` may stand columns that are left out.
+A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``. PLACE is relative to
+docs/measurements and is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
+``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``plans`` or ``plans-timed`` (folders of what
+``layerselect plan --json`` wrote), ``attempts`` and the folder of a comparison, ``pilot`` and a ``pilot.json``, or
+``choices``, the folder of a comparison, and rows and placements. Behind ``without:`` may stand columns that are left out.
 """
 
 from __future__ import annotations
