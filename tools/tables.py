@@ -7,7 +7,7 @@ A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of tab
 docs/measurements and is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``plans`` or ``plans-timed`` (folders of what
 ``layerselect plan --json`` wrote), ``attempts`` and the folder of a comparison, ``pilot`` and a ``pilot.json``, or
-``choices``, the folder of a comparison, and rows and placements. Behind ``without:`` may stand columns that are left out.
+``choices``, the folder of a comparison, and rows and placements. Columns named behind ``without:`` are left out.
 """
 
 from __future__ import annotations

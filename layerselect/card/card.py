@@ -36,7 +36,10 @@ _KIND = DocumentKind(
     again="measure it again",
 )
 
-#: What placements of an unsure card go by.
+#: Below this rank correlation between resamples the order of the layers is not to be relied on.
+STABLE = 0.8
+
+#: What placements of a card go by whose figures are noise.
 DEPTH = "; until then placements go by depth and cost, upper layers first"
 #: Of a figure: the squares of what is larger leave the range of floats when they are added up.
 _MOST = 1e60
@@ -106,12 +109,12 @@ class LayerCard:
 
     def placer(self) -> Placer:
         """The placements that this card can tell apart, with their gains and costs. Where its figures are noise
-        (:meth:`doubt`) all layers are alike to it, so the cheapest are best, which are the upper ones.
+        (:meth:`noise`) all layers are alike to it, so the cheapest are best, which are the upper ones.
         """
         from .place import Placer
 
         alike = np.eye(len(self.layers))
-        if self.doubt():
+        if self.noise():
             return Placer(np.ones(len(self.layers)), alike, self.costs)
         pairs = alike if self.coupling is None else np.array(self.coupling)
         return Placer(self.strengths, pairs, self.costs)
@@ -125,28 +128,28 @@ class LayerCard:
         rank_budget: float | None = None,
     ) -> Placement:
         """Where to put adapters, with the gain and the cost of that (see
-        :meth:`layerselect.card.place.Placer.place`). A warning says when it is unsure (:meth:`doubt`); then it goes by
-        depth and cost, and its gain is not known.
+        :meth:`layerselect.card.place.Placer.place`). A warning says when it is unsure (:meth:`doubt`). Where the figures
+        are noise (:meth:`noise`) it goes by depth and cost, and its gain is not known.
 
         Args:
             k, budget, objective: as for :meth:`place`.
             rank_budget: the placement gets ranks, too, within this budget of parameters (:meth:`rank_pattern`).
         """
-        doubt = self.doubt()
+        noise = self.noise()
         self._warn("this placement is", DEPTH)
         found = self.placer().place(k, budget=budget, objective=objective)
         ranks: dict[str, int] = {}
         if rank_budget is not None:
-            known = [1.0] * len(self.layers) if doubt else self.strengths.tolist()
+            known = [1.0] * len(self.layers) if noise else self.strengths.tolist()
             strengths = [value if layer in found.layers else 0.0 for layer, value in enumerate(known)]
             ranks = ranks_of(self.layers, strengths, rank_budget, most=None).by_name()
         asked = {"k": k, "budget": budget, "objective": objective}
         words = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
         chosen_by = (
-            f"depth and cost (an unsure Layer Card, place({words}))" if doubt else f"a Layer Card, place({words})"
+            f"depth and cost (an unsure Layer Card, place({words}))" if noise else f"a Layer Card, place({words})"
         )
-        gain = math.nan if doubt else found.gain
-        return replace(found, names=self.names, ranks=ranks, gain=gain, chosen_by=chosen_by, doubt=doubt)
+        gain = math.nan if noise else found.gain
+        return replace(found, names=self.names, ranks=ranks, gain=gain, chosen_by=chosen_by, doubt=self.doubt())
 
     def rank_pattern(self, budget: float, *, most: int | None = None) -> Ranks:
         """Ranks of LoRA, in proportion to what the card expects of each map: the strength of its layer
@@ -168,6 +171,19 @@ class LayerCard:
         return ranks_of(self.layers, self.strengths.tolist(), budget, most=most)
 
     def doubt(self) -> str:
+        """Why a choice by these figures is unsure; empty where it is not. It is where they are noise (:meth:`noise`), or
+        order the layers otherwise on batches drawn anew.
+        """
+        if noise := self.noise():
+            return noise
+        if self.measured or self.stability is None or self.stability >= STABLE:
+            return ""
+        return (
+            f"the order of the layers is not stable: on batches drawn anew its rank correlation is {self.stability:.2f}, "
+            f"and at least {STABLE:g} would do; measure more examples"
+        )
+
+    def noise(self) -> str:
         """Why the figures are noise; empty where they are not. They are where on the batches that nothing was fitted
         to, no layer's interval is above zero; or, where each layer was trained alone, none lowered the loss.
         """
@@ -184,7 +200,7 @@ class LayerCard:
 
     def _warn(self, what: str, then: str = "") -> None:
         if doubt := self.doubt():
-            logger.warning("%s unsure: %s%s", what, doubt, then)
+            logger.warning("%s unsure: %s%s", what, doubt, then if self.noise() else "")
 
     def place(self, k: int | None = None, *, budget: float | None = None, objective: str = "performance") -> list[int]:
         """The layers to adapt, ascending, for ``peft.LoraConfig(layers_to_transform=...)``.

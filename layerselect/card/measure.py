@@ -15,7 +15,7 @@ from ..utils.renamed import OF_MEASURE, takes_old_names
 from ..utils.sizes import parse_bytes, show_bytes
 from .adapt import RATES, performance
 from .assemble import assemble
-from .card import LayerCard
+from .card import STABLE, LayerCard
 from .cost import layer_costs
 from .fingerprints import data_fingerprint, model_facts
 from .first_gain import first_gains
@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 #: Told of ``("plan", {...})`` before the measurement, of ``("batch", {"done", "total"})`` during it.
 OnEvent = Callable[[str, dict[str, Any]], None]
-
-#: Below this rank correlation between resamples the order of the layers is not to be relied on.
-STABLE = 0.8
 
 
 @takes_old_names(OF_MEASURE, "measure")

@@ -11,8 +11,8 @@ _BUDGET = 0.7
 
 def why_none(card: LayerCard) -> str:
     """Why a card recommends no placement; empty where it does."""
-    doubt = card.doubt()
-    return f"no placement is recommended: {doubt}{DEPTH}" if doubt else ""
+    noise = card.noise()
+    return f"no placement is recommended: {noise}{DEPTH}" if noise else ""
 
 
 def recommendations(card: LayerCard) -> list[tuple[str, str, Placement]]:

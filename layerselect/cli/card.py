@@ -5,6 +5,7 @@ writes a placement.
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 from ..errors import LayerSelectError
@@ -194,7 +195,7 @@ def run_place(args: argparse.Namespace) -> int:
     if args.json:
         write_json({"file": str(path), **placement.to_dict()})
         return 0
-    gain = "its gain is not known" if placement.doubt else f"predicted gain {placement.gain:.0%} of all layers'"
+    gain = "its gain is not known" if math.isnan(placement.gain) else f"predicted gain {placement.gain:.0%} of all layers'"
     say(
         f"{len(placement.layers)} of {len(placement.names)} layers ({', '.join(map(str, placement.layers))}), a step "
         f"costs {placement.cost:.0%} of one that trains all, {gain}; "

@@ -187,6 +187,18 @@ def test_an_unsure_card_places_by_depth_and_cost(caplog, tried):
     assert set(card.propose(k=2, rank_budget=7 * 6).ranks.values()) == {3}
 
 
+@pytest.mark.parametrize(("stability", "unsure"), [(0.74, True), (math.nan, True), (0.8, False), (None, False)])
+def test_an_order_that_is_not_stable_is_told_with_the_placement(caplog, stability, unsure):
+    card = replace(made([0.9, 0.1, 0.7, 0.2]), stability=stability)
+    found = card.propose(k=2)
+    assert found.layers == [0, 2] and found.gain > 0  # the figures are no noise, so they are gone by
+    assert ("is not stable" in found.doubt) is unsure and found.doubt == card.doubt() and not card.noise()
+    assert ("this placement is unsure: the order of the layers is not stable" in caplog.text) is unsure
+    assert "depth and cost" not in caplog.text
+    tried = replace(card, layers=[replace(layer, performance=0.1) for layer in card.layers])
+    assert not tried.doubt()  # layers that were trained alone need no such order
+
+
 def test_the_front_rises():
     strengths, coupling, costs = drawn(3)
     placer = Placer(strengths, coupling, costs)
