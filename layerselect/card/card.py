@@ -128,8 +128,8 @@ class LayerCard:
         rank_budget: float | None = None,
     ) -> Placement:
         """Where to put adapters, with the gain and the cost of that (see
-        :meth:`layerselect.card.place.Placer.place`). A warning says when it is unsure (:meth:`doubt`). Where the figures
-        are noise (:meth:`noise`) it goes by depth and cost, and its gain is not known.
+        :meth:`layerselect.card.place.Placer.place`). A warning says when it is unsure (:meth:`doubt`). Where the
+        figures are noise (:meth:`noise`) it goes by depth and cost, and its gain is not known.
 
         Args:
             k, budget, objective: as for :meth:`place`.
@@ -171,16 +171,16 @@ class LayerCard:
         return ranks_of(self.layers, self.strengths.tolist(), budget, most=most)
 
     def doubt(self) -> str:
-        """Why a choice by these figures is unsure; empty where it is not. It is where they are noise (:meth:`noise`), or
-        order the layers otherwise on batches drawn anew.
+        """Why a choice by these figures is unsure; empty where it is not. It is where they are noise (:meth:`noise`),
+        or order the layers otherwise on batches drawn anew.
         """
         if noise := self.noise():
             return noise
         if self.measured or self.stability is None or self.stability >= STABLE:
             return ""
         return (
-            f"the order of the layers is not stable: on batches drawn anew its rank correlation is {self.stability:.2f}, "
-            f"and at least {STABLE:g} would do; measure more examples"
+            f"the order of the layers is not stable: on batches drawn anew its rank correlation is "
+            f"{self.stability:.2f}, and at least {STABLE:g} would do; measure more examples"
         )
 
     def noise(self) -> str:

@@ -195,7 +195,8 @@ def run_place(args: argparse.Namespace) -> int:
     if args.json:
         write_json({"file": str(path), **placement.to_dict()})
         return 0
-    gain = "its gain is not known" if math.isnan(placement.gain) else f"predicted gain {placement.gain:.0%} of all layers'"
+    known = not math.isnan(placement.gain)
+    gain = f"predicted gain {placement.gain:.0%} of all layers'" if known else "its gain is not known"
     say(
         f"{len(placement.layers)} of {len(placement.names)} layers ({', '.join(map(str, placement.layers))}), a step "
         f"costs {placement.cost:.0%} of one that trains all, {gain}; "

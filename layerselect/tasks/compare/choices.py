@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from ...errors import LayerSelectError
+from ...layers.ranks import without_adapter
 from ...placement import Placement
 from ...rules import MEASURED, make_rule
 from ...rules.base import Rule
@@ -71,7 +73,8 @@ def choices_of(comparison: Comparison, names: Sequence[str]) -> list[Choice]:
         LayerSelectError: a name is neither, or placements are of models with different layers.
     """
     placements = {name: Placement.load(name) for name in names if _row_named(comparison, name) is None}
-    layers = {tuple(each.names): name for name, each in placements.items()}
+    # One with adapters has the same layers as one without.
+    layers = {tuple(map(without_adapter, each.names)): name for name, each in placements.items()}
     if len(layers) > 1:
         one, other = list(layers.values())[:2]
         raise LayerSelectError(f"--choices: {one!r} and {other!r} are placements of models with different layers")
@@ -172,16 +175,17 @@ class ChoiceTable:
 def choice_table(choices: Sequence[Choice], comparison: Comparison) -> ChoiceTable:
     """Of each choice its layers, its row, the quality and the cost of the row, and how far it is behind the best."""
     key, heading, digits = comparison.config.kind.tested
+    labels = _labels([each.name for each in choices])
     lines = []
     for each in choices:
         values = each.row.values if each.row else {}
         shown = [values[name].text(n) if name in values else "" for name, n in ((key, digits), ("step_share", 2))]
-        layers = "" if each.layers is None else ", ".join(map(str, each.layers)) or "none"
+        layers = "" if each.layers is None else _spans(each.layers) or "none"
         behind = (
             each.behind
             and f"{each.behind.mean:.{digits}f} ({each.behind.low:.{digits}f} to {each.behind.high:.{digits}f})"
         )
-        lines.append([each.name, layers, each.row.name if each.row else "none", *shown, behind or ""])
+        lines.append([labels[each.name], layers, each.row.name if each.row else "none", *shown, behind or ""])
     heads = ["choice", "layers", "row", heading, "of a whole step", "behind the best"]
     notes = [
         "Behind the best: the best of the rows that train the same layers in every step is so much better. The "
@@ -192,8 +196,26 @@ def choice_table(choices: Sequence[Choice], comparison: Comparison) -> ChoiceTab
     if any(each.row is None for each in choices):
         notes.append("Row none: no row has trained these layers; 'compare --add' adds one.")
     notes += [
-        f"{each.name} was chosen by {each.chosen_by}" + (f"; unsure: {each.doubt}" if each.doubt else "")
+        f"{labels[each.name]} was chosen by {each.chosen_by}" + (f"; unsure: {each.doubt}" if each.doubt else "")
         for each in choices
         if each.chosen_by
     ]
     return ChoiceTable(heads, lines, notes)
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """Short names: of a placement's place its last part that tells it apart, if one does."""
+    short = {name: Path(name.removesuffix("/placement.json")).name.removesuffix(".json") for name in names}
+    distinct = len(set(short.values())) == len(short)
+    return {name: short[name] if distinct and short[name] and "/" in name else name for name in names}
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """``0-2, 5`` for 0, 1, 2 and 5."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1][1:] = [number]
+        else:
+            found.append([number])
+    return ", ".join("-".join(map(str, each)) for each in found)

@@ -53,7 +53,7 @@ def test_a_row_is_as_far_behind_as_the_best_one_is_better(comparison):
 
 def test_placements_are_found_by_their_layers(comparison, placed):
     places = [
-        placed([2, 3], chosen_by="a pilot"),
+        placed([2, 3], chosen_by="a pilot", names=[f"base_model.model.{name}" for name in NAMES]),
         placed([0, 1]),
         placed([]),
         placed([0, 1, 2, 3], doubt="too few steps", chosen_by="a card"),
@@ -65,7 +65,7 @@ def test_placements_are_found_by_their_layers(comparison, placed):
     assert found[0].behind == found[-1].behind and found[-1].layers == (2, 3)
     assert found[4].behind is None and found[4].layers == (0, 3)
     table = choice_table(found, comparison)
-    assert table.lines[4] == [places[4], "0, 3", "none", "", "", ""]
+    assert table.lines[4] == ["0-3-of-4", "0, 3", "none", "", "", ""] and table.lines[3][1] == "0-3"
     assert table.lines[2][1] == "none" and table.lines[2][5].count("to") == 1
     text = table.markdown()
     assert "was chosen by a card; unsure: too few steps" in text and "'compare --add' adds one" in text
