@@ -74,9 +74,9 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "--methods",
         metavar="LIST",
         help="all, ir, ir-held, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, "
-        "budget, budget-cached, top-half, head (intent), intention-tuning, transfer-all (revise), paper (the rows of the papers), or rules as "
-        "for 'layerselect intent --rule'; METHOD/ADAPTER for one with another adapter; behind it @FORMAT and @N or "
-        "@P%% for another format or size of "
+        "budget, budget-cached, top-half, head (intent), intention-tuning, transfer-all (revise), paper (the rows of "
+        "the papers), or rules as for 'layerselect intent --rule'; METHOD/ADAPTER for one with another adapter; behind "
+        "it @FORMAT and @N or @P%% for another format or size of "
         f"the training split (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
     )
     job.add_argument(

@@ -27,7 +27,7 @@ def left_in_words(state: str, left: int | None) -> str:
 
 
 def write_pilot_report(
-    path: Path, pilot: Mapping[str, Any], settings: Mapping[str, Any], *, by: str, seconds: float
+    path: Path, pilot: Mapping[str, Any], settings: Mapping[str, Any], *, by: str, seconds: float | None
 ) -> None:
     """Writes the page to ``path``, whole or not at all.
 
@@ -35,7 +35,7 @@ def write_pilot_report(
         pilot: what ``pilot.json`` holds.
         settings: of the pilot and its trainings.
         by: what was compared.
-        seconds: that the pilot took by the clock.
+        seconds: that the pilot took by the clock; ``None`` where it was interrupted.
 
     Raises:
         LayerSelectError: jinja2 or matplotlib is not installed.
@@ -45,7 +45,7 @@ def write_pilot_report(
         aside.write_text(text, encoding="utf-8")
 
 
-def render(pilot: Mapping[str, Any], settings: Mapping[str, Any], *, by: str, seconds: float) -> str:
+def render(pilot: Mapping[str, Any], settings: Mapping[str, Any], *, by: str, seconds: float | None) -> str:
     """The page.
 
     Raises:

@@ -40,6 +40,11 @@ class KeptTrials:
         self._folder = folder / KEPT
         self._folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def holds_some(self) -> bool:
+        """Whether a training is kept."""
+        return any(self._folder.glob("*.json"))
+
     def scouted(self, scout: Callable[[], Scouted]) -> Scouted:
         """What the first training told; it is made where it is not kept."""
         path = self._folder / "first.json"

@@ -24,7 +24,7 @@ from ...utils.launch import launched
 from ...utils.places import output_path
 from ...utils.saved_documents import DocumentKind
 from ...utils.saved_files import DamagedFile, read_json
-from ...utils.saved_schema import Fields, Flag, Mapped, Mismatch, Text, check
+from ...utils.saved_schema import Fields, Flag, Mapped, Maybe, Mismatch, Number, Text, check
 from ..compare.counts import IntentCounts
 from ..intent.config import IntentConfig
 from ..run.memory import MEASURING, running_out
@@ -51,6 +51,8 @@ _KIND = DocumentKind(
     again="run it again",
 )
 _SCRATCH = "scratch"
+#: By the clock, and of the processors of this process; ``None`` of a pilot that was interrupted.
+_TIMES = ("seconds", "processor_seconds")
 _STATE = Fields({"command": Text(), "settings": Mapped()})
 OnEvent = Callable[[str, dict[str, Any]], None]
 
@@ -173,13 +175,14 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     if job.overwrite:
         shutil.rmtree(folder / KEPT, ignore_errors=True)
     scratch = folder / _SCRATCH
-    begun = time.monotonic()
+    begun = time.monotonic(), time.process_time()
     notify("stage", {"name": LOADING})
     with running_out(job.training, LOADING):
         bench, asked = _bench(job, scratch)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / STATE, {"command": COMMAND, "settings": job.fixed()})
     kept = KeptTrials(folder)
+    goes_on = kept.holds_some
     with running_out(job.training, MEASURING):
         steps = _scouting_steps(job, bench, asked)
         scouted = _scouted(steps, bench, kept, notify) if steps else None
@@ -204,10 +207,22 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     result = replace(result, cost=result.cost + sizes.scouting)
     finished = Finished(folder, result, sizes, bench.layer_names, bench.caches)
     result.placement(bench.layer_names).save(folder)
-    _KIND.write(folder, finished.to_dict())
-    write_pilot_report(folder / PAGE, finished.to_dict(), job.fixed(), by=job.by, seconds=time.monotonic() - begun)
+    times = _saved_times(folder) if goes_on else (time.monotonic() - begun[0], time.process_time() - begun[1])
+    _KIND.write(folder, {**finished.to_dict(), **dict(zip(_TIMES, times, strict=True))})
+    write_pilot_report(folder / PAGE, finished.to_dict(), job.fixed(), by=job.by, seconds=times[0])
     shutil.rmtree(scratch, ignore_errors=True)
     return finished
+
+
+def _saved_times(folder: Path) -> tuple[float | None, float | None]:
+    """What a finished pilot took, as it said itself. Nobody knows it of one that was interrupted."""
+    try:
+        saved = read_json(
+            folder / PILOT, Fields({}, optional=dict.fromkeys(_TIMES, Maybe(Number(0)))), advice="run it again"
+        )
+    except DamagedFile:
+        return None, None
+    return saved.get(_TIMES[0]), saved.get(_TIMES[1])
 
 
 def _bench(job: PilotJob, scratch: Path) -> tuple[Bench, Asked]:

@@ -95,9 +95,17 @@ def test_it_writes_a_placement_and_a_page(done, job, page):
     assert set(kept) == {"version", "layers", "documents", "counts"}  # numbers, and no text
 
 
-def test_a_pilot_that_was_not_stopped_gives_the_same(done, job, tmp_path):
-    again = run_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "again"))))
+def test_a_pilot_that_was_not_stopped_gives_the_same(done, job, page, tmp_path):
+    unstopped = replace(job, training=replace(job.training, out=str(tmp_path / "again")))
+    again = run_pilot(unstopped)
     assert again.to_dict() == done.to_dict()
+    # It knows how long it took, also when it is asked again; nobody knows it of the one that was stopped.
+    saved = json.loads((tmp_path / "again" / "pilot.json").read_text())
+    assert saved["seconds"] > 0 and saved["processor_seconds"] > 0
+    run_pilot(unstopped)
+    assert json.loads((tmp_path / "again" / "pilot.json").read_text()) == saved
+    assert json.loads((job_folder(job) / "pilot.json").read_text())["seconds"] is None
+    assert "by the clock" not in page
 
 
 def test_runs_train_what_was_chosen(done, job, tmp_path):
