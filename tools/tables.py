@@ -6,8 +6,9 @@ python -m tools.tables --check   # writes nothing; says which tables are not tho
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``. PLACE is relative to
 docs/measurements and is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``plans`` or ``plans-timed`` (folders of what
-``layerselect plan --json`` wrote), ``attempts`` and the folder of a comparison, ``pilot`` and a ``pilot.json``, or
-``choices``, the folder of a comparison, and rows and placements. Columns named behind ``without:`` are left out.
+``layerselect plan --json`` wrote); or a word and places: ``attempts`` and the folder of a comparison, ``pilot`` and a
+``pilot.json``, ``choices``, the folder of a comparison, and rows and placements, ``jobs``, the folder of a comparison,
+and pilots of its trainings. Columns named behind ``without:`` are left out.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import argparse
 import json
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tools import markdown
 from tools.attempts import attempts_table
+from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table
 
 ROOT = Path(__file__).parents[1]
@@ -50,8 +51,10 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
     if places[0] == "attempts":
         return attempts_table(MEASUREMENTS / places[1])
+    if places[0] == "jobs":
+        return jobs_table(MEASUREMENTS, *places[1:])
     if places[0] == "choices":
-        return _choices(*places[1:])
+        return choices_table(MEASUREMENTS, *places[1:])
     if places[0] == "pilot":
         return _pilot(json.loads((MEASUREMENTS / places[1]).read_text(encoding="utf-8")))
     if places == ["claims.json"]:
@@ -69,18 +72,6 @@ def _table(places: list[str], left_out: list[str]) -> str:
     if len(found) > 1:
         return several_table(found).markdown()
     return markdown_table(found[0], comparison_rows(found[0]), without=left_out)
-
-
-def _choices(folder: str, *names: str) -> str:
-    from layerselect.tasks.compare import read_comparison
-    from layerselect.tasks.compare.choices import choice_table, choices_of
-    from layerselect.tasks.compare.state import saved_config
-
-    comparison = read_comparison(saved_config(MEASUREMENTS / folder))
-    places = {name: MEASUREMENTS / name for name in names}
-    found = choices_of(comparison, [str(place) if place.exists() else name for name, place in places.items()])
-    named = [replace(each, name=name) for each, name in zip(found, names, strict=True)]
-    return choice_table(named, comparison).markdown()
 
 
 def _verdicts(content: dict[str, Any]) -> str:

@@ -1,0 +1,64 @@
+"""Tables of a comparison beside what was chosen before its trainings: how good the choice was, and what it cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from layerselect.tasks.compare import comparison_rows, read_comparison
+from layerselect.tasks.compare.choices import choice_table, choices_of
+from layerselect.tasks.compare.state import saved_config
+from tools import markdown
+
+
+def choices_table(place: Path, folder: str, *names: str) -> str:
+    """How far rows and placements are behind the best row of a comparison.
+
+    Args:
+        place: of the measurements.
+        folder: of the comparison, in there.
+        names: of rows, or of placements in there.
+    """
+    comparison = read_comparison(saved_config(place / folder))
+    places = {name: place / name for name in names}
+    found = choices_of(comparison, [str(file) if file.exists() else name for name, file in places.items()])
+    named = [replace(each, name=name) for each, name in zip(found, names, strict=True)]
+    return choice_table(named, comparison).markdown()
+
+
+def jobs_table(place: Path, folder: str, *pilots: str) -> str:
+    """What whole jobs took: trainings of each row, and those of a row that a pilot chose before, the pilot included.
+
+    Args:
+        place: of the measurements.
+        folder: of the comparison, in there.
+        pilots: their folders, in there.
+    """
+    found = read_comparison(saved_config(place / folder))
+    took: dict[str, list[tuple[float, float]]] = {}
+    for run in (each for each in found.results if each.reason is None):
+        facts = run.training
+        processor = facts["processor_seconds_per_step"] * facts["steps"]
+        took.setdefault(run.run.variant.name, []).append((processor, facts["wall_seconds"]))
+    means = {name: [sum(each) / len(each) for each in zip(*several, strict=True)] for name, several in took.items()}
+    jobs = {name: (name, own) for name, own in means.items()}
+    for name in pilots:
+        pilot = json.loads((place / name / "pilot.json").read_text(encoding="utf-8"))
+        (choice,) = choices_of(found, [str(place / name)])
+        if choice.row is not None:
+            own = [pilot["processor_seconds"], pilot["seconds"]]
+            whole = [sum(each) for each in zip(own, means[choice.row.name], strict=True)]
+            jobs[f"{Path(name).name} (pilot), then {choice.row.name}"] = (choice.row.name, whole)
+    quality = {row.name: row.values["macro_f1"].text(3) for row in comparison_rows(found) if "macro_f1" in row.values}
+    base = means[found.config.reference_variant.name] if found.config.reference_variant else [1.0, 1.0]
+    heads = ("job", "macro-F1 of the row", "processor s", "of training all", "s by the clock", "of training all")
+    lines = [
+        [
+            name,
+            quality[row],
+            *(cell for mine, all_ in zip(own, base, strict=True) for cell in (f"{mine:,.0f}", f"{mine / all_:.2f}")),
+        ]
+        for name, (row, own) in jobs.items()
+    ]
+    return markdown.table(heads, lines)
