@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .drawing import AXIS, BAND, BLUE, COLOURS, ORANGE, QUIET, TEXT, Width, drawn, short
-from .verdict_figure import Compared, differences_figure
+from .verdict_figure import Compared, differences_figure, edge_of
 
 #: Besides the word, which stands in the drawing too.
 _COLOUR = {"as good": COLOURS[2], "worse": ORANGE, "unlikely": ORANGE, "running": BLUE, "not needed": QUIET}
@@ -25,7 +25,7 @@ def race_figure(pilot: Mapping[str, Any], heading: str) -> str:
     """
     shown = [each for each in pilot["candidates"] if each["looks"]]
     margin, rounds = pilot["margin"], pilot["rounds"]["planned"]
-    edge = _edge(shown, margin)
+    edge = edge_of([_ends(each["looks"][-1]) for each in shown], margin)
 
     def columns(width: Width) -> int:
         return min(len(shown), 2 if width.narrow else 4)
@@ -63,7 +63,7 @@ def front_figure(pilot: Mapping[str, Any], heading: str) -> str:
         Compared(f"{each['name']}, {each['cost']:.0%}", look["mean"], ends, ends, _word(each))
         for each in pilot["candidates"]
         for look in each["looks"][-1:]
-        for ends in [(look["low"], look["high"])]
+        for ends in [_ends(look)]
     ]
     return differences_figure(rows, pilot["margin"], pilot["reference"]["name"], heading, 3)
 
@@ -86,7 +86,5 @@ def _draw(panel: Axes, each: Mapping[str, Any], margin: float, edge: float) -> N
     panel.grid(axis="y")
 
 
-def _edge(shown: list[Any], margin: float) -> float:
-    """How far drawings go on both sides: the last intervals of most candidates fit."""
-    reach = sorted(max(abs(each["looks"][-1]["low"]), abs(each["looks"][-1]["high"])) for each in shown)
-    return float(max(2 * margin, *(each for each in reach if each <= 3 * reach[len(reach) // 2]), 0.0))
+def _ends(look: Mapping[str, Any]) -> tuple[float, float]:
+    return look["low"], look["high"]

@@ -39,7 +39,7 @@ def differences_figure(rows: Sequence[Compared], margin: float, reference: str, 
         heading: what the quality is.
         digits: of the quality.
     """
-    edge = _edge(rows, margin)
+    edge = edge_of([row.ends for row in rows], margin)
 
     def draw(figure: Figure, width: Width) -> None:
         axes = figure.add_subplot()
@@ -77,8 +77,8 @@ def differences_figure(rows: Sequence[Compared], margin: float, reference: str, 
     )
 
 
-def _edge(rows: Sequence[Compared], margin: float) -> float:
-    """How far the drawing goes on both sides: so far that all rows fit that are not far from the others."""
-    reach = sorted(max(abs(row.ends[0]), abs(row.ends[1])) for row in rows)
+def edge_of(intervals: Sequence[tuple[float, float]], margin: float) -> float:
+    """How far a drawing of differences goes on both sides: all intervals fit that are not far from the others."""
+    reach = sorted(max(map(abs, ends)) for ends in intervals) or [0.0]
     usual = max(2 * margin, 3 * reach[len(reach) // 2])
     return max([1.5 * margin, *(each for each in reach if each <= usual)])
