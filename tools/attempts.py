@@ -70,8 +70,9 @@ class Predictions:
         return self._found.config.seeds
 
     def learned_rows(self) -> list[str]:
-        """The rows that are complete, without those that train next to nothing."""
-        missing = {result.run.variant.name for result in self._found.results if result.reason is not None}
+        """The rows that have all folds which any row has, without those that train next to nothing."""
+        unfinished = [each.run for each in self._found.results if each.reason is not None]
+        missing = {run.variant.name for run in unfinished if run.fold in self.folds}
         rows = [each.name for each in self._found.config.variants if each.method.name not in _LITTLE]
         return [name for name in rows if name not in missing]
 

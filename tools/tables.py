@@ -28,7 +28,7 @@ from tools.claims import claims_table
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 MEASUREMENTS = DOCS / "measurements"
-_TABLE = re.compile(r"<!-- table: ([\w ./-]+?)(?: without: ([^>]*?))? -->.*?<!-- end of table -->", re.DOTALL)
+_TABLE = re.compile(r"<!-- table: ([\w ./=:,\[\]-]+?)(?: without: ([^>]*?))? -->.*?<!-- end of table -->", re.DOTALL)
 
 
 def written(text: str) -> str:

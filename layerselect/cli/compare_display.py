@@ -129,13 +129,12 @@ def print_choices(table: ChoiceTable) -> None:
     """How far what was chosen is behind the best row."""
     console = Console(file=sys.stdout)
     shown = Table()
-    used = [number for number, cells in enumerate(zip(*table.lines, strict=True)) if any(cells)]
-    for number in used:
-        heading, is_figure = table.heads[number], number > 2
+    for number, heading in enumerate(table.heads):
+        is_figure = heading not in ("choice", "layers", "row")
         width = max(map(len, (*heading.split(), *(cells[number] for cells in table.lines)))) if is_figure else None
         shown.add_column(escape(heading), overflow="fold", justify="right" if is_figure else "left", width=width)
     for cells in table.lines:
-        shown.add_row(*(escape(cells[number]) for number in used))
+        shown.add_row(*map(escape, cells))
     console.print(shown)
     for note in table.notes:
         console.print(escape(note), highlight=False, soft_wrap=True)

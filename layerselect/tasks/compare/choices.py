@@ -156,7 +156,7 @@ class ChoiceTable:
     """Choices as text.
 
     Attributes:
-        heads: the headings.
+        heads: the headings of the columns that hold something.
         lines: the cells of each choice.
         notes: how to read them.
     """
@@ -200,7 +200,8 @@ def choice_table(choices: Sequence[Choice], comparison: Comparison) -> ChoiceTab
         for each in choices
         if each.chosen_by
     ]
-    return ChoiceTable(heads, lines, notes)
+    used = [number for number, cells in enumerate(zip(*lines, strict=True)) if any(cells)]
+    return ChoiceTable([heads[number] for number in used], [[cells[n] for n in used] for cells in lines], notes)
 
 
 def _labels(names: Sequence[str]) -> dict[str, str]:
