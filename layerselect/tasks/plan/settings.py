@@ -116,7 +116,8 @@ class PlanSettings(AdapterSettings, MemorySettings):
         Args:
             classes: how many intentions its corpus has.
         """
-        shared = {name: getattr(config, name) for name in cls.__dataclass_fields__ if hasattr(config, name)}
+        own = config.__dataclass_fields__  # a method may have a name of ours
+        shared = {name: getattr(config, name) for name in cls.__dataclass_fields__ if name in own}
         task = next(name for name, kind in _CONFIGS.items() if isinstance(config, kind))
         return cls(**{**shared, "task": task, "classes": max(1, classes)})
 
