@@ -215,11 +215,15 @@ def test_an_interruption_that_is_held_back_comes_afterwards(capsys):
 def test_a_signal_to_end_is_said_and_leaves_nothing_behind(monkeypatch, capsys, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     number = getattr(signal, name)
-    monkeypatch.setattr(task, "run_intent", lambda *args, **kwargs: signal.raise_signal(number))
-    assert main(COMMAND) == 128 + number
-    message = capsys.readouterr().err
-    assert "ended by a signal; continue with the same command and --resume" in message
-    assert signal.getsignal(number) == signal.SIG_DFL
+    before = signal.signal(number, signal.SIG_DFL)  # whoever runs the tests under nohup ignores SIGHUP
+    try:
+        monkeypatch.setattr(task, "run_intent", lambda *args, **kwargs: signal.raise_signal(number))
+        assert main(COMMAND) == 128 + number
+        message = capsys.readouterr().err
+        assert "ended by a signal; continue with the same command and --resume" in message
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_signal_that_is_ignored_stays_so(monkeypatch, tmp_path):
