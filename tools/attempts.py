@@ -16,9 +16,9 @@ from layerselect.tasks.compare.cells import Cells
 from layerselect.tasks.compare.comparison import read_comparison
 from layerselect.tasks.compare.counts import PARTS, in_parts
 from layerselect.tasks.compare.state import saved_config
+from layerselect.utils.markdown import table
 from layerselect.utils.paired import Effect, Paired, Quality
 from scipy.special import softmax
-from tools.markdown import table
 
 #: What is chosen from.
 _WEIGHTS = tuple(float(each) for each in np.linspace(0.0, 1.0, 11))

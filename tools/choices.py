@@ -9,7 +9,7 @@ from pathlib import Path
 from layerselect.tasks.compare import comparison_rows, read_comparison
 from layerselect.tasks.compare.choices import choice_table, choices_of
 from layerselect.tasks.compare.state import saved_config
-from tools import markdown
+from layerselect.utils import markdown
 
 
 def choices_table(place: Path, folder: str, *names: str) -> str:

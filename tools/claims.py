@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.markdown import table
+from layerselect.utils.markdown import table
 
 if TYPE_CHECKING:
     from layerselect.tasks.compare.rows import Row

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tools import markdown
+from layerselect.utils import markdown
 from tools.attempts import attempts_table
 from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table

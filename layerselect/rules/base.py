@@ -15,7 +15,7 @@ from torch import Tensor
 from .._backend import load as load_backend
 from ..errors import LayerSelectError
 from ..layers.view import ModelView
-from ..status import EXCLUDED
+from ..status import EXCLUDED, MEASURED
 from ..utils.mirror import Mirror
 from ..utils.saved_schema import Fields, Items, Kind, Mismatch, Whole, check
 from ..utils.saved_tensors import Numbers
@@ -252,3 +252,8 @@ def drawn(layers: Iterable[int], status: Tensor) -> Selection:
     mask = torch.zeros(status.numel(), dtype=torch.bool)
     mask[list(layers)] = True
     return Selection(mask.to(status.device, non_blocking=True) & (status != EXCLUDED), no_threshold(status))
+
+
+def always_selected(rule: Rule, count: int) -> Tensor:
+    """The layers of a rule that is bound to so many and always selects the same: bool ``[count]``."""
+    return rule.select(torch.full((count,), float("nan")), torch.full((count,), MEASURED, dtype=torch.uint8)).mask

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-
-import torch
 
 from ...errors import LayerSelectError
 from ...layers.ranks import without_adapter
 from ...placement import Placement
-from ...rules import MEASURED, make_rule
-from ...rules.base import Rule
+from ...rules import make_rule
+from ...rules.base import Rule, always_selected
+from ...utils.markdown import table
 from .cells import Cells
 from .comparison import Comparison
 from .methods import Variant
@@ -93,6 +93,7 @@ class _Known:
 
     def __init__(self, comparison: Comparison, layer_names: list[str]) -> None:
         self._comparison, self._cells = comparison, Cells(comparison)
+        self._behind = cache(self._behind_best)  # several may have chosen the same row
         self._rows = {row.name: row for row in comparison_rows(comparison)}
         self._layers: dict[Variant, tuple[int, ...] | None] = {}
         for variant in comparison.config.variants:
@@ -111,7 +112,7 @@ class _Known:
             return Choice(name, chosen_by, doubt, layers, None, None)
         return Choice(name, chosen_by, doubt, layers, self._rows[variant.name], self._behind(variant))
 
-    def _behind(self, variant: Variant) -> Behind | None:
+    def _behind_best(self, variant: Variant) -> Behind | None:
         mine = self._cells.of_runs(self._comparison.finished(variant))
         pairs = {
             other.name: self._cells.paired(self._cells.of_runs(self._comparison.finished(other)), mine)
@@ -146,9 +147,7 @@ def _layers(rule: Rule, layer_names: list[str]) -> tuple[int, ...] | None:
         rule.bind(layer_names)
     except LayerSelectError:
         return None
-    count = len(layer_names)
-    mask = rule.select(torch.full((count,), float("nan")), torch.full((count,), MEASURED, dtype=torch.uint8)).mask
-    return tuple(mask.nonzero().flatten().tolist())
+    return tuple(always_selected(rule, len(layer_names)).nonzero().flatten().tolist())
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,7 @@ class ChoiceTable:
 
     def markdown(self) -> str:
         """The table for a page of text."""
-        lines = ["| " + " | ".join(cells) + " |" for cells in (self.heads, *self.lines)]
-        lines.insert(1, "|---" * len(self.heads) + "|")
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
+        return table(self.heads, self.lines, self.notes)
 
 
 def choice_table(choices: Sequence[Choice], comparison: Comparison) -> ChoiceTable:

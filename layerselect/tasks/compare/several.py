@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...utils.markdown import table
 from .comparison import Comparison
 from .rows import BASELINE, Row, comparison_rows
 
@@ -27,11 +28,10 @@ class SeveralTable:
     def markdown(self) -> str:
         """The table for a page of text."""
         heads = [f"{corpus}: {heading}" for corpus, heading in zip(self.corpora, self.headings, strict=True)]
-        lines = ["| " + " | ".join(["", *(cell for head in heads for cell in (head, "verdict"))]) + " |"]
-        lines.append("|---" * (2 * len(heads) + 1) + "|")
-        for name, cells in self.lines:
-            lines.append("| " + " | ".join([name, *(text for cell in cells for text in cell)]) + " |")
-        return "\n".join(lines) + "\n"
+        return table(
+            ["", *(cell for head in heads for cell in (head, "verdict"))],
+            ([name, *(text for cell in cells for text in cell)] for name, cells in self.lines),
+        )
 
 
 def several_table(comparisons: Sequence[Comparison]) -> SeveralTable:

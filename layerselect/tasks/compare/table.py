@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...report.numbers import plural
+from ...utils.markdown import table
 from .comparison import Comparison
 from .rows import BASELINE, Row
 from .tasks import Column, Task
@@ -23,18 +24,15 @@ def markdown_table(comparison: Comparison, rows: Sequence[Row], *, without: Sequ
     task, reference = config.kind, config.reference_variant
     used = [column for column in used_columns(task, rows) if column[1] not in without]
     name = reference.name if reference else ""
-    lines = [
-        "| " + " | ".join([comparison.split, *(heading for _, heading, _ in used), f"against {name}"]) + " |",
-        "|---" * (len(used) + 2) + "|",
-    ]
+    lines = []
     for row in rows:
         if not row.values:
             cells = ["failed" if row.failures else "not finished"] + [""] * (len(used) - 1)
         else:
             cells = [row.values[key].text(digits) if key in row.values else "" for key, _, digits in used]
-        lines.append("| " + " | ".join([row.name, *cells, row.sentence(name, config.within, task.tested[2])]) + " |")
-    lines += ["", *(f"- {note}" for note in notes(comparison, rows))]
-    return "\n".join(lines) + "\n"
+        lines.append([row.name, *cells, row.sentence(name, config.within, task.tested[2])])
+    heads = [comparison.split, *(heading for _, heading, _ in used), f"against {name}"]
+    return table(heads, lines, notes(comparison, rows))
 
 
 def tested_on(comparison: Comparison) -> str:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from ...core.schedule import Schedule
 from ...costs.counted import LayerCosts
-from ...rules import MEASURED, CostAware, Rule, Upper
+from ...rules import CostAware, Rule, Upper
+from ...rules.base import always_selected
 
 Mask = tuple[bool, ...]
 
@@ -67,8 +66,7 @@ def chosen_by(rule: Rule) -> Callable[[LayerCosts], Mask]:
 
     def mask(costs: LayerCosts) -> Mask:
         rule.bind([str(layer) for layer in range(costs.num_layers)])
-        status = torch.full((costs.num_layers,), MEASURED)
-        return tuple(rule.select(torch.ones(costs.num_layers), status).mask.tolist())
+        return tuple(always_selected(rule, costs.num_layers).tolist())
 
     return mask
 

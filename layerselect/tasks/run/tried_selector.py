@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from ...errors import LayerSelectError
 from ...layers.find import split_parameters
-from ...rules import MEASURED, Fixed, LayerCardRule
+from ...rules import Fixed, LayerCardRule
 from ...rules.ablation import evaluating
+from ...rules.base import always_selected
 from ...selector.selector import FastSelector
 from ...state_cache import StateCache
 from ...utils.launch import launched
@@ -44,8 +44,7 @@ def check_above(selector: FastSelector) -> None:
     has_outer = sum(p.numel() for p in selector.trainable_parameters()) > sum(selector.layer_sizes)
     if not cut or has_outer or not isinstance(selector.rule, (Fixed, LayerCardRule)):
         return
-    everywhere = torch.full((layers,), MEASURED, dtype=torch.uint8)
-    chosen = selector.rule.select(torch.full((layers,), float("nan")), everywhere).mask
+    chosen = always_selected(selector.rule, layers)
     if not chosen[cut:].any():
         raise LayerSelectError(
             f"nothing would train: the rule selects the layers {chosen.nonzero().flatten().tolist()}, all below the "
