@@ -62,7 +62,7 @@ class RunDisplay(StageLine):
                 self.say(f"{name}: {record['seconds']:.0f} s")
             elif record["state"] == "failed":
                 self.say(f"{name}: failed: {record['reason']}")
-            self.advance(record["done"], record["runs"])
+            self.advance(record["done"], record["runs"], found=record["state"] == "kept")
         self.facts("; ".join(f"{each}: {part}" for each, part in self._running.items()))
 
 

@@ -27,6 +27,7 @@ class PilotDisplay(StageLine):
     def __init__(self) -> None:
         super().__init__()
         self._done = self._trainings = 0
+        self._trains = False  # since the last training was told of; one that was kept is not trained again
 
     def __enter__(self) -> PilotDisplay:
         super().__enter__()
@@ -37,6 +38,7 @@ class PilotDisplay(StageLine):
             self.begin(record["name"])
         elif kind == "sized":
             sizes, rounds = record["sizes"], record["rounds"]
+            self._trains = False
             self._trainings = len(sizes.candidates) * rounds.trials
             for line in size_lines(sizes, rounds.trials):
                 self.say(line)
@@ -44,9 +46,11 @@ class PilotDisplay(StageLine):
         elif kind == "training":
             where = "first training" if record["fold"] is None else f"seed {record['seed']}, part {record['fold'] + 1}"
             self.facts(f"{record['candidate']}, {where}")
+            self._trains = True
         elif kind == "trained" and not record["idle"]:
             self._done += 1
-            self.advance(self._done)
+            self.advance(self._done, found=not self._trains)
+            self._trains = False
         elif kind == "round":
             self._round(record["race"], record["cost"])
 

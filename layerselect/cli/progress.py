@@ -67,12 +67,15 @@ class StageLine:
     def _added(self, description: str, total: int | None = None) -> TaskID:
         return self._progress.add_task(description, total=total, facts="", first=None)
 
-    def advance(self, done: int, total: int | None = None) -> None:
+    def advance(self, done: int, total: int | None = None, *, found: bool = False) -> None:
         """So much of it is done. What is done when this is said first tells nothing of how fast it goes: it may have
         been there before.
+
+        Args:
+            found: it was there before for certain, so the time is counted from now on.
         """
         changes: dict[str, Any] = {} if total is None else {"total": total}
-        if self._progress.tasks[0].fields["first"] is None:
+        if found or self._progress.tasks[0].fields["first"] is None:
             changes["first"] = (time.monotonic(), done)
         self._progress.update(self._task, completed=done, **changes)
 

@@ -93,10 +93,9 @@ def fold_splits(
     Raises:
         CorpusError: fewer documents than it takes.
     """
-    shares = [1 / fold.of] * fold.of
-    parts = _dealt(doc_ids, intentions, shares, f"{fold.of} folds", seed)
+    parts = fold_numbers(doc_ids, intentions, fold.of, seed=seed)
     names = ["test"] * len(parts)
-    others = [row for row, part in enumerate(parts) if part != fold.number - 1]
+    others = [row for row, part in enumerate(parts) if part != fold.number]
     inner = document_splits(
         [doc_ids[row] for row in others],
         [intentions[row] for row in others],
@@ -106,6 +105,18 @@ def fold_splits(
     for row, name in zip(others, inner, strict=True):
         names[row] = name
     return names
+
+
+def fold_numbers(
+    doc_ids: Sequence[str], intentions: Sequence[Sequence[str]], folds: int, *, seed: int = 0
+) -> list[int]:
+    """The fold of every row, from 1; see `fold_splits`.
+
+    Raises:
+        CorpusError: fewer documents than folds.
+    """
+    shares = [1 / folds] * folds
+    return [1 + part for part in _dealt(doc_ids, intentions, shares, f"{folds} folds", seed)]
 
 
 def _dealt(

@@ -8,6 +8,7 @@ import time
 import pytest
 from layerselect.cli.compare_display import RunDisplay
 from layerselect.cli.display import TrainingDisplay
+from layerselect.cli.pilot_display import PilotDisplay
 from layerselect.cli.progress import StageLine, _clock
 from layerselect.report.after_run import stages_line
 from layerselect.selector.savings import savings_line
@@ -55,6 +56,26 @@ def test_what_was_done_before_says_nothing_of_how_fast_it_goes(monkeypatch):
     now[0] += 235
     line.advance(71)
     assert line._line() == "runs, 71 of 160, 5:56:00 left"  # a run took four minutes, and 89 are left
+
+
+def test_what_is_found_one_by_one_says_nothing_of_how_fast_it_goes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("layerselect.cli.progress.time.monotonic", lambda: now[0])
+    with RunDisplay() as compare, PilotDisplay() as pilot:
+        for done in range(1, 9):
+            compare("run", {"name": f"old-{done}", "state": "kept", "done": done, "runs": 20})
+        compare("run", {"name": "new", "state": "started", "done": 8, "runs": 20})
+        pilot.begin("training", 20)
+        for _ in range(8):
+            pilot("trained", {"candidate": "all", "idle": False})
+        now[0] += 60
+        assert compare._line() == "runs, 8 of 20, 0:00 so far, new: starting"
+        assert pilot._line() == "training, 8 of 20, 0:00 so far"
+        compare("run", {"name": "new", "state": "finished", "done": 9, "runs": 20, "seconds": 60.0})
+        pilot("training", {"candidate": "head", "seed": 0, "fold": 0})
+        pilot("trained", {"candidate": "head", "idle": False})
+        assert compare._line() == "runs, 9 of 20, 11:00 left"
+        assert pilot._line().startswith("training, 9 of 20, 11:00 left")
 
 
 def test_who_says_something_is_not_interrupted(capsys):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...errors import LayerSelectError
 from ...utils.options import setting
 from ..run.headings import READS, TRAINING, TRAINS
 from ..run.settings import TrainingSettings
 from ..text.formats import InputFormat
 
+#: What the predictor's logits begin with.
+NONE, WORDS = "none", "words"
 #: What suits the demo's small model, which starts from random weights: no adapter, and the whole passage to read.
 DEMO_DEFAULTS: dict[str, Any] = {
     "adapter": "none",
@@ -50,6 +53,13 @@ class IntentConfig(TrainingSettings):
         group=TRAINS,
         choices=("classifier", "generate"),
     )
+    offset: str = setting(
+        NONE,
+        "words: add the log-probabilities of a logistic regression on the changed words to the model's logits, so that "
+        "it learns what the words leave open",
+        group=TRAINS,
+        choices=(NONE, WORDS),
+    )
     class_weights: str = setting(
         "sqrt",
         "weights of the classes in the loss: by the inverse of their counts (balanced), its square root, or all alike",
@@ -60,6 +70,10 @@ class IntentConfig(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.input_format()
+        if self.offset != NONE and self.head != "classifier":
+            raise LayerSelectError(
+                f"--offset {self.offset} is added to the logits of a classification head: use --head classifier"
+            )
 
     def without_effect(self) -> list[str]:
         marked = "" if self.format == "edits" else f"--format {self.format}"

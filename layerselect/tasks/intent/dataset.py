@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ...data import Corpus
 from ...errors import LayerSelectError
 from ...models.reading import blank_token, read_tokens
+from ..run.cache_keys import OFFSET
 from ..text.formats import InputFormat
 from ..text.rows import TRAIN, split_rows, watched_split
 from ..text.verbalizer import Verbalizer, as_answer, pad_answers
@@ -103,12 +104,14 @@ class EncodedSplit(Dataset):
     Attributes:
         rows: the corpus rows, in corpus order.
         targets: class numbers int64 ``[n]`` or, with several labels, float32 0/1 ``[n, C]``.
+        offsets: what is added to the logits, float32 ``[n, C]``; ``None``: nothing is.
     """
 
     name: str
     rows: list[Mapping[str, Any]]
     features: list[dict[str, list[int]]]
     targets: np.ndarray
+    offsets: np.ndarray | None = None
     lengths: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +121,8 @@ class EncodedSplit(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.features[index], "labels": self.targets[index]}
+        more = {} if self.offsets is None else {OFFSET: self.offsets[index]}
+        return {**self.features[index], **more, "labels": self.targets[index]}
 
     def subset(self, indices: Sequence[int], name: str | None = None) -> EncodedSplit:
         """The examples at ``indices``, in that order."""
@@ -127,6 +131,7 @@ class EncodedSplit(Dataset):
             [self.rows[i] for i in indices],
             [self.features[i] for i in indices],
             self.targets[list(indices)],
+            None if self.offsets is None else self.offsets[list(indices)],
         )
 
 
@@ -230,8 +235,10 @@ class Collator:
         self._tokenizer, self._words = tokenizer, words
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        inputs = [{k: v for k, v in item.items() if k != "labels"} for item in items]
+        inputs = [{k: v for k, v in item.items() if k not in ("labels", OFFSET)} for item in items]
         batch = dict(self._tokenizer.pad(inputs, return_tensors="pt"))
+        if OFFSET in items[0]:
+            batch[OFFSET] = torch.as_tensor(np.stack([item[OFFSET] for item in items]))
         if "labels" in items[0]:
             batch["labels"] = torch.as_tensor(np.stack([item["labels"] for item in items]))
             if self._words is not None:

@@ -16,6 +16,7 @@ from ...distributed.engines import calls_together
 from ...models.holding import computing
 from ...models.traits import traits_of
 from ...state_cache.keys import CARRIED
+from ..run.cache_keys import OFFSET
 from ..text.completions import base_of, unpadded_groups
 from ..text.verbalizer import Verbalizer, as_answer, label_logits, nll, score
 
@@ -47,7 +48,8 @@ class Head(Protocol):
 
 
 class ClassifierHead:
-    """A classification head: cross-entropy for one label, binary cross-entropy for several.
+    """A classification head: cross-entropy for one label, binary cross-entropy for several. Where a batch holds an
+    ``offset``, float32 ``[B, C]``, it is added to the head's logits.
 
     Args:
         class_weights: float32 ``[C]``: of the classes, or of the positive examples where there are several labels.
@@ -79,6 +81,11 @@ class ClassifierHead:
         return self._weights.to(targets.device)[targets]
 
     def logits(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        offset = inputs.get(OFFSET)
+        found = self._of_model(model, {name: value for name, value in inputs.items() if name != OFFSET})
+        return found if offset is None else found + offset.to(found.device)
+
+    def _of_model(self, model: nn.Module, inputs: Inputs) -> Tensor:
         base = base_of(model)
         if traits_of(base).pads or bool(inputs["attention_mask"].all()):
             with computing(base):

@@ -21,10 +21,13 @@ from ...models.traits import reason
 from ...models.vocabulary import embedding_rows
 from ...utils.saved_schema import Fields, Flag, Items, Maybe, Text, Whole
 from ..run.by_length import longest_first
+from ..run.cache_keys import OFFSET
 from ..text.formats import InputFormat
 from ..text.verbalizer import Answer, Verbalizer
+from .config import NONE, WORDS
 from .dataset import Collator, Encoder
 from .heads import ClassifierHead, Head, LabelWordHead
+from .offset import WordOffset
 from .outputs import chosen_labels, score_table
 from .training import probabilities
 
@@ -60,12 +63,14 @@ def save_adapter(
     multi_label: bool,
     fingerprint: str = "",
     answers: Sequence[Answer] | None = None,
+    offset: WordOffset | None = None,
 ) -> None:
     """Writes what prediction needs: weights (safetensors), tokenizer, labels, input format, base model.
 
     Args:
         base_model, kind, fingerprint: see :func:`~layerselect.models.saved_adapter.save_adapted`.
         answers: the label sets that a model that writes is asked about; ``None`` where it has a classification head.
+        offset: gives what is added to the model's logits; ``None``: nothing is.
     """
     save_adapted(
         folder,
@@ -83,8 +88,11 @@ def save_adapter(
             "format": asdict(encoder.form),
             "max_length": encoder.max_length,
             "separator": encoder.separator,
+            "offset": NONE if offset is None else WORDS,
         },
     )
+    if offset is not None:
+        offset.save(folder)
 
 
 #: So many batches are read before the first of them is labelled.
@@ -112,6 +120,7 @@ _META = Fields(
     optional={
         "head": Text(of=("classifier", "generate")),
         "answers": Maybe(Items(Items(Whole()), least=1)),
+        "offset": Text(of=(NONE, WORDS)),
     },
 )
 
@@ -127,11 +136,18 @@ class Predictor:
     """
 
     def __init__(
-        self, model: nn.Module, encoder: Encoder, *, multi_label: bool, head: Head | None = None, device: str = "cpu"
+        self,
+        model: nn.Module,
+        encoder: Encoder,
+        *,
+        multi_label: bool,
+        head: Head | None = None,
+        offset: WordOffset | None = None,
+        device: str = "cpu",
     ) -> None:
         self.model = placed(model, device).eval()
         self.encoder, self.multi_label, self.device = encoder, multi_label, device
-        self.head = head or ClassifierHead(multi_label=multi_label)
+        self.head, self.offset = head or ClassifierHead(multi_label=multi_label), offset
 
     @property
     def labels(self) -> list[str]:
@@ -180,7 +196,10 @@ class Predictor:
         pad_on(tokenizer, writes=writes)
         encoder = Encoder(tokenizer, form, labels, meta["max_length"], meta["separator"], writes)
         head = LabelWordHead(Verbalizer(tokenizer, labels, meta["answers"])) if writes else None
-        return cls(network, encoder, multi_label=multi_label, head=head, device=device)
+        offset = None
+        if meta.get("offset", NONE) != NONE:
+            offset = WordOffset.load(path, len(labels), multi_label=multi_label)
+        return cls(network, encoder, multi_label=multi_label, head=head, offset=offset, device=device)
 
     def predict(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> Iterator[Prediction]:
         """Labels revisions, in their order; each row has ``id``, ``before``, ``after`` (and contexts, if the format
@@ -197,7 +216,10 @@ class Predictor:
 
     def _window(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[Prediction]:
         read = [self._read(row) for row in rows]
-        good = [item for item in read if not isinstance(item, str)]
+        good: list[dict[str, Any]] = [item for item in read if not isinstance(item, str)]
+        if self.offset is not None:
+            texts = [row for row, item in zip(rows, read, strict=True) if not isinstance(item, str)]
+            good = [{**item, OFFSET: each} for item, each in zip(good, self.offset(texts), strict=True)]
         order = longest_first([len(item["input_ids"]) for item in good])
         found: list[np.ndarray | str] = [""] * len(good)
         for first in range(0, len(order), batch_size):
@@ -226,7 +248,7 @@ class Predictor:
             return f"row {row.get('id')!r} holds {word!r}, for which the model has no embedding"
         return item
 
-    def _scored_apart(self, items: Sequence[dict[str, list[int]]]) -> list[np.ndarray | str]:
+    def _scored_apart(self, items: Sequence[dict[str, Any]]) -> list[np.ndarray | str]:
         """The scores of each input; where the batch fails, one by one, so that the bad ones are told from the
         others.
         """
@@ -239,10 +261,7 @@ class Predictor:
                 return [f"the model cannot read it ({reason(error)})"]
             return [score for item in items for score in self._scored_apart([item])]
 
-    def _scores(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        return self._scores_of(self.encoder(rows))
-
-    def _scores_of(self, items: Sequence[dict[str, list[int]]]) -> np.ndarray:
+    def _scores_of(self, items: Sequence[dict[str, Any]]) -> np.ndarray:
         batch = Collator(self.encoder.tokenizer)(items)
         with torch.no_grad():
             logits = self.head.logits(self.model, {key: value.to(self.device) for key, value in batch.items()})

@@ -37,6 +37,7 @@ from ..text.rows import evaluated_part
 from .config import IntentConfig
 from .dataset import EncodedSplit, Splits, build_splits, label_counts
 from .model import cover, prepare
+from .offset import given_offset
 from .outputs import prediction_records
 from .predict import save_adapter
 from .results import SPLIT, SplitResult, split_results
@@ -75,6 +76,7 @@ class IntentTask(Task[IntentConfig]):
         # The baselines are the same whatever the rule holds out.
         self._whole = self._limited(build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed))
         cover(self._loaded, self._words, self._whole)
+        self._whole, self._offset = given_offset(self._whole, config, corpus)
         train, importance = reserve_importance_split(self._whole.train, config)
         self._splits = replace(self._whole, train=train, importance=importance)
         # An adapter of the demo's model is of use only beside the model, which stands nowhere else.
@@ -154,6 +156,7 @@ class IntentTask(Task[IntentConfig]):
             multi_label=self.corpus.multi_label,
             fingerprint=self.fingerprint,
             answers=self._words.answers if self._words else None,
+            offset=self._offset,
         )
 
     def usage(self) -> Usage:
@@ -163,6 +166,7 @@ class IntentTask(Task[IntentConfig]):
             base_model=base_reference(self.config.model),
             multi_label=self.corpus.multi_label,
             words=self._words,
+            offset=self._offset is not None,
         )
 
     def outcome(self) -> Outcome:

@@ -28,7 +28,13 @@ _WORDS = {
 
 
 def usage_of(
-    encoder: Encoder, *, kind: str, base_model: str, multi_label: bool, words: Verbalizer | None = None
+    encoder: Encoder,
+    *,
+    kind: str,
+    base_model: str,
+    multi_label: bool,
+    words: Verbalizer | None = None,
+    offset: bool = False,
 ) -> Usage:
     """The predictor's usage.
 
@@ -36,6 +42,7 @@ def usage_of(
         kind: of its adapter.
         base_model: see :func:`layerselect.models.saved_adapter.save_adapted`.
         words: what it writes; ``None`` where it has a classification head.
+        offset: scores of a regression on the changed words are added to its logits.
     """
     several = "each of several intentions" if multi_label else "one intention"
     label = "what a revision of a text is for"
@@ -50,12 +57,12 @@ def usage_of(
         use="\n".join(
             [
                 loading(kind, writes=words is not None),
-                writing(words.longest) if words else _classifying(encoder, multi_label=multi_label),
+                writing(words.longest) if words else _classifying(encoder, multi_label=multi_label, offset=offset),
             ]
         ),
         elsewhere=loading_elsewhere(kind, base_model, writes=words is not None),
         scores=_SCORES,
-        notes=_notes(words),
+        notes=_notes(words, offset=offset),
     )
 
 
@@ -85,22 +92,35 @@ def _write(encoder: Encoder) -> str:
     return "\n".join(lines)
 
 
-def _classifying(encoder: Encoder, *, multi_label: bool) -> str:
+def _classifying(encoder: Encoder, *, multi_label: bool, offset: bool) -> str:
     probabilities = "sigmoid()" if multi_label else "softmax(dim=0)"
+    logits, first = "model(**inputs).logits[0]", []
+    if offset:
+        logits = "(model(**inputs).logits[0] + torch.from_numpy(offset([row])[0]))"
+        first = [
+            "from layerselect.tasks.intent.offset import WordOffset",
+            f"offset = WordOffset.load(folder, {len(encoder.labels)}, multi_label={multi_label})",
+        ]
     lines = [
+        *first,
         f'inputs = tokenizer(text, second, truncation=True, max_length={encoder.max_length}, return_tensors="pt")',
         "with torch.no_grad():",
-        f"    scores = model(**inputs).logits[0].{probabilities}",
+        f"    scores = {logits}.{probabilities}",
         "found = {model.config.id2label[number]: round(score, 3) for number, score in enumerate(scores.tolist())}",
         "print(found)",
     ]
     return "\n".join(lines)
 
 
-def _notes(words: Verbalizer | None) -> list[str]:
+def _notes(words: Verbalizer | None, *, offset: bool) -> list[str]:
     notes = [
         "`layerselect predict --adapter . --input revisions.jsonl` does all of this for a file.",
     ]
+    if offset:
+        notes.append(
+            "The model's own logits are not its answer. The scores of a logistic regression on the changed words are "
+            "added to them; it lies beside the model."
+        )
     if words:
         notes.append(
             "The scores above compare how likely the model is to write each label, as `layerselect predict` does; what "

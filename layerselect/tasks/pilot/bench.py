@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from torch import nn
 
 from ...costs.counted import LayerCosts
 from ...data import Corpus
-from ...data.sizes import Fold
-from ...data.splits import fold_splits
+from ...data.splits import fold_numbers
 from ...errors import LayerSelectError
 from ...layers.find import split_parameters
 from ...models.demo import SOURCE as DEMO
@@ -30,6 +30,7 @@ from ..compare.counts import IntentCounts, Truth, in_parts
 from ..intent.config import IntentConfig
 from ..intent.dataset import EncodedSplit, Splits, build_splits, make_targets
 from ..intent.model import cover, prepare
+from ..intent.offset import given_offset
 from ..intent.training import ClassificationTrainer, build_trainer, cached_lengths, check_selection, probabilities
 from ..run.baselines import MajorityBaseline
 from ..run.model import trainable
@@ -91,6 +92,7 @@ class Bench:
         self.examples = len(self._splits.train)
         self.caches = len(found.names) > 1 and self._words is None and self._can_cache(config.seed)
         self._dealt = self._deal()
+        self._held_out = cache(self._splits_of)  # the same ones for every candidate
 
     def _can_cache(self, seed: int) -> bool:
         """Whether the layers below a cut can be cached. What holds of the lowest cut holds of all."""
@@ -118,7 +120,7 @@ class Bench:
             held_out: so many of its examples are tested, the same ones for every candidate.
             cut: the layers below are cached; 0: none are.
         """
-        splits = self._splits_of(fold, held_out)
+        splits = self._held_out(fold, held_out)
         if candidate.name == IDLE:
             return self._idle(splits)
         return self._trained(
@@ -198,20 +200,16 @@ class Bench:
         train, test = self._dealt[fold]
         whole = self._splits.train
         held = evaluated_part(whole.subset(test, name="held out"), held_out, self._config.split_seed)
-        return Splits(whole.subset(train), None, [held])
+        # The scores that examples begin with are drawn anew, without the documents that are held out.
+        return given_offset(Splits(whole.subset(train), None, [held]), self._config, self._corpus)[0]
 
     def _deal(self) -> list[tuple[list[int], list[int]]]:
         """For each fold the numbers of the examples that train and of those that are held out."""
         rows = self._splits.train.rows
         documents, intentions = [row["doc_id"] for row in rows], [row["intentions"] for row in rows]
-        found = []
-        for number in range(1, self._folds + 1):
-            names = fold_splits(
-                documents, intentions, Fold(number, self._folds), validation=0.0, seed=self._config.split_seed
-            )
-            test = [place for place, name in enumerate(names) if name == "test"]
-            found.append(([place for place, name in enumerate(names) if name != "test"], test))
-        return found
+        parts = fold_numbers(documents, intentions, self._folds, seed=self._config.split_seed)
+        places, numbers = range(len(parts)), range(1, self._folds + 1)
+        return [([i for i in places if parts[i] != n], [i for i in places if parts[i] == n]) for n in numbers]
 
     def _set_back(self, seed: int) -> None:
         """The model as it is before a training with this seed."""
@@ -236,7 +234,8 @@ class Bench:
         first = not self._starts
         self._loaded, self._words, encoder = prepare(config, self._corpus)
         if first:
-            self._splits = build_splits(self._corpus, encoder, holdout=config.holdout, seed=config.split_seed)
+            splits = build_splits(self._corpus, encoder, holdout=config.holdout, seed=config.split_seed)
+            self._splits, _ = given_offset(splits, config, self._corpus)
         cover(self._loaded, self._words, self._splits)
         if config.model == DEMO:
             hold(self._loaded, config.holding())

@@ -190,9 +190,12 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
         notify("sized", {"sizes": sizes, "rounds": job.rounds()})
 
         def train(candidate: Candidate, seed: int, fold: int) -> Trial:
-            notify("training", {"candidate": candidate.name, "seed": seed, "fold": fold})
-            options = {"steps": sizes.steps, "held_out": sizes.held_out, "cut": sizes.cut_of(candidate)}
-            return kept.trial(candidate, seed, fold, lambda: bench.train(candidate, seed, fold, **options))
+            def new() -> Trial:
+                notify("training", {"candidate": candidate.name, "seed": seed, "fold": fold})
+                options = {"steps": sizes.steps, "held_out": sizes.held_out, "cut": sizes.cut_of(candidate)}
+                return bench.train(candidate, seed, fold, **options)
+
+            return kept.trial(candidate, seed, fold, new)
 
         result = pilot(
             sizes.candidates,

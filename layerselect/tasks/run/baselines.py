@@ -5,18 +5,14 @@ A fine-tuned model below the second has not learned the task.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from ...data.edits import find_edits, likeness, split_words
-
-Row = Mapping[str, Any]
+from .word_features import Described, Row, WordFeatures, describe
 
 
 class MajorityBaseline:
@@ -48,18 +44,22 @@ class WordBaseline:
     """Logistic regression on which words were removed, which were added, and a few counts of the edit.
 
     Args:
-        rows: the training split; ``before`` and ``after`` are read.
+        rows: the training split, of which ``before`` and ``after`` are read; or what
+            :func:`~layerselect.tasks.run.word_features.describe` makes of it.
         targets: as for :class:`MajorityBaseline`.
         strength: inverse of the L2 penalty (``C`` of scikit-learn); classes are weighted by the inverse of their
             counts.
         min_df: words in fewer rows are not features.
+
+    Attributes:
+        features: of the training split.
     """
 
     name = "logistic regression"
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Row] | Described,
         targets: np.ndarray,
         num_labels: int,
         *,
@@ -68,83 +68,53 @@ class WordBaseline:
         min_df: int = 1,
     ) -> None:
         self._num_labels, self._multi_label = num_labels, multi_label
-        self._vectorizers: list[CountVectorizer] = []
-        self._mean = self._scale = np.zeros(0)
         regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=3000)
         self._model = OneVsRestClassifier(regression) if multi_label else regression
-        features = self._fit_features(rows, min_df)
+        described = _described(rows)
+        self.features = WordFeatures.of(described, min_df=min_df)
         self._constant: int | None = None
         if not multi_label and len(np.unique(targets)) == 1:
             self._constant = int(targets[0])  # nothing to regress on
         else:
-            self._model.fit(features, targets)
+            with warnings.catch_warnings():  # a label that is never or always there is no surprise
+                warnings.filterwarnings("ignore", "Label", UserWarning)
+                self._model.fit(self.features.matrix(described), targets)
 
-    def predict(self, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, rows: Sequence[Row] | Described) -> tuple[np.ndarray, np.ndarray]:
         """``(scores [n, C], predicted [n] or [n, C])``; a class the training split lacks scores 0."""
         scores = np.zeros((len(rows), self._num_labels))
         if self._constant is not None:
             scores[:, self._constant] = 1.0
             return scores, np.full(len(rows), self._constant)
-        probabilities = self._model.predict_proba(self._features(rows))
+        probabilities = self._model.predict_proba(self.features.matrix(_described(rows)))
         if self._multi_label:
             return probabilities, (probabilities >= 0.5).astype(int)
         scores[:, self._model.classes_] = probabilities
         return scores, scores.argmax(axis=1)
 
-    def _fit_features(self, rows: Sequence[Row], min_df: int) -> csr_matrix:
-        removed, added, counts = _describe(rows)
-        self._mean, self._scale = counts.mean(axis=0), counts.std(axis=0) + 1e-9
-        columns = []
-        for side in (removed, added):
-            vectorizer = CountVectorizer(analyzer=_lower, binary=True, min_df=min_df)
-            try:
-                columns.append(vectorizer.fit_transform(side))
-                self._vectorizers.append(vectorizer)
-            except ValueError:  # no word is frequent enough: this side has no features
-                self._vectorizers.append(None)
-        return hstack([*columns, csr_matrix((counts - self._mean) / self._scale)]).tocsr()
-
-    def _features(self, rows: Sequence[Row]) -> csr_matrix:
-        removed, added, counts = _describe(rows)
-        columns = [
-            vectorizer.transform(side)
-            for vectorizer, side in zip(self._vectorizers, (removed, added), strict=True)
-            if vectorizer is not None
-        ]
-        return hstack([*columns, csr_matrix((counts - self._mean) / self._scale)]).tocsr()
-
-
-def _lower(words: Iterable[str]) -> list[str]:
-    return [word.lower() for word in words]
+    def linear(self) -> tuple[np.ndarray, np.ndarray]:
+        """The weights float64 ``[C, F]`` and biases ``[C]`` of the labels: their scores are the softmax of
+        ``weights @ features + biases`` or, with several labels, the sigmoids. Where a label is never or always there in
+        the training split, its bias is minus or plus infinity and its weights are 0.
+        """
+        weights = np.zeros((self._num_labels, len(self.features)))
+        biases = np.full(self._num_labels, -np.inf)
+        if self._constant is not None:
+            biases[self._constant] = 0.0
+        elif self._multi_label:
+            for number, one in enumerate(self._model.estimators_):
+                if isinstance(one, LogisticRegression):
+                    weights[number], biases[number] = one.coef_[0], one.intercept_[0]
+                elif one.predict(np.zeros((1, weights.shape[1])))[0]:
+                    biases[number] = np.inf
+        else:
+            seen = self._model.classes_
+            if len(seen) == 2:  # scikit-learn keeps the difference of the two
+                weights[seen[1]], biases[seen] = self._model.coef_[0], (0.0, self._model.intercept_[0])
+            else:
+                weights[seen], biases[seen] = self._model.coef_, self._model.intercept_
+        return weights, biases
 
 
-def _describe(rows: Sequence[Row]) -> tuple[list[list[str]], list[list[str]], np.ndarray]:
-    """For each revision: removed words, added words, and counts ``[n, 14]`` (lengths, similarity, kind of edit)."""
-    all_removed, all_added, counts = [], [], []
-    for row in rows:
-        old, new = split_words(row["before"]), split_words(row["after"])
-        edits = find_edits(old, new)
-        removed = [word for edit in edits for word in old[edit.before_start : edit.before_end]]
-        added = [word for edit in edits for word in new[edit.after_start : edit.after_end]]
-        out, into = " ".join(removed), " ".join(added)
-        counts.append(
-            [
-                np.log1p(len(removed)),
-                np.log1p(len(added)),
-                (len(added) - len(removed)) / (1 + len(added) + len(removed)),
-                np.log1p(len(out)),
-                np.log1p(len(into)),
-                np.log1p(len(old)),
-                len(edits),
-                likeness(out, into),
-                not removed,
-                not added,
-                out.lower() == into.lower(),
-                sorted(removed) == sorted(added),
-                not any(c.isalnum() for c in out + into),
-                any(c.isdigit() for c in out + into),
-            ]
-        )
-        all_removed.append(removed)
-        all_added.append(added)
-    return all_removed, all_added, np.asarray(counts, dtype=np.float64)
+def _described(rows: Sequence[Row] | Described) -> Described:
+    return rows if isinstance(rows, Described) else describe(rows)

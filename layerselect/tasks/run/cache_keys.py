@@ -26,8 +26,10 @@ from ..text.completions import with_answers
 from .settings import TrainingSettings
 from .shared_batches import COUNTS
 
+#: In a batch: what is added to the logits of each example.
+OFFSET = "offset"
 #: Of a batch, what no model is given.
-NOT_GIVEN = frozenset({"labels", "answer_ids", "answer_mask", COUNTS})
+NOT_GIVEN = frozenset({"labels", "answer_ids", "answer_mask", COUNTS, OFFSET})
 
 Collate = Callable[[Sequence[Any]], dict[str, Any]]
 Inputs = Mapping[str, Tensor]

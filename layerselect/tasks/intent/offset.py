@@ -1,0 +1,155 @@
+"""Scores that a predictor begins with: those of a logistic regression on the changed words.
+
+Its log-probabilities are added to the model's logits, in training and in prediction, so what the model learns is what
+the words leave open. In statistics such a known term of a linear predictor is an *offset*; two predictors whose
+log-probabilities are added are a product of experts (Hinton, Neural Computation 2002). Examples that train get the
+scores of regressions that have not seen their documents. With those of one that has, there would be nothing left to
+learn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from scipy.special import log_softmax
+
+from ...data import Corpus
+from ...data.splits import fold_numbers
+from ...utils.saved_files import DamagedFile, read_json, read_tensors
+from ...utils.saved_schema import Fields, Items, Text
+from ..run.baselines import WordBaseline
+from ..run.word_features import COUNTS, Described, WordFeatures, describe
+from .config import NONE, IntentConfig
+from .dataset import EncodedSplit, Splits
+
+#: The training documents are dealt into so many parts. The scores of each come from a regression on the others.
+_PARTS = 5
+#: No label is impossible: probabilities are at least this, or with several labels between this and 1 minus this.
+_LEAST = 1e-4
+#: Stands for an infinite bias in a file.
+_FAR = 1e4
+_NUMBERS, _VOCABULARY = "offset.safetensors", "offset.json"
+_ADVICE = "train again"
+_WORDS = Items(Text(), unique=True)
+_KIND = Fields({"removed": _WORDS, "added": _WORDS})
+
+
+@dataclass(frozen=True)
+class WordOffset:
+    """A logistic regression on the changed words, ready to give scores.
+
+    Attributes:
+        weights, biases: float64 ``[C, F]`` and ``[C]``.
+    """
+
+    features: WordFeatures
+    weights: np.ndarray
+    biases: np.ndarray
+    multi_label: bool
+
+    @classmethod
+    def of(cls, baseline: WordBaseline, *, multi_label: bool) -> WordOffset:
+        """That of a fitted regression."""
+        weights, biases = baseline.linear()
+        return cls(baseline.features, weights, np.clip(biases, -_FAR, _FAR), multi_label)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]] | Described) -> np.ndarray:
+        """The scores float32 ``[n, C]``, of which ``before`` and ``after`` are read: log-probabilities or, with several
+        labels, logits.
+        """
+        described = rows if isinstance(rows, Described) else describe(rows)
+        logits = self.features.matrix(described) @ self.weights.T + self.biases
+        if self.multi_label:
+            most = np.log(1 / _LEAST - 1)
+            return np.clip(logits, -most, most).astype(np.float32)
+        return np.maximum(log_softmax(logits, axis=1), np.log(_LEAST)).astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Writes two files into the folder of an adapter: the words as JSON, the numbers as safetensors."""
+        words = {"removed": self.features.removed, "added": self.features.added}
+        (folder / _VOCABULARY).write_text(json.dumps(words, ensure_ascii=False) + "\n", encoding="utf-8")
+        numbers = {
+            "weights": self.weights,
+            "biases": self.biases,
+            "mean": self.features.mean,
+            "scale": self.features.scale,
+        }
+        save_file({name: np.ascontiguousarray(values) for name, values in numbers.items()}, folder / _NUMBERS)
+
+    @classmethod
+    def load(cls, folder: str | Path, num_labels: int, *, multi_label: bool) -> WordOffset:
+        """Reads what :meth:`save` wrote.
+
+        Args:
+            folder: of the adapter.
+
+        Raises:
+            LayerSelectError: a file is missing or damaged, or is for another number of labels.
+        """
+        path = Path(folder)
+        words = read_json(path / _VOCABULARY, _KIND, advice=_ADVICE)
+        numbers = read_tensors(path / _NUMBERS, advice=_ADVICE, framework="np")
+        width = len(words["removed"]) + len(words["added"]) + COUNTS
+        shapes = {"weights": (num_labels, width), "biases": (num_labels,), "mean": (COUNTS,), "scale": (COUNTS,)}
+        for name, shape in shapes.items():
+            found = numbers.get(name)
+            if found is None or found.shape != shape or found.dtype != np.float64 or not np.isfinite(found).all():
+                raise DamagedFile(path / _NUMBERS, f"it holds no finite float64 {name!r} of shape {shape}", _ADVICE)
+        if not (numbers["scale"] > 0).all():
+            raise DamagedFile(path / _NUMBERS, "a 'scale' is not above 0", _ADVICE)
+        features = WordFeatures(words["removed"], words["added"], numbers["mean"], numbers["scale"])
+        return cls(features, numbers["weights"], numbers["biases"], multi_label)
+
+
+def given_offset(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[Splits, WordOffset | None]:
+    """The splits with the scores that a run's examples begin with, and what gave them; as they are where the run asks
+    for none.
+    """
+    if config.offset == NONE:
+        return splits, None
+    return with_offset(splits, len(corpus.labels), multi_label=corpus.multi_label, seed=config.split_seed)
+
+
+def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int) -> tuple[Splits, WordOffset]:
+    """Gives every example its scores.
+
+    Args:
+        num_labels: ``C``.
+        seed: of the parts into which the training documents are dealt.
+
+    Returns:
+        The splits, and the regression on the whole training split, which scores the others.
+    """
+    train = splits.train
+    known = describe(train.rows)
+
+    def fitted(places: Sequence[int]) -> WordOffset:
+        baseline = WordBaseline(known.subset(places), train.targets[list(places)], num_labels, multi_label=multi_label)
+        return WordOffset.of(baseline, multi_label=multi_label)
+
+    scores = np.empty((len(train), num_labels), dtype=np.float32)
+    for others, part in _parts(train, seed):
+        scores[part] = fitted(others)(known.subset(part))
+    whole = fitted(range(len(train)))
+    report = [replace(split, offsets=whole(split.rows)) for split in splits.report]
+    select = next((split for split in report if splits.select and split.name == splits.select.name), None)
+    return replace(splits, train=replace(train, offsets=scores), report=report, select=select), whole
+
+
+def _parts(train: EncodedSplit, seed: int) -> list[tuple[list[int], list[int]]]:
+    """The numbers of the other examples and of its own, for each part. Documents stay whole where there are several."""
+    documents = [str(row["doc_id"]) for row in train.rows]
+    if len(set(documents)) < 2:
+        documents = [str(number) for number in range(len(documents))]
+    count = min(_PARTS, len(set(documents)))
+    if count < 2:
+        return [([0], [0])]  # one example alone
+    parts = fold_numbers(documents, [row["intentions"] for row in train.rows], count, seed=seed)
+    places = range(len(parts))
+    return [([i for i in places if parts[i] != each], [i for i in places if parts[i] == each]) for each in set(parts)]
