@@ -167,7 +167,7 @@ def test_a_run_begins_with_them(done):
 
 
 def test_a_saved_predictor_adds_them(done, tmp_path):
-    config, result = done
+    _, result = done
     records = {row["id"]: row for row in lines(result.folder / "predictions.jsonl")}
     rows = [row for row in revisions(documents=20) if row["id"] in records]
     merged = merge_adapter(result.folder, tmp_path / "merged").folder
@@ -182,7 +182,7 @@ def test_a_saved_predictor_adds_them(done, tmp_path):
 
 
 def test_the_card_of_the_adapter_says_how_to_add_them(done, monkeypatch):
-    config, result = done
+    _, result = done
     folder = result.folder / "adapter"
     card = (folder / "README.md").read_text()
     assert "are added to them" in card
