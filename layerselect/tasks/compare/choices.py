@@ -16,7 +16,7 @@ from ...utils.markdown import table
 from .cells import Cells
 from .comparison import Comparison
 from .methods import Variant
-from .rows import Row, comparison_rows
+from .rows import Row, measured_rows
 from .verdicts import differences
 
 
@@ -94,7 +94,7 @@ class _Known:
     def __init__(self, comparison: Comparison, layer_names: list[str]) -> None:
         self._comparison, self._cells = comparison, Cells(comparison)
         self._behind = cache(self._behind_best)  # several may have chosen the same row
-        self._rows = {row.name: row for row in comparison_rows(comparison)}
+        self._rows = {row.name: row for row in measured_rows(comparison)}
         self._layers: dict[Variant, tuple[int, ...] | None] = {}
         for variant in comparison.config.variants:
             rule = _constant_rule(variant)

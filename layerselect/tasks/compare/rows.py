@@ -82,11 +82,15 @@ class Row:
         return f"{found} ({d.mean:+.{digits}f}, {of} {low:+.{digits}f} to {high:+.{digits}f})"
 
 
+def measured_rows(comparison: Comparison) -> list[Row]:
+    """The rows with what was measured, and without verdicts: baselines first, then the methods in their order."""
+    runs = _runs(comparison)
+    return [*_baselines(comparison, runs), *(_method(comparison, variant, own) for variant, own in runs.items())]
+
+
 def comparison_rows(comparison: Comparison) -> list[Row]:
-    """Baselines first, then the methods in their order."""
-    config = comparison.config
-    runs = {variant: comparison.finished(variant) for variant in config.variants}
-    rows = [*_baselines(comparison, runs), *(_method(comparison, variant, runs[variant]) for variant in runs)]
+    """The rows with their verdicts."""
+    config, runs, rows = comparison.config, _runs(comparison), measured_rows(comparison)
     reference = config.reference_variant
     if reference is None or not runs[reference]:
         return rows
@@ -106,6 +110,10 @@ def comparison_rows(comparison: Comparison) -> list[Row]:
     judge = _Judge(config, rows, reference.name, steps)
     several = differences(paired, config.kind.counts.quality, samples=config.bootstrap)
     return [judge(row, several[row.name]) if row.name in several else row for row in rows]
+
+
+def _runs(comparison: Comparison) -> dict[Variant, dict[Part, KeptRun]]:
+    return {variant: comparison.finished(variant) for variant in comparison.config.variants}
 
 
 class _Judge:

@@ -22,16 +22,16 @@ def write_plan_page(path: Path, plan: Plan) -> None:
     for row in plan.rows:
         bar = Bar(row.way, row.weights, row.gradients + row.optimizer, row.activations, row.peak)
         bars.setdefault(held(row), []).append(bar)
+    lines = []
+    for row in plan.rows:
+        texts = cells(row, unit, plan.settings.steps)
+        lines.append(([texts[column.key] for column in columns], row.fits))
     report = PlanReport(
         plan.settings.model,
         headline(plan),
         [(column.heading, column.text) for column in columns],
         unit,
-        [
-            ([texts[column.key] for column in columns], row.fits)
-            for row in plan.rows
-            for texts in (cells(row, unit, plan.settings.steps),)
-        ],
+        lines,
         bars,
         plan.settings.memory,
         notes(plan),
