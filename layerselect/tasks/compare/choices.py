@@ -135,7 +135,7 @@ _PARTS = ("mean", "low", "high")
 
 def _constant_rule(variant: Variant) -> Rule | None:
     """The rule of a row that does nothing but train the same layers in every step."""
-    if variant.format is not None or variant.train_size is not None or set(variant.method.settings) != {"rule"}:
+    if variant.own or set(variant.method.settings) != {"rule"}:
         return None
     rule = make_rule(variant.method.settings["rule"])
     return rule if rule.constant else None

@@ -66,8 +66,12 @@ class CompareConfig(CompareSettings):
                 f"--adapter-lr {unused[0]}={self.adapter_lr[unused[0]]}: no compared row has this adapter"
             )
         for variant in self.variants:
-            if variant.format is not None and not self.kind.has_setting("format"):
-                raise LayerSelectError(f"--methods: {variant.name} has a format, which --task {self.task} has not")
+            lacking = next((name for name in variant.own if not self.kind.has_setting(name)), None)
+            if lacking is not None:
+                raise LayerSelectError(
+                    f"--methods: {variant.name} has a setting of its own for {option(lacking)}, which --task "
+                    f"{self.task} has not: leave it out"
+                )
             if variant.method.transfers and self.base["model"] == DEMO:
                 raise LayerSelectError(
                     f"--methods: {variant.name} starts from a predictor of the same model, and with --model demo each "
@@ -134,8 +138,7 @@ class CompareConfig(CompareSettings):
 
     def common_settings(self, fold: int | None) -> TrainingSettings:
         """What all runs of a fold share: those of the first row without what makes the row."""
-        plain = replace(self.variants[0], format=None, train_size=None)
-        return self.settings(Run(plain, 0, fold), self.out)
+        return self.settings(Run(self.variants[0].plain, 0, fold), self.out)
 
     def predictors(self) -> list[Variant]:
         """The predictors that some rows start from, one for each of their adapters."""

@@ -11,6 +11,7 @@ from ...data.sizes import TrainSize
 from ...errors import LayerSelectError
 from ...models.adapters import ADAPTERS
 from ...rules import make_rule
+from ..intent.config import WORDS
 from ..text.formats import available_formats
 
 
@@ -93,25 +94,42 @@ PAPER = ("all", "ir", "ir-held", "lisa", "ist", "random", "cosine", "weight-norm
 PAPER_OF_TRANSFERS = ("all", "ir", "transfer-all", "intention-tuning")
 
 
+#: Settings in which a row may differ from the others, in the order of their parts in its name.
+OWN = ("format", "train_size", "offset")
+
+
 @dataclass(frozen=True)
 class Variant:
-    """A row of the table: a method with an adapter and, where it differs from the other rows, what its model reads and
-    how much it trains on.
+    """A row of the table: a method with an adapter and, where it differs from the other rows, what its model reads, how
+    much it trains on and what it begins with.
 
     Attributes:
         format: what the model reads; ``None``: what the comparison says.
         train_size: how much of the training split trains; ``None``: what the comparison says.
+        offset: what the model's logits begin with; ``None``: what the comparison says.
     """
 
     method: Method
     adapter: str
     format: str | None = None
     train_size: str | None = None
+    offset: str | None = None
 
     @property
     def name(self) -> str:
-        """``METHOD/ADAPTER@FORMAT@SIZE``, without the parts that the row has not."""
-        return "@".join([f"{self.method.name}/{self.adapter}", *filter(None, (self.format, self.train_size))])
+        """``METHOD/ADAPTER@FORMAT@SIZE@OFFSET``, without the parts that the row has not."""
+        return "@".join([f"{self.method.name}/{self.adapter}", *self.own.values()])
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The settings besides method and adapter in which it differs from the other rows."""
+        values = {name: getattr(self, name) for name in OWN}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def plain(self) -> Variant:
+        """The row that differs from the others in nothing but method and adapter."""
+        return Variant(self.method, self.adapter)
 
     @property
     def folder(self) -> str:
@@ -121,8 +139,7 @@ class Variant:
     @property
     def settings(self) -> dict[str, Any]:
         """Of the task's configuration, what makes the row."""
-        own = {"adapter": self.adapter, "format": self.format, "train_size": self.train_size}
-        return {**self.method.settings, **{name: value for name, value in own.items() if value is not None}}
+        return {**self.method.settings, "adapter": self.adapter, **self.own}
 
 
 @dataclass(frozen=True)
@@ -149,8 +166,8 @@ def parse_variants(
 
     Args:
         methods: names of ``known``, or rules (``"topk:k=3"``), each with every adapter of ``adapters``; or
-            ``METHOD/ADAPTER`` for one more row. Behind either, ``@FORMAT`` is what the row's model reads and ``@N`` or
-            ``@P%`` how much it trains on: ``ir/lora@pair@10%``.
+            ``METHOD/ADAPTER`` for one more row. Behind either, ``@FORMAT`` is what the row's model reads, ``@N`` or
+            ``@P%`` how much it trains on, ``@words`` what it begins with: ``ir/lora@pair@10%``.
         adapters: names of adapters.
         known: the methods that have a name in the task.
         paper: what the name ``paper`` stands for.
@@ -180,14 +197,14 @@ def _suffixes(text: str, suffixes: Sequence[str]) -> dict[str, str]:
     """What stands behind the ``@`` of a row."""
     found: dict[str, str] = {}
     for suffix in suffixes:
-        key, value = "format", suffix
-        if suffix not in available_formats():
+        key, value = "offset" if suffix == WORDS else "format", suffix
+        if suffix not in (WORDS, *available_formats()):
             try:
                 key, value = "train_size", str(TrainSize.parse(suffix))
             except LayerSelectError as error:
                 raise LayerSelectError(
                     f"--methods: {text!r} has '@{suffix}', which is neither a format "
-                    f"({', '.join(available_formats())}) nor how much trains, as in @500 or @10%"
+                    f"({', '.join(available_formats())}) nor how much trains, as in @500 or @10%, nor @{WORDS}"
                 ) from error
         if key in found:
             raise LayerSelectError(f"--methods: {text!r} has two of @{found[key]} and @{value}: give one")

@@ -219,10 +219,9 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
 
 def _saved_times(folder: Path) -> tuple[float | None, float | None]:
     """What a finished pilot took, as it said itself. Nobody knows it of one that was interrupted."""
+    kind = Fields({}, optional=dict.fromkeys(_TIMES, Maybe(Number(0))))
     try:
-        saved = read_json(
-            folder / PILOT, Fields({}, optional=dict.fromkeys(_TIMES, Maybe(Number(0)))), advice="run it again"
-        )
+        saved = read_json(folder / PILOT, kind, advice="run it again")
     except DamagedFile:
         return None, None
     return saved.get(_TIMES[0]), saved.get(_TIMES[1])

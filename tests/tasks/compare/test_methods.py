@@ -29,6 +29,16 @@ def test_folders_are_plain_names():
     assert variant.folder == "fixed-layers-0-1-lora"
 
 
+def test_a_row_has_settings_of_its_own():
+    """In any order; the name says them in one."""
+    (row,) = parse_variants(["ir@words@10%@pair"], ["lora"])
+    assert row.name == "ir/lora@pair@10%@words"
+    own = {"format": "pair", "train_size": "10%", "offset": "words"}
+    assert row.own == own
+    assert row.settings == {"rule": "variance", "adapter": "lora", **own}
+    assert row.plain.name == "ir/lora"
+
+
 @pytest.mark.parametrize(
     ("methods", "adapters", "message"),
     [
@@ -37,6 +47,8 @@ def test_folders_are_plain_names():
         (["all", "all/lora"], ["lora"], "all/lora twice"),
         (["topk:k=2", "topk;k=2"], ["lora"], "neither a method"),
         ([], ["lora"], "names no method"),
+        (["all@words@words"], ["lora"], "two of @words and @words"),
+        (["all@word"], ["lora"], "nor how much trains, as in @500 or @10%, nor @words"),
     ],
 )
 def test_bad_lists(methods, adapters, message):
@@ -55,6 +67,8 @@ def test_bad_lists(methods, adapters, message):
         ({"base": {**BASE, "beams": 2}}, "--beams is no option of --task intent"),
         ({"task": "revise", "base": {**BASE, "window": 2}}, "--window is no option of --task revise"),
         ({"task": "revise", "base": {**BASE, "transfer": "all"}}, "--transfer is what a comparison varies"),
+        ({"task": "revise", "methods": ("ir@words",)}, "ir/lora@words has a setting of its own for --offset, which"),
+        ({"task": "revise", "methods": ("ir@pair",)}, "ir/lora@pair has a setting of its own for --format, which"),
         ({"task": "revise", "methods": ("head",)}, "neither a method .*nor a rule"),
         ({"adapter_lr": {"dora": 1e-3}}, "--adapter-lr dora=0.001: no compared row"),
         ({"adapter_lr": {"lora": -1.0}}, "--lr -1.0"),
