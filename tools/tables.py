@@ -8,7 +8,8 @@ docs/measurements and is the folder of a comparison, several of them separated b
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``plans`` or ``plans-timed`` (folders of what
 ``layerselect plan --json`` wrote); or a word and places: ``attempts`` and the folder of a comparison, ``pilot`` and a
 ``pilot.json``, ``choices``, the folder of a comparison, and rows and placements, ``jobs``, the folder of a comparison,
-and pilots of its trainings. Columns named behind ``without:`` are left out.
+and pilots of its trainings. Columns named behind ``without:`` are left out. Figures in sentences are written, too:
+``tools/figures.py`` says in which.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from layerselect.utils import markdown
+from tools import figures
 from tools.attempts import attempts_table
 from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table
@@ -40,6 +42,16 @@ def written(text: str) -> str:
         return f"{head}\n\n{_table(found[1].split(), left_out)}\n<!-- end of table -->"
 
     return _TABLE.sub(table, text)
+
+
+def pages() -> list[Path]:
+    """The pages that may have tables, or figures in their sentences."""
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def as_files_have_it(page: Path, text: str) -> str:
+    """A page with its tables and the figures in its sentences as the files have them."""
+    return figures.written(page.relative_to(ROOT).as_posix(), written(text))
 
 
 def _table(places: list[str], left_out: list[str]) -> str:
@@ -197,15 +209,15 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, and fail where a table is another one")
     check = parser.parse_args().check
     stale = []
-    for page in sorted(DOCS.rglob("*.md")):
+    for page in pages():
         text = page.read_text(encoding="utf-8")
-        new = written(text)
+        new = as_files_have_it(page, text)
         if new != text:
             stale.append(page)
             if not check:
                 page.write_text(new, encoding="utf-8")
     for page in stale:
-        state = "has other tables than its files: run make tables" if check else "written"
+        state = "has other tables or figures than its files: run make tables" if check else "written"
         sys.stdout.write(f"{page.relative_to(ROOT)}: {state}\n")
     return 1 if check and stale else 0
 

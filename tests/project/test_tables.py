@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import string
+
 import pytest
 
 tables = pytest.importorskip("tools.tables", reason="the tools are not beside the tests")
+figures = pytest.importorskip("tools.figures", reason="the tools are not beside the tests")
 
 
-@pytest.mark.parametrize("page", sorted(tables.DOCS.rglob("*.md")), ids=lambda page: page.name)
-def test_a_page_has_the_tables_of_its_files(page):
+@pytest.mark.parametrize("page", tables.pages(), ids=lambda page: page.name)
+def test_a_page_has_the_tables_and_figures_of_its_files(page):
     text = page.read_text(encoding="utf-8")
-    if "<!-- table:" in text:
-        assert tables.written(text) == text, "run make tables"
+    assert tables.as_files_have_it(page, text) == text, "run make tables"
+
+
+class Others(dict):
+    """Every figure is 7 and every verdict another one."""
+
+    def __missing__(self, name):
+        class Facts(dict):
+            def __getattr__(self, part):
+                return "as good" if part == "verdict" else 7
+
+        return Facts()
+
+
+def test_figures_in_sentences_are_found_whatever_they_are():
+    page = "docs/measurements/index.md"
+    for template in figures.SENTENCES[page]:
+        right = figures.sentence(template)
+        moved = string.Formatter().vformat(template, (), Others())
+        assert moved != right
+        other = "A page. " + " And. ".join(
+            figures.sentence(each) for each in figures.SENTENCES[page] if each != template
+        )
+        assert figures.written(page, f"{other} {moved}.") == f"{other} {right}."
+        with pytest.raises(ValueError, match="has 0 sentences like"):
+            figures.written(page, other)
 
 
 def test_what_is_kept_in_the_repository_holds_no_text():

@@ -1,0 +1,131 @@
+"""Figures in sentences of the documentation, made of the same files as its tables.
+
+A sentence stands here once, with fields for its figures. In the page it is plain text; it is found there by what stands
+between the fields, and its figures are written anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import string
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+MEASUREMENTS = ROOT / "docs" / "measurements"
+_MINILM = "iterater-minilm"
+
+#: By page, its sentences. A field of text needs no format; one of a number has it.
+SENTENCES: dict[str, tuple[str, ...]] = {
+    "README.md": (
+        "macro-F1 {ir.quality:.3f} and {all.quality:.3f}: {ir.verdict} (95 % {ir.low:+.3f} to {ir.high:+.3f}); "
+        "{ir.saved:.2f} of the activations, {ir.time:.2f} of the processor's time.",
+        "macro-F1 {cached.quality:.3f}: {cached.verdict} ({cached.low:+.3f} to {cached.high:+.3f}); {cached.step:.2f} "
+        "of a step's arithmetic, {cached.activations:.2f} of the activations.",
+        "macro-F1 {all.quality:.3f} and {regression.quality:.3f}: {regression.verdict}.",
+        "[{frameworks.cases:d} cases in frameworks]",
+        "[{families.count:d} families of models]",
+    ),
+    "docs/measurements/index.md": (
+        "`ir` {ir.quality:.3f} macro-F1, all layers {all.quality:.3f}: **{ir.verdict}** ({ir.mean:+.3f}, 95 % "
+        "{ir.low:+.3f} to {ir.high:+.3f}); {ir.saved:.2f} of the activations",
+        "Half of the layers at random reach {random.quality:.3f}, the upper half {half.quality:.3f}; only `head` "
+        "({head.quality:.3f}) is told from all layers",
+        "{all.quality:.3f} against {regression.quality:.3f} macro-F1 ({regression.verdict}, {regression.low:+.3f} to "
+        "{regression.high:+.3f}), under folds by document",
+        "{frameworks.works:d} of {frameworks.cases:d} cases work, {frameworks.refused:d} are refused with a reason, "
+        "{frameworks.warned:d} warned, none failed unsaid, {frameworks.untried:d} were not tried",
+        "{families.count:d} families of `transformers`",
+    ),
+}
+
+
+def sentence(template: str) -> str:
+    """A sentence with its figures."""
+    return string.Formatter().vformat(template, (), _Values())
+
+
+def written(page: str, text: str) -> str:
+    """A page with the figures of its sentences as the files have them.
+
+    Args:
+        page: its place in the repository.
+
+    Raises:
+        ValueError: a sentence does not stand in the page exactly once.
+    """
+    for template in SENTENCES.get(page, ()):
+        found = re.findall(_pattern(template), text)
+        if len(found) != 1:
+            raise ValueError(f"{page} has {len(found)} sentences like {sentence(template)!r}: change tools/figures.py")
+        text = text.replace(found[0], sentence(template))
+    return text
+
+
+def _pattern(template: str) -> str:
+    """What finds the sentence, whatever its figures are."""
+    parts = []
+    for literal, field, form, _ in string.Formatter().parse(template):
+        parts.append(re.escape(literal))
+        if field is not None:
+            parts.append(r"[-+]?\d[\d.,]*(?<![.,])" if form else r"[a-z][a-z ]*?")
+    return "".join(parts)
+
+
+class _Values(dict[str, Any]):
+    """What the fields stand for, made when a sentence asks for it."""
+
+    def __missing__(self, name: str) -> Any:
+        if name == "frameworks":
+            return _frameworks()
+        if name == "families":
+            return SimpleNamespace(count=len(_json(ROOT / "docs" / "families.json")))
+        return _rows(_MINILM)[_ROWS[name]]
+
+
+#: The rows of the comparison, by their short names.
+_ROWS = {
+    "all": "all/lora",
+    "ir": "ir/lora",
+    "half": "top-half/lora",
+    "random": "random/lora",
+    "head": "head/lora",
+    "cached": "budget-cached/lora",
+    "regression": "logistic regression",
+}
+
+
+@functools.cache
+def _rows(name: str) -> dict[str, SimpleNamespace]:
+    """Of each row of a comparison its quality, its difference from the reference, and its costs beside it."""
+    from layerselect.tasks.compare import comparison_rows, read_comparison
+    from layerselect.tasks.compare.state import saved_config
+
+    rows = {row.name: row for row in comparison_rows(read_comparison(saved_config(MEASUREMENTS / name)))}
+    reference = rows[_ROWS["all"]].values
+    found = {}
+    for row in rows.values():
+        facts: dict[str, Any] = {"quality": row.values["macro_f1"].mean, "verdict": row.verdict}
+        if row.difference is not None:
+            facts |= {part: getattr(row.difference, part) for part in ("mean", "low", "high")}
+        for short, key in (("step", "step_share"), ("activations", "activation_share")):
+            if key in row.values:
+                facts[short] = row.values[key].mean
+        for short, key in (("saved", "saved_mb"), ("time", "processor_seconds_per_step")):
+            if key in row.values and key in reference:
+                facts[short] = row.values[key].mean / reference[key].mean
+        found[row.name] = SimpleNamespace(**facts)
+    return found
+
+
+def _frameworks() -> SimpleNamespace:
+    results = [each["result"] for each in _json(ROOT / "docs" / "frameworks.json").values()]
+    counts = {name: results.count(name) for name in ("works", "refused", "warned")}
+    return SimpleNamespace(cases=len(results), untried=len(results) - sum(counts.values()), **counts)
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
