@@ -15,7 +15,9 @@ from layerselect.report.numbers import plural
 from layerselect.tasks.compare.cells import Cells
 from layerselect.tasks.compare.comparison import read_comparison
 from layerselect.tasks.compare.counts import PARTS, in_parts
+from layerselect.tasks.compare.methods import Variant
 from layerselect.tasks.compare.state import saved_config
+from layerselect.tasks.intent.config import WORDS
 from layerselect.utils.markdown import table
 from layerselect.utils.paired import Effect, Paired, Quality
 from scipy.special import softmax
@@ -69,12 +71,20 @@ class Predictions:
         """How many seeds each row has."""
         return self._found.config.seeds
 
-    def learned_rows(self) -> list[str]:
-        """The rows that have all folds which any row has, without those that train next to nothing."""
+    def complete_rows(self) -> list[Variant]:
+        """The rows that have all seeds in all folds which any row has."""
         unfinished = [each.run for each in self._found.results if each.reason is not None]
         missing = {run.variant.name for run in unfinished if run.fold in self.folds}
-        rows = [each.name for each in self._found.config.variants if each.method.name not in _LITTLE]
-        return [name for name in rows if name not in missing]
+        return [each for each in self._found.config.variants if each.name not in missing]
+
+    def learned_rows(self) -> list[str]:
+        """Of these the usual ones, without those that train next to nothing."""
+        rows = [each for each in self.complete_rows() if each.method.name not in _LITTLE and not each.own]
+        return [each.name for each in rows]
+
+    def rows_on_words(self) -> list[Variant]:
+        """Of these the ones that begin with the scores of the words."""
+        return [each for each in self.complete_rows() if each.own == {"offset": WORDS}]
 
     def quality(self, scores: Scores, folds: Sequence[int] | None = None) -> float:
         """The tested quality over some of the folds, by their places; without ``folds`` over all."""
@@ -151,6 +161,7 @@ def attempts_table(folder: Path) -> str:
         f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
         f"{one}, blended with the regression": kept.chosen(blended(trained)),
         f"{all_}, blended with the regression": kept.chosen(blended(many)),
+        **{f"`{each.method.name}@{WORDS}`, {seeds}": kept.of_rows([each.name]) for each in kept.rows_on_words()},
     }
     heads = (
         "attempt",
