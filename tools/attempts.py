@@ -62,29 +62,31 @@ class Predictions:
         """The mean scores of all complete seeds of these rows."""
         by_fold: dict[int, list[np.ndarray]] = {fold: [] for fold in self.folds}
         for result in self._found.results:
-            if result.reason is None and result.run.variant.name in rows and result.run.fold is not None:
-                by_fold[result.run.fold].append(result.statistics[self._found.split] / PARTS)
+            name, fold = result.run.variant.name, result.run.fold
+            if name in rows and fold is not None and result.run.seed in self.seeds_of(name):
+                by_fold[fold].append(result.statistics[self._found.split] / PARTS)
         return [np.mean(by_fold[fold], axis=0) for fold in self.folds]
 
     @property
     def seeds(self) -> int:
-        """How many seeds each row has."""
+        """How many seeds each row is to have."""
         return self._found.config.seeds
 
-    def complete_rows(self) -> list[Variant]:
-        """The rows that have all seeds in all folds which any row has."""
-        unfinished = [each.run for each in self._found.results if each.reason is not None]
-        missing = {run.variant.name for run in unfinished if run.fold in self.folds}
-        return [each for each in self._found.config.variants if each.name not in missing]
+    def seeds_of(self, name: str) -> list[int]:
+        """The seeds of a row that have all folds which any row has."""
+        runs = [each.run for each in self._found.results if each.reason is None and each.run.variant.name == name]
+        has = {seed: {run.fold for run in runs if run.seed == seed} for seed in range(self.seeds)}
+        return [seed for seed, folds in has.items() if folds >= set(self.folds)]
 
     def learned_rows(self) -> list[str]:
-        """Of these the usual ones, without those that train next to nothing."""
-        rows = [each for each in self.complete_rows() if each.method.name not in _LITTLE and not each.own]
-        return [each.name for each in rows]
+        """The usual rows that have all seeds, without those that train next to nothing."""
+        rows = [each for each in self._found.config.variants if each.method.name not in _LITTLE and not each.own]
+        return [each.name for each in rows if len(self.seeds_of(each.name)) == self.seeds]
 
     def rows_on_words(self) -> list[Variant]:
-        """Of these the ones that begin with the scores of the words."""
-        return [each for each in self.complete_rows() if each.own == {"offset": WORDS}]
+        """The rows that begin with the scores of the words and have a seed."""
+        rows = [each for each in self._found.config.variants if each.own == {"offset": WORDS}]
+        return [each for each in rows if self.seeds_of(each.name)]
 
     def quality(self, scores: Scores, folds: Sequence[int] | None = None) -> float:
         """The tested quality over some of the folds, by their places; without ``folds`` over all."""
@@ -161,7 +163,10 @@ def attempts_table(folder: Path) -> str:
         f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
         f"{one}, blended with the regression": kept.chosen(blended(trained)),
         f"{all_}, blended with the regression": kept.chosen(blended(many)),
-        **{f"`{each.method.name}@{WORDS}`, {seeds}": kept.of_rows([each.name]) for each in kept.rows_on_words()},
+        **{
+            f"`{each.method.name}@{WORDS}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])
+            for each in kept.rows_on_words()
+        },
     }
     heads = (
         "attempt",
