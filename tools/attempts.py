@@ -25,6 +25,8 @@ from scipy.special import softmax
 #: What is chosen from.
 _WEIGHTS = tuple(float(each) for each in np.linspace(0.0, 1.0, 11))
 _REGRESSION = "logistic regression"
+#: Of the model's log-probabilities, as ``intent --blend`` has it.
+_BLEND = 0.3
 #: So that a logarithm can be taken.
 _LEAST = 1e-4
 _ALL = "all/lora"
@@ -162,6 +164,10 @@ def attempts_table(folder: Path) -> str:
         all_: many,
         f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
         f"{one}, blended with the regression": kept.chosen(blended(trained)),
+        f"{one}, `--blend {_BLEND}`": [
+            softmax(_BLEND * ours + (1 - _BLEND) * np.log(np.maximum(theirs, _LEAST)), axis=1)
+            for ours, theirs in zip(logged, regression, strict=True)
+        ],
         f"{all_}, blended with the regression": kept.chosen(blended(many)),
         **{
             f"`{each.method.name}@{WORDS}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])

@@ -60,6 +60,15 @@ class IntentConfig(TrainingSettings):
         group=TRAINS,
         choices=(NONE, WORDS),
     )
+    blend: float | None = setting(
+        None,
+        "answer with the model's log-probabilities times W and, times 1 - W, those of a logistic regression on the "
+        "changed words; the training is the same",
+        group=TRAINS,
+        metavar="W",
+        above=0,
+        most=1,
+    )
     class_weights: str = setting(
         "sqrt",
         "weights of the classes in the loss: by the inverse of their counts (balanced), its square root, or all alike",
@@ -70,10 +79,13 @@ class IntentConfig(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.input_format()
-        if self.offset != NONE and self.head != "classifier":
+        if self.offset != NONE and self.blend is not None:
             raise LayerSelectError(
-                f"--offset {self.offset} is added to the logits of a classification head: use --head classifier"
+                f"--offset {self.offset} and --blend {self.blend:g} bring in the same regression: give one of them"
             )
+        asked = f"--offset {self.offset}" if self.offset != NONE else f"--blend {self.blend}" if self.blend else ""
+        if asked and self.head != "classifier":
+            raise LayerSelectError(f"{asked} needs the logits of a classification head: use --head classifier")
 
     def without_effect(self) -> list[str]:
         marked = "" if self.format == "edits" else f"--format {self.format}"

@@ -24,12 +24,11 @@ from ..run.by_length import longest_first
 from ..run.cache_keys import OFFSET
 from ..text.formats import InputFormat
 from ..text.verbalizer import Answer, Verbalizer
-from .config import NONE, WORDS
 from .dataset import Collator, Encoder
 from .heads import ClassifierHead, Head, LabelWordHead
-from .offset import WordOffset
 from .outputs import chosen_labels, score_table
 from .training import probabilities
+from .word_scores import WordScores
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,14 @@ def save_adapter(
     multi_label: bool,
     fingerprint: str = "",
     answers: Sequence[Answer] | None = None,
-    offset: WordOffset | None = None,
+    word_scores: WordScores | None = None,
 ) -> None:
     """Writes what prediction needs: weights (safetensors), tokenizer, labels, input format, base model.
 
     Args:
         base_model, kind, fingerprint: see :func:`~layerselect.models.saved_adapter.save_adapted`.
         answers: the label sets that a model that writes is asked about; ``None`` where it has a classification head.
-        offset: gives what is added to the model's logits; ``None``: nothing is.
+        word_scores: the regression on the changed words that the answers need; ``None``: they need none.
     """
     save_adapted(
         folder,
@@ -88,11 +87,11 @@ def save_adapter(
             "format": asdict(encoder.form),
             "max_length": encoder.max_length,
             "separator": encoder.separator,
-            "offset": NONE if offset is None else WORDS,
+            "word_scores": word_scores is not None,
         },
     )
-    if offset is not None:
-        offset.save(folder)
+    if word_scores is not None:
+        word_scores.save(folder)
 
 
 #: So many batches are read before the first of them is labelled.
@@ -120,7 +119,7 @@ _META = Fields(
     optional={
         "head": Text(of=("classifier", "generate")),
         "answers": Maybe(Items(Items(Whole()), least=1)),
-        "offset": Text(of=(NONE, WORDS)),
+        "word_scores": Flag(),
     },
 )
 
@@ -142,12 +141,12 @@ class Predictor:
         *,
         multi_label: bool,
         head: Head | None = None,
-        offset: WordOffset | None = None,
+        word_scores: WordScores | None = None,
         device: str = "cpu",
     ) -> None:
         self.model = placed(model, device).eval()
         self.encoder, self.multi_label, self.device = encoder, multi_label, device
-        self.head, self.offset = head or ClassifierHead(multi_label=multi_label), offset
+        self.head, self.word_scores = head or ClassifierHead(multi_label=multi_label), word_scores
 
     @property
     def labels(self) -> list[str]:
@@ -196,10 +195,10 @@ class Predictor:
         pad_on(tokenizer, writes=writes)
         encoder = Encoder(tokenizer, form, labels, meta["max_length"], meta["separator"], writes)
         head = LabelWordHead(Verbalizer(tokenizer, labels, meta["answers"])) if writes else None
-        offset = None
-        if meta.get("offset", NONE) != NONE:
-            offset = WordOffset.load(path, len(labels), multi_label=multi_label)
-        return cls(network, encoder, multi_label=multi_label, head=head, offset=offset, device=device)
+        word_scores = None
+        if meta.get("word_scores", False):
+            word_scores = WordScores.load(path, len(labels), multi_label=multi_label)
+        return cls(network, encoder, multi_label=multi_label, head=head, word_scores=word_scores, device=device)
 
     def predict(self, rows: Sequence[Mapping[str, Any]], *, batch_size: int = 32) -> Iterator[Prediction]:
         """Labels revisions, in their order; each row has ``id``, ``before``, ``after`` (and contexts, if the format
@@ -217,9 +216,9 @@ class Predictor:
     def _window(self, rows: Sequence[Mapping[str, Any]], batch_size: int) -> Iterator[Prediction]:
         read = [self._read(row) for row in rows]
         good: list[dict[str, Any]] = [item for item in read if not isinstance(item, str)]
-        if self.offset is not None:
+        if self.word_scores is not None:
             texts = [row for row, item in zip(rows, read, strict=True) if not isinstance(item, str)]
-            good = [{**item, OFFSET: each} for item, each in zip(good, self.offset(texts), strict=True)]
+            good = [{**item, OFFSET: each} for item, each in zip(good, self.word_scores(texts), strict=True)]
         order = longest_first([len(item["input_ids"]) for item in good])
         found: list[np.ndarray | str] = [""] * len(good)
         for first in range(0, len(order), batch_size):
@@ -263,9 +262,13 @@ class Predictor:
 
     def _scores_of(self, items: Sequence[dict[str, Any]]) -> np.ndarray:
         batch = Collator(self.encoder.tokenizer)(items)
+        own = batch.pop(OFFSET, None)
         with torch.no_grad():
-            logits = self.head.logits(self.model, {key: value.to(self.device) for key, value in batch.items()})
-        scores = probabilities(logits.cpu().numpy(), multi_label=self.multi_label)
+            found = self.head.logits(self.model, {key: value.to(self.device) for key, value in batch.items()})
+        logits = found.cpu().numpy()
+        if self.word_scores is not None and own is not None:
+            logits = self.word_scores.joined(logits, own.numpy())
+        scores = probabilities(logits, multi_label=self.multi_label)
         if not np.isfinite(scores).all():
             raise LayerSelectError("the model's scores are not numbers")
         return scores

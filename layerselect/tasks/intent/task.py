@@ -37,12 +37,20 @@ from ..text.rows import evaluated_part
 from .config import IntentConfig
 from .dataset import EncodedSplit, Splits, build_splits, label_counts
 from .model import cover, prepare
-from .offset import given_offset
 from .outputs import prediction_records
 from .predict import save_adapter
 from .results import SPLIT, SplitResult, split_results
-from .training import EVALUATED, ClassificationTrainer, build_trainer, cached_lengths, check_selection, probabilities
+from .training import (
+    EVALUATED,
+    ClassificationTrainer,
+    build_trainer,
+    cached_lengths,
+    check_selection,
+    evaluated,
+    probabilities,
+)
 from .usage import usage_of
+from .word_scores import given_word_scores
 
 
 def run_intent(
@@ -76,7 +84,7 @@ class IntentTask(Task[IntentConfig]):
         # The baselines are the same whatever the rule holds out.
         self._whole = self._limited(build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed))
         cover(self._loaded, self._words, self._whole)
-        self._whole, self._offset = given_offset(self._whole, config, corpus)
+        self._whole, self._word_scores = given_word_scores(self._whole, config, corpus)
         train, importance = reserve_importance_split(self._whole.train, config)
         self._splits = replace(self._whole, train=train, importance=importance)
         # An adapter of the demo's model is of use only beside the model, which stands nowhere else.
@@ -140,9 +148,12 @@ class IntentTask(Task[IntentConfig]):
         with trained.state_cache.reading(trainer.model, trained.selector):
             for split in self._splits.report:
                 output = trainer.predict(split, metric_key_prefix="final")
-                self._scores[split.name] = probabilities(output.predictions[0], multi_label=self.corpus.multi_label)
+                logits, values = output.predictions[0], {key: output.metrics[f"final_{key}"] for key in EVALUATED}
+                if self._word_scores is not None and self._word_scores.blend is not None:
+                    logits = self._word_scores.joined(logits, self._word_scores(split.rows))
+                    values = evaluated(logits, output, self.corpus.labels, multi_label=self.corpus.multi_label)
+                self._scores[split.name] = probabilities(logits, multi_label=self.corpus.multi_label)
                 line = {"split": split.name, "step": kept, "epoch": kept / steps_per_epoch(trainer)}
-                values = {key: output.metrics[f"final_{key}"] for key in EVALUATED}
                 trained.folder.append_line(METRICS, {**line, **values, "final": True})
         return {}
 
@@ -156,7 +167,7 @@ class IntentTask(Task[IntentConfig]):
             multi_label=self.corpus.multi_label,
             fingerprint=self.fingerprint,
             answers=self._words.answers if self._words else None,
-            offset=self._offset,
+            word_scores=self._word_scores,
         )
 
     def usage(self) -> Usage:
@@ -166,7 +177,7 @@ class IntentTask(Task[IntentConfig]):
             base_model=base_reference(self.config.model),
             multi_label=self.corpus.multi_label,
             words=self._words,
-            offset=self._offset is not None,
+            word_scores=self._word_scores is not None,
         )
 
     def outcome(self) -> Outcome:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import EvalPrediction, TrainerCallback
+from transformers.trainer_utils import PredictionOutput
 
 from ...integrations.transformers import SelectorCallback
 from ...metrics import classification_report
@@ -211,6 +213,24 @@ def probabilities(logits: np.ndarray, *, multi_label: bool) -> np.ndarray:
     """Softmax over the classes, or a sigmoid for each label; float64 ``[n, C]``."""
     tensor = torch.as_tensor(np.asarray(logits, dtype=np.float64))
     return (torch.sigmoid(tensor) if multi_label else torch.softmax(tensor, dim=-1)).numpy()
+
+
+def evaluated(
+    logits: np.ndarray, output: PredictionOutput, labels: list[str], *, multi_label: bool
+) -> dict[str, float]:
+    """An evaluation as :data:`EVALUATED` has it, of other logits ``[n, C]`` than the model's own.
+
+    Args:
+        output: of the Trainer, which has the targets, and what each example weighs.
+    """
+    targets, found = torch.as_tensor(output.label_ids), torch.as_tensor(logits)
+    if multi_label:
+        losses = functional.binary_cross_entropy_with_logits(found, targets.to(found.dtype), reduction="none").mean(1)
+    else:
+        losses = functional.cross_entropy(found, targets, reduction="none")
+    predictions = (logits, losses.numpy(), output.predictions[2])
+    values = _metrics(labels, multi_label=multi_label)(EvalPrediction(predictions, output.label_ids))
+    return {key: values[key] for key in EVALUATED}
 
 
 def _metrics(labels: list[str], *, multi_label: bool) -> Callable[[EvalPrediction], dict[str, float]]:

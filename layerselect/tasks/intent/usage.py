@@ -34,7 +34,7 @@ def usage_of(
     base_model: str,
     multi_label: bool,
     words: Verbalizer | None = None,
-    offset: bool = False,
+    word_scores: bool = False,
 ) -> Usage:
     """The predictor's usage.
 
@@ -42,7 +42,7 @@ def usage_of(
         kind: of its adapter.
         base_model: see :func:`layerselect.models.saved_adapter.save_adapted`.
         words: what it writes; ``None`` where it has a classification head.
-        offset: scores of a regression on the changed words are added to its logits.
+        word_scores: a regression on the changed words has a part in its answers.
     """
     several = "each of several intentions" if multi_label else "one intention"
     label = "what a revision of a text is for"
@@ -57,12 +57,14 @@ def usage_of(
         use="\n".join(
             [
                 loading(kind, writes=words is not None),
-                writing(words.longest) if words else _classifying(encoder, multi_label=multi_label, offset=offset),
+                writing(words.longest)
+                if words
+                else _classifying(encoder, multi_label=multi_label, word_scores=word_scores),
             ]
         ),
         elsewhere=loading_elsewhere(kind, base_model, writes=words is not None),
         scores=_SCORES,
-        notes=_notes(words, offset=offset),
+        notes=_notes(words, word_scores=word_scores),
     )
 
 
@@ -92,14 +94,14 @@ def _write(encoder: Encoder) -> str:
     return "\n".join(lines)
 
 
-def _classifying(encoder: Encoder, *, multi_label: bool, offset: bool) -> str:
+def _classifying(encoder: Encoder, *, multi_label: bool, word_scores: bool) -> str:
     probabilities = "sigmoid()" if multi_label else "softmax(dim=0)"
     logits, first = "model(**inputs).logits[0]", []
-    if offset:
-        logits = "(model(**inputs).logits[0] + torch.from_numpy(offset([row])[0]))"
+    if word_scores:
+        logits = "torch.from_numpy(word_scores.joined(model(**inputs).logits.numpy(), word_scores([row])))[0]"
         first = [
-            "from layerselect.tasks.intent.offset import WordOffset",
-            f"offset = WordOffset.load(folder, {len(encoder.labels)}, multi_label={multi_label})",
+            "from layerselect.tasks.intent.word_scores import WordScores",
+            f"word_scores = WordScores.load(folder, {len(encoder.labels)}, multi_label={multi_label})",
         ]
     lines = [
         *first,
@@ -112,14 +114,14 @@ def _classifying(encoder: Encoder, *, multi_label: bool, offset: bool) -> str:
     return "\n".join(lines)
 
 
-def _notes(words: Verbalizer | None, *, offset: bool) -> list[str]:
+def _notes(words: Verbalizer | None, *, word_scores: bool) -> list[str]:
     notes = [
         "`layerselect predict --adapter . --input revisions.jsonl` does all of this for a file.",
     ]
-    if offset:
+    if word_scores:
         notes.append(
-            "The model's own logits are not its answer. The scores of a logistic regression on the changed words are "
-            "added to them; it lies beside the model."
+            "The model's own logits are not its answer. A logistic regression on the changed words, which lies beside "
+            "it, has a part in that."
         )
     if words:
         notes.append(

@@ -13,8 +13,8 @@ from ...models.saved_adapter import save_adapted
 from ...utils.folders import new_folder
 from ...utils.saved_files import read_json
 from ...utils.saved_schema import Fields, Text
-from ..intent.offset import WordOffset
 from ..intent.predict import Predictor
+from ..intent.word_scores import WordScores
 from ..revise.rewrite import Rewriter
 
 #: Of ``layerselect.json``, what is written anew; the rest is the task's own.
@@ -72,7 +72,7 @@ def merge_adapter(
             f"{str(path)!r} holds a {kind} adapter, which computes something between the layers' maps: only "
             f"{' and '.join(_MERGED)} can be folded into weights"
         )
-    network, tokenizer, offset = _loaded(path, meta["task"], model, dtype)
+    network, tokenizer, word_scores = _loaded(path, meta["task"], model, dtype)
     merged = network.merge_and_unload(safe_merge=True)
     with new_folder(out) as scratch:
         save_adapted(
@@ -85,16 +85,16 @@ def merge_adapter(
             fingerprint=str(meta.get("fingerprint") or ""),
             more={name: value for name, value in meta.items() if name not in _OF_ANY_TASK},
         )
-        if offset is not None:
-            offset.save(scratch)
+        if word_scores is not None:
+            word_scores.save(scratch)
         write_merged_card(scratch, path, base_model=base, kind=kind, task=meta["task"])
     return Merged(Path(out), meta["task"], kind, base, sum(p.numel() for p in merged.parameters()))
 
 
-def _loaded(path: Path, task: str, model: str | Path | None, dtype: str | None) -> tuple[Any, Any, WordOffset | None]:
+def _loaded(path: Path, task: str, model: str | Path | None, dtype: str | None) -> tuple[Any, Any, WordScores | None]:
     """The model with its adapter, the tokenizer, and what is added to the model's logits, if anything is."""
     if task == "intent":
         predictor = Predictor.load(path, model=model, dtype=dtype, quantize="none")
-        return predictor.model, predictor.encoder.tokenizer, predictor.offset
+        return predictor.model, predictor.encoder.tokenizer, predictor.word_scores
     rewriter = Rewriter.load(path, model=model, dtype=dtype, quantize="none")
     return rewriter.model, rewriter.tokenizer, None

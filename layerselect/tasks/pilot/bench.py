@@ -30,8 +30,8 @@ from ..compare.counts import IntentCounts, Truth, in_parts
 from ..intent.config import IntentConfig
 from ..intent.dataset import EncodedSplit, Splits, build_splits, make_targets
 from ..intent.model import cover, prepare
-from ..intent.offset import given_offset
 from ..intent.training import ClassificationTrainer, build_trainer, cached_lengths, check_selection, probabilities
+from ..intent.word_scores import given_word_scores
 from ..run.baselines import MajorityBaseline
 from ..run.model import trainable
 from ..run.state_cache import RunCache
@@ -201,7 +201,7 @@ class Bench:
         whole = self._splits.train
         held = evaluated_part(whole.subset(test, name="held out"), held_out, self._config.split_seed)
         # The scores that examples begin with are drawn anew, without the documents that are held out.
-        return given_offset(Splits(whole.subset(train), None, [held]), self._config, self._corpus)[0]
+        return given_word_scores(Splits(whole.subset(train), None, [held]), self._config, self._corpus)[0]
 
     def _deal(self) -> list[tuple[list[int], list[int]]]:
         """For each fold the numbers of the examples that train and of those that are held out."""
@@ -235,7 +235,7 @@ class Bench:
         self._loaded, self._words, encoder = prepare(config, self._corpus)
         if first:
             splits = build_splits(self._corpus, encoder, holdout=config.holdout, seed=config.split_seed)
-            self._splits, _ = given_offset(splits, config, self._corpus)
+            self._splits, _ = given_word_scores(splits, config, self._corpus)
         cover(self._loaded, self._words, self._splits)
         if config.model == DEMO:
             hold(self._loaded, config.holding())

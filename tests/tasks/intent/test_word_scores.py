@@ -1,4 +1,6 @@
-"""Scores that a predictor begins with: whose they are, that a file keeps them, and that a run learns on top of them."""
+"""What the changed words add to a predictor: whose scores they are, that a file keeps them, that a run learns on top of
+them or blends them into its answers.
+"""
 
 import json
 from dataclasses import replace
@@ -13,7 +15,7 @@ from layerselect.models.load import load_classifier
 from layerselect.tasks.intent import IntentConfig, Predictor, run_intent
 from layerselect.tasks.intent.dataset import Collator, EncodedSplit, Splits
 from layerselect.tasks.intent.heads import ClassifierHead
-from layerselect.tasks.intent.offset import WordOffset, with_offset
+from layerselect.tasks.intent.word_scores import WordScores, with_offset
 from layerselect.tasks.merge import merge_adapter
 from layerselect.tasks.run.baselines import WordBaseline
 from safetensors.numpy import load_file, save_file
@@ -30,7 +32,7 @@ SETS = np.stack([TARGETS == 0, TARGETS != 2, TARGETS >= 0], axis=1).astype(np.fl
 
 def offset_of(rows, targets, labels=3, *, multi_label=False):
     baseline = WordBaseline(rows, targets, labels, multi_label=multi_label)
-    return WordOffset.of(baseline, multi_label=multi_label), baseline
+    return WordScores.of(baseline, multi_label=multi_label), baseline
 
 
 def split(rows, targets, name="train"):
@@ -58,21 +60,21 @@ def test_with_several_labels_they_are_logits():
 def test_a_folder_keeps_them(tmp_path, multi_label):
     offset, _ = offset_of(ROWS, SETS if multi_label else TARGETS, multi_label=multi_label)
     offset.save(tmp_path)
-    loaded = WordOffset.load(tmp_path, 3, multi_label=multi_label)
+    loaded = WordScores.load(tmp_path, 3, multi_label=multi_label)
     assert (loaded(ROWS) == offset(ROWS)).all()
     with pytest.raises(LayerSelectError, match=r"no finite float64 'weights' of shape \(4,"):
-        WordOffset.load(tmp_path, 4, multi_label=multi_label)
+        WordScores.load(tmp_path, 4, multi_label=multi_label)
 
 
 def _lost_word(folder):
-    words = json.loads((folder / "offset.json").read_text())
-    (folder / "offset.json").write_text(json.dumps({**words, "added": words["added"][1:]}))
+    words = json.loads((folder / "word_scores.json").read_text())
+    (folder / "word_scores.json").write_text(json.dumps({**words, "added": words["added"][1:]}))
 
 
 def _changed(name, value):
     def change(folder):
-        numbers = load_file(folder / "offset.safetensors")
-        save_file({**numbers, name: np.full_like(numbers[name], value)}, folder / "offset.safetensors")
+        numbers = load_file(folder / "word_scores.safetensors")
+        save_file({**numbers, name: np.full_like(numbers[name], value)}, folder / "word_scores.safetensors")
 
     return change
 
@@ -83,16 +85,16 @@ def _changed(name, value):
         (_lost_word, "no finite float64 'weights'"),
         (_changed("biases", np.nan), "no finite float64 'biases'"),
         (_changed("scale", 0.0), "a 'scale' is not above 0"),
-        (lambda folder: (folder / "offset.json").unlink(), "offset.json' cannot be read"),
-        (lambda folder: (folder / "offset.json").write_text('{"removed": ["a", "a"], "added": []}'), "is damaged"),
-        (lambda folder: (folder / "offset.safetensors").write_bytes(b"no"), "is damaged"),
+        (lambda folder: (folder / "word_scores.json").unlink(), "word_scores.json' cannot be read"),
+        (lambda folder: (folder / "word_scores.json").write_text('{"removed": ["a", "a"], "added": []}'), "is damaged"),
+        (lambda folder: (folder / "word_scores.safetensors").write_bytes(b"no"), "is damaged"),
     ],
 )
 def test_a_damaged_file_is_one_sentence(tmp_path, damage, words):
     offset_of(ROWS, TARGETS)[0].save(tmp_path)
     damage(tmp_path)
     with pytest.raises(LayerSelectError, match=words) as caught:
-        WordOffset.load(tmp_path, 3, multi_label=False)
+        WordScores.load(tmp_path, 3, multi_label=False)
     assert "train again" in str(caught.value)
 
 
@@ -181,11 +183,72 @@ def test_a_saved_predictor_adds_them(done, tmp_path):
             assert list(prediction.scores.values()) == pytest.approx(expected, abs=2e-5)
 
 
-def test_the_card_of_the_adapter_says_how_to_add_them(done, monkeypatch):
-    _, result = done
+@pytest.fixture(scope="module")
+def blended(done):
+    """The same run without an offset, whose answers are blends: (without, with)."""
+    options = {"offset": "none", "lr": 3e-3, "rule": "all", "epochs": 2}
+    return tuple(
+        run_intent(replace(done[0], out=f"{done[0].out}-{blend}", blend=blend, **options)) for blend in (None, 0.3)
+    )
+
+
+def test_a_blend_is_the_weighted_mean_of_log_probabilities(blended):
+    """Of the model that was trained without it, and of the regression on its training split."""
+    alone, with_it = ({row["id"]: row for row in lines(each.folder / "predictions.jsonl")} for each in blended)
+    corpus = {row["id"]: row for row in revisions(documents=20)}
+    regression = WordScores.load(blended[1].folder / "adapter", 3, multi_label=False)
+    assert alone.keys() == with_it.keys()
+    for name, record in with_it.items():
+        own = regression([corpus[name]])[0].astype(np.float64)
+        mean = 0.3 * np.log(list(alone[name]["scores"].values())) + 0.7 * own
+        assert list(record["scores"].values()) == pytest.approx(softmax(mean).tolist(), abs=1e-4)
+
+
+def test_the_metrics_of_a_blend_are_those_of_its_answers(blended):
+    _, result = blended
+    finals = {row["split"]: row for row in lines(result.folder / "metrics.jsonl") if row.get("final")}
+    records = lines(result.folder / "predictions.jsonl")
+    for each in result.splits:
+        own = [row for row in records if row["split"] == each.split]
+        right = np.mean([row["labels"] == row["predicted"] for row in own])
+        assert finals[each.split]["accuracy"] == pytest.approx(right)
+        assert finals[each.split]["macro_f1"] == each.model.macro_f1
+        scores = np.array([list(row["scores"].values()) for row in own])
+        targets = [LABELS.index(row["labels"][0]) for row in own]
+        shares = np.bincount([LABELS.index(row["intentions"][0]) for row in revisions(documents=20)])
+        assert (shares == shares[0]).all()  # no class weighs more in the loss
+        loss = -np.log(scores[range(len(own)), targets]).mean()
+        assert finals[each.split]["loss"] == pytest.approx(loss, rel=0.02)
+
+
+def test_a_saved_predictor_blends(blended, tmp_path):
+    _, result = blended
+    records = {row["id"]: row for row in lines(result.folder / "predictions.jsonl")}
+    rows = [row for row in revisions(documents=20) if row["id"] in records]
+    for place in (result.folder, merge_adapter(result.folder, tmp_path / "merged").folder):
+        for prediction in Predictor.load(place).predict(rows, batch_size=7):
+            expected = list(records[prediction.id]["scores"].values())
+            assert list(prediction.scores.values()) == pytest.approx(expected, abs=2e-5)
+
+
+@given(weight=st.floats(0.01, 1.0), multi_label=st.booleans(), seed=st.integers(0, 99))
+def test_a_blend_lies_between_its_parts(weight, multi_label, seed):
+    logits, own = np.random.default_rng(seed).normal(size=(2, 5, 3))
+    own = own if multi_label else np.log(softmax(own, axis=1))
+    empty = WordBaseline(ROWS, TARGETS, 3, multi_label=False)
+    scores = replace(WordScores.of(empty, multi_label=multi_label), blend=weight)
+    found = scores.joined(logits, own)
+    theirs = logits if multi_label else np.log(softmax(logits, axis=1))
+    assert (found >= np.minimum(theirs, own) - 1e-9).all()
+    assert (found <= np.maximum(theirs, own) + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["done", "blended"])
+def test_the_card_of_the_adapter_says_how_to_bring_them_in(name, request, monkeypatch):
+    result = request.getfixturevalue(name)[1]
     folder = result.folder / "adapter"
     card = (folder / "README.md").read_text()
-    assert "are added to them" in card
+    assert "has a part in that" in card
     programs = [block.removeprefix("python\n") for block in card.split("```")[1::2] if block.startswith("python")]
     values: dict = {}
     monkeypatch.chdir(folder)
@@ -204,6 +267,16 @@ def test_cached_hidden_states_change_nothing(done, tmp_path):
         assert list(left["scores"].values()) == pytest.approx(list(right["scores"].values()), abs=2e-5)
 
 
-def test_a_head_that_writes_takes_none():
-    with pytest.raises(LayerSelectError, match="--offset words is added to the logits of a classification head"):
-        IntentConfig(data="x", model="y", out="z", head="generate", offset="words")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"head": "generate", "offset": "words"}, "--offset words needs the logits of a classification head"),
+        ({"head": "generate", "blend": 0.3}, "--blend 0.3 needs the logits of a classification head"),
+        ({"offset": "words", "blend": 0.3}, "--offset words and --blend 0.3 bring in the same regression"),
+        ({"blend": 0.0}, "--blend 0.0 must be above 0"),
+        ({"blend": 1.5}, "--blend 1.5"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, words):
+    with pytest.raises(LayerSelectError, match=words):
+        IntentConfig(data="x", model="y", out="z", **options)

@@ -1,10 +1,12 @@
-"""Scores that a predictor begins with: those of a logistic regression on the changed words.
+"""What a logistic regression on the changed words adds to a predictor.
 
-Its log-probabilities are added to the model's logits, in training and in prediction, so what the model learns is what
-the words leave open. In statistics such a known term of a linear predictor is an *offset*; two predictors whose
-log-probabilities are added are a product of experts (Hinton, Neural Computation 2002). Examples that train get the
+As an *offset*, the known term of a linear predictor in statistics, its log-probabilities are added to the model's
+logits in training and in prediction, so what the model learns is what the words leave open. Examples that train get the
 scores of regressions that have not seen their documents. With those of one that has, there would be nothing left to
 learn.
+
+As a *blend*, the training is as it is without, and the answer is a weighted mean of both log-probabilities (a
+logarithmic opinion pool; a product of experts: Hinton, Neural Computation 2002).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from scipy.special import log_softmax
 from ...data import Corpus
 from ...data.splits import fold_numbers
 from ...utils.saved_files import DamagedFile, read_json, read_tensors
-from ...utils.saved_schema import Fields, Items, Text
+from ...utils.saved_schema import Fields, Items, Maybe, Number, Text
 from ..run.baselines import WordBaseline
 from ..run.word_features import COUNTS, Described, WordFeatures, describe
 from .config import NONE, IntentConfig
@@ -34,30 +36,44 @@ _PARTS = 5
 _LEAST = 1e-4
 #: Stands for an infinite bias in a file.
 _FAR = 1e4
-_NUMBERS, _VOCABULARY = "offset.safetensors", "offset.json"
+_NUMBERS, _VOCABULARY = "word_scores.safetensors", "word_scores.json"
 _ADVICE = "train again"
 _WORDS = Items(Text(), unique=True)
-_KIND = Fields({"removed": _WORDS, "added": _WORDS})
+_KIND = Fields({"blend": Maybe(Number(1e-9, 1)), "removed": _WORDS, "added": _WORDS})
 
 
 @dataclass(frozen=True)
-class WordOffset:
+class WordScores:
     """A logistic regression on the changed words, ready to give scores.
 
     Attributes:
         weights, biases: float64 ``[C, F]`` and ``[C]``.
+        blend: how much the model weighs in a blend, above 0 and at most 1; ``None``: it has learned on top.
     """
 
     features: WordFeatures
     weights: np.ndarray
     biases: np.ndarray
     multi_label: bool
+    blend: float | None = None
 
     @classmethod
-    def of(cls, baseline: WordBaseline, *, multi_label: bool) -> WordOffset:
+    def of(cls, baseline: WordBaseline, *, multi_label: bool) -> WordScores:
         """That of a fitted regression."""
         weights, biases = baseline.linear()
         return cls(baseline.features, weights, np.clip(biases, -_FAR, _FAR), multi_label)
+
+    def joined(self, logits: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """The logits ``[n, C]`` of the answer.
+
+        Args:
+            logits: of the model alone, ``[n, C]``.
+            own: what calling this gave for the same revisions.
+        """
+        if self.blend is None:
+            return logits + own
+        theirs = logits if self.multi_label else log_softmax(logits, axis=1)
+        return self.blend * theirs + (1 - self.blend) * own
 
     def __call__(self, rows: Sequence[Mapping[str, Any]] | Described) -> np.ndarray:
         """The scores float32 ``[n, C]``, of which ``before`` and ``after`` are read: log-probabilities or, with several
@@ -72,7 +88,7 @@ class WordOffset:
 
     def save(self, folder: Path) -> None:
         """Writes two files into the folder of an adapter: the words as JSON, the numbers as safetensors."""
-        words = {"removed": self.features.removed, "added": self.features.added}
+        words = {"blend": self.blend, "removed": self.features.removed, "added": self.features.added}
         (folder / _VOCABULARY).write_text(json.dumps(words, ensure_ascii=False) + "\n", encoding="utf-8")
         numbers = {
             "weights": self.weights,
@@ -83,7 +99,7 @@ class WordOffset:
         save_file({name: np.ascontiguousarray(values) for name, values in numbers.items()}, folder / _NUMBERS)
 
     @classmethod
-    def load(cls, folder: str | Path, num_labels: int, *, multi_label: bool) -> WordOffset:
+    def load(cls, folder: str | Path, num_labels: int, *, multi_label: bool) -> WordScores:
         """Reads what :meth:`save` wrote.
 
         Args:
@@ -104,19 +120,23 @@ class WordOffset:
         if not (numbers["scale"] > 0).all():
             raise DamagedFile(path / _NUMBERS, "a 'scale' is not above 0", _ADVICE)
         features = WordFeatures(words["removed"], words["added"], numbers["mean"], numbers["scale"])
-        return cls(features, numbers["weights"], numbers["biases"], multi_label)
+        return cls(features, numbers["weights"], numbers["biases"], multi_label, words["blend"])
 
 
-def given_offset(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[Splits, WordOffset | None]:
-    """The splits with the scores that a run's examples begin with, and what gave them; as they are where the run asks
-    for none.
+def given_word_scores(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[Splits, WordScores | None]:
+    """The splits as a run trains on them, and the regression that the run brings in: with the scores that examples
+    begin with where it is an offset, else as they are.
     """
-    if config.offset == NONE:
+    labels, multi_label = len(corpus.labels), corpus.multi_label
+    if config.offset != NONE:
+        return with_offset(splits, labels, multi_label=multi_label, seed=config.split_seed)
+    if config.blend is None:
         return splits, None
-    return with_offset(splits, len(corpus.labels), multi_label=corpus.multi_label, seed=config.split_seed)
+    baseline = WordBaseline(splits.train.rows, splits.train.targets, labels, multi_label=multi_label)
+    return splits, replace(WordScores.of(baseline, multi_label=multi_label), blend=config.blend)
 
 
-def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int) -> tuple[Splits, WordOffset]:
+def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int) -> tuple[Splits, WordScores]:
     """Gives every example its scores.
 
     Args:
@@ -129,9 +149,9 @@ def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int
     train = splits.train
     known = describe(train.rows)
 
-    def fitted(places: Sequence[int]) -> WordOffset:
+    def fitted(places: Sequence[int]) -> WordScores:
         baseline = WordBaseline(known.subset(places), train.targets[list(places)], num_labels, multi_label=multi_label)
-        return WordOffset.of(baseline, multi_label=multi_label)
+        return WordScores.of(baseline, multi_label=multi_label)
 
     scores = np.empty((len(train), num_labels), dtype=np.float32)
     for others, part in _parts(train, seed):
