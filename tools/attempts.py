@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from layerselect.report.numbers import plural
@@ -37,6 +38,17 @@ _QUANTILE = 1.959964
 
 #: Of each fold, float64 ``[n, C]``.
 Scores = list[np.ndarray]
+
+
+class Between(NamedTuple):
+    """A difference with its interval of 95 %."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
 
 class Predictions:
@@ -106,7 +118,7 @@ class Predictions:
             found.append(made[best][place])
         return found
 
-    def beside(self, scores: Scores, reference: Scores) -> tuple[str, str]:
+    def beside(self, scores: Scores, reference: Scores) -> tuple[Between, Between]:
         """Macro-F1 and accuracy minus those of the reference, with intervals of 95 % over documents."""
         ours, theirs = (
             {(0, fold): in_parts(each) for fold, each in zip(self.folds, several, strict=True)}
@@ -134,10 +146,17 @@ def _accuracy(sums: np.ndarray) -> np.ndarray:
     return found
 
 
-def _difference(paired: Paired, quality: Quality) -> str:
+def _difference(paired: Paired, quality: Quality) -> Between:
     effect = Effect.of(paired, quality)
     width = effect.variance.width(_QUANTILE)
-    return f"{effect.mean:+.3f} ({effect.mean - width:+.3f} to {effect.mean + width:+.3f})"
+    return Between(effect.mean, effect.mean - width, effect.mean + width)
+
+
+def fixed_blend(kept: Predictions) -> Scores:
+    """What ``intent --blend 0.3 --rule all`` answers, of all seeds together."""
+    parts = zip(kept.of_rows([_ALL]), kept.of_baseline(_REGRESSION), strict=True)
+    logged = [tuple(np.log(np.maximum(each, _LEAST)) for each in pair) for pair in parts]
+    return [softmax(_BLEND * ours + (1 - _BLEND) * theirs, axis=1) for ours, theirs in logged]
 
 
 def attempts_table(folder: Path) -> str:
@@ -164,10 +183,7 @@ def attempts_table(folder: Path) -> str:
         all_: many,
         f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
         f"{one}, blended with the regression": kept.chosen(blended(trained)),
-        f"{one}, `--blend {_BLEND}`": [
-            softmax(_BLEND * ours + (1 - _BLEND) * np.log(np.maximum(theirs, _LEAST)), axis=1)
-            for ours, theirs in zip(logged, regression, strict=True)
-        ],
+        f"{one}, `--blend {_BLEND}`": fixed_blend(kept),
         f"{all_}, blended with the regression": kept.chosen(blended(many)),
         **{
             f"`{each.method.name}@{WORDS}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])
@@ -185,6 +201,6 @@ def attempts_table(folder: Path) -> str:
     lines = []
     for name, scores in rows.items():
         facts = [f"{value:.3f}" for value in kept.facts(scores)]
-        beside = ("", "") if name == _REGRESSION else kept.beside(scores, regression)
+        beside = ("", "") if name == _REGRESSION else map(str, kept.beside(scores, regression))
         lines.append([name, *facts, *beside])
     return table(heads, lines)

@@ -41,4 +41,4 @@ def test_a_choice_does_not_see_its_fold(kept):
 
 def test_nothing_differs_from_itself(kept):
     scores = kept.of_baseline("logistic regression")
-    assert kept.beside(scores, scores) == ("+0.000 (+0.000 to +0.000)",) * 2
+    assert [str(each) for each in kept.beside(scores, scores)] == ["+0.000 (+0.000 to +0.000)"] * 2

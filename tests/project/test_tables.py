@@ -22,6 +22,8 @@ class Others(dict):
     def __missing__(self, name):
         class Facts(dict):
             def __getattr__(self, part):
+                if part in ("f1", "right"):
+                    return "+7.000 (-7.000 to +8.000)"
                 return "as good" if part == "verdict" else 7
 
         return Facts()
