@@ -31,10 +31,14 @@ _SHOWN = (
     "head",
     "transfer",
     "format",
+    "offset",
+    "blend",
     "lr",
     "batch_size",
     "epochs",
 )
+#: Of these, what is not worth a word.
+_UNSAID = {"offset": "none"}
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:
@@ -92,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
 def _print_settings(console: Console, found: Finished) -> None:
     from rich.markup import escape
 
-    shown = [f"{name} {found.settings[name]}" for name in _SHOWN if found.settings.get(name) is not None]
+    values = {name: found.settings.get(name) for name in _SHOWN}
+    shown = [f"{name} {value}" for name, value in values.items() if value is not None and _UNSAID.get(name) != value]
     console.print(f"layerselect {found.task}, {escape(', '.join(shown))}", highlight=False, soft_wrap=True)
 
 

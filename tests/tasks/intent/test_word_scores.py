@@ -11,7 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from layerselect import LayerSelectError
+from layerselect.cli import main
 from layerselect.models.load import load_classifier
+from layerselect.report import write_intent_report
 from layerselect.tasks.intent import IntentConfig, Predictor, run_intent
 from layerselect.tasks.intent.dataset import Collator, EncodedSplit, Splits
 from layerselect.tasks.intent.heads import ClassifierHead
@@ -229,6 +231,19 @@ def test_a_saved_predictor_blends(blended, tmp_path):
         for prediction in Predictor.load(place).predict(rows, batch_size=7):
             expected = list(records[prediction.id]["scores"].values())
             assert list(prediction.scores.values()) == pytest.approx(expected, abs=2e-5)
+
+
+def test_what_shows_a_run_says_so(done, blended, capsys, monkeypatch):
+    monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", write_intent_report)
+    for config, sentence in (
+        ({"blend": 0.3, "offset": "none"}, "blends: 0.3 of its log-probabilities"),
+        ({}, "began with the scores of this regression"),
+    ):
+        out = f"{done[0].out}-page{len(config)}"
+        assert sentence in (run_intent(replace(done[0], out=out, **config)).folder / "report.html").read_text()
+    for result, words in ((done[1], "offset words"), (blended[1], "blend 0.3")):
+        assert main(["inspect", str(result.folder)]) == 0
+        assert words in capsys.readouterr().out.partition("\n")[0]
 
 
 @given(weight=st.floats(0.01, 1.0), multi_label=st.booleans(), seed=st.integers(0, 99))
