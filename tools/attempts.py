@@ -186,7 +186,7 @@ def attempts_table(folder: Path) -> str:
         f"{one}, `--blend {_BLEND}`": fixed_blend(kept),
         f"{all_}, blended with the regression": kept.chosen(blended(many)),
         **{
-            f"`{each.method.name}@{WORDS}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])
+            f"`{each.short}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])
             for each in kept.rows_on_words()
         },
     }

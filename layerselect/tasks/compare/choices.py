@@ -84,7 +84,7 @@ def choices_of(comparison: Comparison, names: Sequence[str]) -> list[Choice]:
 
 def _row_named(comparison: Comparison, name: str) -> Variant | None:
     """The row of a name, of which the adapter may be left out where one row alone has it."""
-    found = [each for each in comparison.config.variants if name in (each.name, each.method.name)]
+    found = [each for each in comparison.config.variants if name in (each.name, each.short)]
     return found[0] if len(found) == 1 or (found and found[0].name == name) else None
 
 

@@ -95,7 +95,8 @@ class CompareConfig(CompareSettings):
     def reference_variant(self) -> Variant | None:
         """The row that the others are tested against."""
         if self.reference is None:
-            return next((v for v in self.variants if v.method.name == "all"), self.variants[0])
+            rows = sorted(self.variants, key=lambda row: bool(row.own))  # the plain one first
+            return next((row for row in rows if row.method.name == "all"), self.variants[0])
         names = (self.reference, f"{self.reference}/{self.adapters[0]}")
         return next((v for v in self.variants if v.name in names), None)
 

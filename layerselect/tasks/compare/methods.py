@@ -121,6 +121,11 @@ class Variant:
         return "@".join([f"{self.method.name}/{self.adapter}", *self.own.values()])
 
     @property
+    def short(self) -> str:
+        """The name without the adapter, as one writes it where all rows have the same one."""
+        return "@".join([self.method.name, *self.own.values()])
+
+    @property
     def own(self) -> dict[str, str]:
         """The settings besides method and adapter in which it differs from the other rows."""
         values = {name: getattr(self, name) for name in OWN}

@@ -37,6 +37,7 @@ def test_a_row_has_settings_of_its_own():
     assert row.own == own
     assert row.settings == {"rule": "variance", "adapter": "lora", **own}
     assert row.plain.name == "ir/lora"
+    assert row.short == "ir@pair@10%@words"
 
 
 @pytest.mark.parametrize(
