@@ -121,7 +121,7 @@ def _notes(words: Verbalizer | None, *, word_scores: bool) -> list[str]:
     if word_scores:
         notes.append(
             "The model's own logits are not its answer. A logistic regression on the changed words, which lies beside "
-            "it, has a part in that."
+            "it, has a part in that. `word_scores.json` lists the words that its training split removed and added."
         )
     if words:
         notes.append(
