@@ -14,9 +14,9 @@ PROCESSES = 2
 WRITES = {"model": "llama", "mode": "gate", "head": "generate"}
 #: Runs of intent by name: the settings, and the batch of one process of two. There are 60 training examples.
 INTENT: dict[str, tuple[dict[str, Any], int]] = {
-    "classifier": ({"mode": "gate", "epochs": 1, "class_weights": "balanced"}, 8),
+    "classifier": ({"mode": "gate", "epochs": 1, "class_weights": "balanced", "offset": "words"}, 8),
     # The last of the batches has nothing for the second process.
-    "frozen": ({"mode": "freeze", "epochs": 1, "accumulate": 2, "probe_every": 2, "rule": "topk:k=1"}, 7),
+    "frozen": ({"mode": "freeze", "epochs": 1, "accumulate": 2, "probe_every": 2, "rule": "topk:k=1", "blend": 0.3}, 7),
     # Only one of the processes has an example whose labels are no answer that the model is asked about.
     "sets": ({"corpus": "sets", **WRITES, "max_steps": 2, "eval_batch_size": 3}, 8),
     "words": ({**WRITES, "epochs": 1, "class_weights": "sqrt"}, 14),
