@@ -6,8 +6,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from layerselect.tasks.compare import comparison_rows, read_comparison
+from layerselect.tasks.compare import read_comparison
 from layerselect.tasks.compare.choices import choice_table, choices_of
+from layerselect.tasks.compare.rows import measured_rows
 from layerselect.tasks.compare.state import saved_config
 from layerselect.utils import markdown
 
@@ -50,7 +51,7 @@ def jobs_table(place: Path, folder: str, *pilots: str) -> str:
             own = [pilot["processor_seconds"], pilot["seconds"]]
             whole = [sum(each) for each in zip(own, means[choice.row.name], strict=True)]
             jobs[f"{Path(name).name} (pilot), then {choice.row.name}"] = (choice.row.name, whole)
-    quality = {row.name: row.values["macro_f1"].text(3) for row in comparison_rows(found) if "macro_f1" in row.values}
+    quality = {row.name: row.values["macro_f1"].text(3) for row in measured_rows(found) if "macro_f1" in row.values}
     base = means[found.config.reference_variant.name] if found.config.reference_variant else [1.0, 1.0]
     heads = ("job", "macro-F1 of the row", "processor s", "of training all", "s by the clock", "of training all")
     lines = [

@@ -50,7 +50,7 @@ def _tested(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
 
 
 def _quality(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
-    row = _rows(folder / claim["comparison"], claim["reference"]).get(claim["row"])
+    row = rows_beside(folder / claim["comparison"], claim["reference"]).get(claim["row"])
     if row is None or row.difference is None:
         return "", "not run"
     d = row.difference
@@ -65,7 +65,7 @@ def _quality(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=8)
-def _rows(folder: Path, reference: str) -> Mapping[str, Row]:
+def rows_beside(folder: Path, reference: str) -> Mapping[str, Row]:
     """The rows of a comparison beside a reference, by their names; none where it has no such row."""
     from layerselect.errors import LayerSelectError
     from layerselect.tasks.compare.comparison import read_comparison

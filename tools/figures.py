@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tools.attempts import Predictions, fixed_blend
+from tools.claims import rows_beside
 
 ROOT = Path(__file__).parents[1]
 MEASUREMENTS = ROOT / "docs" / "measurements"
@@ -111,10 +112,7 @@ _ROWS = {
 @functools.cache
 def _rows(name: str) -> dict[str, SimpleNamespace]:
     """Of each row of a comparison its quality, its difference from the reference, and its costs beside it."""
-    from layerselect.tasks.compare import comparison_rows, read_comparison
-    from layerselect.tasks.compare.state import saved_config
-
-    rows = {row.name: row for row in comparison_rows(read_comparison(saved_config(MEASUREMENTS / name)))}
+    rows = rows_beside(MEASUREMENTS / name, _ROWS["all"])
     reference = rows[_ROWS["all"]].values
     found = {}
     for row in rows.values():

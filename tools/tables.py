@@ -26,10 +26,9 @@ from tools import figures
 from tools.attempts import attempts_table
 from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table
+from tools.figures import MEASUREMENTS, ROOT
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MEASUREMENTS = DOCS / "measurements"
 _TABLE = re.compile(r"<!-- table: ([\w ./=:,\[\]-]+?)(?: without: ([^>]*?))? -->.*?<!-- end of table -->", re.DOTALL)
 
 

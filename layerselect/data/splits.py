@@ -93,9 +93,8 @@ def fold_splits(
     Raises:
         CorpusError: fewer documents than it takes.
     """
-    parts = fold_numbers(doc_ids, intentions, fold.of, seed=seed)
-    names = ["test"] * len(parts)
-    others = [row for row, part in enumerate(parts) if part != fold.number]
+    others, _ = fold_places(doc_ids, intentions, fold.of, seed=seed)[fold.number - 1]
+    names = ["test"] * len(doc_ids)
     inner = document_splits(
         [doc_ids[row] for row in others],
         [intentions[row] for row in others],
@@ -107,16 +106,17 @@ def fold_splits(
     return names
 
 
-def fold_numbers(
+def fold_places(
     doc_ids: Sequence[str], intentions: Sequence[Sequence[str]], folds: int, *, seed: int = 0
-) -> list[int]:
-    """The fold of every row, from 1; see `fold_splits`.
+) -> list[tuple[list[int], list[int]]]:
+    """For each fold of `fold_splits` the places of the rows outside it, and of those in it.
 
     Raises:
         CorpusError: fewer documents than folds.
     """
-    shares = [1 / folds] * folds
-    return [1 + part for part in _dealt(doc_ids, intentions, shares, f"{folds} folds", seed)]
+    parts = _dealt(doc_ids, intentions, [1 / folds] * folds, f"{folds} folds", seed)
+    rows = range(len(parts))
+    return [([i for i in rows if parts[i] != n], [i for i in rows if parts[i] == n]) for n in range(folds)]
 
 
 def _dealt(

@@ -79,13 +79,12 @@ class IntentConfig(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.input_format()
-        if self.offset != NONE and self.blend is not None:
-            raise LayerSelectError(
-                f"--offset {self.offset} and --blend {self.blend:g} bring in the same regression: give one of them"
-            )
-        asked = f"--offset {self.offset}" if self.offset != NONE else f"--blend {self.blend}" if self.blend else ""
+        values = {"--offset": self.offset, "--blend": self.blend}
+        asked = [f"{option} {value}" for option, value in values.items() if value not in (NONE, None)]
+        if len(asked) > 1:
+            raise LayerSelectError(f"{' and '.join(asked)} bring in the same regression: give one of them")
         if asked and self.head != "classifier":
-            raise LayerSelectError(f"{asked} needs the logits of a classification head: use --head classifier")
+            raise LayerSelectError(f"{asked[0]} needs the logits of a classification head: use --head classifier")
 
     def without_effect(self) -> list[str]:
         marked = "" if self.format == "edits" else f"--format {self.format}"

@@ -50,7 +50,7 @@ from .training import (
     probabilities,
 )
 from .usage import usage_of
-from .word_scores import given_word_scores
+from .word_scores import for_blend, given_offset
 
 
 def run_intent(
@@ -84,7 +84,7 @@ class IntentTask(Task[IntentConfig]):
         # The baselines are the same whatever the rule holds out.
         self._whole = self._limited(build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed))
         cover(self._loaded, self._words, self._whole)
-        self._whole, self._word_scores = given_word_scores(self._whole, config, corpus)
+        self._whole, self._word_scores = given_offset(self._whole, config, corpus)
         train, importance = reserve_importance_split(self._whole.train, config)
         self._splits = replace(self._whole, train=train, importance=importance)
         # An adapter of the demo's model is of use only beside the model, which stands nowhere else.
@@ -145,12 +145,14 @@ class IntentTask(Task[IntentConfig]):
     def evaluate(self, trained: Trained) -> dict[str, Any]:
         """Fills in the probabilities ``[n, C]`` of every reported split, and adds its lines to ``metrics.jsonl``."""
         trainer, kept = trained.trainer, kept_step(trained.trainer)
+        if (blend := for_blend(self._whole.train, self.config, self.corpus)) is not None:
+            self._word_scores = blend
         with trained.state_cache.reading(trainer.model, trained.selector):
             for split in self._splits.report:
                 output = trainer.predict(split, metric_key_prefix="final")
                 logits, values = output.predictions[0], {key: output.metrics[f"final_{key}"] for key in EVALUATED}
-                if self._word_scores is not None and self._word_scores.blend is not None:
-                    logits = self._word_scores.joined(logits, self._word_scores(split.rows))
+                if blend is not None:
+                    logits = blend.joined(logits, blend(split.rows))
                     values = evaluated(logits, output, self.corpus.labels, multi_label=self.corpus.multi_label)
                 self._scores[split.name] = probabilities(logits, multi_label=self.corpus.multi_label)
                 line = {"split": split.name, "step": kept, "epoch": kept / steps_per_epoch(trainer)}

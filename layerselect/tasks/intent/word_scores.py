@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from scipy.special import log_softmax
 
 from ...data import Corpus
-from ...data.splits import fold_numbers
+from ...data.splits import fold_places
 from ...utils.saved_files import DamagedFile, read_json, read_tensors
 from ...utils.saved_schema import Fields, Items, Maybe, Number, Text
 from ..run.baselines import WordBaseline
@@ -123,17 +123,21 @@ class WordScores:
         return cls(features, numbers["weights"], numbers["biases"], multi_label, words["blend"])
 
 
-def given_word_scores(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[Splits, WordScores | None]:
-    """The splits as a run trains on them, and the regression that the run brings in: with the scores that examples
-    begin with where it is an offset, else as they are.
+def given_offset(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[Splits, WordScores | None]:
+    """The splits with the scores that the examples of a run begin with, and the regression that gave them; as they are
+    where the run asks for none.
     """
-    labels, multi_label = len(corpus.labels), corpus.multi_label
-    if config.offset != NONE:
-        return with_offset(splits, labels, multi_label=multi_label, seed=config.split_seed)
-    if config.blend is None:
+    if config.offset == NONE:
         return splits, None
-    baseline = WordBaseline(splits.train.rows, splits.train.targets, labels, multi_label=multi_label)
-    return splits, replace(WordScores.of(baseline, multi_label=multi_label), blend=config.blend)
+    return with_offset(splits, len(corpus.labels), multi_label=corpus.multi_label, seed=config.split_seed)
+
+
+def for_blend(train: EncodedSplit, config: IntentConfig, corpus: Corpus) -> WordScores | None:
+    """The regression that the answers of a run are blended with, if the run asks for that."""
+    if config.blend is None:
+        return None
+    baseline = WordBaseline(train.rows, train.targets, len(corpus.labels), multi_label=corpus.multi_label)
+    return replace(WordScores.of(baseline, multi_label=corpus.multi_label), blend=config.blend)
 
 
 def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int) -> tuple[Splits, WordScores]:
@@ -170,6 +174,4 @@ def _parts(train: EncodedSplit, seed: int) -> list[tuple[list[int], list[int]]]:
     count = min(_PARTS, len(set(documents)))
     if count < 2:
         return [([0], [0])]  # one example alone
-    parts = fold_numbers(documents, [row["intentions"] for row in train.rows], count, seed=seed)
-    places = range(len(parts))
-    return [([i for i in places if parts[i] != each], [i for i in places if parts[i] == each]) for each in set(parts)]
+    return fold_places(documents, [row["intentions"] for row in train.rows], count, seed=seed)

@@ -16,7 +16,7 @@ from torch import nn
 
 from ...costs.counted import LayerCosts
 from ...data import Corpus
-from ...data.splits import fold_numbers
+from ...data.splits import fold_places
 from ...errors import LayerSelectError
 from ...layers.find import split_parameters
 from ...models.demo import SOURCE as DEMO
@@ -31,7 +31,7 @@ from ..intent.config import IntentConfig
 from ..intent.dataset import EncodedSplit, Splits, build_splits, make_targets
 from ..intent.model import cover, prepare
 from ..intent.training import ClassificationTrainer, build_trainer, cached_lengths, check_selection, probabilities
-from ..intent.word_scores import given_word_scores
+from ..intent.word_scores import given_offset
 from ..run.baselines import MajorityBaseline
 from ..run.model import trainable
 from ..run.state_cache import RunCache
@@ -201,15 +201,13 @@ class Bench:
         whole = self._splits.train
         held = evaluated_part(whole.subset(test, name="held out"), held_out, self._config.split_seed)
         # The scores that examples begin with are drawn anew, without the documents that are held out.
-        return given_word_scores(Splits(whole.subset(train), None, [held]), self._config, self._corpus)[0]
+        return given_offset(Splits(whole.subset(train), None, [held]), self._config, self._corpus)[0]
 
     def _deal(self) -> list[tuple[list[int], list[int]]]:
         """For each fold the numbers of the examples that train and of those that are held out."""
         rows = self._splits.train.rows
         documents, intentions = [row["doc_id"] for row in rows], [row["intentions"] for row in rows]
-        parts = fold_numbers(documents, intentions, self._folds, seed=self._config.split_seed)
-        places, numbers = range(len(parts)), range(1, self._folds + 1)
-        return [([i for i in places if parts[i] != n], [i for i in places if parts[i] == n]) for n in numbers]
+        return fold_places(documents, intentions, self._folds, seed=self._config.split_seed)
 
     def _set_back(self, seed: int) -> None:
         """The model as it is before a training with this seed."""
@@ -235,7 +233,7 @@ class Bench:
         self._loaded, self._words, encoder = prepare(config, self._corpus)
         if first:
             splits = build_splits(self._corpus, encoder, holdout=config.holdout, seed=config.split_seed)
-            self._splits, _ = given_word_scores(splits, config, self._corpus)
+            self._splits, _ = given_offset(splits, config, self._corpus)
         cover(self._loaded, self._words, self._splits)
         if config.model == DEMO:
             hold(self._loaded, config.holding())

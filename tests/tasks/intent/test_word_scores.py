@@ -37,6 +37,10 @@ def offset_of(rows, targets, labels=3, *, multi_label=False):
     return WordScores.of(baseline, multi_label=multi_label), baseline
 
 
+#: Where it does not matter whose.
+ANY, _ = offset_of(ROWS, TARGETS)
+
+
 def split(rows, targets, name="train"):
     return EncodedSplit(name, list(rows), [{"input_ids": [1], "attention_mask": [1]}] * len(rows), targets)
 
@@ -250,9 +254,7 @@ def test_what_shows_a_run_says_so(done, blended, capsys, monkeypatch):
 def test_a_blend_lies_between_its_parts(weight, multi_label, seed):
     logits, own = np.random.default_rng(seed).normal(size=(2, 5, 3))
     own = own if multi_label else np.log(softmax(own, axis=1))
-    empty = WordBaseline(ROWS, TARGETS, 3, multi_label=False)
-    scores = replace(WordScores.of(empty, multi_label=multi_label), blend=weight)
-    found = scores.joined(logits, own)
+    found = replace(ANY, multi_label=multi_label, blend=weight).joined(logits, own)
     theirs = logits if multi_label else np.log(softmax(logits, axis=1))
     assert (found >= np.minimum(theirs, own) - 1e-9).all()
     assert (found <= np.maximum(theirs, own) + 1e-9).all()
