@@ -61,7 +61,7 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     )
     if not whole:
         return
-    from ..tasks.compare.settings import COMPARISON, CompareSettings
+    from ..tasks.compare.settings import COMPARISON, INTENT_DEFAULTS, CompareSettings
     from ..tasks.intent.config import IntentConfig
     from ..tasks.revise.config import ReviseConfig
 
@@ -116,10 +116,11 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     add_json_option(job)
     job.add_argument("--overwrite", action="store_true", help="drop a comparison with other settings in --out")
     add_common_options(parser)
-    add_settings(parser, IntentConfig, leave_out=(*JOB_SETTINGS, "rule", "adapter", "fold", *_OF_ONE_RUN))
+    own = (*JOB_SETTINGS, "rule", "adapter", "fold", *_OF_ONE_RUN)
+    add_settings(parser, IntentConfig, leave_out=own, defaults=INTENT_DEFAULTS)
     shared = [field.name for field, _ in options_of(IntentConfig)]
     add_settings(parser, ReviseConfig, leave_out=(*shared, "predictor", "transfer", "untrained"))
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, not_of_runs=tuple(INTENT_DEFAULTS))
 
 
 def _rate_of(text: str) -> tuple[str, float]:

@@ -68,8 +68,10 @@ def _read(source: str, text: str) -> Mapping[str, Any]:
 
 
 def _of_run(config: Mapping[str, Any], parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """The settings of a run, as far as the command has such options: a comparison makes some of them itself."""
-    known = {action.dest for action in parser._actions}
+    """The settings of a run, as far as the command has such options and takes them from a run: a comparison makes some
+    itself, and has another default for some.
+    """
+    known = {action.dest for action in parser._actions} - {*(parser.get_default("not_of_runs") or ())}
     values = {name: value for name, value in config["settings"].items() if name in known}
     task = str(config["command"]).rpartition(" ")[2]
     return {**({"task": task} if "task" in known else {}), **values}

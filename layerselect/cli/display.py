@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..metrics.enough import too_few_steps
-from ..report.after_run import forgetting_line, next_commands, stages_line
+from ..report.after_run import blend_line, forgetting_line, next_commands, stages_line
 from ..report.numbers import plural
 from ..report.state_cache import cache_facts_line, cache_size_line
 from ..selector.savings import savings_line
@@ -126,7 +126,13 @@ def print_scores(console: Console, result: RunResult) -> None:
 def print_training(console: Console, facts: dict[str, Any]) -> None:
     """What is to be said of a training, and of the hidden states that it cached."""
     few = too_few_steps(facts["steps"])
-    said = (training_line(facts), savings_line(facts), cache_facts_line(facts), forgetting_line(facts))
+    said = (
+        training_line(facts),
+        savings_line(facts),
+        cache_facts_line(facts),
+        forgetting_line(facts),
+        blend_line(facts),
+    )
     for line in (few, *said, stages_line(facts)):
         if line is not None:
             console.print(line, highlight=False, soft_wrap=True)

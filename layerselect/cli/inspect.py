@@ -38,7 +38,7 @@ _SHOWN = (
     "epochs",
 )
 #: Of these, what is not worth a word.
-_UNSAID = {"offset": "none"}
+_UNSAID = {"offset": "none", "blend": "auto"}
 
 
 def add_command(commands: Any, *, whole: bool = True) -> None:

@@ -66,4 +66,9 @@ def run(args: argparse.Namespace) -> int:
         f"{merged.folder}: {merged.parameters:,} weights, the {merged.adapter} adapter among them\n"
         f"use it: layerselect {command} --adapter {merged.folder} ...\n"
     )
+    if merged.word_scores:
+        sys.stdout.write(
+            "its answers are the model's with those of a logistic regression on the changed words (word_scores.json): "
+            "transformers alone gives the first part, 'intent --blend none' trains a predictor that has no other\n"
+        )
     return 0

@@ -19,6 +19,7 @@ IN_WORDS = (
     "optimizer_bytes",
     "budget",
     *("other_text_tokens", "other_text_loss_before", "other_text_loss", "forgotten"),
+    *("blend", "best_blend"),
 )
 
 
@@ -38,6 +39,18 @@ def forgetting_line(facts: Mapping[str, Any]) -> str | None:
     read = f"loss on a text of no task ({facts['other_text_tokens']:,} tokens)"
     moved = "" if change is None else f": {abs(change):.3f} a token {'more' if change > 0 else 'less'}"
     return f"{read}: {score(before)} before the training and {score(after)} after it{moved}"
+
+
+def blend_line(facts: Mapping[str, Any]) -> str | None:
+    """What the answers of a predictor are made of, where they are blends; ``None`` where they are the model's own."""
+    weight = facts.get("blend")
+    if weight is None:
+        return None
+    chosen = ", a weight chosen on the validation split" if weight == facts.get("best_blend") else ""
+    return (
+        f"answers of the trained model: {weight:g} of its log-probabilities and {1 - weight:g} of those of a logistic "
+        f"regression on the changed words{chosen}"
+    )
 
 
 def sentences(facts: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics import ClassificationReport
-from .after_run import IN_WORDS, next_commands, sentences
+from .after_run import IN_WORDS, blend_line, next_commands, sentences
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
 from .state_cache import cache_sentence
@@ -69,6 +69,7 @@ def render(report: IntentReport) -> str:
         curves=svg(curves(report.losses, report.metrics)),
         state_cache=cache_sentence(report.training),
         after_run=sentences(report.training),
+        blend=blend_line(report.training),
         training={name: value for name, value in report.training.items() if name not in IN_WORDS},
         next_commands=next_commands("intent", str(report.settings["out"])) if "out" in report.settings else {},
     )

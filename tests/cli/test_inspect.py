@@ -23,7 +23,9 @@ def runs(tmp_path_factory, bert_folder, llama_folder):
     ]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
     common = ["--data", str(corpus), "--max-steps", "3", "--batch-size", "4", "--device", "cpu"]
-    assert main(["intent", *common, "--model", str(bert_folder), "--out", str(folder / "intent")]) == 0
+    assert (
+        main(["intent", *common, "--blend", "none", "--model", str(bert_folder), "--out", str(folder / "intent")]) == 0
+    )
     revise = ["--transfer", "none", "--eval-limit", "4", "--max-new-tokens", "4"]
     assert main(["revise", *common, *revise, "--model", str(llama_folder), "--out", str(folder / "revise")]) == 0
     return folder

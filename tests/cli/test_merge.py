@@ -47,7 +47,8 @@ def scores(folder):
 
 @pytest.mark.parametrize("adapter", ["lora", "dora"])
 def test_a_merged_predictor_answers_as_its_adapter(corpus, bert_folder, tmp_path, capsys, adapter):
-    run = trained("intent", corpus, bert_folder, tmp_path / "run", "--adapter", adapter, "--lr", "0.05")
+    options = ("--adapter", adapter, "--lr", "0.05", "--blend", "none")
+    run = trained("intent", corpus, bert_folder, tmp_path / "run", *options)
     capsys.readouterr()
     assert main(["merge", "--adapter", str(run), "--out", str(tmp_path / "m"), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -75,10 +76,12 @@ def test_a_merged_generator_writes_as_its_adapter(corpus, llama_folder, tmp_path
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "m").config.model_type == "llama"
 
 
-def test_what_was_trained_on_four_bits_is_merged_into_all_of_them(corpus, llama_folder, tmp_path):
+def test_what_was_trained_on_four_bits_is_merged_into_all_of_them(corpus, llama_folder, tmp_path, capsys):
     pytest.importorskip("bitsandbytes")
     run = trained("intent", corpus, llama_folder, tmp_path / "run", "--quantize", "4bit", "--targets", "attention")
+    capsys.readouterr()
     assert main(["merge", "--adapter", str(run), "--out", str(tmp_path / "m")]) == 0
+    assert "logistic regression on the changed words (word_scores.json)" in capsys.readouterr().out
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
     assert getattr(merged.config, "quantization_config", None) is None
     unquantized = Predictor.load(run, quantize="none")

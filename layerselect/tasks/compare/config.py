@@ -123,7 +123,7 @@ class CompareConfig(CompareSettings):
             predictor: the folder of the predictor's run, for methods that start from one.
         """
         variant = run.variant
-        own: dict[str, Any] = {**self.kind.defaults, **variant.settings, "seed": run.seed}
+        own: dict[str, Any] = {**variant.settings, "seed": run.seed}
         if run.fold is not None:
             own["fold"] = f"{run.fold}/{self.folds}"
         if variant.adapter in self.adapter_lr:
@@ -135,7 +135,7 @@ class CompareConfig(CompareSettings):
             own["untrained"] = (variant, run.seed) == (self.variants[0], 0)
             if not own["untrained"]:
                 own["shots"] = 0
-        return self.kind.config(**{**self.base, **own, "out": out})
+        return self.kind.config(**{**self.kind.defaults, **self.base, **own, "out": out})
 
     def common_settings(self, fold: int | None) -> TrainingSettings:
         """What all runs of a fold share: those of the first row without what makes the row."""

@@ -10,6 +10,8 @@ from .launching import launcher_words
 
 COMPARISON = "the comparison"
 _MOST_PROCESSES = 1024
+#: Of the intention task, where a comparison has other defaults than a run: it is models that are compared.
+INTENT_DEFAULTS = {"blend": "none"}
 #: What a finished comparison cannot change, and what says how many runs are trained and how.
 MAKES_RUNS, TRAINS = ("task", "folds"), ("seeds", "jobs", "threads", "launcher")
 

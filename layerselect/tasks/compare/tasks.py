@@ -13,6 +13,7 @@ from ..revise.results import EDIT_SCORES, NOT_BETTER, SCORES
 from ..run.settings import TrainingSettings
 from .counts import Counts, IntentCounts, ReviseCounts
 from .methods import METHODS, PAPER, PAPER_OF_TRANSFERS, TRANSFERS, Method
+from .settings import INTENT_DEFAULTS
 
 #: Key, heading, digits.
 Column = tuple[str, str, int]
@@ -51,7 +52,7 @@ class Task:
         margin: differences of the tested quality below it matter to nobody, unless a comparison says otherwise.
         idle: the baseline that has learned nothing.
         baselines: what the first rows of the table are for.
-        defaults: settings of methods that say nothing else.
+        defaults: settings where neither the comparison nor the method says another.
         varied: settings that the comparison makes, besides the rule, the adapter, the seed and the place.
         later: qualities that earlier releases did not measure: what they kept has none.
         not_better: qualities of which more is not better.
@@ -113,6 +114,7 @@ INTENT = Task(
     margin=0.02,
     idle="majority class",
     baselines="A fine-tuned model below the logistic regression on removed and added words has not learned the task.",
+    defaults=INTENT_DEFAULTS,
 )
 
 REVISE = Task(

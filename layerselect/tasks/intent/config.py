@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import LayerSelectError
-from ...utils.options import setting
+from ...utils.options import check_values, setting
 from ..run.headings import READS, TRAINING, TRAINS
 from ..run.settings import TrainingSettings
 from ..text.formats import InputFormat
 
 #: What the predictor's logits begin with.
 NONE, WORDS = "none", "words"
+#: How much the model weighs in its answers: as the validation split has it.
+AUTO = "auto"
 #: What suits the demo's small model, which starts from random weights: no adapter, and the whole passage to read.
 DEMO_DEFAULTS: dict[str, Any] = {
     "adapter": "none",
@@ -60,10 +62,11 @@ class IntentConfig(TrainingSettings):
         group=TRAINS,
         choices=(NONE, WORDS),
     )
-    blend: float | None = setting(
-        None,
+    blend: float | str = setting(
+        AUTO,
         "answer with the model's log-probabilities times W and, times 1 - W, those of a logistic regression on the "
-        "changed words; the training is the same",
+        "changed words; auto: with the W that suits the validation split; none: with the model alone. The training is "
+        "the same",
         group=TRAINS,
         metavar="W",
         above=0,
@@ -79,8 +82,14 @@ class IntentConfig(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.input_format()
+        if isinstance(self.blend, str) and self.blend not in (AUTO, NONE):
+            try:
+                object.__setattr__(self, "blend", float(self.blend))
+            except ValueError:
+                raise LayerSelectError(f"--blend {self.blend} is neither {AUTO} nor {NONE} nor a number") from None
+            check_values(self)
         values = {"--offset": self.offset, "--blend": self.blend}
-        asked = [f"{option} {value}" for option, value in values.items() if value not in (NONE, None)]
+        asked = [f"{option} {value}" for option, value in values.items() if value not in (NONE, AUTO)]
         if len(asked) > 1:
             raise LayerSelectError(f"{' and '.join(asked)} bring in the same regression: give one of them")
         if asked and self.head != "classifier":

@@ -15,6 +15,8 @@ from ..run.baselines import MajorityBaseline, WordBaseline
 from .dataset import EncodedSplit, Splits
 
 MODEL = "trained model"
+#: The row of what the model answers by itself, where the answers of the run are blends.
+ALONE = "model without the words"
 
 _NUMBERS = Items(Items(Whole()))
 _REPORT = fields_of(ClassificationReport, rows=Items(fields_of(LabelRow)), confusion=_NUMBERS)
@@ -24,7 +26,9 @@ SPLIT = Fields({"examples": Whole(), "reports": Both(Fields({MODEL: Anything()})
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split: the model's report, the baselines' reports, in the order of the table (baselines first)."""
+    """One split: the reports of the baselines, of the model by itself where its answers are blends, and of the answers, in
+    the order of the table.
+    """
 
     split: str
     examples: int
@@ -45,25 +49,31 @@ class SplitResult:
 
 
 def split_results(
-    splits: Splits, scores: Mapping[str, np.ndarray], labels: Sequence[str], *, multi_label: bool
+    splits: Splits,
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+    regression: WordBaseline,
+    labels: Sequence[str],
+    *,
+    multi_label: bool,
 ) -> list[SplitResult]:
-    """Evaluates the model's scores and both baselines on every reported split.
+    """Evaluates both baselines and the run's own rows on every reported split.
 
     Args:
-        scores: for each split of ``splits.report``, the model's probabilities ``[n, C]`` in row order.
+        scores: for each row of the run, in the order of the table, and each split of ``splits.report``, probabilities
+            ``[n, C]`` in the order of the examples.
+        regression: the second baseline.
     """
-    train = splits.train
-    baselines = [
-        MajorityBaseline(train.targets, len(labels), multi_label=multi_label),
-        WordBaseline(train.rows, train.targets, len(labels), multi_label=multi_label),
+    baselines = [MajorityBaseline(splits.train.targets, len(labels), multi_label=multi_label), regression]
+    return [
+        _evaluate(split, baselines, {row: each[split.name] for row, each in scores.items()}, labels, multi_label)
+        for split in splits.report
     ]
-    return [_evaluate(split, baselines, scores[split.name], labels, multi_label) for split in splits.report]
 
 
 def _evaluate(
     split: EncodedSplit,
     baselines: Sequence[MajorityBaseline | WordBaseline],
-    scores: np.ndarray,
+    scores: Mapping[str, np.ndarray],
     labels: Sequence[str],
     multi_label: bool,
 ) -> SplitResult:
@@ -73,5 +83,6 @@ def _evaluate(
         reports[baseline.name] = classification_report(
             split.targets, baseline_scores, labels, multi_label=multi_label, predicted=predicted
         )
-    reports[MODEL] = classification_report(split.targets, scores, labels, multi_label=multi_label)
+    for row, own in scores.items():
+        reports[row] = classification_report(split.targets, own, labels, multi_label=multi_label)
     return SplitResult(split.name, len(split), reports)

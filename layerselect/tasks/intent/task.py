@@ -24,6 +24,7 @@ from ...report import IntentReport, write_intent_report
 from ...transfer import base_fingerprint
 from ...utils.saved_files import read_json
 from ...utils.saved_schema import Fields, Mapped
+from ..run.baselines import WordBaseline
 from ..run.facts import kept_step, steps_per_epoch
 from ..run.folder import METRICS, RESULTS, RunFolder
 from ..run.importance_split import reserve_importance_split
@@ -34,12 +35,13 @@ from ..run.stages import BASELINES, Stages
 from ..run.state_cache import RunCache
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
 from ..text.rows import evaluated_part
-from .config import IntentConfig
+from .blending import BEST_BLEND, BLEND, best_weight, can_blend
+from .config import AUTO, IntentConfig
 from .dataset import EncodedSplit, Splits, build_splits, label_counts
 from .model import cover, prepare
 from .outputs import prediction_records
 from .predict import save_adapter
-from .results import SPLIT, SplitResult, split_results
+from .results import ALONE, MODEL, SPLIT, SplitResult, split_results
 from .training import (
     EVALUATED,
     ClassificationTrainer,
@@ -50,7 +52,7 @@ from .training import (
     probabilities,
 )
 from .usage import usage_of
-from .word_scores import for_blend, given_offset
+from .word_scores import WordScores, given_offset
 
 
 def run_intent(
@@ -84,7 +86,8 @@ class IntentTask(Task[IntentConfig]):
         # The baselines are the same whatever the rule holds out.
         self._whole = self._limited(build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed))
         cover(self._loaded, self._words, self._whole)
-        self._whole, self._word_scores = given_offset(self._whole, config, corpus)
+        self._whole, self._fitted = given_offset(self._whole, config, corpus)
+        self._word_scores = self._as_scores(self._fitted) if self._fitted is not None else None
         train, importance = reserve_importance_split(self._whole.train, config)
         self._splits = replace(self._whole, train=train, importance=importance)
         # An adapter of the demo's model is of use only beside the model, which stands nowhere else.
@@ -96,7 +99,7 @@ class IntentTask(Task[IntentConfig]):
         self.config = check_selection(
             self._model, self._loaded, self._splits, self._words, config, multi_label=corpus.multi_label
         )
-        self._scores: dict[str, np.ndarray] = {}
+        self._scores: dict[str, dict[str, np.ndarray]] = {}  # by the row of the table and the split
 
     @classmethod
     def finished(cls, folder: Path) -> RunResult:
@@ -143,21 +146,63 @@ class IntentTask(Task[IntentConfig]):
         )
 
     def evaluate(self, trained: Trained) -> dict[str, Any]:
-        """Fills in the probabilities ``[n, C]`` of every reported split, and adds its lines to ``metrics.jsonl``."""
+        """Fills in the probabilities ``[n, C]`` of every reported split, and adds its lines to ``metrics.jsonl``.
+
+        Returns:
+            How much the model weighs in the answers, and how much would suit the validation split; see
+            :data:`~layerselect.tasks.intent.blending.BLEND`.
+        """
         trainer, kept = trained.trainer, kept_step(trained.trainer)
-        if (blend := for_blend(self._whole.train, self.config, self.corpus)) is not None:
-            self._word_scores = blend
         with trained.state_cache.reading(trainer.model, trained.selector):
-            for split in self._splits.report:
-                output = trainer.predict(split, metric_key_prefix="final")
-                logits, values = output.predictions[0], {key: output.metrics[f"final_{key}"] for key in EVALUATED}
-                if blend is not None:
-                    logits = blend.joined(logits, blend(split.rows))
-                    values = evaluated(logits, output, self.corpus.labels, multi_label=self.corpus.multi_label)
-                self._scores[split.name] = probabilities(logits, multi_label=self.corpus.multi_label)
-                line = {"split": split.name, "step": kept, "epoch": kept / steps_per_epoch(trainer)}
-                trained.folder.append_line(METRICS, {**line, **values, "final": True})
-        return {}
+            outputs = {split.name: trainer.predict(split, metric_key_prefix="final") for split in self._splits.report}
+        logits = {name: output.predictions[0] for name, output in outputs.items()}
+        blended, facts = self._blended(logits)
+        for split in self._splits.report:
+            output, name = outputs[split.name], split.name
+            values = {key: output.metrics[f"final_{key}"] for key in EVALUATED}
+            if name in blended:
+                values = evaluated(blended[name], output, self.corpus.labels, multi_label=self.corpus.multi_label)
+            line = {"split": name, "step": kept, "epoch": kept / steps_per_epoch(trainer)}
+            trained.folder.append_line(METRICS, {**line, **values, "final": True})
+        rows = {ALONE: logits, MODEL: blended} if blended else {MODEL: logits}
+        multi_label = self.corpus.multi_label
+        self._scores = {
+            row: {name: probabilities(each, multi_label=multi_label) for name, each in several.items()}
+            for row, several in rows.items()
+        }
+        return facts
+
+    def _blended(self, logits: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """The logits of the answers, of every reported split, where they are blends; and the facts of :meth:`evaluate`.
+
+        Args:
+            logits: of the model alone.
+        """
+        if not can_blend(self.config):
+            return {}, {}
+        words, chosen_on = self._as_scores(self._regression), self._splits.select
+        own = {split.name: words(split.rows) for split in self._splits.report}
+        weight, facts = self.config.blend, {}
+        if chosen_on is not None:
+            name = chosen_on.name
+            facts[BEST_BLEND] = best_weight(words, logits[name], own[name], chosen_on.targets)
+        if weight == AUTO:
+            weight = facts.get(BEST_BLEND, 1.0)  # nothing to choose by: the model alone
+        if isinstance(weight, str) or weight == 1:
+            return {}, facts
+        self._word_scores = answers = replace(words, blend=weight)
+        return {name: answers.joined(logits[name], own[name]) for name in logits}, {**facts, BLEND: weight}
+
+    @property
+    def _regression(self) -> WordBaseline:
+        """That on the changed words of the training split, fitted when it is first asked for."""
+        if self._fitted is None:
+            train, labels = self._whole.train, self.corpus.labels
+            self._fitted = WordBaseline(train.rows, train.targets, len(labels), multi_label=self.corpus.multi_label)
+        return self._fitted
+
+    def _as_scores(self, regression: WordBaseline) -> WordScores:
+        return WordScores.of(regression, multi_label=self.corpus.multi_label)
 
     def save_adapter(self, path: Path) -> None:
         save_adapter(
@@ -186,13 +231,13 @@ class IntentTask(Task[IntentConfig]):
         labels, multi_label = self.corpus.labels, self.corpus.multi_label
         splits = (self._splits.train, self._splits.importance, *self._splits.report)
         return Outcome(
-            results=split_results(self._whole, self._scores, labels, multi_label=multi_label),
+            results=split_results(self._whole, self._scores, self._regression, labels, multi_label=multi_label),
             splits={split.name: self._split_facts(split) for split in splits if split is not None},
             predictions=[
                 record
                 for split in self._splits.report
                 for record in prediction_records(
-                    split.name, split.rows, self._scores[split.name], labels, multi_label=multi_label
+                    split.name, split.rows, self._scores[MODEL][split.name], labels, multi_label=multi_label
                 )
             ],
             page={"labels": labels, "multi_label": multi_label},

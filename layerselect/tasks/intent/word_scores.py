@@ -123,7 +123,7 @@ class WordScores:
         return cls(features, numbers["weights"], numbers["biases"], multi_label, words["blend"])
 
 
-def given_offset(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[Splits, WordScores | None]:
+def given_offset(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[Splits, WordBaseline | None]:
     """The splits with the scores that the examples of a run begin with, and the regression that gave them; as they are
     where the run asks for none.
     """
@@ -132,15 +132,7 @@ def given_offset(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[
     return with_offset(splits, len(corpus.labels), multi_label=corpus.multi_label, seed=config.split_seed)
 
 
-def for_blend(train: EncodedSplit, config: IntentConfig, corpus: Corpus) -> WordScores | None:
-    """The regression that the answers of a run are blended with, if the run asks for that."""
-    if config.blend is None:
-        return None
-    baseline = WordBaseline(train.rows, train.targets, len(corpus.labels), multi_label=corpus.multi_label)
-    return replace(WordScores.of(baseline, multi_label=corpus.multi_label), blend=config.blend)
-
-
-def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int) -> tuple[Splits, WordScores]:
+def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int) -> tuple[Splits, WordBaseline]:
     """Gives every example its scores.
 
     Args:
@@ -153,15 +145,15 @@ def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int
     train = splits.train
     known = describe(train.rows)
 
-    def fitted(places: Sequence[int]) -> WordScores:
-        baseline = WordBaseline(known.subset(places), train.targets[list(places)], num_labels, multi_label=multi_label)
-        return WordScores.of(baseline, multi_label=multi_label)
+    def fitted(places: Sequence[int]) -> WordBaseline:
+        return WordBaseline(known.subset(places), train.targets[list(places)], num_labels, multi_label=multi_label)
 
     scores = np.empty((len(train), num_labels), dtype=np.float32)
     for others, part in _parts(train, seed):
-        scores[part] = fitted(others)(known.subset(part))
+        scores[part] = WordScores.of(fitted(others), multi_label=multi_label)(known.subset(part))
     whole = fitted(range(len(train)))
-    report = [replace(split, offsets=whole(split.rows)) for split in splits.report]
+    known_words = WordScores.of(whole, multi_label=multi_label)
+    report = [replace(split, offsets=known_words(split.rows)) for split in splits.report]
     select = next((split for split in report if splits.select and split.name == splits.select.name), None)
     return replace(splits, train=replace(train, offsets=scores), report=report, select=select), whole
 

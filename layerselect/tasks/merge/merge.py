@@ -34,6 +34,7 @@ class Merged:
         adapter: the kind that was folded in.
         base_model: the model that it was trained on.
         parameters: how many weights the whole model has.
+        word_scores: a regression on the changed words, which was copied, has a part in its answers.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Merged:
     adapter: str
     base_model: str
     parameters: int
+    word_scores: bool = False
 
 
 def merge_adapter(
@@ -88,7 +90,9 @@ def merge_adapter(
         if word_scores is not None:
             word_scores.save(scratch)
         write_merged_card(scratch, path, base_model=base, kind=kind, task=meta["task"])
-    return Merged(Path(out), meta["task"], kind, base, sum(p.numel() for p in merged.parameters()))
+    return Merged(
+        Path(out), meta["task"], kind, base, sum(p.numel() for p in merged.parameters()), word_scores is not None
+    )
 
 
 def _loaded(path: Path, task: str, model: str | Path | None, dtype: str | None) -> tuple[Any, Any, WordScores | None]:

@@ -115,7 +115,8 @@ def test_what_trains_is_scored_by_regressions_that_have_not_seen_it(documents):
     rows = [{**row, "before": row["after"].rpartition(" ")[0]} for row in rows]  # the words before say nothing
     rows = [{**row, "intentions": [LABELS[target]]} for row, target in zip(rows, targets, strict=True)]
     train, test = split(rows[:120], targets[:120]), split(rows[120:], targets[120:], "test")
-    given_, whole = with_offset(Splits(train, None, [test]), 3, multi_label=False, seed=0)
+    given_, fitted = with_offset(Splits(train, None, [test]), 3, multi_label=False, seed=0)
+    whole = WordScores.of(fitted, multi_label=False)
     right = [np.mean(each.offsets.argmax(axis=1) == each.targets) for each in (given_.train, given_.report[0])]
     assert np.mean(whole(train.rows).argmax(axis=1) == train.targets) > 0.8
     assert max(right) < 0.5
@@ -194,7 +195,7 @@ def blended(done):
     """The same run without an offset, whose answers are blends: (without, with)."""
     options = {"offset": "none", "lr": 3e-3, "rule": "all", "epochs": 2}
     return tuple(
-        run_intent(replace(done[0], out=f"{done[0].out}-{blend}", blend=blend, **options)) for blend in (None, 0.3)
+        run_intent(replace(done[0], out=f"{done[0].out}-{blend}", blend=blend, **options)) for blend in ("none", 0.3)
     )
 
 
@@ -240,7 +241,7 @@ def test_a_saved_predictor_blends(blended, tmp_path):
 def test_what_shows_a_run_says_so(done, blended, capsys, monkeypatch):
     monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", write_intent_report)
     for config, sentence in (
-        ({"blend": 0.3, "offset": "none"}, "blends: 0.3 of its log-probabilities"),
+        ({"blend": 0.3, "offset": "none"}, "model: 0.3 of its log-probabilities and 0.7 of those"),
         ({}, "began with the scores of this regression"),
     ):
         out = f"{done[0].out}-page{len(config)}"
@@ -292,6 +293,7 @@ def test_cached_hidden_states_change_nothing(done, tmp_path):
         ({"offset": "words", "blend": 0.3}, "--offset words and --blend 0.3 bring in the same regression"),
         ({"blend": 0.0}, "--blend 0.0 must be above 0"),
         ({"blend": 1.5}, "--blend 1.5"),
+        ({"blend": "half"}, "--blend half is neither auto nor none nor a number"),
     ],
 )
 def test_what_does_not_go_together_is_refused(options, words):
