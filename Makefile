@@ -39,7 +39,7 @@ demo: setup
 
 # Files of tests are dealt out to as many processes as there are cores, four at most.
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -72,6 +72,26 @@ class Predictions:
         """The scores of a baseline."""
         return [self._found.baselines[fold][name][self._found.split] / PARTS for fold in self.folds]
 
+    def by_default(self, row: str) -> tuple[Scores, int] | None:
+        """What ``intent`` answers by default where the runs of this row say which weight their validation splits chose:
+        the mean scores of the seeds whose runs all say it, and how many these are; ``None`` where there are none.
+        """
+        regression = dict(zip(self.folds, self.of_baseline(_REGRESSION), strict=True))
+        weights = {
+            (result.run.seed, result.run.fold): (result.statistics[self._found.split] / PARTS, result.best_blend)
+            for result in self._found.results
+            if result.run.variant.name == row and result.best_blend is not None
+        }
+        seeds = [seed for seed in range(self.seeds) if all((seed, fold) in weights for fold in self.folds)]
+        if not seeds:
+            return None
+        blends = [
+            np.mean([blend(scores, regression[fold], weight) for scores, weight in several], axis=0)
+            for fold in self.folds
+            for several in [[weights[seed, fold] for seed in seeds]]
+        ]
+        return blends, len(seeds)
+
     def of_rows(self, rows: Sequence[str]) -> Scores:
         """The mean scores of all complete seeds of these rows."""
         by_fold: dict[int, list[np.ndarray]] = {fold: [] for fold in self.folds}
@@ -96,6 +116,10 @@ class Predictions:
         """The usual rows that have all seeds, without those that train next to nothing."""
         rows = [each for each in self._found.config.variants if each.method.name not in _LITTLE and not each.own]
         return [each.name for each in rows if len(self.seeds_of(each.name)) == self.seeds]
+
+    def plain_rows(self) -> list[Variant]:
+        """The usual rows that have a seed."""
+        return [each for each in self._found.config.variants if not each.own and self.seeds_of(each.name)]
 
     def rows_on_words(self) -> list[Variant]:
         """The rows that begin with the scores of the words and have a seed."""
@@ -152,11 +176,17 @@ def _difference(paired: Paired, quality: Quality) -> Between:
     return Between(effect.mean, effect.mean - width, effect.mean + width)
 
 
-def fixed_blend(kept: Predictions) -> Scores:
-    """What ``intent --blend 0.3 --rule all`` answers, of all seeds together."""
-    parts = zip(kept.of_rows([_ALL]), kept.of_baseline(_REGRESSION), strict=True)
-    logged = [tuple(np.log(np.maximum(each, _LEAST)) for each in pair) for pair in parts]
-    return [softmax(_BLEND * ours + (1 - _BLEND) * theirs, axis=1) for ours, theirs in logged]
+def blend(ours: np.ndarray, theirs: np.ndarray, weight: float) -> np.ndarray:
+    """The answers of ``intent --blend W``, probabilities ``[n, C]``, of those of a model and of the regression."""
+    logged = [np.log(np.maximum(each, _LEAST)) for each in (ours, theirs)]
+    found: np.ndarray = softmax(weight * logged[0] + (1 - weight) * logged[1], axis=1)
+    return found
+
+
+def fixed_blend(kept: Predictions, row: str = _ALL) -> Scores:
+    """What ``intent --blend 0.3`` answers with the models of a row, of all seeds together."""
+    parts = zip(kept.of_rows([row]), kept.of_baseline(_REGRESSION), strict=True)
+    return [blend(ours, theirs, _BLEND) for ours, theirs in parts]
 
 
 def attempts_table(folder: Path) -> str:
@@ -184,6 +214,7 @@ def attempts_table(folder: Path) -> str:
         f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
         f"{one}, blended with the regression": kept.chosen(blended(trained)),
         f"{one}, `--blend {_BLEND}`": fixed_blend(kept),
+        **_by_default(kept),
         f"{all_}, blended with the regression": kept.chosen(blended(many)),
         **{
             f"`{each.short}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])
@@ -203,4 +234,32 @@ def attempts_table(folder: Path) -> str:
         facts = [f"{value:.3f}" for value in kept.facts(scores)]
         beside = ("", "") if name == _REGRESSION else map(str, kept.beside(scores, regression))
         lines.append([name, *facts, *beside])
+    return table(heads, lines)
+
+
+def _by_default(kept: Predictions) -> dict[str, Scores]:
+    found = kept.by_default(_ALL)
+    return {} if found is None else {f"`all`, {plural(found[1], 'seed')}, by default (`--blend auto`)": found[0]}
+
+
+def blends_table(folder: Path) -> str:
+    """The rows of a comparison by folds beside ``all``, by themselves and with the words in their answers."""
+    kept = Predictions(folder)
+    alone, blended = kept.of_rows([_ALL]), fixed_blend(kept)
+    lines = []
+    for row in kept.plain_rows():
+        own, with_words = kept.of_rows([row.name]), fixed_blend(kept, row.name)
+        by_itself, both = kept.beside(own, alone), kept.beside(with_words, blended)
+        values = [f"{kept.facts(own)[0]:.3f}", str(by_itself[0]), f"{kept.facts(with_words)[0]:.3f}", *map(str, both)]
+        if row.name == _ALL:
+            values[1] = values[3] = values[4] = ""
+        lines.append([f"`{row.short}`", *values])
+    heads = (
+        "row",
+        "macro-F1 alone",
+        "beside `all`",
+        f"macro-F1, `--blend {_BLEND}`",
+        "beside `all`, blended",
+        "accuracy beside it",
+    )
     return table(heads, lines)

@@ -6,7 +6,7 @@ python -m tools.tables --check   # writes nothing; says which tables are not tho
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``. PLACE is relative to
 docs/measurements and is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``plans`` or ``plans-timed`` (folders of what
-``layerselect plan --json`` wrote); or a word and places: ``attempts`` and the folder of a comparison, ``pilot`` and a
+``layerselect plan --json`` wrote); or a word and places: ``attempts`` or ``blends`` and the folder of a comparison, ``pilot`` and a
 ``pilot.json``, ``choices``, the folder of a comparison, and rows and placements, ``jobs``, the folder of a comparison,
 and pilots of its trainings. Columns named behind ``without:`` are left out. Figures in sentences are written, too:
 ``tools/figures.py`` says in which.
@@ -23,7 +23,7 @@ from typing import Any
 
 from layerselect.utils import markdown
 from tools import figures
-from tools.attempts import attempts_table
+from tools.attempts import attempts_table, blends_table
 from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table
 from tools.figures import MEASUREMENTS, ROOT
@@ -62,6 +62,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
     if places[0] == "attempts":
         return attempts_table(MEASUREMENTS / places[1])
+    if places[0] == "blends":
+        return blends_table(MEASUREMENTS / places[1])
     if places[0] == "jobs":
         return jobs_table(MEASUREMENTS, *places[1:])
     if places[0] == "choices":

@@ -26,8 +26,9 @@ SPLIT = Fields({"examples": Whole(), "reports": Both(Fields({MODEL: Anything()})
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split: the reports of the baselines, of the model by itself where its answers are blends, and of the answers, in
-    the order of the table.
+    """One split: the reports of the baselines, of the model by itself where its answers are blends, and of the answers.
+
+    They stand in the order of the table.
     """
 
     split: str

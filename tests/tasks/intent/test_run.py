@@ -24,7 +24,7 @@ FILES = {
 
 
 def settings(corpus, model, out, **changes):
-    """A run of a few seconds, whose answers are the model's own: the corpus is one that a regression on words solves."""
+    """A run of a few seconds. Its answers are the model's own: a regression on words solves the corpus."""
     base = {
         "adapter": "none",
         "epochs": 3,

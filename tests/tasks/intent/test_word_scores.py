@@ -241,7 +241,7 @@ def test_a_saved_predictor_blends(blended, tmp_path):
 def test_what_shows_a_run_says_so(done, blended, capsys, monkeypatch):
     monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", write_intent_report)
     for config, sentence in (
-        ({"blend": 0.3, "offset": "none"}, "model: 0.3 of its log-probabilities and 0.7 of those"),
+        ({"blend": 0.3, "offset": "none"}, "the changed words. The checkpoint of step"),
         ({}, "began with the scores of this regression"),
     ):
         out = f"{done[0].out}-page{len(config)}"
