@@ -18,7 +18,6 @@ from layerselect.tasks.compare.comparison import read_comparison
 from layerselect.tasks.compare.counts import PARTS, in_parts
 from layerselect.tasks.compare.methods import Variant
 from layerselect.tasks.compare.state import saved_config
-from layerselect.tasks.intent.config import WORDS
 from layerselect.utils.markdown import table
 from layerselect.utils.paired import Effect, Paired, Quality
 from scipy.special import softmax
@@ -72,26 +71,6 @@ class Predictions:
         """The scores of a baseline."""
         return [self._found.baselines[fold][name][self._found.split] / PARTS for fold in self.folds]
 
-    def by_default(self, row: str) -> tuple[Scores, int] | None:
-        """What ``intent`` answers by default where the runs of this row say which weight their validation splits chose:
-        the mean scores of the seeds whose runs all say it, and how many these are; ``None`` where there are none.
-        """
-        regression = dict(zip(self.folds, self.of_baseline(_REGRESSION), strict=True))
-        weights = {
-            (result.run.seed, result.run.fold): (result.statistics[self._found.split] / PARTS, result.best_blend)
-            for result in self._found.results
-            if result.run.variant.name == row and result.best_blend is not None
-        }
-        seeds = [seed for seed in range(self.seeds) if all((seed, fold) in weights for fold in self.folds)]
-        if not seeds:
-            return None
-        blends = [
-            np.mean([blend(scores, regression[fold], weight) for scores, weight in several], axis=0)
-            for fold in self.folds
-            for several in [[weights[seed, fold] for seed in seeds]]
-        ]
-        return blends, len(seeds)
-
     def of_rows(self, rows: Sequence[str]) -> Scores:
         """The mean scores of all complete seeds of these rows."""
         by_fold: dict[int, list[np.ndarray]] = {fold: [] for fold in self.folds}
@@ -121,9 +100,9 @@ class Predictions:
         """The usual rows that have a seed."""
         return [each for each in self._found.config.variants if not each.own and self.seeds_of(each.name)]
 
-    def rows_on_words(self) -> list[Variant]:
-        """The rows that begin with the scores of the words and have a seed."""
-        rows = [each for each in self._found.config.variants if each.own == {"offset": WORDS}]
+    def rows_with_words(self) -> list[Variant]:
+        """The rows that begin with the scores of the words, or whose answers are blends, and that have a seed."""
+        rows = [each for each in self._found.config.variants if {*each.own} in ({"offset"}, {"blend"})]
         return [each for each in rows if self.seeds_of(each.name)]
 
     def quality(self, scores: Scores, folds: Sequence[int] | None = None) -> float:
@@ -214,11 +193,10 @@ def attempts_table(folder: Path) -> str:
         f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
         f"{one}, blended with the regression": kept.chosen(blended(trained)),
         f"{one}, `--blend {_BLEND}`": fixed_blend(kept),
-        **_by_default(kept),
         f"{all_}, blended with the regression": kept.chosen(blended(many)),
         **{
             f"`{each.short}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])
-            for each in kept.rows_on_words()
+            for each in kept.rows_with_words()
         },
     }
     heads = (
@@ -235,11 +213,6 @@ def attempts_table(folder: Path) -> str:
         beside = ("", "") if name == _REGRESSION else map(str, kept.beside(scores, regression))
         lines.append([name, *facts, *beside])
     return table(heads, lines)
-
-
-def _by_default(kept: Predictions) -> dict[str, Scores]:
-    found = kept.by_default(_ALL)
-    return {} if found is None else {f"`all`, {plural(found[1], 'seed')}, by default (`--blend auto`)": found[0]}
 
 
 def blends_table(folder: Path) -> str:

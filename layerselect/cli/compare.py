@@ -76,8 +76,8 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         help="all, ir, ir-held, lisa, ist, random, block-cyclic, cosine, weight-norm, probe-once, cost-aware, "
         "budget, budget-cached, top-half, head (intent), intention-tuning, transfer-all (revise), paper (the rows of "
         "the papers), or rules as for 'layerselect intent --rule'; METHOD/ADAPTER for one with another adapter; behind "
-        "it @FORMAT and @N or @P%% for another format or size of the training split, and @words for --offset words "
-        f"(default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
+        "it @FORMAT and @N or @P%% for another format or size of the training split, @words for --offset words, and "
+        f"@blend for --blend auto (default: {_METHODS['intent']}; for revise {_METHODS['revise']})",
     )
     job.add_argument(
         "--add",

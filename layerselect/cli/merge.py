@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if merged.word_scores:
         sys.stdout.write(
-            "its answers are the model's with those of a logistic regression on the changed words (word_scores.json): "
+            "its answers are the model's with those of a logistic regression on the text (word_scores.json): "
             "transformers alone gives the first part, 'intent --blend none' trains a predictor that has no other\n"
         )
     return 0

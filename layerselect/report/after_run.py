@@ -19,7 +19,7 @@ IN_WORDS = (
     "optimizer_bytes",
     "budget",
     *("other_text_tokens", "other_text_loss_before", "other_text_loss", "forgotten"),
-    *("blend", "best_blend"),
+    *("blend", "blend_chosen"),
 )
 
 
@@ -46,10 +46,10 @@ def blend_line(facts: Mapping[str, Any]) -> str | None:
     weight = facts.get("blend")
     if weight is None:
         return None
-    chosen = ", a weight chosen on the validation split" if weight == facts.get("best_blend") else ""
+    chosen = ", a weight chosen on the validation split" if facts.get("blend_chosen") else ""
     return (
-        f"answers of the trained model: {weight:g} of its log-probabilities and {1 - weight:g} of those of a logistic "
-        f"regression on the changed words{chosen}"
+        f"answers of the trained model: {weight:g} of the log-probabilities of the model alone and {1 - weight:g} of "
+        f"those of a logistic regression on the text{chosen}"
     )
 
 

@@ -81,7 +81,7 @@ def test_what_was_trained_on_four_bits_is_merged_into_all_of_them(corpus, llama_
     run = trained("intent", corpus, llama_folder, tmp_path / "run", "--quantize", "4bit", "--targets", "attention")
     capsys.readouterr()
     assert main(["merge", "--adapter", str(run), "--out", str(tmp_path / "m")]) == 0
-    assert "logistic regression on the changed words (word_scores.json)" in capsys.readouterr().out
+    assert "logistic regression on the text (word_scores.json)" in capsys.readouterr().out
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
     assert getattr(merged.config, "quantization_config", None) is None
     unquantized = Predictor.load(run, quantize="none")

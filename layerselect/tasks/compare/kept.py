@@ -32,7 +32,6 @@ from ...utils.saved_schema import (
     Text,
     Whole,
 )
-from ..intent.blending import BEST_BLEND
 from ..run.settings import TrainingSettings
 from .counts import Records, Truth
 from .methods import Run
@@ -59,8 +58,7 @@ _RUN = Fields(
         "statistics": _STATISTICS,
         "reports": Mapped(_QUALITIES),
         "curve": Fields({"steps": Items(Whole()), "values": Items(Number())}),
-    },
-    optional={BEST_BLEND: Number(0, 1)},
+    }
 )
 _BASELINES = Fields({"statistics": Mapped(_STATISTICS)})
 _NUMBERS = {key: Maybe(Number(nan=True)) for task in TASKS.values() for key in task.facts_kept}
@@ -87,7 +85,6 @@ class KeptRun:
         reports: for each split, the qualities of the trained model and of the baselines, those that the run measured.
         steps, values: what was evaluated while training.
         statistics: for each split, what :class:`~layerselect.tasks.compare.counts.Counts` keeps of the predictions.
-        best_blend: see :data:`~layerselect.tasks.intent.blending.BEST_BLEND`; ``None`` where the run does not say.
     """
 
     run: Run
@@ -97,7 +94,6 @@ class KeptRun:
     steps: Sequence[int] = ()
     values: Sequence[float] = ()
     statistics: Mapping[str, np.ndarray] = field(default_factory=dict)
-    best_blend: float | None = None
 
 
 class KeptRuns:
@@ -154,7 +150,6 @@ class KeptRuns:
                 "values": [line[key] for line in evaluations],
             },
             "statistics": _lists({name: counts.statistics(records[name], truth[name]) for name in names}),
-            **{key: files.training[key] for key in (BEST_BLEND,) if key in files.training},
         }
         write_kept(self.folder / f"{run.name}.json", content)
 
@@ -168,16 +163,7 @@ class KeptRuns:
         except (DamagedFile, Mismatch) as error:
             return KeptRun(run, reason=f"what is kept of it cannot be used: {' '.join(str(error).split())}")
         curve = content["curve"]
-        return KeptRun(
-            run,
-            None,
-            costs["training"],
-            content["reports"],
-            curve["steps"],
-            curve["values"],
-            statistics,
-            content.get(BEST_BLEND),
-        )
+        return KeptRun(run, None, costs["training"], content["reports"], curve["steps"], curve["values"], statistics)
 
     def processes(self, run: Run) -> int | None:
         """In how many processes a kept run was trained; ``None`` where that cannot be read."""

@@ -11,7 +11,7 @@ from ...data.sizes import TrainSize
 from ...errors import LayerSelectError
 from ...models.adapters import ADAPTERS
 from ...rules import make_rule
-from ..intent.config import WORDS
+from ..intent.config import AUTO, WORDS
 from ..text.formats import available_formats
 
 
@@ -95,18 +95,21 @@ PAPER_OF_TRANSFERS = ("all", "ir", "transfer-all", "intention-tuning")
 
 
 #: Settings in which a row may differ from the others, in the order of their parts in its name.
-OWN = ("format", "train_size", "offset")
+OWN = ("format", "train_size", "offset", "blend")
+#: What stands behind the ``@`` of a row whose answers are blends.
+_BLEND = "blend"
 
 
 @dataclass(frozen=True)
 class Variant:
     """A row of the table: a method with an adapter and, where it differs from the other rows, what its model reads, how
-    much it trains on and what it begins with.
+    much it trains on, what it begins with and how it answers.
 
     Attributes:
         format: what the model reads; ``None``: what the comparison says.
         train_size: how much of the training split trains; ``None``: what the comparison says.
         offset: what the model's logits begin with; ``None``: what the comparison says.
+        blend: how much the model weighs in its answers; ``None``: what the comparison says.
     """
 
     method: Method
@@ -114,16 +117,21 @@ class Variant:
     format: str | None = None
     train_size: str | None = None
     offset: str | None = None
+    blend: str | None = None
 
     @property
     def name(self) -> str:
-        """``METHOD/ADAPTER@FORMAT@SIZE@OFFSET``, without the parts that the row has not."""
-        return "@".join([f"{self.method.name}/{self.adapter}", *self.own.values()])
+        """``METHOD/ADAPTER@FORMAT@SIZE@OFFSET@blend``, without the parts that the row has not."""
+        return "@".join([f"{self.method.name}/{self.adapter}", *self._suffixes])
 
     @property
     def short(self) -> str:
         """The name without the adapter, as one writes it where all rows have the same one."""
-        return "@".join([self.method.name, *self.own.values()])
+        return "@".join([self.method.name, *self._suffixes])
+
+    @property
+    def _suffixes(self) -> list[str]:
+        return [_BLEND if name == "blend" else value for name, value in self.own.items()]
 
     @property
     def own(self) -> dict[str, str]:
@@ -172,7 +180,8 @@ def parse_variants(
     Args:
         methods: names of ``known``, or rules (``"topk:k=3"``), each with every adapter of ``adapters``; or
             ``METHOD/ADAPTER`` for one more row. Behind either, ``@FORMAT`` is what the row's model reads, ``@N`` or
-            ``@P%`` how much it trains on, ``@words`` what it begins with: ``ir/lora@pair@10%``.
+            ``@P%`` how much it trains on, ``@words`` what it begins with, ``@blend`` that its answers are those of
+            ``--blend auto``: ``ir/lora@pair@10%``.
         adapters: names of adapters.
         known: the methods that have a name in the task.
         paper: what the name ``paper`` stands for.
@@ -202,18 +211,23 @@ def _suffixes(text: str, suffixes: Sequence[str]) -> dict[str, str]:
     """What stands behind the ``@`` of a row."""
     found: dict[str, str] = {}
     for suffix in suffixes:
-        key, value = "offset" if suffix == WORDS else "format", suffix
-        if suffix not in (WORDS, *available_formats()):
+        key, value = {WORDS: ("offset", WORDS), _BLEND: ("blend", AUTO)}.get(suffix, ("format", suffix))
+        if suffix not in (WORDS, _BLEND, *available_formats()):
             try:
                 key, value = "train_size", str(TrainSize.parse(suffix))
             except LayerSelectError as error:
                 raise LayerSelectError(
                     f"--methods: {text!r} has '@{suffix}', which is neither a format "
-                    f"({', '.join(available_formats())}) nor how much trains, as in @500 or @10%, nor @{WORDS}"
+                    f"({', '.join(available_formats())}) nor how much trains, as in @500 or @10%, nor @{WORDS} "
+                    f"or @{_BLEND}"
                 ) from error
         if key in found:
             raise LayerSelectError(f"--methods: {text!r} has two of @{found[key]} and @{value}: give one")
         found[key] = value
+    if {"offset", "blend"} <= {*found}:
+        raise LayerSelectError(
+            f"--methods: {text!r} has both @{WORDS} and @{_BLEND}, which bring in the words: give one"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""How much a model and a regression on the changed words weigh in the answers of a run.
+"""How much a model and a regression on the text weigh in the answers of a run.
 
 The weight is that with the least *balanced* log loss on the validation split: the mean over the labels of the mean loss
 of their examples, so that a rare label counts as much there as it does in macro-F1, by which the checkpoint is chosen,
@@ -15,9 +15,8 @@ from scipy.special import log_softmax
 from .config import NONE, IntentConfig
 from .word_scores import WordScores
 
-#: Facts of a run: the weight of the model in its answers, where they are blends; and the one that suits the validation
-#: split, whether they are blends or not.
-BLEND, BEST_BLEND = "blend", "best_blend"
+#: Facts of a run whose answers are blends: the weight of the model, and whether the validation split chose it.
+BLEND, CHOSEN = "blend", "blend_chosen"
 #: What is chosen from.
 WEIGHTS = tuple(number / 20 for number in range(1, 21))
 

@@ -65,8 +65,8 @@ class IntentConfig(TrainingSettings):
     blend: float | str = setting(
         AUTO,
         "answer with the model's log-probabilities times W and, times 1 - W, those of a logistic regression on the "
-        "changed words; auto: with the W that suits the validation split; none: with the model alone. The training is "
-        "the same",
+        "words and letters of the text; auto: with the W that suits the validation split; none: with the model alone. "
+        "The training is the same",
         group=TRAINS,
         metavar="W",
         above=0,
@@ -91,7 +91,7 @@ class IntentConfig(TrainingSettings):
         values = {"--offset": self.offset, "--blend": self.blend}
         asked = [f"{option} {value}" for option, value in values.items() if value not in (NONE, AUTO)]
         if len(asked) > 1:
-            raise LayerSelectError(f"{' and '.join(asked)} bring in the same regression: give one of them")
+            raise LayerSelectError(f"{' and '.join(asked)} both bring in a regression: give one of them")
         if asked and self.head != "classifier":
             raise LayerSelectError(f"{asked[0]} needs the logits of a classification head: use --head classifier")
 

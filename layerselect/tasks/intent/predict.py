@@ -69,7 +69,7 @@ def save_adapter(
     Args:
         base_model, kind, fingerprint: see :func:`~layerselect.models.saved_adapter.save_adapted`.
         answers: the label sets that a model that writes is asked about; ``None`` where it has a classification head.
-        word_scores: the regression on the changed words that the answers need; ``None``: they need none.
+        word_scores: the regression on the text that the answers need; ``None``: they need none.
     """
     save_adapted(
         folder,

@@ -16,7 +16,7 @@ from .dataset import EncodedSplit, Splits
 
 MODEL = "trained model"
 #: The row of what the model answers by itself, where the answers of the run are blends.
-ALONE = "model without the words"
+ALONE = "model alone"
 
 _NUMBERS = Items(Items(Whole()))
 _REPORT = fields_of(ClassificationReport, rows=Items(fields_of(LabelRow)), confusion=_NUMBERS)
@@ -26,9 +26,8 @@ SPLIT = Fields({"examples": Whole(), "reports": Both(Fields({MODEL: Anything()})
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split: the reports of the baselines, of the model by itself where its answers are blends, and of the answers.
-
-    They stand in the order of the table.
+    """One split: the reports of the baselines, of both parts of the answers where these are blends, and of the answers,
+    in the order of the table.
     """
 
     split: str
@@ -52,19 +51,19 @@ class SplitResult:
 def split_results(
     splits: Splits,
     scores: Mapping[str, Mapping[str, np.ndarray]],
-    regression: WordBaseline,
+    regressions: Sequence[WordBaseline],
     labels: Sequence[str],
     *,
     multi_label: bool,
 ) -> list[SplitResult]:
-    """Evaluates both baselines and the run's own rows on every reported split.
+    """Evaluates the baselines and the run's own rows on every reported split.
 
     Args:
         scores: for each row of the run, in the order of the table, and each split of ``splits.report``, probabilities
             ``[n, C]`` in the order of the examples.
-        regression: the second baseline.
+        regressions: the second baseline and, where the answers are blends, the regression that has a part in them.
     """
-    baselines = [MajorityBaseline(splits.train.targets, len(labels), multi_label=multi_label), regression]
+    baselines = [MajorityBaseline(splits.train.targets, len(labels), multi_label=multi_label), *regressions]
     return [
         _evaluate(split, baselines, {row: each[split.name] for row, each in scores.items()}, labels, multi_label)
         for split in splits.report

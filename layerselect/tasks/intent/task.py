@@ -24,7 +24,7 @@ from ...report import IntentReport, write_intent_report
 from ...transfer import base_fingerprint
 from ...utils.saved_files import read_json
 from ...utils.saved_schema import Fields, Mapped
-from ..run.baselines import WordBaseline
+from ..run.baselines import TextRegression, WordBaseline
 from ..run.facts import kept_step, steps_per_epoch
 from ..run.folder import METRICS, RESULTS, RunFolder
 from ..run.importance_split import reserve_importance_split
@@ -35,8 +35,8 @@ from ..run.stages import BASELINES, Stages
 from ..run.state_cache import RunCache
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
 from ..text.rows import evaluated_part
-from .blending import BEST_BLEND, BLEND, best_weight, can_blend
-from .config import AUTO, IntentConfig
+from .blending import BLEND, CHOSEN, best_weight, can_blend
+from .config import AUTO, NONE, IntentConfig
 from .dataset import EncodedSplit, Splits, build_splits, label_counts
 from .model import cover, prepare
 from .outputs import prediction_records
@@ -86,8 +86,11 @@ class IntentTask(Task[IntentConfig]):
         # The baselines are the same whatever the rule holds out.
         self._whole = self._limited(build_splits(corpus, self._encoder, holdout=config.holdout, seed=config.split_seed))
         cover(self._loaded, self._words, self._whole)
-        self._whole, self._fitted = given_offset(self._whole, config, corpus)
-        self._word_scores = self._as_scores(self._fitted) if self._fitted is not None else None
+        self._whole, self._baseline = given_offset(self._whole, config, corpus)
+        self._word_scores: WordScores | None = None
+        if self._baseline is not None:
+            self._word_scores = WordScores.of(self._baseline, multi_label=corpus.multi_label)
+        self._partner: TextRegression | None = None
         train, importance = reserve_importance_split(self._whole.train, config)
         self._splits = replace(self._whole, train=train, importance=importance)
         # An adapter of the demo's model is of use only beside the model, which stands nowhere else.
@@ -149,8 +152,7 @@ class IntentTask(Task[IntentConfig]):
         """Fills in the probabilities ``[n, C]`` of every reported split, and adds its lines to ``metrics.jsonl``.
 
         Returns:
-            How much the model weighs in the answers, and how much would suit the validation split; see
-            :data:`~layerselect.tasks.intent.blending.BLEND`.
+            Where the answers are blends, how much the model weighs in them.
         """
         trainer, kept = trained.trainer, kept_step(trained.trainer)
         with trained.state_cache.reading(trainer.model, trained.selector):
@@ -172,37 +174,34 @@ class IntentTask(Task[IntentConfig]):
         }
         return facts
 
-    def _blended(self, logits: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    def _blended(self, logits: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The logits of the answers, of every reported split, where they are blends; and the facts of :meth:`evaluate`.
 
         Args:
             logits: of the model alone.
         """
-        if not can_blend(self.config):
+        weight, chosen_on = self.config.blend, self._splits.select
+        if not can_blend(self.config) or weight == NONE or (weight == AUTO and chosen_on is None):
             return {}, {}
-        words, chosen_on = self._as_scores(self._regression), self._splits.select
+        train, multi_label = self._whole.train, self.corpus.multi_label
+        partner = TextRegression(train.rows, train.targets, len(self.corpus.labels), multi_label=multi_label)
+        words = WordScores.of(partner, multi_label=multi_label)
         own = {split.name: words(split.rows) for split in self._splits.report}
-        weight, facts = self.config.blend, {}
-        if chosen_on is not None:
-            name = chosen_on.name
-            facts[BEST_BLEND] = best_weight(words, logits[name], own[name], chosen_on.targets)
-        if weight == AUTO:
-            weight = facts.get(BEST_BLEND, 1.0)  # nothing to choose by: the model alone
-        if isinstance(weight, str) or weight == 1:
-            return {}, facts
-        self._word_scores = answers = replace(words, blend=weight)
-        return {name: answers.joined(logits[name], own[name]) for name in logits}, {**facts, BLEND: weight}
+        if chosen_on is not None and weight == AUTO:
+            weight = best_weight(words, logits[chosen_on.name], own[chosen_on.name], chosen_on.targets)
+        if weight == 1:
+            return {}, {}
+        self._partner = partner
+        self._word_scores = answers = replace(words, blend=float(weight))
+        facts = {BLEND: answers.blend, CHOSEN: self.config.blend == AUTO}
+        return {name: answers.joined(logits[name], own[name]) for name in logits}, facts
 
-    @property
-    def _regression(self) -> WordBaseline:
-        """That on the changed words of the training split, fitted when it is first asked for."""
-        if self._fitted is None:
-            train, labels = self._whole.train, self.corpus.labels
-            self._fitted = WordBaseline(train.rows, train.targets, len(labels), multi_label=self.corpus.multi_label)
-        return self._fitted
-
-    def _as_scores(self, regression: WordBaseline) -> WordScores:
-        return WordScores.of(regression, multi_label=self.corpus.multi_label)
+    def _regressions(self) -> list[WordBaseline]:
+        """The second baseline and, where the answers are blends, what has a part in them."""
+        train, multi_label = self._whole.train, self.corpus.multi_label
+        if self._baseline is None:
+            self._baseline = WordBaseline(train.rows, train.targets, len(self.corpus.labels), multi_label=multi_label)
+        return [self._baseline, *([self._partner] if self._partner is not None else [])]
 
     def save_adapter(self, path: Path) -> None:
         save_adapter(
@@ -231,7 +230,7 @@ class IntentTask(Task[IntentConfig]):
         labels, multi_label = self.corpus.labels, self.corpus.multi_label
         splits = (self._splits.train, self._splits.importance, *self._splits.report)
         return Outcome(
-            results=split_results(self._whole, self._scores, self._regression, labels, multi_label=multi_label),
+            results=split_results(self._whole, self._scores, self._regressions(), labels, multi_label=multi_label),
             splits={split.name: self._split_facts(split) for split in splits if split is not None},
             predictions=[
                 record

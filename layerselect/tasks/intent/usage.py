@@ -42,7 +42,7 @@ def usage_of(
         kind: of its adapter.
         base_model: see :func:`layerselect.models.saved_adapter.save_adapted`.
         words: what it writes; ``None`` where it has a classification head.
-        word_scores: a regression on the changed words has a part in its answers.
+        word_scores: a regression on the text has a part in its answers.
     """
     several = "each of several intentions" if multi_label else "one intention"
     label = "what a revision of a text is for"

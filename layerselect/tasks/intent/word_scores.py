@@ -1,4 +1,4 @@
-"""What a logistic regression on the changed words adds to a predictor.
+"""What a logistic regression on the words of a revision adds to a predictor.
 
 As an *offset*, the known term of a linear predictor in statistics, its log-probabilities are added to the model's
 logits in training and in prediction, so what the model learns is what the words leave open. Examples that train get the
@@ -26,7 +26,7 @@ from ...data.splits import fold_places
 from ...utils.saved_files import DamagedFile, read_json, read_tensors
 from ...utils.saved_schema import Fields, Items, Maybe, Number, Text
 from ..run.baselines import WordBaseline
-from ..run.word_features import COUNTS, Described, WordFeatures, describe
+from ..run.word_features import COUNTS, TERMS, Described, Terms, WordFeatures, describe
 from .config import NONE, IntentConfig
 from .dataset import EncodedSplit, Splits
 
@@ -39,12 +39,14 @@ _FAR = 1e4
 _NUMBERS, _VOCABULARY = "word_scores.safetensors", "word_scores.json"
 _ADVICE = "train again"
 _WORDS = Items(Text(), unique=True)
-_KIND = Fields({"blend": Maybe(Number(1e-9, 1)), "removed": _WORDS, "added": _WORDS})
+_KIND = Fields(
+    {"blend": Maybe(Number(1e-9, 1)), "removed": _WORDS, "added": _WORDS}, optional=dict.fromkeys(TERMS, _WORDS)
+)
 
 
 @dataclass(frozen=True)
 class WordScores:
-    """A logistic regression on the changed words, ready to give scores.
+    """A logistic regression on the words of revisions, ready to give scores.
 
     Attributes:
         weights, biases: float64 ``[C, F]`` and ``[C]``.
@@ -88,13 +90,20 @@ class WordScores:
 
     def save(self, folder: Path) -> None:
         """Writes two files into the folder of an adapter: the words as JSON, the numbers as safetensors."""
-        words = {"blend": self.blend, "removed": self.features.removed, "added": self.features.added}
+        terms = self.features.terms
+        words = {
+            "blend": self.blend,
+            "removed": self.features.removed,
+            "added": self.features.added,
+            **{name: each.names for name, each in terms.items()},
+        }
         (folder / _VOCABULARY).write_text(json.dumps(words, ensure_ascii=False) + "\n", encoding="utf-8")
         numbers = {
             "weights": self.weights,
             "biases": self.biases,
             "mean": self.features.mean,
             "scale": self.features.scale,
+            **{name: each.weights for name, each in terms.items()},
         }
         save_file({name: np.ascontiguousarray(values) for name, values in numbers.items()}, folder / _NUMBERS)
 
@@ -111,15 +120,28 @@ class WordScores:
         path = Path(folder)
         words = read_json(path / _VOCABULARY, _KIND, advice=_ADVICE)
         numbers = read_tensors(path / _NUMBERS, advice=_ADVICE, framework="np")
-        width = len(words["removed"]) + len(words["added"]) + COUNTS
-        shapes = {"weights": (num_labels, width), "biases": (num_labels,), "mean": (COUNTS,), "scale": (COUNTS,)}
+        terms = {name: words[name] for name in TERMS if name in words}
+        width = COUNTS + sum(len(each) for each in (words["removed"], words["added"], *terms.values()))
+        shapes: dict[str, tuple[int, ...]] = {
+            "weights": (num_labels, width),
+            "biases": (num_labels,),
+            "mean": (COUNTS,),
+            "scale": (COUNTS,),
+            **{name: (len(each),) for name, each in terms.items()},
+        }
         for name, shape in shapes.items():
             found = numbers.get(name)
             if found is None or found.shape != shape or found.dtype != np.float64 or not np.isfinite(found).all():
                 raise DamagedFile(path / _NUMBERS, f"it holds no finite float64 {name!r} of shape {shape}", _ADVICE)
         if not (numbers["scale"] > 0).all():
             raise DamagedFile(path / _NUMBERS, "a 'scale' is not above 0", _ADVICE)
-        features = WordFeatures(words["removed"], words["added"], numbers["mean"], numbers["scale"])
+        features = WordFeatures(
+            words["removed"],
+            words["added"],
+            numbers["mean"],
+            numbers["scale"],
+            {name: Terms(each, numbers[name]) for name, each in terms.items()},
+        )
         return cls(features, numbers["weights"], numbers["biases"], multi_label, words["blend"])
 
 

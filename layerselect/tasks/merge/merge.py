@@ -34,7 +34,7 @@ class Merged:
         adapter: the kind that was folded in.
         base_model: the model that it was trained on.
         parameters: how many weights the whole model has.
-        word_scores: a regression on the changed words, which was copied, has a part in its answers.
+        word_scores: a regression on the text, which was copied, has a part in its answers.
     """
 
     folder: Path

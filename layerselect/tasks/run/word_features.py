@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from ...data.edits import find_edits, likeness, split_words
 
@@ -25,11 +25,13 @@ class Described:
     Attributes:
         removed, added: the words of each.
         counts: float64 ``[n, 14]``: lengths, similarity, kind of edit.
+        revised: the texts that they led to.
     """
 
     removed: list[list[str]]
     added: list[list[str]]
     counts: np.ndarray
+    revised: list[str]
 
     def __len__(self) -> int:
         return len(self.removed)
@@ -37,46 +39,93 @@ class Described:
     def subset(self, places: Sequence[int]) -> Described:
         """The revisions at these places, in their order."""
         numbers = list(places)
-        return Described([self.removed[i] for i in numbers], [self.added[i] for i in numbers], self.counts[numbers])
+        removed, added, revised = (
+            [each[i] for i in numbers]
+            for each in (self.removed, self.added, self.revised)  # type: ignore[attr-defined]
+        )
+        return Described(removed, added, self.counts[numbers], revised)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Parts of a text that are features: words, or runs of letters within words.
+
+    Attributes:
+        names: in lower case, in the order of their numbers.
+        weights: the inverse document frequency of each, float64.
+    """
+
+    names: list[str]
+    weights: np.ndarray
+
+    def matrix(self, texts: Sequence[str], how: Mapping[str, Any]) -> csr_matrix:
+        """float64 ``[n, len(names)]``: tf-idf, each row of length 1."""
+        vectorizer = TfidfVectorizer(vocabulary=self.names, **how)
+        vectorizer.idf_ = self.weights
+        return vectorizer.transform(texts)
+
+
+_LETTERS = {"analyzer": "char_wb", "ngram_range": (2, 4), "sublinear_tf": True}
+_WORDS = {"analyzer": "word", "sublinear_tf": True}
+#: The terms of a revision by their names: which texts they are parts of, and which parts.
+TERMS: dict[str, tuple[Callable[[Described], Sequence[str]], Mapping[str, Any]]] = {
+    "removed_letters": (lambda described: [" ".join(words) for words in described.removed], _LETTERS),
+    "added_letters": (lambda described: [" ".join(words) for words in described.added], _LETTERS),
+    "revised_words": (lambda described: described.revised, _WORDS),
+}
+#: A term is in so many rows at least, and of each kind so many are kept at most, the most frequent ones.
+_LEAST_ROWS, _MOST_TERMS = 3, 50_000
 
 
 @dataclass(frozen=True)
 class WordFeatures:
-    """Which numbers there are: one for each word that was removed, one for each that was added, and counts of the edit.
+    """Which numbers there are: one for each word that was removed, one for each that was added, and counts of the edit;
+    where they are asked for, also one for each term.
 
     Attributes:
         removed, added: the words in lower case, in the order of their numbers.
         mean, scale: of the counts, float64 ``[14]``.
+        terms: by the names of :data:`TERMS`, in their order.
     """
 
     removed: list[str]
     added: list[str]
     mean: np.ndarray
     scale: np.ndarray
+    terms: Mapping[str, Terms] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, described: Described, *, min_df: int = 1) -> WordFeatures:
+    def of(cls, described: Described, *, min_df: int = 1, terms: bool = False) -> WordFeatures:
         """The features of a training split.
 
         Args:
             min_df: words in fewer rows are not features.
+            terms: whether there are terms, too.
         """
         counts = described.counts
         words = [_words(side, min_df) for side in (described.removed, described.added)]
-        return cls(*words, counts.mean(axis=0), counts.std(axis=0) + 1e-9)
+        found = {name: _terms(read(described), how) for name, (read, how) in TERMS.items()} if terms else {}
+        known = {name: each for name, each in found.items() if each is not None}
+        return cls(*words, counts.mean(axis=0), counts.std(axis=0) + 1e-9, known)
 
     def __len__(self) -> int:
-        return len(self.removed) + len(self.added) + COUNTS
+        return len(self.removed) + len(self.added) + COUNTS + sum(len(each.names) for each in self.terms.values())
 
     def matrix(self, described: Described) -> csr_matrix:
-        """float64 ``[n, F]``: whether each word was removed, whether each was added, and the counts standardized."""
+        """float64 ``[n, F]``: whether each word was removed, whether each was added, the counts standardized, and the
+        terms.
+        """
         sides = zip((self.removed, self.added), (described.removed, described.added), strict=True)
         columns = [
             CountVectorizer(analyzer=_lower, binary=True, vocabulary=words).transform(rows)
             for words, rows in sides
             if words
         ]
-        return hstack([*columns, csr_matrix((described.counts - self.mean) / self.scale)]).tocsr()
+        counts = csr_matrix((described.counts - self.mean) / self.scale)
+        terms = [
+            self.terms[name].matrix(read(described), how) for name, (read, how) in TERMS.items() if name in self.terms
+        ]
+        return hstack([*columns, counts, *terms]).tocsr()
 
 
 def describe(rows: Sequence[Row]) -> Described:
@@ -108,7 +157,8 @@ def describe(rows: Sequence[Row]) -> Described:
         )
         all_removed.append(removed)
         all_added.append(added)
-    return Described(all_removed, all_added, np.asarray(counts, dtype=np.float64).reshape(len(rows), COUNTS))
+    numbers = np.asarray(counts, dtype=np.float64).reshape(len(rows), COUNTS)
+    return Described(all_removed, all_added, numbers, [row["after"] for row in rows])
 
 
 def _words(side: list[list[str]], min_df: int) -> list[str]:
@@ -120,6 +170,16 @@ def _words(side: list[list[str]], min_df: int) -> list[str]:
         return []
     found: list[str] = vectorizer.get_feature_names_out().tolist()
     return found
+
+
+def _terms(texts: Sequence[str], how: Mapping[str, Any]) -> Terms | None:
+    """The terms of some texts; ``None`` where no term is in enough of them."""
+    vectorizer = TfidfVectorizer(min_df=_LEAST_ROWS, max_features=_MOST_TERMS, **how)
+    try:
+        vectorizer.fit(texts)
+    except ValueError:
+        return None
+    return Terms(vectorizer.get_feature_names_out().tolist(), vectorizer.idf_)
 
 
 def _lower(words: Iterable[str]) -> list[str]:

@@ -2,7 +2,6 @@
 split.
 """
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -100,10 +99,9 @@ def test_the_answers_are_blends_by_default():
 
 def test_a_run_chooses_the_weight_on_its_validation_split(runs):
     _, blended, alone = runs
-    results = [json.loads((each.folder / "results.json").read_text()) for each in (blended, alone)]
     weight = blended.training["blend"]
     assert weight < 1
-    assert [each["training"]["best_blend"] for each in results] == [weight, weight]
+    assert blended.training["blend_chosen"]
     assert "blend" not in alone.training
     corpus = {row["id"]: row for row in revisions(documents=20)}
     records = [row for row in lines(alone.folder / "predictions.jsonl") if row["split"] == "validation"]
@@ -119,11 +117,12 @@ def test_the_model_by_itself_stands_beside_its_answers(runs):
         assert list(ours.reports) == [
             "majority class",
             "logistic regression",
-            "model without the words",
+            "text regression",
+            "model alone",
             "trained model",
         ]
         assert list(theirs.reports) == ["majority class", "logistic regression", "trained model"]
-        assert ours.reports["model without the words"] == theirs.model
+        assert ours.reports["model alone"] == theirs.model
         assert ours.model.macro_f1 >= theirs.model.macro_f1
 
 
@@ -143,7 +142,10 @@ def test_it_is_said_in_the_terminal(runs, capsys):
         assert main(["inspect", str(each.folder)]) == 0
         shown.append(" ".join(capsys.readouterr().out.split()))
     weight = blended.training["blend"]
-    assert f"answers of the trained model: {weight:g} of its log-probabilities and {1 - weight:g} of those" in shown[0]
+    assert (
+        f"answers of the trained model: {weight:g} of the log-probabilities of the model alone and {1 - weight:g} "
+        in shown[0]
+    )
     assert "a weight chosen on the validation split" in shown[0]
     assert "answers of the trained model" not in shown[1]
 
@@ -158,5 +160,5 @@ def test_the_default_blends_only_what_can_be_blended(runs, changes, tmp_path, ll
         rows = [{**row, "split": "test" if number < 30 else "train"} for number, row in enumerate(revisions())]
         config = replace(config, data=str(write_jsonl(tmp_path / "corpus.jsonl", rows)), splits="official", keep="last")
     result = run_intent(config)
-    assert not {"blend", "best_blend"} & result.training.keys()
+    assert "blend" not in result.training
     assert list(result.splits[-1].reports)[-2:] == ["logistic regression", "trained model"]

@@ -241,7 +241,7 @@ def test_a_saved_predictor_blends(blended, tmp_path):
 def test_what_shows_a_run_says_so(done, blended, capsys, monkeypatch):
     monkeypatch.setattr("layerselect.tasks.intent.task.write_intent_report", write_intent_report)
     for config, sentence in (
-        ({"blend": 0.3, "offset": "none"}, "the changed words. The checkpoint of step"),
+        ({"blend": 0.3, "offset": "none"}, "regression on the text. The checkpoint of step"),
         ({}, "began with the scores of this regression"),
     ):
         out = f"{done[0].out}-page{len(config)}"
@@ -290,7 +290,7 @@ def test_cached_hidden_states_change_nothing(done, tmp_path):
     [
         ({"head": "generate", "offset": "words"}, "--offset words needs the logits of a classification head"),
         ({"head": "generate", "blend": 0.3}, "--blend 0.3 needs the logits of a classification head"),
-        ({"offset": "words", "blend": 0.3}, "--offset words and --blend 0.3 bring in the same regression"),
+        ({"offset": "words", "blend": 0.3}, "--offset words and --blend 0.3 both bring in a regression"),
         ({"blend": 0.0}, "--blend 0.0 must be above 0"),
         ({"blend": 1.5}, "--blend 1.5"),
         ({"blend": "half"}, "--blend half is neither auto nor none nor a number"),
