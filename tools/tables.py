@@ -6,10 +6,10 @@ python -m tools.tables --check   # writes nothing; says which tables are not tho
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``. PLACE is relative to
 docs/measurements and is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``plans`` or ``plans-timed`` (folders of what
-``layerselect plan --json`` wrote); or a word and places: ``attempts`` or ``blends`` and the folder of a comparison, ``pilot`` and a
-``pilot.json``, ``choices``, the folder of a comparison, and rows and placements, ``jobs``, the folder of a comparison,
-and pilots of its trainings. Columns named behind ``without:`` are left out. Figures in sentences are written, too:
-``tools/figures.py`` says in which.
+``layerselect plan --json`` wrote); or a word and places: ``attempts`` or ``blends`` and the folder of a comparison,
+``pilot`` and a ``pilot.json``, ``choices``, the folder of a comparison, and rows and placements, ``jobs``, the folder
+of a comparison, and pilots of its trainings. Columns named behind ``without:`` are left out. Figures in sentences are
+written, too: ``tools/figures.py`` says in which.
 """
 
 from __future__ import annotations

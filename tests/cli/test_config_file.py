@@ -82,6 +82,8 @@ def test_the_configuration_of_a_run_repeats_it(tmp_path, command):
     )
     again = kind(**{name: value for name, value in given.items() if name not in own})
     assert again.as_dict() == {**config.as_dict(), "out": "runs/b"}
+    compared = parsed(tmp_path, text, "compare", "--out", "runs/c", name="config.json")
+    assert compared["lr"] == 3e-5 and not {"rule", "blend"} & compared.keys()  # what it makes, or has otherwise
 
 
 @pytest.mark.parametrize(

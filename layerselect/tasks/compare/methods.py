@@ -222,12 +222,11 @@ def _suffixes(text: str, suffixes: Sequence[str]) -> dict[str, str]:
                     f"or @{_BLEND}"
                 ) from error
         if key in found:
-            raise LayerSelectError(f"--methods: {text!r} has two of @{found[key]} and @{value}: give one")
+            first = _BLEND if key == "blend" else found[key]
+            raise LayerSelectError(f"--methods: {text!r} has two of @{first} and @{suffix}: give one")
         found[key] = value
     if {"offset", "blend"} <= {*found}:
-        raise LayerSelectError(
-            f"--methods: {text!r} has both @{WORDS} and @{_BLEND}, which bring in the words: give one"
-        )
+        raise LayerSelectError(f"--methods: {text!r} has @{WORDS} and @{_BLEND}, which both bring in words: give one")
     return found
 
 

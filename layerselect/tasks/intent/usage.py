@@ -120,8 +120,8 @@ def _notes(words: Verbalizer | None, *, word_scores: bool) -> list[str]:
     ]
     if word_scores:
         notes.append(
-            "The model's own logits are not its answer. A logistic regression on the changed words, which lies beside "
-            "it, has a part in that. `word_scores.json` lists the words that its training split removed and added."
+            "The model's own logits are not its answer. A logistic regression on the text, which lies beside it, has a "
+            "part in that. `word_scores.json` lists words and runs of letters of its training split."
         )
     if words:
         notes.append(

@@ -17,7 +17,7 @@ MADE = (
     *("rule", "placement", "budget", "mode", "score", "interval", "warmup", "probe_every"),
     *("state_cache", "cut", "state_cache_store", "state_cache_memory", "state_cache_precision"),
     *("keep", "patience", "eval_steps", "eval_limit", "save_steps", "measure_memory", "fsdp"),
-    *("report_to", "push_to_hub", "hub_model_id"),
+    *("report_to", "push_to_hub", "hub_model_id", "blend"),
 )
 
 

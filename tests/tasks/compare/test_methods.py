@@ -38,6 +38,9 @@ def test_a_row_has_settings_of_its_own():
     assert row.settings == {"rule": "variance", "adapter": "lora", **own}
     assert row.plain.name == "ir/lora"
     assert row.short == "ir@pair@10%@words"
+    (row,) = parse_variants(["ir@blend@10%"], ["lora"])
+    assert (row.name, row.short, row.folder) == ("ir/lora@10%@blend", "ir@10%@blend", "ir-lora-10pc-blend")
+    assert row.own == {"train_size": "10%", "blend": "auto"}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,9 @@ def test_a_row_has_settings_of_its_own():
         (["topk:k=2", "topk;k=2"], ["lora"], "neither a method"),
         ([], ["lora"], "names no method"),
         (["all@words@words"], ["lora"], "two of @words and @words"),
-        (["all@word"], ["lora"], "nor how much trains, as in @500 or @10%, nor @words"),
+        (["all@blend@blend"], ["lora"], "two of @blend and @blend"),
+        (["all@blend@words"], ["lora"], "has @words and @blend, which both bring in words"),
+        (["all@word"], ["lora"], "nor how much trains, as in @500 or @10%, nor @words or @blend"),
     ],
 )
 def test_bad_lists(methods, adapters, message):
@@ -79,6 +84,15 @@ def test_bad_settings_are_found_before_anything_runs(changes, message, tmp_path)
     with pytest.raises(LayerSelectError, match=message):
         CompareConfig(**{"out": str(tmp_path / "c"), "base": BASE, "methods": ("all", "ir"), **changes})
     assert not (tmp_path / "c").exists()
+
+
+def test_models_are_compared_unless_something_says_that_answers_are_blended(tmp_path):
+    def blends(**changes):
+        config = CompareConfig(out=str(tmp_path / "c"), base={**BASE, **changes}, methods=("all", "ir@blend"))
+        return [config.settings(run, "x").blend for run in config.runs()[:2]]
+
+    assert blends() == ["none", "auto"]
+    assert blends(blend=0.4) == [0.4, "auto"]
 
 
 def test_the_reference_is_all_or_the_first():

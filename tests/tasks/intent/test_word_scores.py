@@ -19,7 +19,7 @@ from layerselect.tasks.intent.dataset import Collator, EncodedSplit, Splits
 from layerselect.tasks.intent.heads import ClassifierHead
 from layerselect.tasks.intent.word_scores import WordScores, with_offset
 from layerselect.tasks.merge import merge_adapter
-from layerselect.tasks.run.baselines import WordBaseline
+from layerselect.tasks.run.baselines import TextRegression, WordBaseline
 from safetensors.numpy import load_file, save_file
 from scipy.special import expit, softmax
 
@@ -32,8 +32,8 @@ TARGETS = np.array([LABELS.index(row["intentions"][0]) for row in ROWS])
 SETS = np.stack([TARGETS == 0, TARGETS != 2, TARGETS >= 0], axis=1).astype(np.float32)
 
 
-def offset_of(rows, targets, labels=3, *, multi_label=False):
-    baseline = WordBaseline(rows, targets, labels, multi_label=multi_label)
+def offset_of(rows, targets, labels=3, *, multi_label=False, kind=WordBaseline):
+    baseline = kind(rows, targets, labels, multi_label=multi_label)
     return WordScores.of(baseline, multi_label=multi_label), baseline
 
 
@@ -45,10 +45,10 @@ def split(rows, targets, name="train"):
     return EncodedSplit(name, list(rows), [{"input_ids": [1], "attention_mask": [1]}] * len(rows), targets)
 
 
-@given(lacking=st.sets(st.integers(0, 2), max_size=2))
-def test_they_are_the_regression_s_log_probabilities(lacking):
+@given(lacking=st.sets(st.integers(0, 2), max_size=2), kind=st.sampled_from([WordBaseline, TextRegression]))
+def test_they_are_the_regression_s_log_probabilities(lacking, kind):
     keep = [place for place, target in enumerate(TARGETS) if target not in lacking]
-    offset, baseline = offset_of([ROWS[i] for i in keep], TARGETS[keep])
+    offset, baseline = offset_of([ROWS[i] for i in keep], TARGETS[keep], kind=kind)
     scores, _ = baseline.predict(ROWS)
     assert softmax(offset(ROWS).astype(np.float64), axis=1) == pytest.approx(scores, abs=2e-4)
     assert np.isfinite(offset(ROWS)).all()
@@ -62,9 +62,10 @@ def test_with_several_labels_they_are_logits():
     assert expit(offset(ROWS)) == pytest.approx(scores, abs=2e-4)
 
 
+@pytest.mark.parametrize("kind", [WordBaseline, TextRegression])
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_a_folder_keeps_them(tmp_path, multi_label):
-    offset, _ = offset_of(ROWS, SETS if multi_label else TARGETS, multi_label=multi_label)
+def test_a_folder_keeps_them(tmp_path, multi_label, kind):
+    offset, _ = offset_of(ROWS, SETS if multi_label else TARGETS, multi_label=multi_label, kind=kind)
     offset.save(tmp_path)
     loaded = WordScores.load(tmp_path, 3, multi_label=multi_label)
     assert (loaded(ROWS) == offset(ROWS)).all()
@@ -75,6 +76,11 @@ def test_a_folder_keeps_them(tmp_path, multi_label):
 def _lost_word(folder):
     words = json.loads((folder / "word_scores.json").read_text())
     (folder / "word_scores.json").write_text(json.dumps({**words, "added": words["added"][1:]}))
+
+
+def _lost_letters(folder):
+    words = json.loads((folder / "word_scores.json").read_text())
+    (folder / "word_scores.json").write_text(json.dumps({**words, "added_letters": []}))
 
 
 def _changed(name, value):
@@ -89,6 +95,8 @@ def _changed(name, value):
     ("damage", "words"),
     [
         (_lost_word, "no finite float64 'weights'"),
+        (_lost_letters, "no finite float64 'weights'"),
+        (_changed("revised_words", np.inf), "no finite float64 'revised_words'"),
         (_changed("biases", np.nan), "no finite float64 'biases'"),
         (_changed("scale", 0.0), "a 'scale' is not above 0"),
         (lambda folder: (folder / "word_scores.json").unlink(), "word_scores.json' cannot be read"),
@@ -97,7 +105,7 @@ def _changed(name, value):
     ],
 )
 def test_a_damaged_file_is_one_sentence(tmp_path, damage, words):
-    offset_of(ROWS, TARGETS)[0].save(tmp_path)
+    offset_of(ROWS, TARGETS, kind=TextRegression)[0].save(tmp_path)
     damage(tmp_path)
     with pytest.raises(LayerSelectError, match=words) as caught:
         WordScores.load(tmp_path, 3, multi_label=False)

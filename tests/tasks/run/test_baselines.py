@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
-from layerselect.tasks.run.baselines import MajorityBaseline, WordBaseline
+from layerselect.tasks.run.baselines import MajorityBaseline, TextRegression, WordBaseline
+from layerselect.tasks.run.word_features import WordFeatures, describe
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tests.helpers.tiny_intent import LABELS, revisions
 
@@ -54,3 +56,32 @@ def test_one_class_only_is_predicted_without_a_regression():
     scores, predicted = WordBaseline(rows, np.full(len(rows), 2), 3, multi_label=False).predict(rows[:2])
     assert predicted.tolist() == [2, 2]
     assert scores.tolist() == [[0, 0, 1]] * 2
+
+
+@pytest.mark.parametrize("told_by", ["letters", "text"])
+def test_a_text_regression_reads_letters_and_the_revised_text(told_by):
+    """The words that change are new in every row. Their ends, or another word of the text, tell the label."""
+    draw = np.random.default_rng(0)
+    stems = ["".join(draw.choice(list("bcdfghklmnprstvw"), 6)) for _ in range(120)]
+    targets = np.arange(120) % 2
+    rows = []
+    for stem, target in zip(stems, targets, strict=True):
+        end = ("ing", "ed")[target] if told_by == "letters" else "ing"
+        place = "home" if told_by == "letters" else ("home", "school")[target]
+        rows.append({"before": f"she went {place}", "after": f"she {stem}{end} went {place}"})
+    right = {
+        kind: (kind(rows[:80], targets[:80], 2, multi_label=False).predict(rows[80:])[1] == targets[80:]).mean()
+        for kind in (WordBaseline, TextRegression)
+    }
+    assert right[TextRegression] > 0.95
+    assert right[WordBaseline] < 0.7
+
+
+def test_terms_are_those_of_scikit_learn():
+    rows, _ = rows_and_targets()
+    described = describe(rows)
+    features = WordFeatures.of(described, terms=True)
+    found = features.matrix(described)[:, -len(features.terms["revised_words"].names) :].toarray()
+    oracle = TfidfVectorizer(min_df=3, sublinear_tf=True).fit_transform([row["after"] for row in rows]).toarray()
+    assert found == pytest.approx(oracle)
+    assert features.matrix(described).shape == (len(rows), len(features))
