@@ -25,6 +25,8 @@ from scipy.special import softmax
 #: What is chosen from.
 _WEIGHTS = tuple(float(each) for each in np.linspace(0.0, 1.0, 11))
 _REGRESSION = "logistic regression"
+#: What has a part in blends.
+_PARTNER = "text regression"
 #: Of the model's log-probabilities, as ``intent --blend`` has it.
 _BLEND = 0.3
 #: So that a logarithm can be taken.
@@ -156,7 +158,7 @@ def _difference(paired: Paired, quality: Quality) -> Between:
 
 
 def blend(ours: np.ndarray, theirs: np.ndarray, weight: float) -> np.ndarray:
-    """The answers of ``intent --blend W``, probabilities ``[n, C]``, of those of a model and of the regression."""
+    """The answers of ``intent --blend W``, probabilities ``[n, C]``, of those of a model and of the text regression."""
     logged = [np.log(np.maximum(each, _LEAST)) for each in (ours, theirs)]
     found: np.ndarray = softmax(weight * logged[0] + (1 - weight) * logged[1], axis=1)
     return found
@@ -164,14 +166,14 @@ def blend(ours: np.ndarray, theirs: np.ndarray, weight: float) -> np.ndarray:
 
 def fixed_blend(kept: Predictions, row: str = _ALL) -> Scores:
     """What ``intent --blend 0.3`` answers with the models of a row, of all seeds together."""
-    parts = zip(kept.of_rows([row]), kept.of_baseline(_REGRESSION), strict=True)
+    parts = zip(kept.of_rows([row]), kept.of_baseline(_PARTNER), strict=True)
     return [blend(ours, theirs, _BLEND) for ours, theirs in parts]
 
 
 def attempts_table(folder: Path) -> str:
     """The table in Markdown, of a comparison by folds."""
     kept = Predictions(folder)
-    regression, trained = kept.of_baseline(_REGRESSION), kept.of_rows([_ALL])
+    regression, partner, trained = kept.of_baseline(_REGRESSION), kept.of_baseline(_PARTNER), kept.of_rows([_ALL])
     several = kept.learned_rows()
     many = kept.of_rows(several)
     logged = [np.log(np.maximum(each, _LEAST)) for each in trained]
@@ -188,12 +190,13 @@ def attempts_table(folder: Path) -> str:
     one, all_ = f"`all`, {seeds}", f"{len(several)} rows, {seeds}"
     rows = {
         _REGRESSION: regression,
+        _PARTNER: partner,
         one: trained,
         all_: many,
         f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
-        f"{one}, blended with the regression": kept.chosen(blended(trained)),
+        f"{one}, blended with the logistic regression": kept.chosen(blended(trained)),
         f"{one}, `--blend {_BLEND}`": fixed_blend(kept),
-        f"{all_}, blended with the regression": kept.chosen(blended(many)),
+        f"{all_}, blended with the logistic regression": kept.chosen(blended(many)),
         **{
             f"`{each.short}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])
             for each in kept.rows_with_words()
@@ -204,13 +207,19 @@ def attempts_table(folder: Path) -> str:
         "macro-F1",
         "accuracy",
         "F1 of the rarest",
-        "macro-F1 beside the regression",
+        f"macro-F1 beside the {_REGRESSION}",
+        "accuracy beside it",
+        f"macro-F1 beside the {_PARTNER}",
         "accuracy beside it",
     )
     lines = []
     for name, scores in rows.items():
         facts = [f"{value:.3f}" for value in kept.facts(scores)]
-        beside = ("", "") if name == _REGRESSION else map(str, kept.beside(scores, regression))
+        beside = [
+            "" if name == other else str(each)
+            for other, theirs in ((_REGRESSION, regression), (_PARTNER, partner))
+            for each in kept.beside(scores, theirs)
+        ]
         lines.append([name, *facts, *beside])
     return table(heads, lines)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...metrics import classification_report, sari_counts, sari_parts
-from ..run.baselines import MajorityBaseline, WordBaseline
+from ..run.baselines import MajorityBaseline, TextRegression, WordBaseline
 from ..text.rows import TRAIN, split_rows
 
 Records = Sequence[Mapping[str, Any]]
@@ -134,9 +134,11 @@ class IntentCounts(Counts):
         targets = make_targets(rows[TRAIN], corpus.labels, corpus.multi_label)
         by_id = {row["id"]: row for name, split in rows.items() if name != TRAIN for row in split}
         found: dict[str, dict[str, np.ndarray]] = {}
+        shape = {"num_labels": len(corpus.labels), "multi_label": corpus.multi_label}
         for baseline in (
-            MajorityBaseline(targets, len(corpus.labels), multi_label=corpus.multi_label),
-            WordBaseline(rows[TRAIN], targets, len(corpus.labels), multi_label=corpus.multi_label),
+            MajorityBaseline(targets, **shape),
+            WordBaseline(rows[TRAIN], targets, **shape),
+            TextRegression(rows[TRAIN], targets, **shape),
         ):
             for name, part in truth.items():
                 scores, predicted = baseline.predict([by_id[each] for each in part.ids])

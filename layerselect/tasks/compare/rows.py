@@ -16,7 +16,7 @@ from .config import CompareConfig
 from .counts import Truth
 from .kept import KeptRun
 from .methods import Run, Variant
-from .tasks import MODEL, STEPS_TO_95
+from .tasks import ALONE, MODEL, STEPS_TO_95
 from .verdicts import AS_GOOD, UNDECIDED, Difference, differences
 
 #: What a row is that nobody trained.
@@ -194,7 +194,7 @@ def _pooled(
     means of the folds' own by their numbers of examples.
     """
     task, split = comparison.config.kind, comparison.split
-    if set(reports) == {None}:
+    if set(reports) == {None} and reports[None]:
         return dict(reports[None])
     sizes = {fold: len(comparison.examples[fold][split]) for fold in reports}
     found: dict[str, float | None] = {}
@@ -209,14 +209,17 @@ def _pooled(
 
 
 def _baselines(comparison: Comparison, runs: Mapping[Variant, Mapping[Part, KeptRun]]) -> list[Row]:
-    """The baselines look at no seed, so any run of a fold has them; some are measured in one run only."""
+    """The baselines look at no seed, so any run of a fold has them; some are measured in one run only, and of some
+    nothing but the predictions is kept.
+    """
     task, split = comparison.config.kind, comparison.split
     reports: dict[str, dict[int | None, Mapping[str, float | None]]] = {}
     for own in runs.values():
         for (_, fold), run in own.items():
-            for name, report in run.reports[split].items():
-                if name != MODEL:
-                    reports.setdefault(name, {}).setdefault(fold, report)
+            said = {name: report for name, report in run.reports[split].items() if name not in (MODEL, ALONE)}
+            for name in (*said, *comparison.baselines[fold]):
+                known = reports.setdefault(name, {})
+                known[fold] = known.get(fold) or said.get(name, {})
     rows = []
     for name, by_fold in reports.items():
         kept = {fold: comparison.baselines[fold].get(name, {}).get(split) for fold in by_fold}

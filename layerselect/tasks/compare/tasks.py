@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..intent import IntentConfig, run_intent
-from ..intent.results import MODEL
+from ..intent.results import ALONE, MODEL
 from ..revise import ReviseConfig, run_revise
 from ..revise.results import EDIT_SCORES, NOT_BETTER, SCORES
 from ..run.settings import TrainingSettings
@@ -146,4 +146,4 @@ REVISE = Task(
 
 TASKS = {task.name: task for task in (INTENT, REVISE)}
 
-__all__ = ["COSTS", "INTENT", "MODEL", "REVISE", "TASKS", "Task"]
+__all__ = ["ALONE", "COSTS", "INTENT", "MODEL", "REVISE", "TASKS", "Task"]

@@ -49,7 +49,7 @@ def test_an_interrupted_comparison_goes_on(done):
     assert [result.reason for result in between.results].count("not finished") == 1
     assert all(result.reason is None for result in after.results)
     rows = {row.name: row for row in comparison_rows(after)}
-    assert list(rows) == ["majority class", "logistic regression", "all/lora", "none/lora"]
+    assert list(rows) == ["majority class", "logistic regression", "text regression", "all/lora", "none/lora"]
     assert rows["logistic regression"].difference.documents == 12
     assert rows["none/lora"].unclear == "one seed is too few to compare"
 

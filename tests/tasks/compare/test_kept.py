@@ -134,7 +134,8 @@ def test_rows_and_seeds_are_added_to_what_is_there(folder):
 def test_several_comparisons_in_one_table(folder, corpus, tmp_path):
     kept_comparison.make(tmp_path / "b", corpus, skills={"all": 0.7, "lisa": 0.7}, folds=None)
     table = several_table([rows_of(folder)[0], rows_of(tmp_path / "b")[0]])
-    assert [name for name, _ in table.lines][:3] == ["majority class", "logistic regression", "all/lora"]
+    named = [name for name, _ in table.lines]
+    assert named[:4] == ["majority class", "logistic regression", "text regression", "all/lora"]
     cells = dict(table.lines)
     assert cells["lisa/lora"][0] == ("", "") and cells["lisa/lora"][1][0]
     assert table.markdown().count("\n") == 2 + len(table.lines)

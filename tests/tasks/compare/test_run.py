@@ -90,7 +90,7 @@ def test_every_run_is_a_finished_run(done, config):
 def test_rows(done):
     comparison, _ = done
     rows = comparison_rows(comparison)
-    assert [row.name for row in rows] == ["majority class", "logistic regression", "all/lora", "upper:p=0.4/lora"]
+    assert [row.name for row in rows] == ["majority class", "logistic regression", "text regression", "all/lora", "upper:p=0.4/lora"]
     everything, upper = rows[2], rows[3]
     assert everything.difference is None
     assert upper.difference.seeds == 2

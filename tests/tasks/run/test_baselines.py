@@ -66,8 +66,8 @@ def test_a_text_regression_reads_letters_and_the_revised_text(told_by):
     targets = np.arange(120) % 2
     rows = []
     for stem, target in zip(stems, targets, strict=True):
-        end = ("ing", "ed")[target] if told_by == "letters" else "ing"
-        place = "home" if told_by == "letters" else ("home", "school")[target]
+        end = ("ness", "ment")[target] if told_by == "letters" else "ness"
+        place = "home" if told_by == "letters" else ("home", "past")[target]
         rows.append({"before": f"she went {place}", "after": f"she {stem}{end} went {place}"})
     right = {
         kind: (kind(rows[:80], targets[:80], 2, multi_label=False).predict(rows[80:])[1] == targets[80:]).mean()
