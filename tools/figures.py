@@ -45,9 +45,10 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "{ir.low:+.3f} to {ir.high:+.3f}); {ir.saved:.2f} of the activations",
         "Half of the layers at random reach {random.quality:.3f}, the upper half {half.quality:.3f}; only `head` "
         "({head.quality:.3f}) is told from all layers",
-        "{blend.quality:.3f} against {regression.quality:.3f} macro-F1 under folds by document, three epochs of MiniLM: "
-        "{blend.f1!s} beside it, in accuracy {blend.right!s}; a base-size encoder {base.f1!s} and {base.right!s}. **Not "
-        "alone**: {all.quality:.3f} ({regression.verdict}, {regression.low:+.3f} to {regression.high:+.3f})",
+        "{blend.quality:.3f} against {regression.quality:.3f} macro-F1 under folds by document, three epochs of "
+        "MiniLM: {blend.f1!s} beside it, in accuracy {blend.right!s}; a base-size encoder {base.f1!s} and "
+        "{base.right!s}. **Not alone**: {all.quality:.3f} ({regression.verdict}, {regression.low:+.3f} to "
+        "{regression.high:+.3f})",
         "{frameworks.works:d} of {frameworks.cases:d} cases work, {frameworks.refused:d} are refused with a reason, "
         "{frameworks.warned:d} warned, none failed unsaid, {frameworks.untried:d} were not tried",
         "{families.count:d} families of `transformers`",

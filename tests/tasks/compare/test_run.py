@@ -90,8 +90,9 @@ def test_every_run_is_a_finished_run(done, config):
 def test_rows(done):
     comparison, _ = done
     rows = comparison_rows(comparison)
-    assert [row.name for row in rows] == ["majority class", "logistic regression", "text regression", "all/lora", "upper:p=0.4/lora"]
-    everything, upper = rows[2], rows[3]
+    baselines = ["majority class", "logistic regression", "text regression"]
+    assert [row.name for row in rows] == [*baselines, "all/lora", "upper:p=0.4/lora"]
+    everything, upper = rows[3], rows[4]
     assert everything.difference is None
     assert upper.difference.seeds == 2
     # One of three equal layers, and the same parameters outside of them.
