@@ -218,8 +218,8 @@ def _baselines(comparison: Comparison, runs: Mapping[Variant, Mapping[Part, Kept
         for (_, fold), run in own.items():
             said = {name: report for name, report in run.reports[split].items() if name not in (MODEL, ALONE)}
             for name in (*said, *comparison.baselines[fold]):
-                known = reports.setdefault(name, {})
-                known[fold] = known.get(fold) or said.get(name, {})
+                by_fold = reports.setdefault(name, {})
+                by_fold[fold] = by_fold.get(fold) or said.get(name, {})
     rows = []
     for name, by_fold in reports.items():
         kept = {fold: comparison.baselines[fold].get(name, {}).get(split) for fold in by_fold}
