@@ -139,7 +139,7 @@ def test_tables(done):
     table = list(csv.DictReader(csv_table(comparison.config.kind, rows).splitlines()))
     assert [line["row"] for line in table] == [row.name for row in rows]
     assert float(table[3]["macro_f1"]) == pytest.approx(rows[3].values["macro_f1"].mean)
-    assert table[2]["verdict"] == "" and table[3]["verdict"] == "undecided"
+    assert table[3]["verdict"] == "" and table[4]["verdict"] == "undecided"
 
 
 def test_the_page_has_everything_and_loads_nothing(done, tmp_path):
