@@ -99,7 +99,7 @@ def plan_lines(plan: dict[str, Any]) -> dict[str, str]:
 
 
 def print_scores(console: Console, result: RunResult) -> None:
-    """The table of the run: on every split, the trained model under its two baselines."""
+    """The table of the run: on every split, the trained model under its baselines."""
     table = Table(title="Results", title_justify="left")
     for name, justify in (
         ("split", "left"),

@@ -1,4 +1,4 @@
-"""The numbers of a finished run: the model beside its two baselines, on every split."""
+"""The numbers of a finished run: the model beside its baselines, on every split."""
 
 from __future__ import annotations
 
