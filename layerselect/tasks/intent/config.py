@@ -15,8 +15,8 @@ from ..text.formats import InputFormat
 NONE, WORDS = "none", "words"
 #: How much the model weighs in its answers: as the validation split has it.
 AUTO = "auto"
-#: What suits the demo's small model, which starts from random weights: no adapter, and the whole passage to read. In the
-#: demo's corpus the changed words tell nothing.
+#: What suits the demo's small model, which starts from random weights: no adapter, and the whole passage to read. The
+#: changed words of its corpus tell nothing.
 DEMO_DEFAULTS: dict[str, Any] = {
     "adapter": "none",
     "window": 30,
