@@ -142,9 +142,11 @@ class IntentCounts(Counts):
         ):
             for name, part in truth.items():
                 scores, predicted = baseline.predict([by_id[each] for each in part.ids])
-                # Of several labels, what is answered is not always what scores at least a half.
-                answered = predicted.astype(np.float64) if corpus.multi_label else scores
-                found.setdefault(baseline.name, {})[name] = in_parts(answered)
+                parts = in_parts(scores)
+                if corpus.multi_label:  # what is answered is not always what scores at least a half
+                    half = PARTS // 2
+                    parts = np.where(predicted != 0, np.maximum(parts, half), np.minimum(parts, half - 1))
+                found.setdefault(baseline.name, {})[name] = parts
         return found
 
     @staticmethod

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layerselect.metrics import sari
+from layerselect.metrics import classification_report, sari
 from layerselect.tasks.compare.counts import IntentCounts, ReviseCounts, Truth
+from layerselect.tasks.intent import IntentConfig
+from layerselect.tasks.intent.dataset import make_targets
+from layerselect.tasks.run.baselines import MajorityBaseline, TextRegression, WordBaseline
+from layerselect.tasks.text.rows import split_rows
 from sklearn.metrics import f1_score
+
+from tests.helpers import tiny_intent
 
 NAMES = ["a", "b", "c"]
 TEXTS = ["he go home now", "we sees it", "all is well here", "the the cat sat", "it rain", "a fox runs"]
@@ -43,6 +49,33 @@ def test_several_labels():
     theirs = f1_score(truth.labels[:, :2], predicted[:, :2], average="macro")
     assert counts.quality(counts.counts(statistics, truth).sum(axis=0)) == pytest.approx(theirs)
     assert counts.pooled(statistics, truth)["macro_f1"] == pytest.approx(theirs)
+
+
+def test_baselines_of_several_labels_are_kept_with_their_scores(tmp_path):
+    """What they answer is what scores at least a half, and how they rank is as it was."""
+    draw = np.random.default_rng(0)
+    labels = ("clarity", "style")
+    rows = [
+        {**row, "intentions": sorted({row["intentions"][0], labels[draw.integers(2)]})}
+        for row in tiny_intent.revisions(documents=20)
+    ]
+    path = tiny_intent.write_jsonl(tmp_path / "corpus.jsonl", rows)
+    config = IntentConfig(data=str(path), model="m", out="o", multi="keep", fold="1/2")
+    corpus = config.load_corpus()
+    split = split_rows(corpus)
+    test = list(split["test"])
+    targets = [make_targets(split[name], corpus.labels, True) for name in ("train", "test")]
+    truth = Truth([row["id"] for row in test], [row["doc_id"] for row in test], targets[1] > 0, corpus.labels, True)
+    counts = IntentCounts()
+    found = counts.baselines(config, corpus, {}, {"test": truth})
+    for baseline in (
+        MajorityBaseline(targets[0], 3, multi_label=True),
+        WordBaseline(split["train"], targets[0], 3, multi_label=True),
+        TextRegression(split["train"], targets[0], 3, multi_label=True),
+    ):
+        scores, predicted = baseline.predict(test)
+        report = classification_report(targets[1], scores, corpus.labels, multi_label=True, predicted=predicted)
+        assert counts.pooled(found[baseline.name]["test"], truth) == pytest.approx(report.summary(), abs=1e-3)
 
 
 def test_a_revision_run_is_compared_by_its_sari_over_the_drawn_examples():
