@@ -78,7 +78,7 @@ class Predictions:
         by_fold: dict[int, list[np.ndarray]] = {fold: [] for fold in self.folds}
         for result in self._found.results:
             name, fold = result.run.variant.name, result.run.fold
-            if name in rows and fold is not None and result.run.seed in self.seeds_of(name):
+            if result.reason is None and name in rows and fold in by_fold and result.run.seed in self.seeds_of(name):
                 by_fold[fold].append(result.statistics[self._found.split] / PARTS)
         return [np.mean(by_fold[fold], axis=0) for fold in self.folds]
 
