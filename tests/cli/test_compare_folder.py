@@ -37,7 +37,7 @@ def test_two_comparisons_in_one_table(folder, tmp_path, capsys):
     capsys.readouterr()
     assert main([*options, "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert len(table["corpora"]) == 2 and len(table["lines"]) == 5
+    assert len(table["corpora"]) == 2 and len(table["lines"]) == 6
 
 
 def test_rows_to_add_are_planned_with_the_settings_that_are_there(folder, capsys):

@@ -22,6 +22,7 @@ ROWS = tiny_intent.revisions(2, 2)
 
 def settings(corpus, model, out, **changes):
     base = {"max_steps": 1, "batch_size": 8, "device": "cpu", "eval_limit": 2, "rule": "topk:k=1", "lora_rank": 2}
+    base["blend"] = "none"  # the model is looked at
     return IntentConfig(data=str(corpus), model=str(model), out=str(out), **{**base, **changes})
 
 
