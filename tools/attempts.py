@@ -207,21 +207,18 @@ def attempts_table(folder: Path) -> str:
         "macro-F1",
         "accuracy",
         "F1 of the rarest",
-        f"macro-F1 beside the {_REGRESSION}",
-        "accuracy beside it",
-        f"macro-F1 beside the {_PARTNER}",
+        "macro-F1 beside the first row",
         "accuracy beside it",
     )
-    lines = []
+    lines, others = [], []
     for name, scores in rows.items():
         facts = [f"{value:.3f}" for value in kept.facts(scores)]
-        beside = [
-            "" if name == other else str(each)
-            for other, theirs in ((_REGRESSION, regression), (_PARTNER, partner))
-            for each in kept.beside(scores, theirs)
-        ]
+        beside = ("", "") if name == _REGRESSION else map(str, kept.beside(scores, regression))
         lines.append([name, *facts, *beside])
-    return table(heads, lines)
+        if name != _PARTNER:
+            others.append([name, *map(str, kept.beside(scores, partner))])
+    beside_partner = table(("attempt", f"macro-F1 beside the {_PARTNER}", "accuracy beside it"), others)
+    return f"{table(heads, lines)}\n{beside_partner}"
 
 
 def blends_table(folder: Path) -> str:
