@@ -11,6 +11,7 @@ import numpy as np
 
 from ...metrics import classification_report, sari_counts, sari_parts
 from ..run.baselines import MajorityBaseline, TextRegression, WordBaseline
+from ..run.word_features import describe
 from ..text.rows import TRAIN, split_rows
 
 Records = Sequence[Mapping[str, Any]]
@@ -135,13 +136,15 @@ class IntentCounts(Counts):
         by_id = {row["id"]: row for name, split in rows.items() if name != TRAIN for row in split}
         found: dict[str, dict[str, np.ndarray]] = {}
         shape = {"num_labels": len(corpus.labels), "multi_label": corpus.multi_label}
+        known = describe(rows[TRAIN])
+        tested = {name: describe([by_id[each] for each in part.ids]) for name, part in truth.items()}
         for baseline in (
             MajorityBaseline(targets, **shape),
-            WordBaseline(rows[TRAIN], targets, **shape),
-            TextRegression(rows[TRAIN], targets, **shape),
+            WordBaseline(known, targets, **shape),
+            TextRegression(known, targets, **shape),
         ):
-            for name, part in truth.items():
-                scores, predicted = baseline.predict([by_id[each] for each in part.ids])
+            for name, described in tested.items():
+                scores, predicted = baseline.predict(described)
                 parts = in_parts(scores)
                 if corpus.multi_label:  # what is answered is not always what scores at least a half
                     half = PARTS // 2

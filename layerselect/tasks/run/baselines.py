@@ -34,7 +34,7 @@ class MajorityBaseline:
             self._scores = np.bincount(targets, minlength=num_labels) / len(targets)
             self._answer = np.asarray(self._scores.argmax())
 
-    def predict(self, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, rows: Sequence[Row] | Described) -> tuple[np.ndarray, np.ndarray]:
         """``(scores [n, C], predicted [n] or [n, C])``."""
         count = len(rows)
         return np.tile(self._scores, (count, 1)), np.repeat(self._answer[None], count, axis=0)

@@ -39,11 +39,12 @@ class Described:
     def subset(self, places: Sequence[int]) -> Described:
         """The revisions at these places, in their order."""
         numbers = list(places)
-        removed, added, revised = (
-            [each[i] for i in numbers]
-            for each in (self.removed, self.added, self.revised)  # type: ignore[attr-defined]
+        return Described(
+            [self.removed[i] for i in numbers],
+            [self.added[i] for i in numbers],
+            self.counts[numbers],
+            [self.revised[i] for i in numbers],
         )
-        return Described(removed, added, self.counts[numbers], revised)
 
 
 @dataclass(frozen=True)
