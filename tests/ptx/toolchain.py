@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -66,57 +69,74 @@ class Toolchain:
     def ptx(self, arch: str, *flags: str) -> str:
         """The PTX text of all kernels. ``flags`` go to the compiler."""
         name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:8] if flags else "plain"
-        target = self._target(f"{name}-{arch}.ptx")
-        if not target.exists():
-            self._compile_ptx(HERE / "kernels.cu", arch, flags, target)
+        with self._building(f"{name}-{arch}.ptx") as (target, building):
+            if building is not None:
+                self._compile_ptx(HERE / "kernels.cu", arch, flags, building)
         return target.read_text()
 
     def broken_ptx(self, file: str, old: str, new: str, arch: str = "sm_80") -> str:
         """The PTX of a copy of the sources in which ``old``, found once in ``csrc/<file>``, became ``new``."""
-        target = self._target(f"broken-{hashlib.sha256(repr((file, old, new)).encode()).hexdigest()[:8]}-{arch}.ptx")
-        if not target.exists():
-            with tempfile.TemporaryDirectory() as folder:
-                tree = Path(folder)
-                shutil.copytree(CSRC, tree / "csrc")
-                (tree / "tests/ptx").mkdir(parents=True)
-                shutil.copy(HERE / "kernels.cu", tree / "tests/ptx")
-                source = tree / "csrc" / file
-                text = source.read_text()
-                if text.count(old) != 1:
-                    raise ValueError(f"{file} holds {old!r} {text.count(old)} times; a broken copy needs it once")
-                source.write_text(text.replace(old, new))
-                self._compile_ptx(tree / "tests/ptx/kernels.cu", arch, (), target)
+        name = f"broken-{hashlib.sha256(repr((file, old, new)).encode()).hexdigest()[:8]}-{arch}.ptx"
+        with self._building(name) as (target, building):
+            if building is not None:
+                self._compile_broken(file, old, new, arch, building)
         return target.read_text()
 
-    def _compile_ptx(self, source: Path, arch: str, flags: tuple[str, ...], target: Path) -> None:
-        building = target.with_suffix(".part")
+    def _compile_broken(self, file: str, old: str, new: str, arch: str, output: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Path(folder)
+            shutil.copytree(CSRC, tree / "csrc")
+            (tree / "tests/ptx").mkdir(parents=True)
+            shutil.copy(HERE / "kernels.cu", tree / "tests/ptx")
+            source = tree / "csrc" / file
+            text = source.read_text()
+            if text.count(old) != 1:
+                raise ValueError(f"{file} holds {old!r} {text.count(old)} times; a broken copy needs it once")
+            source.write_text(text.replace(old, new))
+            self._compile_ptx(tree / "tests/ptx/kernels.cu", arch, (), output)
+
+    def _compile_ptx(self, source: Path, arch: str, flags: tuple[str, ...], output: Path) -> None:
         architecture = f"-arch=compute_{arch.removeprefix('sm_')}"
-        _run(self._nvcc, "-ptx", architecture, *FLAGS, *flags, source, "-o", building)
-        building.rename(target)
+        _run(self._nvcc, "-ptx", architecture, *FLAGS, *flags, source, "-o", output)
 
     def launchers(self) -> Path:
         """A shared library of the launchers, the plan and the CPU's rules."""
-        target = self._target("launchers.so")
-        if not target.exists():
-            launchers = self._target("launchers.o")
-            virtual = ("-gencode", "arch=compute_90,code=compute_90")  # PTX only: the device code is not used
-            _run(self._nvcc, "-c", *virtual, *FLAGS, "-Xcompiler", "-fPIC", HERE / "kernels.cu", "-o", launchers)
-            sources = [
-                HERE / "shim.cpp",
-                HERE / "fake_cudart.cpp",
-                CSRC / "cuda/plan_cuda.cpp",
-                CSRC / "cpu/select_cpu.cpp",
-            ]
-            options = ("-std=c++20", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", f"-I{CSRC}")
-            building = target.with_suffix(".part")
-            _run(os.environ.get("CXX", "g++"), *options, *sources, launchers, "-o", building)
-            building.rename(target)
+        with self._building("launchers.so") as (target, building):
+            if building is not None:
+                self._link_launchers(building)
         return target
 
-    def _target(self, name: str) -> Path:
+    def _link_launchers(self, output: Path) -> None:
+        launchers = output.with_suffix(".o")
+        virtual = ("-gencode", "arch=compute_90,code=compute_90")  # PTX only: the device code is not used
+        _run(self._nvcc, "-c", *virtual, *FLAGS, "-Xcompiler", "-fPIC", HERE / "kernels.cu", "-o", launchers)
+        sources = [
+            HERE / "shim.cpp",
+            HERE / "fake_cudart.cpp",
+            CSRC / "cuda/plan_cuda.cpp",
+            CSRC / "cpu/select_cpu.cpp",
+        ]
+        options = ("-std=c++20", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", f"-I{CSRC}")
+        _run(os.environ.get("CXX", "g++"), *options, *sources, launchers, "-o", output)
+
+    @contextlib.contextmanager
+    def _building(self, name: str) -> Iterator[tuple[Path, Path | None]]:
+        """The kept file of ``name``, and where to build it; None where it is there.
+
+        Workers of one suite share the folder.
+        A lock for each file lets one of them build while the others wait.
+        """
         folder = self._cache / self._key
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / name
+        target = folder / name
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if target.exists():
+                yield target, None
+                return
+            building = folder / f"{name}.part"
+            yield target, building
+            building.replace(target)
 
 
 def _run(*command: object) -> None:
