@@ -19,8 +19,9 @@ hypothesis.settings.register_profile("layerselect", deadline=None, derandomize=T
 hypothesis.settings.load_profile("layerselect")
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the cores are shared out already
+# Workers share the cores out already. The variable is for the commands, which take all cores where nothing is said.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
