@@ -19,7 +19,7 @@ IN_WORDS = (
     "optimizer_bytes",
     "budget",
     *("other_text_tokens", "other_text_loss_before", "other_text_loss", "forgotten"),
-    *("blend", "blend_chosen"),
+    *("blend", "blend_chosen", "thresholds"),
 )
 
 
@@ -49,7 +49,19 @@ def blend_line(facts: Mapping[str, Any]) -> str | None:
     chosen = ", a weight chosen on the validation split" if facts.get("blend_chosen") else ""
     return (
         f"answers of the trained model: {weight:g} of the log-probabilities of the model alone and {1 - weight:g} of "
-        f"those of a logistic regression on the text{chosen}"
+        f"those of a logistic regression on the text{chosen}{_thresholds(facts)}"
+    )
+
+
+def _thresholds(facts: Mapping[str, Any]) -> str:
+    """From which probability on several labels are answered."""
+    found = facts.get("thresholds")
+    if not found:
+        return ""
+    lowest, highest = min(found.values()), max(found.values())
+    return (
+        f"; each label is answered from a probability of its own on ({lowest:.2f} to {highest:.2f}, for the best "
+        "expected F1), which its scores show as 0.5"
     )
 
 

@@ -1,10 +1,14 @@
-"""How much a model and a regression on the text weigh in the answers of a run.
+"""How much a model and a regression on the text weigh in the answers of a run, and from which probability on a label
+is answered where there may be several.
 
 The weight is chosen on the validation split by log loss, with the rule of one standard error (Breiman, Friedman, Olshen
 and Stone, Classification and Regression Trees, 1984): of all weights that can hardly be told from the best one, the
 one that trusts the model least is taken. The split is small, and it has chosen the model's checkpoint before, so the
 model looks better there than it is. (Logarithmic opinion pools with weights chosen by held-out likelihood: Heskes, NIPS
 1997.)
+
+Where an example may have several labels, a half is too high a threshold for rare ones: they are hardly ever answered,
+and each counts as much as any other in macro-F1. The threshold of a label is what makes its expected F1 greatest.
 """
 
 from __future__ import annotations
@@ -12,15 +16,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 
 from .config import NONE, IntentConfig
 from .word_scores import WordScores
 
-#: Facts of a run whose answers are blends: the weight of the model, and whether the validation split chose it.
-BLEND, CHOSEN = "blend", "blend_chosen"
-#: What is chosen from.
-WEIGHTS = tuple(number / 20 for number in range(1, 21))
+#: Facts of a run whose answers are blends: the weight of the model, whether the validation split chose it, and the
+#: thresholds by label, where there may be several.
+BLEND, CHOSEN, THRESHOLDS = "blend", "blend_chosen", "thresholds"
+#: What is chosen from. The regression always has a part.
+WEIGHTS = tuple(number / 20 for number in range(1, 20))
+#: How many more than are expected to have a label may be answered with it.
+MOST_ANSWERED = 1.5
 
 
 def can_blend(config: IntentConfig) -> bool:
@@ -46,6 +53,31 @@ def best_weight(words: WordScores, logits: np.ndarray, own: np.ndarray, targets:
     more = losses - losses[losses.mean(axis=1).argmin()]  # paired by example
     error = more.std(axis=1) / np.sqrt(more.shape[1])
     return WEIGHTS[int((more.mean(axis=1) <= error).argmax())]
+
+
+def best_thresholds(logits: np.ndarray) -> np.ndarray:
+    """The probability of each label from which on it is answered, float64 ``[C]``, above 0 and at most 0.5.
+
+    Where the k largest of the n probabilities p are answered, the expected F1 is about
+    ``2 * (sum of these p) / (k + sum of all p)``. It can be greatest where a rare label is answered everywhere (Lipton,
+    Elkan and Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, ECML PKDD 2014). So it is made
+    as great as it can be with k of at most :data:`MOST_ANSWERED` times the sum of all p, the number that is expected to
+    have the label. Where that leaves nothing to answer, the threshold is 0.5.
+
+    No label is looked at: where they are rare, a validation split has too few of them to choose by.
+
+    Args:
+        logits: of the answers, one column for each label: ``[n, C]`` with n of at least 1.
+    """
+    falling = -np.sort(-expit(np.asarray(logits, dtype=np.float64)), axis=0)
+    following = np.vstack([falling[1:], np.zeros_like(falling[:1])])
+    answered, expected = np.arange(1, len(falling) + 1)[:, None], falling.sum(axis=0)
+    f1 = 2 * falling.cumsum(axis=0) / (answered + expected)
+    f1[(answered > MOST_ANSWERED * expected) | (falling == following)] = 0.0  # no threshold lies between equal ones
+    best = f1.argmax(axis=0)[None]
+    between = (np.take_along_axis(falling, best, axis=0) + np.take_along_axis(following, best, axis=0))[0] / 2
+    thresholds: np.ndarray = np.where(f1.max(axis=0) > 0, np.minimum(between, 0.5), 0.5)
+    return thresholds
 
 
 def log_losses(logits: np.ndarray, targets: np.ndarray, *, multi_label: bool) -> np.ndarray:

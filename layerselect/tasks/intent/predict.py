@@ -37,7 +37,7 @@ class Prediction:
 
     Attributes:
         labels: exactly one unless the corpus has several; none where there is an error.
-        scores: of each label; none where there is an error.
+        scores: of each label; none where there is an error. With several labels those of at least 0.5 are answered.
         error: why the revision could not be labelled.
     """
 

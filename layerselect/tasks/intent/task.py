@@ -37,7 +37,7 @@ from ..run.state_cache import RunCache
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
 from ..run.word_features import Described, describe
 from ..text.rows import evaluated_part
-from .blending import BLEND, CHOSEN, best_weight, can_blend
+from .blending import BLEND, CHOSEN, THRESHOLDS, best_thresholds, best_weight, can_blend
 from .config import AUTO, NONE, IntentConfig
 from .dataset import EncodedSplit, Splits, build_splits, label_counts
 from .model import cover, prepare
@@ -154,7 +154,7 @@ class IntentTask(Task[IntentConfig]):
         """Fills in the probabilities ``[n, C]`` of every reported split, and adds its lines to ``metrics.jsonl``.
 
         Returns:
-            Where the answers are blends, how much the model weighs in them.
+            Where the answers are blends, how much the model weighs in them, and the thresholds of several labels.
         """
         trainer, kept = trained.trainer, kept_step(trained.trainer)
         with trained.state_cache.reading(trainer.model, trained.selector):
@@ -193,9 +193,14 @@ class IntentTask(Task[IntentConfig]):
             weight = best_weight(words, logits[chosen_on.name], own[chosen_on.name], chosen_on.targets)
         if weight == 1:
             return {}, {}
-        self._partner = partner
-        self._word_scores = answers = replace(words, blend=float(weight))
-        facts = {BLEND: answers.blend, CHOSEN: self.config.blend == AUTO}
+        answers = replace(words, blend=float(weight))
+        facts: dict[str, Any] = {BLEND: answers.blend, CHOSEN: self.config.blend == AUTO}
+        if chosen_on is not None and multi_label:
+            name = chosen_on.name
+            found = best_thresholds(answers.joined(logits[name], own[name]))
+            answers = replace(answers, thresholds=found)
+            facts[THRESHOLDS] = dict(zip(self.corpus.labels, found.round(4).tolist(), strict=True))
+        self._partner, self._word_scores = partner, answers
         return {name: answers.joined(logits[name], own[name]) for name in logits}, facts
 
     @functools.cached_property

@@ -6,7 +6,8 @@ scores of regressions that have not seen their documents. With those of one that
 learn.
 
 As a *blend*, the training is as it is without, and the answer is a weighted mean of both log-probabilities (a
-logarithmic opinion pool; a product of experts: Hinton, Neural Computation 2002).
+logarithmic opinion pool; a product of experts: Hinton, Neural Computation 2002). Where there may be several labels,
+each has a threshold of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logit
 
 from ...data import Corpus
 from ...data.splits import fold_places
@@ -37,6 +38,7 @@ _LEAST = 1e-4
 #: Stands for an infinite bias in a file.
 _FAR = 1e4
 _NUMBERS, _VOCABULARY = "word_scores.safetensors", "word_scores.json"
+_THRESHOLDS = "thresholds"
 _ADVICE = "train again"
 _WORDS = Items(Text(), unique=True)
 _KIND = Fields(
@@ -51,6 +53,8 @@ class WordScores:
     Attributes:
         weights, biases: float64 ``[C, F]`` and ``[C]``.
         blend: how much the model weighs in a blend, above 0 and at most 1; ``None``: it has learned on top.
+        thresholds: with several labels the probability of each from which on it is answered, float64 ``[C]``, between 0
+            and 1; ``None``: 0.5 for all.
     """
 
     features: WordFeatures
@@ -58,6 +62,7 @@ class WordScores:
     biases: np.ndarray
     multi_label: bool
     blend: float | None = None
+    thresholds: np.ndarray | None = None
 
     @classmethod
     def of(cls, baseline: WordBaseline, *, multi_label: bool) -> WordScores:
@@ -66,7 +71,7 @@ class WordScores:
         return cls(baseline.features, weights, np.clip(biases, -_FAR, _FAR), multi_label)
 
     def joined(self, logits: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """The logits ``[n, C]`` of the answer.
+        """The logits ``[n, C]`` of the answer. Where labels have thresholds, a logit of 0 is at its label's.
 
         Args:
             logits: of the model alone, ``[n, C]``.
@@ -75,7 +80,8 @@ class WordScores:
         if self.blend is None:
             return logits + own
         theirs = logits if self.multi_label else log_softmax(logits, axis=1)
-        return self.blend * theirs + (1 - self.blend) * own
+        blended: np.ndarray = self.blend * theirs + (1 - self.blend) * own
+        return blended if self.thresholds is None else blended - logit(self.thresholds).astype(blended.dtype)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]] | Described) -> np.ndarray:
         """The scores float32 ``[n, C]``, of which ``before`` and ``after`` are read: log-probabilities or, with several
@@ -104,6 +110,7 @@ class WordScores:
             "mean": self.features.mean,
             "scale": self.features.scale,
             **{name: each.weights for name, each in terms.items()},
+            **({} if self.thresholds is None else {_THRESHOLDS: self.thresholds}),
         }
         save_file({name: np.ascontiguousarray(values) for name, values in numbers.items()}, folder / _NUMBERS)
 
@@ -128,6 +135,7 @@ class WordScores:
             "mean": (COUNTS,),
             "scale": (COUNTS,),
             **{name: (len(each),) for name, each in terms.items()},
+            **({_THRESHOLDS: (num_labels,)} if _THRESHOLDS in numbers else {}),
         }
         for name, shape in shapes.items():
             found = numbers.get(name)
@@ -135,6 +143,9 @@ class WordScores:
                 raise DamagedFile(path / _NUMBERS, f"it holds no finite float64 {name!r} of shape {shape}", _ADVICE)
         if not (numbers["scale"] > 0).all():
             raise DamagedFile(path / _NUMBERS, "a 'scale' is not above 0", _ADVICE)
+        thresholds = numbers.get(_THRESHOLDS)
+        if thresholds is not None and not ((thresholds > 0) & (thresholds < 1)).all():
+            raise DamagedFile(path / _NUMBERS, "a threshold is not between 0 and 1", _ADVICE)
         features = WordFeatures(
             words["removed"],
             words["added"],
@@ -142,7 +153,7 @@ class WordScores:
             numbers["scale"],
             {name: Terms(each, numbers[name]) for name, each in terms.items()},
         )
-        return cls(features, numbers["weights"], numbers["biases"], multi_label, words["blend"])
+        return cls(features, numbers["weights"], numbers["biases"], multi_label, words["blend"], thresholds)
 
 
 def given_offset(splits: Splits, config: IntentConfig, corpus: Corpus) -> tuple[Splits, WordBaseline | None]:
