@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from ...data import Corpus
 from ...errors import LayerSelectError
 from ...models.reading import blank_token, read_tokens
 from ..run.cache_keys import OFFSET
+from ..run.word_features import Described, describe
 from ..text.formats import InputFormat
 from ..text.rows import TRAIN, split_rows, watched_split
 from ..text.verbalizer import Verbalizer, as_answer, pad_answers
@@ -116,6 +118,11 @@ class EncodedSplit(Dataset):
 
     def __post_init__(self) -> None:
         self.lengths = [len(feature["input_ids"]) for feature in self.features]
+
+    @functools.cached_property
+    def described(self) -> Described:
+        """The revisions as regressions on their words read them."""
+        return describe(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)

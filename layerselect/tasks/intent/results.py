@@ -12,7 +12,6 @@ from ...metrics import ClassificationReport, classification_report
 from ...metrics.classification import LabelRow
 from ...utils.saved_schema import Anything, Both, Fields, Items, Mapped, Whole, fields_of
 from ..run.baselines import MajorityBaseline, WordBaseline
-from ..run.word_features import describe
 from .dataset import EncodedSplit, Splits
 
 MODEL = "trained model"
@@ -79,9 +78,8 @@ def _evaluate(
     multi_label: bool,
 ) -> SplitResult:
     reports: dict[str, ClassificationReport] = {}
-    described = describe(split.rows)
     for baseline in baselines:
-        baseline_scores, predicted = baseline.predict(described)
+        baseline_scores, predicted = baseline.predict(split.described)
         reports[baseline.name] = classification_report(
             split.targets, baseline_scores, labels, multi_label=multi_label, predicted=predicted
         )

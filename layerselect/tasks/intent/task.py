@@ -5,7 +5,6 @@ it.
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,6 @@ from ..run.runner import run_task
 from ..run.stages import BASELINES, Stages
 from ..run.state_cache import RunCache
 from ..run.task import OnEvent, Outcome, RunResult, Task, Trained
-from ..run.word_features import Described, describe
 from ..text.rows import evaluated_part
 from .blending import BLEND, CHOSEN, THRESHOLDS, best_thresholds, best_weight, can_blend
 from .config import AUTO, NONE, IntentConfig
@@ -186,9 +184,9 @@ class IntentTask(Task[IntentConfig]):
         if not can_blend(self.config) or weight == NONE or (weight == AUTO and chosen_on is None):
             return {}, {}
         train, multi_label = self._whole.train, self.corpus.multi_label
-        partner = TextRegression(self._described, train.targets, len(self.corpus.labels), multi_label=multi_label)
+        partner = TextRegression(train.described, train.targets, len(self.corpus.labels), multi_label=multi_label)
         words = WordScores.of(partner, multi_label=multi_label)
-        own = {split.name: words(split.rows) for split in self._splits.report}
+        own = {split.name: words(split.described) for split in self._splits.report}
         if chosen_on is not None and weight == AUTO:
             weight = best_weight(words, logits[chosen_on.name], own[chosen_on.name], chosen_on.targets)
         if weight == 1:
@@ -203,17 +201,12 @@ class IntentTask(Task[IntentConfig]):
         self._partner, self._word_scores = partner, answers
         return {name: answers.joined(logits[name], own[name]) for name in logits}, facts
 
-    @functools.cached_property
-    def _described(self) -> Described:
-        """The training split as regressions read it."""
-        return describe(self._whole.train.rows)
-
     def _regressions(self) -> list[WordBaseline]:
         """The second baseline and, where the answers are blends, what has a part in them."""
         train, multi_label = self._whole.train, self.corpus.multi_label
         if self._baseline is None:
             self._baseline = WordBaseline(
-                self._described, train.targets, len(self.corpus.labels), multi_label=multi_label
+                train.described, train.targets, len(self.corpus.labels), multi_label=multi_label
             )
         return [self._baseline, *([self._partner] if self._partner is not None else [])]
 

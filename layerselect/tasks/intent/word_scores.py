@@ -176,7 +176,7 @@ def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int
         The splits, and the regression on the whole training split, which scores the others.
     """
     train = splits.train
-    known = describe(train.rows)
+    known = train.described
 
     def fitted(places: Sequence[int]) -> WordBaseline:
         return WordBaseline(known.subset(places), train.targets[list(places)], num_labels, multi_label=multi_label)
@@ -186,7 +186,7 @@ def with_offset(splits: Splits, num_labels: int, *, multi_label: bool, seed: int
         scores[part] = WordScores.of(fitted(others), multi_label=multi_label)(known.subset(part))
     whole = fitted(range(len(train)))
     known_words = WordScores.of(whole, multi_label=multi_label)
-    report = [replace(split, offsets=known_words(split.rows)) for split in splits.report]
+    report = [replace(split, offsets=known_words(split.described)) for split in splits.report]
     select = next((split for split in report if splits.select and split.name == splits.select.name), None)
     return replace(splits, train=replace(train, offsets=scores), report=report, select=select), whole
 
