@@ -5,11 +5,11 @@ python -m tools.tables --check   # writes nothing; says which tables are not tho
 
 A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``. PLACE is relative to
 docs/measurements and is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
-``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``plans`` or ``plans-timed`` (folders of what
-``layerselect plan --json`` wrote); or a word and places: ``attempts`` or ``blends`` and the folder of a comparison,
-``pilot`` and a ``pilot.json``, ``choices``, the folder of a comparison, and rows and placements, ``jobs``, the folder
-of a comparison, and pilots of its trainings. Columns named behind ``without:`` are left out. Figures in sentences are
-written, too: ``tools/figures.py`` says in which.
+``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``thresholds.json``, ``plans`` or ``plans-timed``
+(folders of what ``layerselect plan --json`` wrote); or a word and places: ``attempts`` or ``blends`` and the folder of
+a comparison, ``pilot`` and a ``pilot.json``, ``choices``, the folder of a comparison, and rows and placements,
+``jobs``, the folder of a comparison, and pilots of its trainings. Columns named behind ``without:`` are left out.
+Figures in sentences are written, too: ``tools/figures.py`` says in which.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tools.attempts import attempts_table, blends_table
 from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table
 from tools.figures import MEASUREMENTS, ROOT
+from tools.thresholds import thresholds_table
 
 DOCS = ROOT / "docs"
 _TABLE = re.compile(r"<!-- table: ([\w ./=:,\[\]-]+?)(?: without: ([^>]*?))? -->.*?<!-- end of table -->", re.DOTALL)
@@ -72,6 +73,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return _pilot(json.loads((MEASUREMENTS / places[1]).read_text(encoding="utf-8")))
     if places == ["claims.json"]:
         return claims_table(MEASUREMENTS / "claims.json")
+    if places == ["thresholds.json"]:
+        return thresholds_table(MEASUREMENTS / "thresholds.json")
     if places == ["pilot-races.json"]:
         return _races(json.loads((MEASUREMENTS / "pilot-races.json").read_text(encoding="utf-8")))
     if places == ["memory-by-part.json"]:
