@@ -185,7 +185,12 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     goes_on = kept.holds_some
     with running_out(job.training, MEASURING):
         steps = _scouting_steps(job, bench, asked)
-        scouted = _scouted(steps, bench, kept, notify) if steps else None
+
+        def scout() -> Scouted:
+            notify("training", {"candidate": ALL, "seed": 0, "fold": None})
+            return bench.scout(steps)
+
+        scouted = kept.scouted(scout) if steps else None
         sizes = _sizes(asked.known(scouted), bench, job, scouting_steps=steps)
         notify("sized", {"sizes": sizes, "rounds": job.rounds()})
 
@@ -241,11 +246,6 @@ def _scouting_steps(job: PilotJob, bench: Bench, asked: Asked) -> int:
         logger.info("no first training, which the cost has no room for: left out are %s", ", ".join(asked.measured))
         return 0
     return steps
-
-
-def _scouted(steps: int, bench: Bench, kept: KeptTrials, notify: OnEvent) -> Scouted:
-    notify("training", {"candidate": ALL, "seed": 0, "fold": None})
-    return kept.scouted(lambda: bench.scout(steps))
 
 
 def _sizes(

@@ -102,7 +102,9 @@ def test_a_pilot_that_was_not_stopped_gives_the_same(done, job, page, tmp_path):
     # It knows how long it took, also when it is asked again; nobody knows it of the one that was stopped.
     saved = json.loads((tmp_path / "again" / "pilot.json").read_text())
     assert saved["seconds"] > 0 and saved["processor_seconds"] > 0
-    run_pilot(unstopped)
+    announced: list[str] = []
+    run_pilot(unstopped, on_event=lambda kind, record: announced.append(kind))
+    assert "sized" in announced and "training" not in announced  # what is kept is not trained
     assert json.loads((tmp_path / "again" / "pilot.json").read_text()) == saved
     assert json.loads((job_folder(job) / "pilot.json").read_text())["seconds"] is None
     assert "by the clock" not in page
