@@ -8,7 +8,8 @@ model looks better there than it is. (Logarithmic opinion pools with weights cho
 1997.)
 
 Where an example may have several labels, a half is too high a threshold for rare ones: they are hardly ever answered,
-and each counts as much as any other in macro-F1. The threshold of a label is what makes its expected F1 greatest.
+and each counts as much as any other in macro-F1. The threshold of a label is what makes its expected F1 greatest,
+within bounds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .word_scores import WordScores
 BLEND, CHOSEN, THRESHOLDS = "blend", "blend_chosen", "thresholds"
 #: What is chosen from. The regression always has a part.
 WEIGHTS = tuple(number / 20 for number in range(1, 20))
-#: How many more than are expected to have a label may be answered with it.
+#: How many times as often as the training split has a label it may be answered.
 MOST_ANSWERED = 1.5
 
 
@@ -55,25 +56,28 @@ def best_weight(words: WordScores, logits: np.ndarray, own: np.ndarray, targets:
     return WEIGHTS[int((more.mean(axis=1) <= error).argmax())]
 
 
-def best_thresholds(logits: np.ndarray) -> np.ndarray:
+def best_thresholds(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """The probability of each label from which on it is answered, float64 ``[C]``, above 0 and at most 0.5.
 
     Where the k largest of the n probabilities p are answered, the expected F1 is about
     ``2 * (sum of these p) / (k + sum of all p)``. It can be greatest where a rare label is answered everywhere (Lipton,
-    Elkan and Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, ECML PKDD 2014). So it is made
-    as great as it can be with k of at most :data:`MOST_ANSWERED` times the sum of all p, the number that is expected to
-    have the label. Where that leaves nothing to answer, the threshold is 0.5.
+    Elkan and Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, ECML PKDD 2014), and where
+    probabilities are too high, as those of a loss that weighs rare labels up. So it is made as great as it can be with
+    k / n of at most :data:`MOST_ANSWERED` times the share of the label in the training split. Where that leaves nothing
+    to answer, the threshold is 0.5.
 
-    No label is looked at: where they are rare, a validation split has too few of them to choose by.
+    No label of the n examples is looked at: where they are rare, a validation split has too few to choose by.
 
     Args:
         logits: of the answers, one column for each label: ``[n, C]`` with n of at least 1.
+        shares: how much of the training split has each label, ``[C]``.
     """
     falling = -np.sort(-expit(np.asarray(logits, dtype=np.float64)), axis=0)
     following = np.vstack([falling[1:], np.zeros_like(falling[:1])])
     answered, expected = np.arange(1, len(falling) + 1)[:, None], falling.sum(axis=0)
     f1 = 2 * falling.cumsum(axis=0) / (answered + expected)
-    f1[(answered > MOST_ANSWERED * expected) | (falling == following)] = 0.0  # no threshold lies between equal ones
+    too_often = answered > MOST_ANSWERED * len(falling) * shares
+    f1[too_often | (falling == following)] = 0.0  # no threshold lies between equal ones
     best = f1.argmax(axis=0)[None]
     between = (np.take_along_axis(falling, best, axis=0) + np.take_along_axis(following, best, axis=0))[0] / 2
     thresholds: np.ndarray = np.where(f1.max(axis=0) > 0, np.minimum(between, 0.5), 0.5)

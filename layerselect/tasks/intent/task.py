@@ -195,7 +195,7 @@ class IntentTask(Task[IntentConfig]):
         facts: dict[str, Any] = {BLEND: answers.blend, CHOSEN: self.config.blend == AUTO}
         if chosen_on is not None and multi_label:
             name = chosen_on.name
-            found = best_thresholds(answers.joined(logits[name], own[name]))
+            found = best_thresholds(answers.joined(logits[name], own[name]), train.targets.mean(axis=0))
             answers = replace(answers, thresholds=found)
             facts[THRESHOLDS] = dict(zip(self.corpus.labels, found.round(4).tolist(), strict=True))
         self._partner, self._word_scores = partner, answers
