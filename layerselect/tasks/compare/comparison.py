@@ -82,4 +82,5 @@ def read_comparison(config: CompareConfig, reasons: Mapping[Run, str] | None = N
     for fold, splits in examples.items():
         if set(splits) != set(first) or any(list(splits[name].names) != list(first[name].names) for name in splits):
             raise LayerSelectError(f"the examples of fold {fold} in {str(kept.folder)!r} have other splits or labels")
-    return Comparison(config, folder, results, examples, {fold: kept.baselines(fold) for fold in folds})
+    sizes = list(dict.fromkeys(each.train_size for each in config.variants if each.train_size))
+    return Comparison(config, folder, results, examples, {fold: kept.baselines(fold, sizes) for fold in folds})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -59,7 +59,13 @@ class Truth:
 
 
 class Counts(ABC):
-    """How a task's predictions are counted. A statistic is an int64 row of numbers for each example."""
+    """How a task's predictions are counted. A statistic is an int64 row of numbers for each example.
+
+    Attributes:
+        of_each_size: the baselines that learn, which have a row for each size of the training split.
+    """
+
+    of_each_size: ClassVar[Collection[str]] = ()
 
     @abstractmethod
     def width(self, truth: Truth) -> int:
@@ -97,6 +103,8 @@ class Counts(ABC):
 
 class IntentCounts(Counts):
     """Probabilities in parts of ten thousand, of which macro-F1 needs right, true and predicted for each label."""
+
+    of_each_size = (WordBaseline.name, TextRegression.name)
 
     def width(self, truth: Truth) -> int:
         return len(truth.names)

@@ -2,14 +2,15 @@
 
 The files are small enough to be committed, and every table is made of them. Of each run there is ``NAME.json``, whose
 bytes are the same whenever the run is repeated, and ``NAME.costs.json``, which holds times; of each fold there are its
-examples (``examples-foldN.json``) and the baselines (``baselines-foldN.json``).
+examples (``examples-foldN.json``) and the baselines (``baselines-foldN.json``; ``baselines-10pc-foldN.json`` where
+rows learn from 10 % of the training split).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,13 @@ class KeptRuns:
         if not baselines.is_file():
             found = counts.baselines(settings, corpus, records, truth)
             write_kept(baselines, {"statistics": {name: _lists(each) for name, each in found.items()}})
+        if (size := run.variant.train_size) and counts.of_each_size:
+            of_size = self._path(_of_size(size), run.fold)
+            if not of_size.is_file():
+                smaller = replace(settings, train_size=size)
+                found = counts.baselines(smaller, smaller.load_corpus(), records, truth)
+                statistics = {f"{name}@{size}": _lists(found[name]) for name in counts.of_each_size}
+                write_kept(of_size, {"statistics": statistics})
         costs = {key: files.training.get(key) for key in (*self._task.facts_kept, DEVICE)}
         if (count := files.training.get(PROCESSES, 1)) > 1:
             costs[PROCESSES] = count
@@ -173,18 +181,25 @@ class KeptRuns:
             return None
         return int(costs["training"].get(PROCESSES, 1))
 
-    def baselines(self, fold: int | None) -> dict[str, dict[str, np.ndarray]]:
+    def baselines(self, fold: int | None, sizes: Collection[str] = ()) -> dict[str, dict[str, np.ndarray]]:
         """The statistics of a fold's baselines, by their names and the split.
+
+        Args:
+            sizes: of training splits; ``NAME@SIZE`` is what a baseline comes to that learned from so much. Those that
+                are not kept are left out.
 
         Raises:
             DamagedFile: they cannot be read.
         """
-        path = self._path("baselines", fold)
-        content = self._read(path, _BASELINES)["statistics"]
-        try:
-            return {name: self._arrays(each, fold, path.name) for name, each in content.items()}
-        except Mismatch as error:
-            raise DamagedFile(path, str(error), _ADVICE) from error
+        smaller = [path for size in sizes if (path := self._path(_of_size(size), fold)).is_file()]
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for path in (self._path("baselines", fold), *smaller):
+            content = self._read(path, _BASELINES)["statistics"]
+            try:
+                found |= {name: self._arrays(each, fold, path.name) for name, each in content.items()}
+            except Mismatch as error:
+                raise DamagedFile(path, str(error), _ADVICE) from error
+        return found
 
     def examples(self, fold: int | None) -> dict[str, Truth]:
         """The examples of a fold, by split.
@@ -263,6 +278,11 @@ def _check_complete(content: Mapping[str, Any], task: Task) -> None:
             raise Mismatch(f"reports.{split}.{MODEL}", f"has no {sorted(lacking)[0]}")
     if len(content["curve"]["steps"]) != len(content["curve"]["values"]):
         raise Mismatch("curve", "holds lists of different lengths")
+
+
+def _of_size(size: str) -> str:
+    """The kind of file that keeps the baselines that learned from so much of the training split."""
+    return f"baselines-{size.replace('%', 'pc')}"
 
 
 def _lists(statistics: Mapping[str, np.ndarray]) -> dict[str, list[list[int]]]:

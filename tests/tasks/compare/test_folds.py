@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from layerselect.tasks.compare import CompareConfig, comparison_rows, read_comparison, run_compare, workshop
+from layerselect.tasks.compare.counts import IntentCounts
 from layerselect.tasks.compare.run import plan_compare
 from layerselect.tasks.compare.state import saved_config
 
@@ -102,4 +103,15 @@ def test_what_is_kept_is_enough_to_go_on(done, tmp_path, monkeypatch):
     comparison = run_compare(added)
     assert started == ["all-lora-50pc-seed0-fold1", "all-lora-50pc-seed0-fold2"]
     assert all(result.reason is None for result in comparison.results)
-    assert comparison_rows(comparison)[-1].name == "all/lora@50%"
+    rows = comparison_rows(comparison)
+    assert rows[-1].name == "all/lora@50%"
+    assert [row.name for row in rows[1:5]] == [
+        *("logistic regression", "text regression", "logistic regression@50%", "text regression@50%")
+    ]
+    # They learned from what the row did: a run measures the first one itself.
+    for result in comparison.results[-2:]:
+        fold = result.run.fold
+        kept = comparison.baselines[fold]["logistic regression@50%"]["test"]
+        found = IntentCounts().pooled(kept, comparison.examples[fold]["test"])
+        assert found["macro_f1"] == pytest.approx(result.reports["test"]["logistic regression"]["macro_f1"])
+        assert (kept != comparison.baselines[fold]["logistic regression"]["test"]).any()
