@@ -24,9 +24,9 @@ from scipy.special import softmax
 
 #: What is chosen from.
 _WEIGHTS = tuple(float(each) for each in np.linspace(0.0, 1.0, 11))
-_REGRESSION = "logistic regression"
+REGRESSION = "logistic regression"
 #: What has a part in blends.
-_PARTNER = "text regression"
+PARTNER = "text regression"
 #: Of the model's log-probabilities, as ``intent --blend`` has it.
 _BLEND = 0.3
 #: So that a logarithm can be taken.
@@ -73,12 +73,13 @@ class Predictions:
         """The scores of a baseline."""
         return [self._found.baselines[fold][name][self._found.split] / PARTS for fold in self.folds]
 
-    def of_rows(self, rows: Sequence[str]) -> Scores:
-        """The mean scores of all complete seeds of these rows."""
+    def of_rows(self, rows: Sequence[str], seeds: Sequence[int] | None = None) -> Scores:
+        """The mean scores of these rows: of these seeds, or of all that are complete."""
+        wanted = {name: self.seeds_of(name) if seeds is None else seeds for name in rows}
         by_fold: dict[int, list[np.ndarray]] = {fold: [] for fold in self.folds}
         for result in self._found.results:
             name, fold = result.run.variant.name, result.run.fold
-            if result.reason is None and name in rows and fold in by_fold and result.run.seed in self.seeds_of(name):
+            if result.reason is None and fold in by_fold and result.run.seed in wanted.get(name, ()):
                 by_fold[fold].append(result.statistics[self._found.split] / PARTS)
         return [np.mean(by_fold[fold], axis=0) for fold in self.folds]
 
@@ -101,6 +102,11 @@ class Predictions:
     def plain_rows(self) -> list[Variant]:
         """The usual rows that have a seed."""
         return [each for each in self._found.config.variants if not each.own and self.seeds_of(each.name)]
+
+    def rows_of_sizes(self) -> list[Variant]:
+        """The rows that have a seed and differ from the usual ones in how much they train on."""
+        rows = [each for each in self._found.config.variants if {*each.own} == {"train_size"}]
+        return [each for each in rows if self.seeds_of(each.name)]
 
     def rows_with_words(self) -> list[Variant]:
         """The rows that begin with the scores of the words, or whose answers are blends, and that have a seed."""
@@ -166,14 +172,14 @@ def blend(ours: np.ndarray, theirs: np.ndarray, weight: float) -> np.ndarray:
 
 def fixed_blend(kept: Predictions, row: str = _ALL) -> Scores:
     """What ``intent --blend 0.3`` answers with the models of a row, of all seeds together."""
-    parts = zip(kept.of_rows([row]), kept.of_baseline(_PARTNER), strict=True)
+    parts = zip(kept.of_rows([row]), kept.of_baseline(PARTNER), strict=True)
     return [blend(ours, theirs, _BLEND) for ours, theirs in parts]
 
 
 def attempts_table(folder: Path) -> str:
     """The table in Markdown, of a comparison by folds."""
     kept = Predictions(folder)
-    regression, partner, trained = kept.of_baseline(_REGRESSION), kept.of_baseline(_PARTNER), kept.of_rows([_ALL])
+    regression, partner, trained = kept.of_baseline(REGRESSION), kept.of_baseline(PARTNER), kept.of_rows([_ALL])
     several = kept.learned_rows()
     many = kept.of_rows(several)
     logged = [np.log(np.maximum(each, _LEAST)) for each in trained]
@@ -189,8 +195,8 @@ def attempts_table(folder: Path) -> str:
     seeds = plural(kept.seeds, "seed")
     one, all_ = f"`all`, {seeds}", f"{len(several)} rows, {seeds}"
     rows = {
-        _REGRESSION: regression,
-        _PARTNER: partner,
+        REGRESSION: regression,
+        PARTNER: partner,
         one: trained,
         all_: many,
         f"{one}, logits adjusted by the label shares": kept.chosen(adjusted),
@@ -213,11 +219,11 @@ def attempts_table(folder: Path) -> str:
     lines, others = [], []
     for name, scores in rows.items():
         facts = [f"{value:.3f}" for value in kept.facts(scores)]
-        beside = ("", "") if name == _REGRESSION else map(str, kept.beside(scores, regression))
+        beside = ("", "") if name == REGRESSION else map(str, kept.beside(scores, regression))
         lines.append([name, *facts, *beside])
-        if name != _PARTNER:
+        if name != PARTNER:
             others.append([name, *map(str, kept.beside(scores, partner))])
-    beside_partner = table(("attempt", f"macro-F1 beside the {_PARTNER}", "accuracy beside it"), others)
+    beside_partner = table(("attempt", f"macro-F1 beside the {PARTNER}", "accuracy beside it"), others)
     return f"{table(heads, lines)}\n{beside_partner}"
 
 

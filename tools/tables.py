@@ -8,7 +8,8 @@ docs/measurements and is the folder of a comparison, several of them separated b
 ``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``thresholds.json``, ``plans`` or ``plans-timed``
 (folders of what ``layerselect plan --json`` wrote); or a word and places: ``attempts`` or ``blends`` and the folder of
 a comparison, ``pilot`` and a ``pilot.json``, ``choices``, the folder of a comparison, and rows and placements,
-``jobs``, the folder of a comparison, and pilots of its trainings. Columns named behind ``without:`` are left out.
+``jobs``, the folder of a comparison, and pilots of its trainings, ``sizes``, the folder of a comparison of training
+sizes, and that of one of the whole. Columns named behind ``without:`` are left out.
 Figures in sentences are written, too: ``tools/figures.py`` says in which.
 """
 
@@ -27,6 +28,7 @@ from tools.attempts import attempts_table, blends_table
 from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table
 from tools.figures import MEASUREMENTS, ROOT
+from tools.sizes import sizes_table
 from tools.thresholds import thresholds_table
 
 DOCS = ROOT / "docs"
@@ -65,6 +67,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return attempts_table(MEASUREMENTS / places[1])
     if places[0] == "blends":
         return blends_table(MEASUREMENTS / places[1])
+    if places[0] == "sizes":
+        return sizes_table(MEASUREMENTS / places[1], MEASUREMENTS / places[2])
     if places[0] == "jobs":
         return jobs_table(MEASUREMENTS, *places[1:])
     if places[0] == "choices":

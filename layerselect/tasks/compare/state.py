@@ -15,7 +15,9 @@ from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Items, Mapped, Maybe, Number, Text, Whole
 from .config import CompareConfig
 from .kept import KEPT
+from .methods import parse_variants
 from .runs import RUNS
+from .tasks import TASKS
 
 STATE = "compare.json"
 _VERSION = 2
@@ -66,7 +68,8 @@ def saved_config(
     """The comparison in a folder, as its file says it.
 
     Args:
-        add: more rows, as for ``--methods``; one without an adapter gets that of the first row.
+        add: more rows, as for ``--methods``; one without an adapter gets that of the first row. Those that are there
+            already stay as they are.
         places: settings of the runs that change nothing but where they run.
         changes: fields of the configuration that are given anew; ``seeds`` never become fewer.
 
@@ -83,8 +86,10 @@ def saved_config(
         )
     base = {**saved["settings"], **(places or {})}
     own = {name: base.pop(name) for name in ("folds", "task", "adapter_lr") if name in base}
-    rows = [*saved["rows"], *(each for each in add if each not in saved["rows"])]
     first = saved["rows"][0].partition("@")[0].rpartition("/")[2]
+    task = TASKS[own.get("task", CompareConfig.task)]
+    added = [each.name for each in parse_variants(add, [first], task.methods, task.paper)] if add else []
+    rows = [*saved["rows"], *(each for each in added if each not in saved["rows"])]
     shown = {name: value for name, value in saved.get("shown", {}).items() if value is not None}
     changes["seeds"] = max(saved["seeds"], changes.get("seeds", 1))
     return CompareConfig(

@@ -121,7 +121,7 @@ def test_what_two_rows_have_in_common(parts, chosen):
 
 
 def test_rows_and_seeds_are_added_to_what_is_there(folder):
-    config = saved_config(folder, add=("lisa", "all@pair", "all/lora@10%", "ir/lora"), seeds=3)
+    config = saved_config(folder, add=("lisa", "all@pair", "all/lora@10%", "ir/lora", "head"), seeds=3)
     names = [variant.name for variant in config.variants]
     assert names == ["all/lora", "ir/lora", "head/lora", "lisa/lora", "all/lora@pair", "all/lora@10%"]
     assert config.seeds == 3 and config.folds == 3
