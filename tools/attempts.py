@@ -15,7 +15,7 @@ import numpy as np
 from layerselect.report.numbers import plural
 from layerselect.tasks.compare.cells import Cells
 from layerselect.tasks.compare.comparison import read_comparison
-from layerselect.tasks.compare.counts import PARTS, in_parts
+from layerselect.tasks.compare.counts import PARTS, Truth, in_parts
 from layerselect.tasks.compare.methods import Variant
 from layerselect.tasks.compare.state import saved_config
 from layerselect.utils.markdown import table
@@ -103,6 +103,10 @@ class Predictions:
         """The usual rows that have a seed."""
         return [each for each in self._found.config.variants if not each.own and self.seeds_of(each.name)]
 
+    def all_rows(self) -> list[Variant]:
+        """The rows that have a seed."""
+        return [each for each in self._found.config.variants if self.seeds_of(each.name)]
+
     def rows_of_sizes(self) -> list[Variant]:
         """The rows that have a seed and differ from the usual ones in how much they train on."""
         rows = [each for each in self._found.config.variants if {*each.own} == {"train_size"}]
@@ -146,6 +150,10 @@ class Predictions:
         rare = int(np.argmin(true))
         f1 = float(2 * right[rare] / max(true[rare] + predicted[rare], 1e-12))
         return float(self._counts.quality(np.asarray(sums))), float(_accuracy(np.asarray(sums))), f1
+
+    def pooled(self, scores: Scores) -> dict[str, float]:
+        """The qualities over all folds."""
+        return self._counts.pooled(np.concatenate([in_parts(each) for each in scores]), Truth.joined(self._truth))
 
     def _counted(self, scores: np.ndarray, place: int) -> np.ndarray:
         return self._counts.counts(in_parts(scores), self._truth[place])
@@ -246,5 +254,26 @@ def blends_table(folder: Path) -> str:
         f"macro-F1, `--blend {_BLEND}`",
         "beside `all`, blended",
         "accuracy beside it",
+    )
+    return table(heads, lines)
+
+
+def beside_table(folder: Path) -> str:
+    """The rows of a comparison by folds, whether or not an example has several labels, beside both regressions."""
+    kept = Predictions(folder)
+    regressions = {name: kept.of_baseline(name) for name in (REGRESSION, PARTNER)}
+    rows = regressions | {f"`{each.short}`": kept.of_rows([each.name]) for each in kept.all_rows()}
+    lines = []
+    for name, scores in rows.items():
+        found = kept.pooled(scores)
+        qualities = [f"{found[key]:.3f}" for key in ("macro_f1", "accuracy", "macro_auprc")]
+        beside = [str(kept.beside(scores, other)[0]) if other is not scores else "" for other in regressions.values()]
+        lines.append([name, *qualities, *beside])
+    heads = (
+        "row",
+        "macro-F1",
+        "exact answers",
+        "macro AUPRC",
+        *(f"macro-F1 beside the {name}" for name in regressions),
     )
     return table(heads, lines)

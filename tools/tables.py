@@ -3,14 +3,20 @@
 python -m tools.tables           # writes every table anew
 python -m tools.tables --check   # writes nothing; says which tables are not those of the files
 
-A page has a table where it says ``<!-- table: PLACE -->`` and ``<!-- end of table -->``. PLACE is relative to
-docs/measurements and is the folder of a comparison, several of them separated by blanks, ``verdicts.json``,
-``claims.json``, ``pilot-races.json``, ``memory-by-part.json``, ``thresholds.json``, ``plans`` or ``plans-timed``
-(folders of what ``layerselect plan --json`` wrote); or a word and places: ``attempts`` or ``blends`` and the folder of
-a comparison, ``pilot`` and a ``pilot.json``, ``choices``, the folder of a comparison, and rows and placements,
-``jobs``, the folder of a comparison, and pilots of its trainings, ``sizes``, the folder of a comparison of training
-sizes, and that of one of the whole. Columns named behind ``without:`` are left out.
-Figures in sentences are written, too: ``tools/figures.py`` says in which.
+A page has a table where it says ``<!-- table: WHAT -->`` and ``<!-- end of table -->``. Places are relative to
+docs/measurements. WHAT is one of these:
+
+- the folder of a comparison, or several of them separated by blanks;
+- ``verdicts.json``, ``claims.json``, ``pilot-races.json``, ``memory-by-part.json`` or ``thresholds.json``;
+- ``plans`` or ``plans-timed``, folders of what ``layerselect plan --json`` wrote;
+- ``attempts``, ``beside`` or ``blends``, and the folder of a comparison;
+- ``sizes``, the folder of a comparison of training sizes, and that of one of the whole;
+- ``choices``, the folder of a comparison, and rows and placements;
+- ``jobs``, the folder of a comparison, and pilots of its trainings;
+- ``pilot`` and a ``pilot.json``.
+
+Columns named behind ``without:`` are left out. Figures in sentences are written, too: ``tools/figures.py`` says in
+which.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ from typing import Any
 
 from layerselect.utils import markdown
 from tools import figures
-from tools.attempts import attempts_table, blends_table
+from tools.attempts import attempts_table, beside_table, blends_table
 from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table
 from tools.figures import MEASUREMENTS, ROOT
@@ -65,6 +71,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return _verdicts(json.loads((MEASUREMENTS / "verdicts.json").read_text(encoding="utf-8")))
     if places[0] == "attempts":
         return attempts_table(MEASUREMENTS / places[1])
+    if places[0] == "beside":
+        return beside_table(MEASUREMENTS / places[1])
     if places[0] == "blends":
         return blends_table(MEASUREMENTS / places[1])
     if places[0] == "sizes":
