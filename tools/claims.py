@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from layerselect.tasks.compare.rows import Row
 
 #: What a claim says of the row beside its reference, and which verdicts of a comparison bear it out or deny it.
-_BEARS_OUT = {"as good": ("as good", "better"), "better": ("better",)}
-_DENIES = {"as good": ("worse",), "better": ("worse", "as good")}
+_BEARS_OUT = {"as good": ("as good", "better"), "better": ("better",), "worse": ("worse",)}
+_DENIES = {"as good": ("worse",), "better": ("worse", "as good"), "worse": ("better", "as good")}
 _HEADS = ("paper", "claim", "tested by", "figure", "verdict")
 
 

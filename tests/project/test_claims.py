@@ -26,6 +26,8 @@ def table(tmp_path, **claim):
         ({"row": "ir/lora", "says": "better"}, "**undecided**"),
         ({"row": "all/lora", "reference": "head/lora", "says": "better"}, "**supported**"),
         ({"row": "all/lora", "reference": "head/lora", "says": "as good"}, "**supported (better)**"),
+        ({"row": "head/lora", "says": "worse"}, "**supported**"),
+        ({"row": "text regression", "says": "worse"}, "**contradicted (better)**"),
         ({"row": "nobody/lora", "says": "better"}, "**not run**"),
         ({"row": "ir/lora", "reference": "nobody/lora", "says": "better"}, "**not run**"),
         ({"row": "head/lora", "cost": "saved_mb"}, "**supported**"),

@@ -63,8 +63,8 @@ def best_thresholds(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     ``2 * (sum of these p) / (k + sum of all p)``. It can be greatest where a rare label is answered everywhere (Lipton,
     Elkan and Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, ECML PKDD 2014), and where
     probabilities are too high, as those of a loss that weighs rare labels up. So it is made as great as it can be with
-    k / n of at most :data:`MOST_ANSWERED` times the share of the label in the training split. Where that leaves nothing
-    to answer, the threshold is 0.5.
+    k / n of at most :data:`MOST_ANSWERED` times the share of the label in the training split, or with one answer. Where
+    that leaves nothing, as of a label that the training split lacks, the threshold is 0.5.
 
     No label of the n examples is looked at: where they are rare, a validation split has too few to choose by.
 
@@ -76,8 +76,8 @@ def best_thresholds(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     following = np.vstack([falling[1:], np.zeros_like(falling[:1])])
     answered, expected = np.arange(1, len(falling) + 1)[:, None], falling.sum(axis=0)
     f1 = 2 * falling.cumsum(axis=0) / (answered + expected)
-    too_often = answered > MOST_ANSWERED * len(falling) * shares
-    f1[too_often | (falling == following)] = 0.0  # no threshold lies between equal ones
+    most = np.maximum(MOST_ANSWERED * len(falling) * np.asarray(shares), np.asarray(shares) > 0)
+    f1[(answered > most) | (falling == following)] = 0.0  # no threshold lies between equal ones
     best = f1.argmax(axis=0)[None]
     between = (np.take_along_axis(falling, best, axis=0) + np.take_along_axis(following, best, axis=0))[0] / 2
     thresholds: np.ndarray = np.where(f1.max(axis=0) > 0, np.minimum(between, 0.5), 0.5)

@@ -30,7 +30,7 @@ def expected_f1(probabilities, answered):
 @given(seed=st.integers(0, 999), labels=st.integers(1, 4), shift=st.floats(-6, 3), share=st.floats(0, 0.7))
 def test_no_other_threshold_has_a_better_expected_f1(seed, labels, shift, share):
     logits = np.random.default_rng(seed).normal(shift, 2.0, size=(25, labels))
-    most = MOST_ANSWERED * share * len(logits)
+    most = max(MOST_ANSWERED * share * len(logits), share > 0)
     for p, threshold in zip(expit(logits).T, best_thresholds(logits, np.full(labels, share)), strict=True):
         assert 0 < threshold <= 0.5
         allowed = [p >= t for t in [*p, 1.1] if (p >= t).sum() <= most]
