@@ -82,8 +82,8 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
     job.add_argument(
         "--add",
         metavar="LIST",
-        help="add rows, as for --methods, to the comparison in --out; its settings need not be repeated, and --seeds N "
-        "makes its seeds more",
+        help="add rows, as for --methods, to the comparison in --out and train what it lacks; its settings need not be "
+        "repeated, and --seeds N makes its seeds more",
     )
     job.add_argument(
         "--show",
