@@ -83,6 +83,10 @@ class Predictions:
                 by_fold[fold].append(result.statistics[self._found.split] / PARTS)
         return [np.mean(by_fold[fold], axis=0) for fold in self.folds]
 
+    def of_each_seed(self, row: str) -> list[Scores]:
+        """The scores of a row's complete seeds, each by itself."""
+        return [self.of_rows([row], [seed]) for seed in self.seeds_of(row)]
+
     @property
     def seeds(self) -> int:
         """How many seeds each row is to have."""
@@ -135,11 +139,19 @@ class Predictions:
 
     def beside(self, scores: Scores, reference: Scores) -> tuple[Between, Between]:
         """Macro-F1 and accuracy minus those of the reference, with intervals of 95 % over documents."""
-        ours, theirs = (
-            {(0, fold): in_parts(each) for fold, each in zip(self.folds, several, strict=True)}
-            for several in (scores, reference)
-        )
-        paired = self._cells.paired(ours, theirs)
+        return self.mean_beside([scores], reference)
+
+    def mean_beside(self, several: Sequence[Scores], reference: Scores) -> tuple[Between, Between]:
+        """The same of the mean over several runs of one row, with intervals over documents and runs."""
+
+        def parts(runs: Sequence[Scores]) -> dict[tuple[int, int | None], np.ndarray]:
+            return {
+                (seed, fold): in_parts(each)
+                for seed, scores in enumerate(runs)
+                for fold, each in zip(self.folds, scores, strict=True)
+            }
+
+        paired = self._cells.paired(parts(several), parts([reference] * len(several)))
         assert paired is not None
         return _difference(paired, self._counts.quality), _difference(paired, _accuracy)
 
@@ -211,10 +223,10 @@ def attempts_table(folder: Path) -> str:
         f"{one}, blended with the logistic regression": kept.chosen(blended(trained)),
         f"{one}, `--blend {_BLEND}`": fixed_blend(kept),
         f"{all_}, blended with the logistic regression": kept.chosen(blended(many)),
-        **{
-            f"`{each.short}`, {plural(len(kept.seeds_of(each.name)), 'seed')}": kept.of_rows([each.name])
-            for each in kept.rows_with_words()
-        },
+    }
+    single = {name: [scores] for name, scores in rows.items()} | {
+        f"`{each.short}`, {_mean_of(len(kept.seeds_of(each.name)))}": kept.of_each_seed(each.name)
+        for each in kept.rows_with_words()
     }
     heads = (
         "attempt",
@@ -225,14 +237,18 @@ def attempts_table(folder: Path) -> str:
         "accuracy beside it",
     )
     lines, others = [], []
-    for name, scores in rows.items():
-        facts = [f"{value:.3f}" for value in kept.facts(scores)]
-        beside = ("", "") if name == REGRESSION else map(str, kept.beside(scores, regression))
+    for name, runs in single.items():
+        facts = [f"{value:.3f}" for value in np.mean([kept.facts(scores) for scores in runs], axis=0)]
+        beside = ("", "") if name == REGRESSION else map(str, kept.mean_beside(runs, regression))
         lines.append([name, *facts, *beside])
         if name != PARTNER:
-            others.append([name, *map(str, kept.beside(scores, partner))])
+            others.append([name, *map(str, kept.mean_beside(runs, partner))])
     beside_partner = table(("attempt", f"macro-F1 beside the {PARTNER}", "accuracy beside it"), others)
     return f"{table(heads, lines)}\n{beside_partner}"
+
+
+def _mean_of(seeds: int) -> str:
+    return f"mean of {seeds} seeds" if seeds > 1 else plural(seeds, "seed")
 
 
 def blends_table(folder: Path) -> str:

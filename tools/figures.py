@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import statistics
 import string
 from pathlib import Path
 from types import SimpleNamespace
@@ -137,9 +138,9 @@ def _rows(name: str) -> dict[str, SimpleNamespace]:
 def _blend(name: str, row: str | None) -> SimpleNamespace:
     """The macro-F1 of blends, and what they are beside the regression in macro-F1 and in accuracy."""
     kept = Predictions(MEASUREMENTS / name)
-    scores = fixed_blend(kept) if row is None else kept.of_rows([row])
-    f1, right = kept.beside(scores, kept.of_baseline(_ROWS["regression"]))
-    return SimpleNamespace(quality=kept.facts(scores)[0], f1=f1, right=right)
+    runs = [fixed_blend(kept)] if row is None else kept.of_each_seed(row)
+    f1, right = kept.mean_beside(runs, kept.of_baseline(_ROWS["regression"]))
+    return SimpleNamespace(quality=statistics.mean(kept.facts(each)[0] for each in runs), f1=f1, right=right)
 
 
 def _frameworks() -> SimpleNamespace:

@@ -42,3 +42,15 @@ def test_a_choice_does_not_see_its_fold(kept):
 def test_nothing_differs_from_itself(kept):
     scores = kept.of_baseline("logistic regression")
     assert [str(each) for each in kept.beside(scores, scores)] == ["+0.000 (+0.000 to +0.000)"] * 2
+
+
+def test_the_mean_of_runs_is_no_ensemble(kept):
+    regression = kept.of_baseline("logistic regression")
+    runs = kept.of_each_seed("all/lora")
+    assert len(runs) == 2
+    means = [kept.beside(scores, regression)[0].mean for scores in runs]
+    found = kept.mean_beside(runs, regression)[0]
+    assert found.mean == pytest.approx(np.mean(means))
+    assert found.mean != pytest.approx(kept.beside(kept.of_rows(["all/lora"]), regression)[0].mean, abs=1e-4)
+    one = kept.beside(runs[0], regression)[0]
+    assert found.low < found.mean < found.high and one.low < one.mean < one.high
