@@ -190,9 +190,9 @@ def blend(ours: np.ndarray, theirs: np.ndarray, weight: float) -> np.ndarray:
     return found
 
 
-def fixed_blend(kept: Predictions, row: str = _ALL) -> Scores:
-    """What ``intent --blend 0.3`` answers with the models of a row, of all seeds together."""
-    parts = zip(kept.of_rows([row]), kept.of_baseline(PARTNER), strict=True)
+def fixed_blend(kept: Predictions, row: str = _ALL, seeds: Sequence[int] | None = None) -> Scores:
+    """What ``intent --blend 0.3`` answers with the models of a row, of these or of all seeds together."""
+    parts = zip(kept.of_rows([row], seeds), kept.of_baseline(PARTNER), strict=True)
     return [blend(ours, theirs, _BLEND) for ours, theirs in parts]
 
 
@@ -254,9 +254,10 @@ def _mean_of(seeds: int) -> str:
 def blends_table(folder: Path) -> str:
     """The rows of a comparison by folds beside ``all``, by themselves and with the words in their answers."""
     kept = Predictions(folder)
-    alone, blended = kept.of_rows([_ALL]), fixed_blend(kept)
     lines = []
     for row in kept.plain_rows():
+        seeds = kept.seeds_of(row.name)  # a row of one seed is not compared with several runs of another, put together
+        alone, blended = kept.of_rows([_ALL], seeds), fixed_blend(kept, _ALL, seeds)
         own, with_words = kept.of_rows([row.name]), fixed_blend(kept, row.name)
         by_itself, both = kept.beside(own, alone), kept.beside(with_words, blended)
         values = [f"{kept.facts(own)[0]:.3f}", str(by_itself[0]), f"{kept.facts(with_words)[0]:.3f}", *map(str, both)]
