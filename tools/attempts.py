@@ -18,15 +18,16 @@ from layerselect.tasks.compare.comparison import read_comparison
 from layerselect.tasks.compare.counts import PARTS, Truth, in_parts
 from layerselect.tasks.compare.methods import Variant
 from layerselect.tasks.compare.state import saved_config
+from layerselect.tasks.run.baselines import TextRegression, WordBaseline
 from layerselect.utils.markdown import table
 from layerselect.utils.paired import Effect, Paired, Quality
 from scipy.special import softmax
 
 #: What is chosen from.
 _WEIGHTS = tuple(float(each) for each in np.linspace(0.0, 1.0, 11))
-REGRESSION = "logistic regression"
+REGRESSION = WordBaseline.name
 #: What has a part in blends.
-PARTNER = "text regression"
+PARTNER = TextRegression.name
 #: Of the model's log-probabilities, as ``intent --blend`` has it.
 _BLEND = 0.3
 #: So that a logarithm can be taken.
@@ -105,7 +106,7 @@ class Predictions:
 
     def plain_rows(self) -> list[Variant]:
         """The usual rows that have a seed."""
-        return [each for each in self._found.config.variants if not each.own and self.seeds_of(each.name)]
+        return [each for each in self.all_rows() if not each.own]
 
     def all_rows(self) -> list[Variant]:
         """The rows that have a seed."""
@@ -113,13 +114,11 @@ class Predictions:
 
     def rows_of_sizes(self) -> list[Variant]:
         """The rows that have a seed and differ from the usual ones in how much they train on."""
-        rows = [each for each in self._found.config.variants if {*each.own} == {"train_size"}]
-        return [each for each in rows if self.seeds_of(each.name)]
+        return [each for each in self.all_rows() if {*each.own} == {"train_size"}]
 
     def rows_with_words(self) -> list[Variant]:
         """The rows that begin with the scores of the words, or whose answers are blends, and that have a seed."""
-        rows = [each for each in self._found.config.variants if {*each.own} in ({"offset"}, {"blend"})]
-        return [each for each in rows if self.seeds_of(each.name)]
+        return [each for each in self.all_rows() if {*each.own} in ({"offset"}, {"blend"})]
 
     def quality(self, scores: Scores, folds: Sequence[int] | None = None) -> float:
         """The tested quality over some of the folds, by their places; without ``folds`` over all."""
@@ -279,12 +278,15 @@ def beside_table(folder: Path) -> str:
     """The rows of a comparison by folds, whether or not an example has several labels, beside both regressions."""
     kept = Predictions(folder)
     regressions = {name: kept.of_baseline(name) for name in (REGRESSION, PARTNER)}
-    rows = regressions | {f"`{each.short}`": kept.of_rows([each.name]) for each in kept.all_rows()}
+    rows = {name: [scores] for name, scores in regressions.items()}
+    rows |= {f"`{each.short}`": kept.of_each_seed(each.name) for each in kept.all_rows()}
     lines = []
-    for name, scores in rows.items():
-        found = kept.pooled(scores)
-        qualities = [f"{found[key]:.3f}" for key in ("macro_f1", "accuracy", "macro_auprc")]
-        beside = [str(kept.beside(scores, other)[0]) if other is not scores else "" for other in regressions.values()]
+    for name, runs in rows.items():
+        found = [kept.pooled(scores) for scores in runs]
+        qualities = [f"{np.mean([each[key] for each in found]):.3f}" for key in ("macro_f1", "accuracy", "macro_auprc")]
+        beside = [
+            "" if name == other else str(kept.mean_beside(runs, scores)[0]) for other, scores in regressions.items()
+        ]
         lines.append([name, *qualities, *beside])
     heads = (
         "row",

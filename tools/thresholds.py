@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from layerselect.data import load_corpus
-from layerselect.tasks.intent.blending import best_thresholds
+from layerselect.tasks.intent.blending import best_thresholds, expected_f1
 from layerselect.tasks.intent.config import IntentConfig
 from layerselect.tasks.intent.dataset import make_targets
 from layerselect.tasks.intent.training import class_weights
@@ -74,9 +74,7 @@ def as_often(found: np.ndarray, targets: np.ndarray, shares: np.ndarray) -> np.n
 
 def expected(found: np.ndarray, targets: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """The best expected F1, however often that answers the label: half of its value."""
-    falling = -np.sort(-found, axis=0)
-    f1 = 2 * falling.cumsum(axis=0) / (np.arange(1, len(falling) + 1)[:, None] + falling.sum(axis=0))
-    return f1.max(axis=0) / 2
+    return expected_f1(-np.sort(-found, axis=0)).max(axis=0) / 2
 
 
 RULES: dict[str, Rule] = {

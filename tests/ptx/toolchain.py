@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
@@ -10,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -69,18 +68,17 @@ class Toolchain:
     def ptx(self, arch: str, *flags: str) -> str:
         """The PTX text of all kernels. ``flags`` go to the compiler."""
         name = hashlib.sha256(" ".join(flags).encode()).hexdigest()[:8] if flags else "plain"
-        with self._building(f"{name}-{arch}.ptx") as (target, building):
-            if building is not None:
-                self._compile_ptx(HERE / "kernels.cu", arch, flags, building)
-        return target.read_text()
+        kernels = HERE / "kernels.cu"
+        return self._built(f"{name}-{arch}.ptx", lambda out: self._compile_ptx(kernels, arch, flags, out)).read_text()
 
     def broken_ptx(self, file: str, old: str, new: str, arch: str = "sm_80") -> str:
         """The PTX of a copy of the sources in which ``old``, found once in ``csrc/<file>``, became ``new``."""
         name = f"broken-{hashlib.sha256(repr((file, old, new)).encode()).hexdigest()[:8]}-{arch}.ptx"
-        with self._building(name) as (target, building):
-            if building is not None:
-                self._compile_broken(file, old, new, arch, building)
-        return target.read_text()
+        return self._built(name, lambda out: self._compile_broken(file, old, new, arch, out)).read_text()
+
+    def launchers(self) -> Path:
+        """A shared library of the launchers, the plan and the CPU's rules."""
+        return self._built("launchers.so", self._link_launchers)
 
     def _compile_broken(self, file: str, old: str, new: str, arch: str, output: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -99,13 +97,6 @@ class Toolchain:
         architecture = f"-arch=compute_{arch.removeprefix('sm_')}"
         _run(self._nvcc, "-ptx", architecture, *FLAGS, *flags, source, "-o", output)
 
-    def launchers(self) -> Path:
-        """A shared library of the launchers, the plan and the CPU's rules."""
-        with self._building("launchers.so") as (target, building):
-            if building is not None:
-                self._link_launchers(building)
-        return target
-
     def _link_launchers(self, output: Path) -> None:
         launchers = output.with_suffix(".o")
         virtual = ("-gencode", "arch=compute_90,code=compute_90")  # PTX only: the device code is not used
@@ -119,9 +110,8 @@ class Toolchain:
         options = ("-std=c++20", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", f"-I{CSRC}")
         _run(os.environ.get("CXX", "g++"), *options, *sources, launchers, "-o", output)
 
-    @contextlib.contextmanager
-    def _building(self, name: str) -> Iterator[tuple[Path, Path | None]]:
-        """The kept file of ``name``, and where to build it; None where it is there.
+    def _built(self, name: str, build: Callable[[Path], None]) -> Path:
+        """The kept file of ``name``; ``build`` writes it where it is not there.
 
         Workers of one suite share the folder.
         A lock for each file lets one of them build while the others wait.
@@ -131,12 +121,11 @@ class Toolchain:
         target = folder / name
         with (folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if target.exists():
-                yield target, None
-                return
-            building = folder / f"{name}.part"
-            yield target, building
-            building.replace(target)
+            if not target.exists():
+                building = folder / f"{name}.part"
+                build(building)
+                building.replace(target)
+        return target
 
 
 def _run(*command: object) -> None:

@@ -35,7 +35,7 @@ from ...utils.saved_schema import (
 )
 from ..run.settings import TrainingSettings
 from .counts import Records, Truth
-from .methods import Run
+from .methods import Run, as_file_name
 from .runs import RunFiles
 from .tasks import MODEL, TASKS, Task
 
@@ -131,15 +131,12 @@ class KeptRuns:
         truth = self._same_examples(run, records, corpus)
         baselines = self._path("baselines", run.fold)
         if not baselines.is_file():
-            found = counts.baselines(settings, corpus, records, truth)
-            write_kept(baselines, {"statistics": {name: _lists(each) for name, each in found.items()}})
-        if (size := run.variant.train_size) and counts.of_each_size:
-            of_size = self._path(_of_size(size), run.fold)
-            if not of_size.is_file():
-                smaller = replace(settings, train_size=size)
-                found = counts.baselines(smaller, smaller.load_corpus(), records, truth)
-                statistics = {f"{name}@{size}": _lists(found[name]) for name in counts.of_each_size}
-                write_kept(of_size, {"statistics": statistics})
+            _write_baselines(baselines, counts.baselines(settings, corpus, records, truth))
+        size = run.variant.train_size
+        if size and counts.of_each_size and not (of_size := self._path(_of_size(size), run.fold)).is_file():
+            smaller = replace(settings, train_size=size)
+            found = counts.baselines(smaller, smaller.load_corpus(), records, truth)
+            _write_baselines(of_size, {f"{name}@{size}": found[name] for name in counts.of_each_size})
         costs = {key: files.training.get(key) for key in (*self._task.facts_kept, DEVICE)}
         if (count := files.training.get(PROCESSES, 1)) > 1:
             costs[PROCESSES] = count
@@ -282,7 +279,11 @@ def _check_complete(content: Mapping[str, Any], task: Task) -> None:
 
 def _of_size(size: str) -> str:
     """The kind of file that keeps the baselines that learned from so much of the training split."""
-    return f"baselines-{size.replace('%', 'pc')}"
+    return as_file_name(f"baselines@{size}")
+
+
+def _write_baselines(path: Path, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    write_kept(path, {"statistics": {name: _lists(each) for name, each in found.items()}})
 
 
 def _lists(statistics: Mapping[str, np.ndarray]) -> dict[str, list[list[int]]]:

@@ -100,6 +100,11 @@ OWN = ("format", "train_size", "offset", "blend")
 _BLEND = "blend"
 
 
+def as_file_name(name: str) -> str:
+    """A row's name, or one like it, as part of the name of a file or a folder."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name.replace("%", "pc")).strip("-")
+
+
 @dataclass(frozen=True)
 class Variant:
     """A row of the table: a method with an adapter and, where it differs from the other rows, what its model reads, how
@@ -147,7 +152,7 @@ class Variant:
     @property
     def folder(self) -> str:
         """The name as part of a folder's name."""
-        return re.sub(r"[^A-Za-z0-9.]+", "-", self.name.replace("%", "pc")).strip("-")
+        return as_file_name(self.name)
 
     @property
     def settings(self) -> dict[str, Any]:

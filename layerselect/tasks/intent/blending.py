@@ -59,12 +59,11 @@ def best_weight(words: WordScores, logits: np.ndarray, own: np.ndarray, targets:
 def best_thresholds(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """The probability of each label from which on it is answered, float64 ``[C]``, above 0 and at most 0.5.
 
-    Where the k largest of the n probabilities p are answered, the expected F1 is about
-    ``2 * (sum of these p) / (k + sum of all p)``. It can be greatest where a rare label is answered everywhere (Lipton,
-    Elkan and Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, ECML PKDD 2014), and where
-    probabilities are too high, as those of a loss that weighs rare labels up. So it is made as great as it can be with
-    k / n of at most :data:`MOST_ANSWERED` times the share of the label in the training split, or with one answer. Where
-    that leaves nothing, as of a label that the training split lacks, the threshold is 0.5.
+    Where the k most probable of n examples are answered, :func:`expected_f1` can be greatest with a rare label answered
+    everywhere (Lipton, Elkan and Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, ECML PKDD
+    2014), and where probabilities are too high, as those of a loss that weighs rare labels up. So it is made as great
+    as it can be with k / n of at most :data:`MOST_ANSWERED` times the share of the label in the training split, or with
+    one answer. Where that leaves nothing, as of a label that the training split lacks, the threshold is 0.5.
 
     No label of the n examples is looked at: where they are rare, a validation split has too few to choose by.
 
@@ -74,14 +73,25 @@ def best_thresholds(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """
     falling = -np.sort(-expit(np.asarray(logits, dtype=np.float64)), axis=0)
     following = np.vstack([falling[1:], np.zeros_like(falling[:1])])
-    answered, expected = np.arange(1, len(falling) + 1)[:, None], falling.sum(axis=0)
-    f1 = 2 * falling.cumsum(axis=0) / (answered + expected)
+    answered, f1 = np.arange(1, len(falling) + 1)[:, None], expected_f1(falling)
     most = np.maximum(MOST_ANSWERED * len(falling) * np.asarray(shares), np.asarray(shares) > 0)
     f1[(answered > most) | (falling == following)] = 0.0  # no threshold lies between equal ones
     best = f1.argmax(axis=0)[None]
     between = (np.take_along_axis(falling, best, axis=0) + np.take_along_axis(following, best, axis=0))[0] / 2
     thresholds: np.ndarray = np.where(f1.max(axis=0) > 0, np.minimum(between, 0.5), 0.5)
     return thresholds
+
+
+def expected_f1(falling: np.ndarray) -> np.ndarray:
+    """About the expected F1 where the first k of n examples are answered, for each k of 1 to n, float64 ``[n, C]``:
+    ``2 * (sum of their probabilities) / (k + sum of all probabilities)``.
+
+    Args:
+        falling: the probabilities of each label, the largest first, float64 ``[n, C]``.
+    """
+    answered = np.arange(1, len(falling) + 1)[:, None]
+    found: np.ndarray = 2 * falling.cumsum(axis=0) / (answered + falling.sum(axis=0))
+    return found
 
 
 def log_losses(logits: np.ndarray, targets: np.ndarray, *, multi_label: bool) -> np.ndarray:
