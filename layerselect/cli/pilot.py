@@ -90,10 +90,10 @@ def run(args: argparse.Namespace) -> int:
 
 def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a training whose layers a pilot chooses in the folder ``args.pilot``; one that is finished there
-    is taken as it is. Its ``--budget`` is the pilot's.
+    is taken as it is, if it keeps to ``--budget``, which is the pilot's.
 
     Raises:
-        LayerSelectError: the layers are chosen otherwise, too, or the pilot cannot be run.
+        LayerSelectError: the layers are chosen otherwise, too, the pilot cannot be run, or it chose beyond the budget.
     """
     from ..errors import LayerSelectError
     from ..models.load import quiet_transformers
@@ -106,15 +106,20 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     for name in ("rule", "placement"):
         if name in settings:
             raise LayerSelectError(f"--pilot chooses the layers, and so does --{name}: leave out one of them")
-    place = Path(args.pilot)
+    place, budget = Path(args.pilot), settings.get("budget")
     apply_threads(args.threads)
     quiet_transformers()
     with PilotDisplay() as display:
         if not (place / PILOT).is_file():
             training = {name: value for name, value in settings.items() if name not in MADE}
-            job = PilotJob(training=IntentConfig(**{**training, "out": args.pilot}), budget=settings.get("budget"))
+            job = PilotJob(training=IntentConfig(**{**training, "out": args.pilot}), budget=budget)
             run_pilot(job, on_event=display)
         chosen = Placement.load(place)
+        if budget is not None and chosen.cost > budget + 1e-9:
+            raise LayerSelectError(
+                f"the pilot in {str(place)!r} chose layers whose step costs {chosen.cost:.2f}, and --budget is "
+                f"{budget:g}: give --pilot another folder, so that one is run with this budget"
+            )
         display.say("; ".join(filter(None, (chosen.chosen_by, chosen.doubt))))
     found = settings_after(place)
     kept = {name: value for name, value in settings.items() if name != "budget"}

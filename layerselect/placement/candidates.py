@@ -37,7 +37,7 @@ class Candidate:
     Attributes:
         name: such as ``upper:4``.
         layers: their numbers, ascending; empty: none.
-        cost: a step that trains them, as a fraction of the step that trains all layers.
+        cost: a step of the training that it is for, as a fraction of the step that trains all layers.
         trial: one short training and its evaluation, as a fraction of a full training of all layers.
     """
 
@@ -89,10 +89,24 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list(found.values())
 
 
-def step_cost(costs: LayerCosts, layers: Sequence[int], cut: int = 0) -> float:
-    """A step that trains ``layers``, as a fraction of the one that trains all.
+def within(candidates: Sequence[Candidate], budget: float | None) -> list[Candidate]:
+    """The reference, and those whose step costs at most ``budget``; ``None``: all."""
+    return [each for each in candidates if each.name == ALL or budget is None or each.cost <= budget + 1e-9]
+
+
+def cut_below(layers: Sequence[int], num_layers: int) -> int:
+    """How many of the lowest layers need not run once their hidden states are cached, while ``layers`` train: those
+    below the lowest of them; all but the uppermost where none trains.
+    """
+    return min(min(layers, default=num_layers), num_layers - 1)
+
+
+def step_cost(costs: LayerCosts, layers: Sequence[int], *, reads: float = 0.0) -> float:
+    """A step that trains ``layers``, as a fraction of the one that trains all, the mean over a training.
 
     Args:
-        cut: so many of the lowest layers do not run, since their hidden states are cached.
+        reads: in this share of the steps the layers below do not run, since their hidden states are cached
+            (:func:`cut_below`).
     """
-    return costs.step_cost([layer in layers for layer in range(costs.num_layers)]) - costs.below_cost(cut)
+    whole = costs.step_cost([layer in layers for layer in range(costs.num_layers)])
+    return whole - reads * costs.below_cost(cut_below(layers, costs.num_layers))

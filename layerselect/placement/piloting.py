@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import LayerSelectError
 from ..utils.paired import Quality
-from .candidates import ALL, Candidate, distinct
+from .candidates import ALL, Candidate, distinct, within
 from .placement import Placement
 from .race import WORSE, Race, Standing, Trial
 from .rounds import ERROR, Rounds
@@ -133,6 +133,7 @@ def pilot(
     *,
     margin: float = 0.02,
     max_cost: float = 0.1,
+    budget: float | None = None,
     rounds: Rounds | None = None,
     quality: Quality = mean_of_counts,
     idle: Candidate | None = None,
@@ -156,6 +157,8 @@ def pilot(
             documents, whatever the candidate.
         margin: of the quality, at most so much worse is as good.
         max_cost: of all trainings together, as a fraction of one full training of all layers.
+        budget: only candidates whose step costs at most so much are tried and chosen, ``all`` then being no more than
+            what they are measured against. Where none of them looks as good, the answer is the one that stands best.
         rounds: how the race is divided; see :class:`~layerselect.placement.rounds.Rounds`.
         quality: of the summed counts of a trial's documents. Without one these are a sum and a number, of which the
             mean is meant.
@@ -164,15 +167,20 @@ def pilot(
         on_event: told of every training and every round.
 
     Raises:
-        LayerSelectError: no reference, or the trainings would cost more than ``max_cost``.
+        LayerSelectError: no reference, no candidate within the budget, or the trainings would cost more than
+            ``max_cost``.
     """
     notify = on_event or (lambda kind, record: None)
     rounds = rounds or Rounds()
-    known = distinct(candidates)
+    known = within(distinct(candidates), budget)
     reference = next((each for each in known if each.name == ALL), None)
     if reference is None:
         raise LayerSelectError(f"no candidate has the name {ALL!r}: add the one that trains every layer")
     others = [each for each in known if each is not reference]
+    if budget is not None and not others:
+        raise LayerSelectError(
+            f"no candidate beside {ALL!r} has a step that costs at most {budget:g}: add a cheaper one"
+        )
     most = planned_cost(known, rounds)
     if most > max_cost * (1 + 1e-9):
         raise LayerSelectError(
@@ -202,7 +210,7 @@ def pilot(
         race.add(found)
         notify("round", {"race": race, "cost": cost})
     return PilotResult(
-        _answer(race),
+        _answer(race, budget),
         [each for name, each in race.standings.items() if idle is None or name != idle.name],
         reference,
         race.reference_qualities[-1] if race.reference_qualities else math.nan,
@@ -218,7 +226,7 @@ def planned_cost(candidates: Sequence[Candidate], rounds: Rounds) -> float:
     return rounds.trials * math.fsum(each.trial for each in candidates)
 
 
-def _answer(race: Race) -> Answer:
+def _answer(race: Race, budget: float | None) -> Answer:
     shown, likely, open_ = race.cheapest_as_good(), race.likeliest(), race.cheapest_open()
     cheapest_open = open_.candidate.name if open_ else None
     if not race.taught():
@@ -226,7 +234,7 @@ def _answer(race: Race) -> Answer:
             "the short trainings taught even the reference too little to tell candidates apart: give more steps, or "
             "allow more cost"
         )
-        return Answer(race.reference.name, False, why, cheapest_open, None)
+        return _otherwise(race, budget, False, why, cheapest_open)
     margin = f"{race.margin:g}"
     if shown is not None:
         return Answer(shown.candidate.name, True, _sure(race, shown, margin), cheapest_open, None)
@@ -238,7 +246,7 @@ def _answer(race: Race) -> Answer:
             else f"no candidate looks as good as training all layers within {margin}, though not all were shown to be "
             "worse"
         )
-        return Answer(race.reference.name, all_, why, cheapest_open, None)
+        return _otherwise(race, budget, all_, why, cheapest_open)
     more = race.more_for(likely)
     how = (
         "more seeds on these documents would not settle it"
@@ -251,6 +259,19 @@ def _answer(race: Race) -> Answer:
         f"{look.low:+.3f} to {look.high:+.3f}), but that is not shown; {how}"
     )
     return Answer(likely.candidate.name, False, why, cheapest_open, more)
+
+
+def _otherwise(race: Race, budget: float | None, sure: bool, why: str, cheapest_open: str | None) -> Answer:
+    """What to train where no candidate looks as good: every layer or, if a budget forbids that, what stands best."""
+    if budget is None or race.reference.cost <= budget:
+        return Answer(race.reference.name, sure, why, cheapest_open, None)
+    best = race.best()
+    look = best.looks[-1]
+    why += (
+        f"; within the budget of {budget:g}, {best.candidate.name} stands best ({look.mean:+.3f}, {look.low:+.3f} to "
+        f"{look.high:+.3f})"
+    )
+    return Answer(best.candidate.name, False, why, cheapest_open, None)
 
 
 def _sure(race: Race, shown: Standing, margin: str) -> str:

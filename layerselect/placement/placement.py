@@ -42,7 +42,8 @@ class Placement:
         layers: their numbers among ``names``, ascending; empty: only what always trains, such as a new head.
         gain: the loss that they are predicted to remove, as a share of what all layers together remove; NaN where
             nobody said.
-        cost: the step that trains them, as a fraction of the step that trains all; NaN where nobody said.
+        cost: the step that trains them, as a fraction of the step that trains all; NaN where nobody said. A pilot says
+            it with the layers below them cached, where they can be.
         names: qualified names of all layers of the model, in forward order; empty where they are not known, and then
             it cannot be saved.
         ranks: of LoRA by the name of each map that gets an adapter; empty: all maps of the layers get the same.

@@ -195,6 +195,10 @@ class Race:
         fit = (each for each in self._asked() if each.state not in (WORSE, UNLIKELY) and each.mean >= -self.margin)
         return self.cheapest_as_good() or next(fit, None)
 
+    def best(self) -> Standing:
+        """The candidate that stands best, whatever was shown of it; there has been a round."""
+        return max((each for each in self._asked() if each.looks), key=lambda each: (each.mean, each.candidate.cost))
+
     def taught(self) -> bool:
         """Whether the reference has been shown to have learned something."""
         return self._idle is None or self.standings[self._idle].state == WORSE

@@ -10,6 +10,7 @@ from layerselect.costs import LayerCosts
 from layerselect.placement.candidates import (
     SHAPES,
     Candidate,
+    cut_below,
     distinct,
     layers_of,
     ranked_layers,
@@ -45,8 +46,12 @@ def test_costs_and_what_is_cached():
     costs = LayerCosts((1.0,) * 4, (1.0,) * 4, (0.5,) * 4, 2.0)
     assert step_cost(costs, range(4)) == 1.0
     assert step_cost(costs, [3]) == pytest.approx((4 + 1 + 0.5 + 2) / 12)
-    assert step_cost(costs, [3], cut=3) == pytest.approx((1 + 1 + 0.5 + 2) / 12)
+    assert step_cost(costs, [3], reads=1.0) == pytest.approx((1 + 1 + 0.5 + 2) / 12)
+    assert step_cost(costs, [3, 1], reads=0.5) == pytest.approx((4 + 3 + 1 + 2 - 0.5) / 12)
+    assert step_cost(costs, range(4), reads=1.0) == 1.0
     assert step_cost(costs, []) == pytest.approx(6 / 12)
+    assert step_cost(costs, [], reads=1.0) == pytest.approx(3 / 12)  # the uppermost runs
+    assert [cut_below(each, 4) for each in ([0, 3], [3], [2, 3], [])] == [0, 3, 2, 3] and cut_below([], 1) == 0
 
 
 def test_doubles_and_ranks():

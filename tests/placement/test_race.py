@@ -140,6 +140,32 @@ def test_a_pilot_trains_within_its_cost_and_answers():
         pilot(candidates[1:], train)
 
 
+def test_a_budget_is_kept_whatever_the_race_finds():
+    """What costs more is no answer, though it is what the others are measured against."""
+    head, worse, dear = Candidate("head", (), 0.2), Candidate("poor", (1,), 0.3), Candidate("upper", (2,), 0.7)
+    options = {"margin": 0.05, "max_cost": 1.0, "rounds": Rounds(4, 2, 0)}
+
+    def train(candidate, seed, fold):
+        return trial("head" if candidate.name == "poor" else candidate.name, seed, fold)
+
+    assert pilot([ALL, head, worse], train, **options).answer.chosen == "all"
+    found = pilot([ALL, head, worse, dear], train, budget=0.5, **options)
+    assert found.answer.chosen in ("head", "poor") and not found.answer.sure
+    assert "shown to be worse" in found.answer.why and "within the budget of 0.5" in found.answer.why
+    assert [each.candidate.name for each in found.standings] == ["head", "poor"]
+    placement = found.placement(["a", "b", "c"])
+    assert placement.cost <= 0.5 and placement.doubt == found.answer.why
+    # What is within it and as good is the answer, as without one.
+    assert pilot([ALL, head, dear], train, budget=0.7, **options).answer.chosen == "upper"
+    assert pilot([ALL, head], train, budget=1.0, **options).answer.chosen == "all"
+    # Where the reference has learned nothing, too.
+    idle = Candidate("idle", (0,), 0.1)
+    untaught = pilot([ALL, dear], lambda each, *part: trial("idle", *part), budget=0.7, idle=idle, **options)
+    assert untaught.answer.chosen == "upper" and "too little" in untaught.answer.why
+    with pytest.raises(LayerSelectError, match=r"no candidate beside 'all' has a step that costs at most 0\.1"):
+        pilot([ALL, head], train, budget=0.1, **options)
+
+
 def test_an_undecided_pilot_says_so():
     candidates = [ALL, Candidate("upper", (2,), 0.4, 0.001)]
     result = pilot(

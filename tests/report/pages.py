@@ -262,6 +262,7 @@ def pilot(strange=False):
         "margin": 0.02,
         "rounds": {"folds": 4, "seeds": 2, "more": 0, "planned": 4, "done": 4},
         "cost": 0.0951,
+        "caches": not strange,
         "candidates": candidates,
         "sizes": {"steps": 1234, "held_out": 12345, "left_out": [WORD] * strange},
     }

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import LayerSelectError
 from ...placement import Placement
-from ...placement.candidates import ALL, Candidate
+from ...placement.candidates import ALL, Candidate, cut_below
 from ...placement.piloting import PilotResult, mean_of_counts, pilot
 from ...placement.race import Trial
 from ...report import write_pilot_report
@@ -134,8 +134,8 @@ def settings_after(folder: str | Path) -> dict[str, Any]:
         check(Fields({"caches": Flag()}), own)
     except Mismatch as error:
         raise LayerSelectError(f"{where!r} is damaged ({error}): run the pilot again") from error
-    cut = min(chosen.layers[0] if chosen.layers else len(chosen.names), len(chosen.names) - 1)
-    cached = {"state_cache": "cached", "cut": str(cut)} if own["caches"] and cut >= 1 else {}
+    cut = cut_below(chosen.layers, len(chosen.names)) if own["caches"] else 0
+    cached = {"state_cache": "cached", "cut": str(cut)} if cut else {}
     return {"placement": str(folder), **cached}
 
 
@@ -207,6 +207,7 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
             train,
             margin=job.margin,
             max_cost=job.max_cost - sizes.scouting,
+            budget=job.budget,
             rounds=job.rounds(),
             quality=mean_of_counts if job.by == LOSS else IntentCounts().quality,
             idle=Candidate(IDLE, (), 0.0),
@@ -242,7 +243,7 @@ def _scouting_steps(job: PilotJob, bench: Bench, asked: Asked) -> int:
     steps = job.steps or LEAST_STEPS
     if not asked.measured:
         return 0
-    if job.candidates.strip() == USUAL and steps / _full(job, bench) > job.max_cost / 5:
+    if job.candidates.strip() == USUAL and steps / job.training.steps(bench.examples) > job.max_cost / 5:
         logger.info("no first training, which the cost has no room for: left out are %s", ", ".join(asked.measured))
         return 0
     return steps
@@ -256,7 +257,9 @@ def _sizes(
     scouting_steps: int,
     open_names: Collection[str] = (),
 ) -> Sizes:
-    corpus = Corpus(bench.examples, job.training.batch_size * job.training.accumulate, _full(job, bench))
+    corpus = Corpus(
+        bench.examples, job.training.batch_size * job.training.accumulate, job.training.steps(bench.examples)
+    )
     return sizes_of(
         layers,
         bench.costs,
@@ -266,11 +269,6 @@ def _sizes(
         scouting_steps=scouting_steps,
         open_names=open_names,
     )
-
-
-def _full(job: PilotJob, bench: Bench) -> int:
-    """Steps of a full training."""
-    return job.training.steps(bench.examples)
 
 
 def _place(job: PilotJob) -> Path:

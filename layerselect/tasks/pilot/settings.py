@@ -56,7 +56,8 @@ class PilotSettings:
     )
     budget: float | None = setting(
         None,
-        "try only placements whose step costs at most this fraction of the step that trains all layers",
+        "try only placements whose step costs at most this fraction of the step that trains all layers, the mean over "
+        "the training; layers below count once for each example where their hidden states can be cached",
         group=PILOT,
         metavar="F",
         above=0,

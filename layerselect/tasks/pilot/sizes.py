@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ...costs.counted import LayerCosts
 from ...errors import LayerSelectError
-from ...placement.candidates import ALL, Candidate, distinct, step_cost
+from ...placement.candidates import ALL, Candidate, distinct, step_cost, within
 from ...placement.piloting import planned_cost
 from ...placement.rounds import Rounds
 from .settings import PilotSettings
@@ -34,6 +34,11 @@ class Corpus:
     examples: int
     batch: int
     full: int
+
+    @property
+    def read_again(self) -> float:
+        """Of a full training, the share of the steps whose examples an earlier step has seen."""
+        return max(0.0, 1.0 - self.examples / (self.full * self.batch))
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ def sizes_of(
     Args:
         layers: of each candidate, in the order in which they are left out from the end.
         costs: of the model's layers.
-        caches: whether hidden states can be cached.
+        caches: whether hidden states can be cached. Then a candidate costs what it does with the layers below it
+            cached, as ``layerselect intent --pilot`` trains it: they run for each example once.
         scouting_steps: of the first training, which trains all layers.
         open_names: candidates whose layers only stand for others that a first training has yet to tell. They are
             neither the same as others nor beyond a budget.
@@ -88,14 +94,16 @@ def sizes_of(
         LayerSelectError: there is no room for two candidates.
     """
     rounds = settings.rounds()
-    named = [Candidate(name, own, min(1.0, step_cost(costs, own))) for name, own in layers.items()]
-    fit = [each for each in named if each.name == ALL or settings.budget is None or each.cost <= settings.budget + 1e-9]
-    told = {each.name for each in distinct([each for each in fit if each.name not in open_names])}
+    reads = corpus.read_again if caches and costs.crossed_from is None else 0.0
+    named = [Candidate(name, own, min(1.0, step_cost(costs, own, reads=reads))) for name, own in layers.items()]
+    told = {
+        each.name for each in distinct([each for each in within(named, settings.budget) if each.name not in open_names])
+    }
     everything = [each for each in named if each.name in told or each.name in open_names]
     if len(everything) < _LEAST_CANDIDATES:
         raise LayerSelectError(
             "there is nothing to compare with training all layers"
-            + (f": no candidate costs at most {settings.budget:g}" if settings.budget is not None else "")
+            + _over_budget(named, settings.budget)
             + "; name other --candidates"
         )
     room = settings.max_cost - scouting_steps / corpus.full
@@ -116,6 +124,14 @@ def sizes_of(
         f"{rounds.trials} short trainings of {steps} steps of two candidates: allow --max-cost {needed:g}, or fewer "
         "--folds; on a corpus this small 'layerselect compare' costs little more"
     )
+
+
+def _over_budget(named: list[Candidate], budget: float | None) -> str:
+    rest = [each for each in named if each.name != ALL]
+    if budget is None or not rest:
+        return ""
+    least = min(rest, key=lambda each: each.cost)
+    return f": no candidate costs at most {budget:g} of a step, the cheapest, {least.name}, {least.cost:.2f}"
 
 
 def _sized(
@@ -173,7 +189,7 @@ def _priced(
     above = [each for each in candidates if reads(each, cut)]
     found = []
     for each in candidates:
-        took = steps * each.cost + evaluations * forward
+        took = steps * step_cost(costs, each.layers) + evaluations * forward
         if each in above:
             took += below * (seen / len(above) - steps - evaluations)
         found.append(replace(each, trial=took / corpus.full))

@@ -175,16 +175,18 @@ def test_a_training_takes_what_its_pilot_finds(done, job, tmp_path, capsys):
     training = job.training
     options = ["intent", "--data", training.data, "--model", training.model, "--device", "cpu", "--threads", "1"]
     own = ["--batch-size", "8", "--max-steps", "2", "--out", str(tmp_path / "run")]
-    assert main([*options, *own, "--pilot", training.out, "--budget", "0.9"]) == 0
+    assert main([*options, *own, "--pilot", training.out, "--budget", "1"]) == 0
     assert "layerselect pilot: " in capsys.readouterr().err
     saved = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
-    chosen = Placement.load(training.out).layers
+    placement = Placement.load(training.out)
+    chosen, less = placement.layers, f"{placement.cost - 0.01:.3f}"
     assert saved["placement"] == training.out and saved["budget"] is None
     cut = min(chosen[0] if chosen else 3, 2)
     assert (saved["state_cache"], saved["cut"]) == (("cached", str(cut)) if cut else ("none", IntentConfig.cut))
     for wrong, message in (
         (["--pilot", training.out, "--rule", "all"], "--pilot chooses the layers, and so does --rule"),
         (["--pilot", str(tmp_path / "new")], "has no room for"),
+        (["--pilot", training.out, "--budget", less], f"and --budget is {float(less):g}: give --pilot another folder"),
     ):
         assert main([*options, *own, "--out", str(tmp_path / "other"), *wrong]) == 2
         assert message in capsys.readouterr().err
@@ -226,10 +228,30 @@ def test_placements_and_cards_are_candidates(tmp_path):
         asked_candidates(f"card:{tmp_path}:2", NAMES, head=True)
 
 
-def sizes(max_cost: float, full: int = 1000, examples: int = 5000, **settings):
+def sizes(max_cost: float, full: int = 1000, examples: int = 5000, caches: bool = True, **settings):
     layers = {"all": tuple(range(6)), "head": (), "upper:3": (3, 4, 5), "upper:1": (5,), "lower:1": (0,)}
     corpus = Corpus(examples, 16, full)
-    return sizes_of(layers, COSTS, corpus, PilotSettings(max_cost=max_cost, **settings), caches=True)
+    return sizes_of(layers, COSTS, corpus, PilotSettings(max_cost=max_cost, **settings), caches=caches)
+
+
+def test_a_candidate_costs_what_its_training_will():
+    """With the layers below it cached they run once for each example, so a longer training of it costs less a step."""
+
+    def cost(name: str, **options) -> float:
+        return next(each.cost for each in sizes(9.0, **options).candidates if each.name == name)
+
+    plain = COSTS.step_cost([False, False, False, True, True, True])
+    below = COSTS.below_cost(3)
+    assert cost("upper:3", caches=False) == pytest.approx(plain)
+    # 1,000 steps of 16 see 5,000 examples 3.2 times; 100 steps see none twice.
+    assert cost("upper:3") == pytest.approx(plain - below * (1 - 5000 / 16000))
+    assert cost("upper:3", full=100) == pytest.approx(plain)
+    assert cost("head") == pytest.approx(COSTS.step_cost([False] * 6) - COSTS.below_cost(5) * (1 - 5000 / 16000))
+    assert cost("lower:1") == pytest.approx(cost("lower:1", caches=False)) and cost("all") == pytest.approx(1.0)
+    # A budget that no placement keeps without a cache is kept with one.
+    budget = cost("upper:3") + 0.01
+    assert "upper:3" in {each.name for each in sizes(9.0, budget=budget).candidates}
+    assert "upper:3" not in {each.name for each in sizes(9.0, budget=budget, caches=False).candidates}
 
 
 def test_what_there_is_room_for():
@@ -241,8 +263,10 @@ def test_what_there_is_room_for():
     # With a cut, candidates above it cost less than they would alone.
     assert rich.cut in (3, 5) and all(rich.cut_of(each) == 0 for each in rich.candidates if 0 in each.layers)
     assert sizes(3.0, steps=50).steps == 50 and sizes(3.0, held_out=10).held_out == 10
-    assert {each.name for each in sizes(3.0, budget=0.6).candidates} == {"all", "head", "upper:1"}
+    assert {each.name for each in sizes(3.0, budget=0.6, caches=False).candidates} == {"all", "head", "upper:1"}
     with pytest.raises(LayerSelectError, match=r"no room for 8 short trainings of 20 steps .*allow --max-cost"):
         sizes(0.01)
-    with pytest.raises(LayerSelectError, match=r"no candidate costs at most 0\.1"):
+    with pytest.raises(
+        LayerSelectError, match=r"no candidate costs at most 0\.1 of a step, the cheapest, head, 0\.\d\d"
+    ):
         sizes(3.0, budget=0.1)
