@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     from ..tasks.intent.config import IntentConfig
     from ..tasks.pilot.run import PILOT, PilotJob, run_pilot, settings_after
     from ..tasks.pilot.settings import MADE
+    from ..tasks.pilot.sizes import NoRoom
     from .pilot_display import PilotDisplay
 
     for name in ("rule", "placement"):
@@ -113,7 +115,11 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
         if not (place / PILOT).is_file():
             training = {name: value for name, value in settings.items() if name not in MADE}
             job = PilotJob(training=IntentConfig(**{**training, "out": args.pilot}), budget=budget)
-            run_pilot(job, on_event=display)
+            try:
+                run_pilot(job, on_event=display)
+            except NoRoom as error:
+                own = f"'layerselect pilot --out {shlex.quote(args.pilot)}'"
+                raise LayerSelectError(f"{error}. These are options of {own}: run that first") from error
         chosen = Placement.load(place)
         if budget is not None and chosen.cost > budget + 1e-9:
             raise LayerSelectError(

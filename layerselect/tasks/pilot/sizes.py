@@ -21,6 +21,10 @@ _SHORT = 0.2
 _LEAST_CANDIDATES = 2
 
 
+class NoRoom(LayerSelectError):
+    """The options leave no room for a pilot: they would have to be others."""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """What the sizes depend on.
@@ -91,7 +95,7 @@ def sizes_of(
             neither the same as others nor beyond a budget.
 
     Raises:
-        LayerSelectError: there is no room for two candidates.
+        NoRoom: there is no room for two candidates, or nothing to compare.
     """
     rounds = settings.rounds()
     reads = corpus.read_again if caches and costs.crossed_from is None else 0.0
@@ -101,11 +105,7 @@ def sizes_of(
     }
     everything = [each for each in named if each.name in told or each.name in open_names]
     if len(everything) < _LEAST_CANDIDATES:
-        raise LayerSelectError(
-            "there is nothing to compare with training all layers"
-            + _over_budget(named, settings.budget)
-            + "; name other --candidates"
-        )
+        raise NoRoom("there is nothing to compare with training all layers" + _way_out(named, settings.budget))
     room = settings.max_cost - scouting_steps / corpus.full
     for count in range(len(everything), _LEAST_CANDIDATES - 1, -1):
         kept = everything[:count]
@@ -119,19 +119,22 @@ def sizes_of(
     cut = _cut(pair, costs) if caches else 0
     needed = planned_cost(_priced(pair, steps, _held_out(steps, corpus, settings), cut, costs, corpus), rounds)
     needed = math.ceil(100 * (needed + scouting_steps / corpus.full)) / 100
-    raise LayerSelectError(
+    raise NoRoom(
         f"a pilot that costs at most {settings.max_cost:g} of one training of {corpus.full:,} steps has no room for "
         f"{rounds.trials} short trainings of {steps} steps of two candidates: allow --max-cost {needed:g}, or fewer "
         "--folds; on a corpus this small 'layerselect compare' costs little more"
     )
 
 
-def _over_budget(named: list[Candidate], budget: float | None) -> str:
+def _way_out(named: list[Candidate], budget: float | None) -> str:
     rest = [each for each in named if each.name != ALL]
     if budget is None or not rest:
-        return ""
+        return ": name other --candidates"
     least = min(rest, key=lambda each: each.cost)
-    return f": no candidate costs at most {budget:g} of a step, the cheapest, {least.name}, {least.cost:.2f}"
+    return (
+        f": no candidate costs at most {budget:g} of a step; allow --budget {math.ceil(100 * least.cost) / 100:g}, which "
+        f"{least.name} costs, or name other --candidates"
+    )
 
 
 def _sized(
