@@ -131,9 +131,10 @@ def _way_out(named: list[Candidate], budget: float | None) -> str:
     if budget is None or not rest:
         return ": name other --candidates"
     least = min(rest, key=lambda each: each.cost)
+    enough = math.ceil(100 * least.cost) / 100
     return (
-        f": no candidate costs at most {budget:g} of a step; allow --budget {math.ceil(100 * least.cost) / 100:g}, which "
-        f"{least.name} costs, or name other --candidates"
+        f": no candidate costs at most {budget:g} of a step; allow --budget {enough:g}, which {least.name} costs, or "
+        "name other --candidates"
     )
 
 
