@@ -130,7 +130,7 @@ def print_pilot(finished: Finished, job: PilotJob) -> None:
         training = job.training
         lines.append(
             f"train with it: layerselect intent --data {shlex.quote(training.data)} --model "
-            f"{shlex.quote(training.model)} --placement {folder} --out DIR"
+            f"{shlex.quote(training.model)} --pilot {folder} --out DIR"
         )
     lines.append(f"page: {finished.folder / 'pilot.html'}")
     for line in lines:

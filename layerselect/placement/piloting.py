@@ -234,7 +234,7 @@ def _answer(race: Race, budget: float | None) -> Answer:
             "the short trainings taught even the reference too little to tell candidates apart: give more steps, or "
             "allow more cost"
         )
-        return _otherwise(race, budget, False, why, cheapest_open)
+        return _otherwise(race, budget, False, why, cheapest_open, known=False)
     margin = f"{race.margin:g}"
     if shown is not None:
         return Answer(shown.candidate.name, True, _sure(race, shown, margin), cheapest_open, None)
@@ -261,16 +261,18 @@ def _answer(race: Race, budget: float | None) -> Answer:
     return Answer(likely.candidate.name, False, why, cheapest_open, more)
 
 
-def _otherwise(race: Race, budget: float | None, sure: bool, why: str, cheapest_open: str | None) -> Answer:
-    """What to train where no candidate looks as good: every layer or, if a budget forbids that, what stands best."""
+def _otherwise(
+    race: Race, budget: float | None, sure: bool, why: str, cheapest_open: str | None, *, known: bool = True
+) -> Answer:
+    """What to train where no candidate looks as good: every layer or, if a budget forbids that, what stands best.
+    Where nothing is known of any of them, what costs the most.
+    """
     if budget is None or race.reference.cost <= budget:
         return Answer(race.reference.name, sure, why, cheapest_open, None)
-    best = race.best()
+    best = race.best() if known else race.dearest()
     look = best.looks[-1]
-    why += (
-        f"; within the budget of {budget:g}, {best.candidate.name} stands best ({look.mean:+.3f}, {look.low:+.3f} to "
-        f"{look.high:+.3f})"
-    )
+    stands = f"stands best ({look.mean:+.3f}, {look.low:+.3f} to {look.high:+.3f})" if known else "trains the most"
+    why = f"{why}; within the budget of {budget:g}, {best.candidate.name} {stands}"
     return Answer(best.candidate.name, False, why, cheapest_open, None)
 
 

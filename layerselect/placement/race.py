@@ -199,6 +199,10 @@ class Race:
         """The candidate that stands best, whatever was shown of it; there has been a round."""
         return max((each for each in self._asked() if each.looks), key=lambda each: (each.mean, each.candidate.cost))
 
+    def dearest(self) -> Standing:
+        """The candidate whose step costs the most."""
+        return max(self._asked(), key=lambda each: (each.candidate.cost, len(each.candidate.layers)))
+
     def taught(self) -> bool:
         """Whether the reference has been shown to have learned something."""
         return self._idle is None or self.standings[self._idle].state == WORSE
