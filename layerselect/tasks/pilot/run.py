@@ -152,11 +152,7 @@ def plan_pilot(job: PilotJob) -> dict[str, Any]:
     """
     folder = _place(job)
     scratch = folder.with_name(folder.name + ".partial")
-    with running_out(job.training, LOADING):
-        bench, asked = _bench(job, scratch)
-    steps = _scouting_steps(job, bench, asked)
-    layers = asked.planned() if steps else asked.known(None)
-    sizes = _sizes(layers, bench, job, scouting_steps=steps, open_names=asked.measured)
+    bench, _, _, sizes = _prepared(job, scratch)
     return {
         "out": str(folder),
         "model": job.training.model,
@@ -172,26 +168,24 @@ def plan_pilot(job: PilotJob) -> dict[str, Any]:
 
 
 def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
-    if job.overwrite:
-        shutil.rmtree(folder / KEPT, ignore_errors=True)
     scratch = folder / _SCRATCH
     begun = time.monotonic(), time.process_time()
     notify("stage", {"name": LOADING})
-    with running_out(job.training, LOADING):
-        bench, asked = _bench(job, scratch)
+    bench, asked, steps, _ = _prepared(job, scratch)  # where there is no room, nothing is written
+    if job.overwrite:
+        shutil.rmtree(folder / KEPT, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / STATE, {"command": COMMAND, "settings": job.fixed()})
     kept = KeptTrials(folder)
     goes_on = kept.holds_some
     with running_out(job.training, MEASURING):
-        steps = _scouting_steps(job, bench, asked)
 
         def scout() -> Scouted:
             notify("training", {"candidate": ALL, "seed": 0, "fold": None})
             return bench.scout(steps)
 
         scouted = kept.scouted(scout) if steps else None
-        sizes = _sizes(asked.known(scouted), bench, job, scouting_steps=steps)
+        sizes = _sizes(asked.known(scouted), bench, job, steps)
         notify("sized", {"sizes": sizes, "rounds": job.rounds()})
 
         def train(candidate: Candidate, seed: int, fold: int) -> Trial:
@@ -233,9 +227,18 @@ def _saved_times(folder: Path) -> tuple[float | None, float | None]:
     return saved.get(_TIMES[0]), saved.get(_TIMES[1])
 
 
-def _bench(job: PilotJob, scratch: Path) -> tuple[Bench, Asked]:
-    bench = Bench(job.training, job.training.load_corpus(), folds=job.folds, by=job.by, scratch=scratch)
-    return bench, asked_candidates(job.candidates, bench.layer_names, head=bench.has_head)
+def _prepared(job: PilotJob, scratch: Path) -> tuple[Bench, Asked, int, Sizes]:
+    """The bench, the candidates, the steps of a first training, and what there is room for before that tells more.
+
+    Raises:
+        NoRoom: there is none.
+    """
+    with running_out(job.training, LOADING):
+        bench = Bench(job.training, job.training.load_corpus(), folds=job.folds, by=job.by, scratch=scratch)
+        asked = asked_candidates(job.candidates, bench.layer_names, head=bench.has_head)
+    steps = _scouting_steps(job, bench, asked)
+    layers = asked.planned() if steps else asked.known(None)
+    return bench, asked, steps, _sizes(layers, bench, job, steps, asked.measured)
 
 
 def _scouting_steps(job: PilotJob, bench: Bench, asked: Asked) -> int:
@@ -253,7 +256,6 @@ def _sizes(
     layers: dict[str, tuple[int, ...]],
     bench: Bench,
     job: PilotJob,
-    *,
     scouting_steps: int,
     open_names: Collection[str] = (),
 ) -> Sizes:

@@ -17,7 +17,7 @@ from layerselect.tasks.intent import IntentConfig, run_intent
 from layerselect.tasks.pilot.names import Scouted, asked_candidates
 from layerselect.tasks.pilot.run import PilotJob, plan_pilot, run_pilot, settings_after
 from layerselect.tasks.pilot.settings import PilotSettings
-from layerselect.tasks.pilot.sizes import Corpus, sizes_of
+from layerselect.tasks.pilot.sizes import Corpus, NoRoom, sizes_of
 
 from tests.helpers import tiny_intent
 
@@ -145,6 +145,21 @@ def test_another_pilot_or_folder_is_left_alone(done, job, tmp_path):
         run_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "mine"))))
     with pytest.raises(LayerSelectError, match="is a file"):
         run_pilot(replace(job, training=replace(job.training, out=str(tmp_path / "mine" / "file"))))
+
+
+def test_where_there_is_no_room_nothing_is_left(done, job, tmp_path):
+    """So that the same folder takes other options, and a finished pilot is not lost to one that cannot be run."""
+    new = replace(job, training=replace(job.training, out=str(tmp_path / "p")), max_cost=0.01)
+    for candidates in ("upper:1", "ir:1,upper:1"):
+        with pytest.raises(NoRoom, match="has no room for"):
+            run_pilot(replace(new, candidates=candidates))
+        assert list(tmp_path.iterdir()) == []
+    folder = tmp_path / "finished"
+    shutil.copytree(job_folder(job), folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(NoRoom):
+        run_pilot(replace(new, training=replace(job.training, out=str(folder)), overwrite=True))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_the_command(done, job, capsys):
