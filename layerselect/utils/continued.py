@@ -32,7 +32,9 @@ def check_continues(
         raise LayerSelectError(
             f"--out {str(folder)!r} is a folder that no {what} of layerselect made: choose another place"
         )
-    changed = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
+    changed = [name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name)]
+    # Defaults of other settings may hang on these two.
+    changed.sort(key=lambda name: (name not in ("data", "model"), name))
     if changed and not overwrite:
         name = changed[0]
         raise LayerSelectError(

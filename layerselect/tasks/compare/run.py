@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...data import Corpus
+from ...models.demo import SOURCE as DEMO
+from ...models.folders import checked_source
 from ...utils.claims import Claim
 from ...utils.places import output_path
 from ..run.requirements import check_requirements
@@ -32,11 +35,16 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
             starts and ends, and ``("note", {"name", "text"})`` of what a run wants to be shown meanwhile.
 
     Raises:
-        LayerSelectError: ``config.out`` holds something else, or a comparison with other settings.
+        LayerSelectError: ``config.out`` holds something else, or a comparison with other settings; or the corpus or the
+            model of the missing runs cannot be read, and then nothing is written.
     """
     notify = on_event or (lambda kind, record: None)
     folder = _checked_place(config)
-    _settings_of_rows(config)
+    settings = _settings_of_rows(config)
+    check_place(folder, config, overwrite)
+    keeper = Keeper(config, folder)
+    if overwrite or not all(map(keeper.is_there, config.runs())):
+        _sources(settings[0])
     claim = Claim(folder)
     try:
         open_folder(folder, config, overwrite)
@@ -59,7 +67,7 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
     check_place(folder, config, overwrite)
     keeper = Keeper(config, folder)
     settings = _settings_of_rows(config)
-    corpus = settings[0].load_corpus()
+    corpus = _sources(settings[0])
     runs = {run: not overwrite and keeper.is_there(run) for run in (*config.predictor_runs(), *config.runs())}
     missing = [run for run in config.runs() if not runs[run]]
     return {
@@ -89,6 +97,17 @@ def _settings_of_rows(config: CompareConfig) -> list[TrainingSettings]:
     for each in settings:
         check_requirements(each, several=config.launcher is not None)
     return settings
+
+
+def _sources(settings: TrainingSettings) -> Corpus:
+    """The corpus that a run will read.
+
+    Raises:
+        LayerSelectError: it cannot be read, or there is no such model.
+    """
+    if settings.model != DEMO:
+        checked_source(settings.model)
+    return settings.load_corpus()
 
 
 def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Comparison:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import signal
 from dataclasses import replace
 from itertools import pairwise
@@ -248,6 +249,24 @@ def test_other_settings_and_other_folders_are_refused(done, config, tmp_path):
         run_compare(CompareConfig(out=str(tmp_path), base=config.base, methods=("all",)))
     with pytest.raises(LayerSelectError, match="is a file"):
         run_compare(CompareConfig(out=str(tmp_path / "precious"), base=config.base, methods=("all",)))
+
+
+@pytest.mark.parametrize("wrong", [{"model": "./none-here"}, {"data": "./none-here.csv"}])
+def test_what_cannot_be_read_leaves_nothing_behind(done, config, tmp_path, wrong):
+    """So that the same place takes the right name, and what is finished there is not lost to a wrong one."""
+    base = {**config.base, **wrong}
+    with pytest.raises(LayerSelectError, match="there is no .*none-here"):
+        run_compare(replace(config, base=base, out=str(tmp_path / "c")))
+    assert list(tmp_path.iterdir()) == []
+    folder = tmp_path / "finished"
+    shutil.copytree(config.out, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(LayerSelectError, match="there is no .*none-here"):
+        run_compare(replace(config, base=base, out=str(folder)), overwrite=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    # Other settings have other defaults; the message names what was meant.
+    with pytest.raises(LayerSelectError, match=f"has --{next(iter(wrong))} "):
+        run_compare(replace(config, base=base, out=str(folder)))
 
 
 def test_a_split_that_is_not_there(done):
