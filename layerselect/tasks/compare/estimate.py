@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ def from_trial(
             keep="last",
             patience=None,
             out=str(place),
+            **{each.name: each.default for each in fields(settings) if each.name in settings.measured_besides},
         )
         log = Path(config.out) / RUNS / "trial.log"
         if train(run, config.task, trial.as_dict(), log) is not None:

@@ -79,6 +79,7 @@ class ReviseConfig(TrainingSettings):
     """
 
     demo_defaults = DEMO_DEFAULTS
+    measured_besides = ("untrained", "shots", "forgetting")
 
     rule: str = like(
         TrainingSettings,

@@ -60,6 +60,8 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
 
     #: What the command takes with ``--model demo`` where nothing is said.
     demo_defaults: ClassVar[Mapping[str, Any]] = {}
+    #: Settings of what is measured besides the training and what comes of it, which a trial of a few steps leaves out.
+    measured_besides: ClassVar[tuple[str, ...]] = ()
 
     data: str = setting(
         help="demo, iterater-sent, iterater-doc, a file or folder, a hub id, or NAME:PATH with one of the names "

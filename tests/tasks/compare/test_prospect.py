@@ -64,6 +64,21 @@ def test_a_trial_of_a_few_steps_says_how_long_runs_take(bert_folder, tmp_path):
     assert from_trial(config, config.runs(), examples, lambda *rest: "it failed") is None
 
 
+def test_a_trial_leaves_out_what_is_measured_besides(tmp_path):
+    """A text that is read twice, and examples in front of every prompt, took minutes before the first run began."""
+    other = tmp_path / "other.txt"
+    other.write_text("The tide came in over the flats before noon.")
+    base = {"data": "demo", "model": "demo", "shots": 3, "forgetting": str(other), "max_steps": 400}
+    config = kept_comparison.CompareConfig(
+        task="revise", out=str(tmp_path / "c"), base=base, methods=("all", "ir"), adapters=("none",), seeds=1
+    )
+    tried = []
+    from_trial(config, config.runs(), {"train": 60}, lambda run, task, settings, log: tried.append(settings) or "no")
+    (settings,) = tried
+    assert (settings["shots"], settings["untrained"], settings["forgetting"]) == (0, False, None)
+    assert config.settings(config.runs()[0], "x").as_dict()["shots"] == 3
+
+
 def test_sentences():
     power = Power(331, 2, 0.0123, 0.61, True)
     prospect = Prospect(70, 3600, 331, "all/lora", "macro-F1", 0.02, power, Duration(7000.0, "4 steps of all/lora"))
