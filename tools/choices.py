@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from layerselect.tasks.compare import read_comparison
 from layerselect.tasks.compare.choices import choice_table, choices_of
@@ -28,7 +30,23 @@ def choices_table(place: Path, folder: str, *names: str) -> str:
     return choice_table(named, comparison).markdown()
 
 
-def jobs_table(place: Path, folder: str, *pilots: str) -> str:
+class Job(NamedTuple):
+    """A whole job: trainings of a row, and a pilot before them if the row was chosen by one.
+
+    Attributes:
+        row: what was trained.
+        quality: its macro-F1.
+        took: processor seconds and seconds by the clock, the means over its runs.
+        shares: these beside training all layers.
+    """
+
+    row: str
+    quality: str
+    took: tuple[float, float]
+    shares: tuple[float, float]
+
+
+def jobs(place: Path, folder: str, *pilots: str) -> dict[str, Job]:
     """What whole jobs took: trainings of each row, and those of a row that a pilot chose before, the pilot included.
 
     Args:
@@ -43,23 +61,36 @@ def jobs_table(place: Path, folder: str, *pilots: str) -> str:
         processor = facts["processor_seconds_per_step"] * facts["steps"]
         took.setdefault(run.run.variant.name, []).append((processor, facts["wall_seconds"]))
     means = {name: [sum(each) / len(each) for each in zip(*several, strict=True)] for name, several in took.items()}
-    jobs = {name: (name, own) for name, own in means.items()}
+    quality = {row.name: row.values["macro_f1"].text(3) for row in measured_rows(found) if "macro_f1" in row.values}
+    base = means[found.config.reference_variant.name] if found.config.reference_variant else [1.0, 1.0]
+
+    def job(row: str, before: Sequence[float] = (0.0, 0.0)) -> Job:
+        processor, clock = (one + other for one, other in zip(means[row], before, strict=True))
+        return Job(row, quality[row], (processor, clock), (processor / base[0], clock / base[1]))
+
+    made = {name: job(name) for name in means}
     for name in pilots:
         pilot = json.loads((place / name / "pilot.json").read_text(encoding="utf-8"))
         (choice,) = choices_of(found, [str(place / name)])
         if choice.row is not None:
-            own = [pilot["processor_seconds"], pilot["seconds"]]
-            whole = [sum(each) for each in zip(own, means[choice.row.name], strict=True)]
-            jobs[f"{Path(name).name} (pilot), then {choice.row.name}"] = (choice.row.name, whole)
-    quality = {row.name: row.values["macro_f1"].text(3) for row in measured_rows(found) if "macro_f1" in row.values}
-    base = means[found.config.reference_variant.name] if found.config.reference_variant else [1.0, 1.0]
+            own = job(choice.row.name, [pilot["processor_seconds"], pilot["seconds"]])
+            made[f"{Path(name).name} (pilot), then {own.row}"] = own
+    return made
+
+
+def jobs_table(place: Path, folder: str, *pilots: str) -> str:
+    """The table of :func:`jobs`."""
     heads = ("job", "macro-F1 of the row", "processor s", "of training all", "s by the clock", "of training all")
     lines = [
         [
             name,
-            quality[row],
-            *(cell for mine, all_ in zip(own, base, strict=True) for cell in (f"{mine:,.0f}", f"{mine / all_:.2f}")),
+            each.quality,
+            *(
+                cell
+                for own, share in zip(each.took, each.shares, strict=True)
+                for cell in (f"{own:,.0f}", f"{share:.2f}")
+            ),
         ]
-        for name, (row, own) in jobs.items()
+        for name, each in jobs(place, folder, *pilots).items()
     ]
     return markdown.table(heads, lines)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tools.attempts import Predictions, fixed_blend
+from tools.choices import jobs
 from tools.claims import rows_beside
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +51,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "MiniLM: {blend.f1!s} beside it, in accuracy {blend.right!s}; a base-size encoder {base.f1!s} and "
         "{base.right!s}. **Not alone**: {all.quality:.3f} ({regression.verdict}, {regression.low:+.3f} to "
         "{regression.high:+.3f})",
+        "{job.pilot:.2f} of the processor's time of training all layers, the pilot's {job.own:.2f} included; macro-F1 "
+        "{job.quality:.3f} and {job.all:.3f}",
         "{frameworks.works:d} of {frameworks.cases:d} cases work, {frameworks.refused:d} are refused with a reason, "
         "{frameworks.warned:d} warned, none failed unsaid, {frameworks.untried:d} were not tried",
         "{families.count:d} families of `transformers`",
@@ -97,6 +100,8 @@ class _Values(dict[str, Any]):
             return _frameworks()
         if name == "families":
             return SimpleNamespace(count=len(_json(ROOT / "docs" / "families.json")))
+        if name == "job":
+            return _job("iterater-smollm2", "pilots/iterater-smollm2")
         if name in _BLENDS:
             return _blend(*_BLENDS[name])
         return _rows(_MINILM)[_ROWS[name]]
@@ -141,6 +146,17 @@ def _blend(name: str, row: str | None) -> SimpleNamespace:
     runs = [fixed_blend(kept)] if row is None else kept.of_each_seed(row)
     f1, right = kept.mean_beside(runs, kept.of_baseline(_ROWS["regression"]))
     return SimpleNamespace(quality=statistics.mean(kept.facts(each)[0] for each in runs), f1=f1, right=right)
+
+
+@functools.cache
+def _job(name: str, pilot: str) -> SimpleNamespace:
+    """What a pilot and the training of what it chose took, as shares of the processor's time of training all layers."""
+    made = jobs(MEASUREMENTS, name, pilot)
+    whole = list(made.values())[-1]
+    share, alone = whole.shares[0], made[whole.row].shares[0]
+    return SimpleNamespace(
+        pilot=share, own=share - alone, quality=float(whole.quality), all=float(made[_ROWS["all"]].quality)
+    )
 
 
 def _frameworks() -> SimpleNamespace:
