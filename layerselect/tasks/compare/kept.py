@@ -143,10 +143,10 @@ class KeptRuns:
         costs[WALL] = round(sum(files.training.get("stages", {}).values()), 3)
         write_kept(self.folder / f"{run.name}.costs.json", {"training": costs})
         evaluations = [line for line in files.metrics if not line.get("final")]
-        key = self._task.curve[0]
+        key, qualities = self._task.curve[0], sorted(self._task.is_quality)  # a set has another order in each process
         content = {
             "reports": {
-                split: {name: {key: report.get(key) for key in self._task.is_quality} for name, report in each.items()}
+                split: {name: {key: report.get(key) for key in qualities} for name, report in each.items()}
                 for split, each in files.reports.items()
                 if split in names
             },

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
 import shutil
 import signal
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from layerselect import LayerSelectError
@@ -86,6 +88,15 @@ def test_every_run_is_a_finished_run(done, config):
         assert result.training["steps"] == 4
         assert list(result.steps) == [2, 4]
         assert result.statistics["test"].shape == comparison.examples[None]["test"].labels.shape
+
+
+def test_a_kept_run_has_the_same_bytes_in_every_process(done, config):
+    """Sets of names have another order in each process."""
+    paths = list((Path(config.out) / "kept").glob("*-seed?.json"))
+    assert len(paths) == 4
+    for path in paths:
+        for split in json.loads(path.read_text())["reports"].values():
+            assert all(list(report) == sorted(report) for report in split.values())
 
 
 def test_rows(done):
