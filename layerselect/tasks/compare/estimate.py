@@ -74,6 +74,8 @@ def from_trial(
         return None
     place = Path(config.out) / "trial"
     try:
+        own = fields(settings)
+        besides: dict[str, Any] = {each.name: each.default for each in own if each.name in settings.measured_besides}
         trial = replace(
             settings,
             max_steps=_STEPS,
@@ -82,7 +84,7 @@ def from_trial(
             keep="last",
             patience=None,
             out=str(place),
-            **{each.name: each.default for each in fields(settings) if each.name in settings.measured_besides},
+            **besides,
         )
         log = Path(config.out) / RUNS / "trial.log"
         if train(run, config.task, trial.as_dict(), log) is not None:
