@@ -99,6 +99,7 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     from ..errors import LayerSelectError
     from ..models.load import quiet_transformers
     from ..placement import Placement
+    from ..placement.candidates import keeps_to
     from ..tasks.intent.config import IntentConfig
     from ..tasks.pilot.run import PILOT, PilotJob, run_pilot, settings_after
     from ..tasks.pilot.settings import MADE
@@ -121,7 +122,7 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
                 own = f"'layerselect pilot --out {shlex.quote(args.pilot)}'"
                 raise LayerSelectError(f"{error}. These are options of {own}: run that first") from error
         chosen = Placement.load(place)
-        if budget is not None and chosen.cost > budget + 1e-9:
+        if not keeps_to(chosen.cost, budget):
             raise LayerSelectError(
                 f"the pilot in {str(place)!r} chose layers whose step costs {chosen.cost:.2f}, and --budget is "
                 f"{budget:g}: give --pilot another folder, so that one is run with this budget"

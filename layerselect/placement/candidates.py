@@ -89,9 +89,14 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return list(found.values())
 
 
+def keeps_to(cost: float, budget: float | None) -> bool:
+    """Whether a step of this cost keeps to a budget: to ``None`` each does, and to any one of unknown cost (NaN)."""
+    return budget is None or not cost > budget + 1e-9
+
+
 def within(candidates: Sequence[Candidate], budget: float | None) -> list[Candidate]:
-    """The reference, and those whose step costs at most ``budget``; ``None``: all."""
-    return [each for each in candidates if each.name == ALL or budget is None or each.cost <= budget + 1e-9]
+    """The reference, and those whose step keeps to a budget."""
+    return [each for each in candidates if each.name == ALL or keeps_to(each.cost, budget)]
 
 
 def cut_below(layers: Sequence[int], num_layers: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import LayerSelectError
 from ..utils.paired import Quality
-from .candidates import ALL, Candidate, distinct, within
+from .candidates import ALL, Candidate, distinct, keeps_to, within
 from .placement import Placement
 from .race import WORSE, Race, Standing, Trial
 from .rounds import ERROR, Rounds
@@ -158,7 +158,8 @@ def pilot(
         margin: of the quality, at most so much worse is as good.
         max_cost: of all trainings together, as a fraction of one full training of all layers.
         budget: only candidates whose step costs at most so much are tried and chosen, ``all`` then being no more than
-            what they are measured against. Where none of them looks as good, the answer is the one that stands best.
+            what they are measured against. Where none of them looks as good, the answer is the one that stands best,
+            and where the trainings taught nothing, the one whose step costs the most.
         rounds: how the race is divided; see :class:`~layerselect.placement.rounds.Rounds`.
         quality: of the summed counts of a trial's documents. Without one these are a sum and a number, of which the
             mean is meant.
@@ -267,7 +268,7 @@ def _otherwise(
     """What to train where no candidate looks as good: every layer or, if a budget forbids that, what stands best.
     Where nothing is known of any of them, what costs the most.
     """
-    if budget is None or race.reference.cost <= budget:
+    if keeps_to(race.reference.cost, budget):
         return Answer(race.reference.name, sure, why, cheapest_open, None)
     best = race.best() if known else race.dearest()
     look = best.looks[-1]

@@ -40,15 +40,15 @@ def run_compare(config: CompareConfig, *, overwrite: bool = False, on_event: OnE
     """
     notify = on_event or (lambda kind, record: None)
     folder = _checked_place(config)
-    settings = _settings_of_rows(config)
+    _settings_of_rows(config)
     check_place(folder, config, overwrite)
     keeper = Keeper(config, folder)
-    if overwrite or not all(map(keeper.is_there, config.runs())):
-        _sources(settings[0])
+    new = next((run for run in config.runs() if overwrite or not keeper.is_there(run)), None)
+    corpus = None if new is None else _sources(config.settings(new, config.out))
     claim = Claim(folder)
     try:
         open_folder(folder, config, overwrite)
-        return _compared(config, folder, notify)
+        return _compared(config, folder, notify, corpus)
     finally:
         claim.release()
 
@@ -110,8 +110,12 @@ def _sources(settings: TrainingSettings) -> Corpus:
     return settings.load_corpus()
 
 
-def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Comparison:
-    """What :func:`run_compare` does once its folder is its own."""
+def _compared(config: CompareConfig, folder: Path, notify: OnEvent, corpus: Corpus | None) -> Comparison:
+    """What :func:`run_compare` does once its folder is its own.
+
+    Args:
+        corpus: as the first missing run reads it, if it was read.
+    """
     runs, keeper = config.runs(), Keeper(config, folder)
     missing = [run for run in runs if not keeper.is_finished(run)]
     if missing:
@@ -120,7 +124,7 @@ def _compared(config: CompareConfig, folder: Path, notify: OnEvent) -> Compariso
     predictors = [run for run in config.predictor_runs() if run in sources]
     with Workshop(config, folder, notify, keeper, len(predictors) + len(runs)) as workshop:
         if missing:
-            notify("prospect", {"prospect": prospect_of(config, missing, workshop.try_run)})
+            notify("prospect", {"prospect": prospect_of(config, missing, workshop.try_run, corpus)})
         # First what others start from.
         lost = workshop.train(
             {run: ("intent", config.predictor_settings(run, _place(folder, run)).as_dict()) for run in predictors}

@@ -171,7 +171,7 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     scratch = folder / _SCRATCH
     begun = time.monotonic(), time.process_time()
     notify("stage", {"name": LOADING})
-    bench, asked, steps, _ = _prepared(job, scratch)  # where there is no room, nothing is written
+    bench, asked, steps, sizes = _prepared(job, scratch)  # where there is no room, nothing is written
     if job.overwrite:
         shutil.rmtree(folder / KEPT, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,8 +184,8 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
             notify("training", {"candidate": ALL, "seed": 0, "fold": None})
             return bench.scout(steps)
 
-        scouted = kept.scouted(scout) if steps else None
-        sizes = _sizes(asked.known(scouted), bench, job, steps)
+        if steps:
+            sizes = _sizes(asked.known(kept.scouted(scout)), bench, job, steps)
         notify("sized", {"sizes": sizes, "rounds": job.rounds()})
 
         def train(candidate: Candidate, seed: int, fold: int) -> Trial:
