@@ -95,20 +95,28 @@ def split_result(
     return SplitResult(split.name, examples, len(split), loss, reports)
 
 
-def prediction_records(split: CompletionSplit, predictions: Sequence[str]) -> list[dict[str, Any]]:
-    """The lines of ``predictions.jsonl``: ``id, split, intentions, source, references, prediction, scores``."""
-    return [
-        {
+def prediction_records(
+    split: CompletionSplit, predictions: Sequence[str], others: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """The lines of ``predictions.jsonl``: ``id, split, intentions, source, references, prediction, scores``, and
+    ``others``, what the untrained model wrote, by the row of the table, if it was asked.
+
+    Args:
+        others: what the untrained model wrote, as for :func:`split_result`.
+    """
+    records = []
+    for number, (row, written) in enumerate(zip(split.rows, predictions, strict=True)):
+        scores = example_scores(row["source"], written, row["references"])
+        record = {
             "id": row["id"],
             "split": split.name,
             "intentions": row["intentions"],
             "source": row["source"],
             "references": row["references"],
             "prediction": written,
-            "scores": {
-                name: value if value is None else round(value, 4)
-                for name, value in example_scores(row["source"], written, row["references"]).items()
-            },
+            "scores": {name: value if value is None else round(value, 4) for name, value in scores.items()},
         }
-        for row, written in zip(split.rows, predictions, strict=True)
-    ]
+        if others:
+            record["others"] = {name: texts[number] for name, texts in others.items()}
+        records.append(record)
+    return records

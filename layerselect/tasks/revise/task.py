@@ -224,7 +224,9 @@ class ReviseTask(Task[ReviseConfig]):
             for split in self._splits.report
         ]
         records = [
-            record for part in self._parts.values() for record in prediction_records(part, self._written[part.name])
+            record
+            for part in self._parts.values()
+            for record in prediction_records(part, self._written[part.name], untrained.of(part.name))
         ]
         transfer = self._transfer.as_dict() if self._transfer else None
         return Outcome(
