@@ -2,7 +2,8 @@
 
 ``docs/measurements/claims.json`` says which row of which comparison tests a claim. Figures and verdicts are made of
 what the comparison has kept; none is typed. A claim of quality is tested by the comparison's own interval, one of cost
-by the ratios of runs with the same seed and fold (Student's interval of their logarithms).
+by the ratios of runs with the same seed and fold (Student's interval of their logarithms), one of edits by how many
+were made for each that the references make (percentiles of samples of documents).
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from layerselect.utils.markdown import table
 
 if TYPE_CHECKING:
+    from layerselect.tasks.compare.comparison import Comparison
     from layerselect.tasks.compare.rows import Row
 
 #: What a claim says of the row beside its reference, and which verdicts of a comparison bear it out or deny it.
 _BEARS_OUT = {"as good": ("as good", "better"), "better": ("better",), "worse": ("worse",)}
 _DENIES = {"as good": ("worse",), "better": ("worse", "as good"), "worse": ("better", "as good")}
+_SAMPLES = 2000
 _HEADS = ("paper", "claim", "tested by", "figure", "verdict")
 
 
@@ -46,15 +50,18 @@ def _tested(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
         return f"[{claim['figure']}]({claim['where']})", claim["verdict"]
     if "cost" in claim:
         return _cost(claim, folder)
+    if "edits" in claim:
+        return _edits(claim, folder)
     return _quality(claim, folder)
 
 
 def _quality(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
-    row = rows_beside(folder / claim["comparison"], claim["reference"]).get(claim["row"])
+    rows, heading, digits = rows_beside(folder / claim["comparison"], claim["reference"])
+    row = rows.get(claim["row"])
     if row is None or row.difference is None:
         return "", "not run"
-    d = row.difference
-    figure = f"{d.mean:+.3f} macro-F1 (95% {d.low:+.3f} to {d.high:+.3f})"
+    mean, low, high = (f"{each:+.{digits}f}" for each in (row.difference.mean, row.difference.low, row.difference.high))
+    figure = f"{mean} {heading} (95% {low} to {high})"
     if row.unclear:
         return figure, f"undecided: {row.unclear}"
     if row.verdict in _BEARS_OUT[claim["says"]]:
@@ -65,8 +72,10 @@ def _quality(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=8)
-def rows_beside(folder: Path, reference: str) -> Mapping[str, Row]:
-    """The rows of a comparison beside a reference, by their names; none where it has no such row."""
+def rows_beside(folder: Path, reference: str) -> tuple[Mapping[str, Row], str, int]:
+    """The rows of a comparison beside a reference, by their names, with the heading and the digits of what is tested;
+    no rows where it has no such reference.
+    """
     from layerselect.errors import LayerSelectError
     from layerselect.tasks.compare.comparison import read_comparison
     from layerselect.tasks.compare.rows import comparison_rows
@@ -75,8 +84,46 @@ def rows_beside(folder: Path, reference: str) -> Mapping[str, Row]:
     try:
         config = saved_config(folder, reference=reference)
     except LayerSelectError:
-        return {}
-    return {row.name: row for row in comparison_rows(read_comparison(config))}
+        return {}, "", 0
+    _, heading, digits = config.kind.tested
+    return {row.name: row for row in comparison_rows(read_comparison(config))}, heading, digits
+
+
+def _edits(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """Of a claim that few edits are made: how many for each of the references'."""
+    from layerselect.errors import LayerSelectError
+    from layerselect.tasks.compare.comparison import read_comparison
+    from layerselect.tasks.compare.state import saved_config
+
+    try:
+        comparison = read_comparison(saved_config(folder / claim["comparison"]))
+    except LayerSelectError:
+        return "", "not run"
+    made, asked = _edits_of_documents(comparison, claim["row"])
+    if not asked.sum():
+        return "", "not run"
+    drawn = np.random.default_rng(0).integers(len(made), size=(_SAMPLES, len(made)))
+    ratios = made[drawn].sum(axis=1) / np.maximum(asked[drawn].sum(axis=1), 1)
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    figure = f"{made.sum() / asked.sum():.2f} edits for each of the references' (95% {low:.2f} to {high:.2f})"
+    if high < 1:
+        return figure, "supported"
+    return figure, "contradicted" if low > 1 else "undecided"
+
+
+def _edits_of_documents(comparison: Comparison, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """How many edits a row made in each document, and how many its references make, over all seeds: int64 ``[n]``."""
+    from layerselect.tasks.compare.counts import ReviseCounts
+
+    counts, found = ReviseCounts(), {}
+    for variant in (each for each in comparison.config.variants if each.name == name):
+        for (_, fold), run in comparison.finished(variant).items():
+            documents = comparison.examples[fold][comparison.split].documents
+            for document, each in zip(documents, run.statistics[comparison.split], strict=True):
+                if report := counts.edits(each[None]):
+                    found.setdefault(document, []).append((report.edits.made, report.edits.asked))
+    made, asked = np.array([np.sum(each, axis=0) for each in found.values()], dtype=np.int64).reshape(-1, 2).T
+    return made, asked
 
 
 def _cost(claim: dict[str, Any], folder: Path) -> tuple[str, str]:

@@ -122,7 +122,7 @@ _ROWS = {
 @functools.cache
 def _rows(name: str) -> dict[str, SimpleNamespace]:
     """Of each row of a comparison its quality, its difference from the reference, and its costs beside it."""
-    rows = rows_beside(MEASUREMENTS / name, _ROWS["all"])
+    rows, _, _ = rows_beside(MEASUREMENTS / name, _ROWS["all"])
     reference = rows[_ROWS["all"]].values
     found = {}
     for row in rows.values():

@@ -12,6 +12,7 @@ docs/measurements. WHAT is one of these:
 - ``attempts``, ``beside`` or ``blends``, and the folder of a comparison;
 - ``sizes``, the folder of a comparison of training sizes, and that of one of the whole;
 - ``choices``, the folder of a comparison, and rows and placements;
+- ``edits`` and the folder of a comparison of writers: its edits by kind and by intention;
 - ``jobs``, the folder of a comparison, and pilots of its trainings;
 - ``pilot`` and a ``pilot.json``.
 
@@ -64,6 +65,7 @@ def as_files_have_it(page: Path, text: str) -> str:
 
 def _table(places: list[str], left_out: list[str]) -> str:
     from layerselect.tasks.compare import comparison_rows, markdown_table, read_comparison
+    from layerselect.tasks.compare.edits import edits_markdown
     from layerselect.tasks.compare.several import several_table
     from layerselect.tasks.compare.state import saved_config
 
@@ -77,6 +79,8 @@ def _table(places: list[str], left_out: list[str]) -> str:
         return blends_table(MEASUREMENTS / places[1])
     if places[0] == "sizes":
         return sizes_table(MEASUREMENTS / places[1], MEASUREMENTS / places[2])
+    if places[0] == "edits":
+        return edits_markdown(read_comparison(saved_config(MEASUREMENTS / places[1])))
     if places[0] == "jobs":
         return jobs_table(MEASUREMENTS, *places[1:])
     if places[0] == "choices":

@@ -263,11 +263,13 @@ def _finish(comparison: Comparison, folder: Path | None, args: argparse.Namespac
     """Prints a comparison and writes its tables and its page, if a folder takes them."""
     from ..report.compare import write_compare_report
     from ..tasks.compare import compare_report, comparison_rows, csv_table, markdown_table
+    from ..tasks.compare.edits import edits_markdown
     from .compare_display import print_comparison
 
     rows = comparison_rows(comparison)
     if folder is not None:
-        _write(folder / "table.md", markdown_table(comparison, rows))
+        tables = [markdown_table(comparison, rows), edits_markdown(comparison)]
+        _write(folder / "table.md", "\n".join(filter(None, tables)))
         _write(folder / "table.csv", csv_table(comparison.config.kind, rows))
         write_compare_report(folder / "report.html", compare_report(comparison, rows))
     if args.json:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..report.numbers import plural, share
+from .edits_display import print_edits
 from .progress import StageLine
 
 #: Runs that are named one by one.
@@ -147,6 +148,7 @@ def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | Non
         folder: of the files, if some were written.
     """
     from ..tasks.compare import used_columns
+    from ..tasks.compare.edits import edits_of_rows
     from ..tasks.compare.table import missing_runs
 
     console = Console(file=sys.stdout)
@@ -172,6 +174,8 @@ def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | Non
     def say(text: str, style: str | None = None) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True, style=style)
 
+    edits = {each: found.whole for each, found in edits_of_rows(comparison).items()}
+    print_edits(console, f"Edits on {comparison.split}", "method", edits, own=name)
     for row in rows:
         if row.difference is not None:
             say(f"{row.name}: {row.sentence(name, comparison.config.within, task.tested[2])}")

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from ..report.edits import (
-    INTENTION_HEADS,
-    INVENTED,
-    KIND_HEADS,
-    MADE,
-    UNASKED,
-    Line,
-    lines_by_intention,
-    lines_by_kind,
-)
+from ..report.edits import INTENTION_HEADS, edits_of, lines_by_intention
 from ..report.numbers import score
 from .display import print_next, print_training
+from .edits_display import print_edits, print_lines
 
 if TYPE_CHECKING:
     from ..tasks.revise import ReviseResult
@@ -40,7 +28,7 @@ def print_revision_scores(console: Console, result: ReviseResult) -> None:
     """On every split, the trained model under the copied source, their edits, and those for each intention; and what
     was transferred.
     """
-    from ..tasks.revise.results import SCORES
+    from ..tasks.revise.results import MODEL, SCORES
 
     for split in result.splits:
         part = "" if split.scored == split.examples else f", {split.scored} of {split.examples} examples"
@@ -49,13 +37,11 @@ def print_revision_scores(console: Console, result: ReviseResult) -> None:
             for name, report in split.reports.items()
         ]
         headings = [heading.replace("-", "- ") for _, heading, _ in SCORES]  # may break there
-        _print_table(console, f"{split.split}{part}", "text", headings, lines)
-        if edits := lines_by_kind(split.reports, whole=False):
-            headings = [MADE, *KIND_HEADS, UNASKED, INVENTED]
-            _print_table(console, f"{split.split}: edits", "text", headings, edits)
-        if intentions := lines_by_intention(split.model):
+        print_lines(console, f"{split.split}{part}", "text", headings, lines, own=MODEL)
+        print_edits(console, f"{split.split}: edits", "text", edits_of(split.reports), own=MODEL)
+        if intentions := lines_by_intention(split.model.by_intention):
             title = f"{split.split}: edits of the trained model"
-            _print_table(console, title, "intention", INTENTION_HEADS, intentions, own=False)
+            print_lines(console, title, "intention", INTENTION_HEADS, intentions)
     if (transfer := result.transfer) is not None:
         ratio = "not known" if transfer.ratio is None else f"{transfer.ratio:.2f}"
         console.print(
@@ -64,18 +50,3 @@ def print_revision_scores(console: Console, result: ReviseResult) -> None:
             highlight=False,
             soft_wrap=True,
         )
-
-
-def _print_table(
-    console: Console, title: str, first: str, headings: Sequence[str], lines: Sequence[Line], *, own: bool = True
-) -> None:
-    """A table of texts or intentions; the last line stands out where it is the run's ``own``."""
-    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    # The names of intentions are the corpus's, of any length: the other columns leave them what room there is.
-    table.add_column(first, no_wrap=own, overflow="fold")
-    for number, heading in enumerate(headings):
-        narrow = max(map(len, [*heading.split(), *(cells[number] for _, cells in lines)]))
-        table.add_column(heading, justify="right", max_width=None if own else narrow)
-    for number, (name, cells) in enumerate(lines, 1):
-        table.add_row(escape(name), *cells, style="bold" if own and number == len(lines) else None)
-    console.print(table)

@@ -1,7 +1,7 @@
 """Metrics of the tasks: of classifiers, and of revised texts."""
 
 from .classification import ClassificationReport, LabelRow, classification_report
-from .edits import EditCounts, EditReport, edit_reports
+from .edits import EditCounts, EditReport, edit_counts, edit_reports
 from .generation import (
     SariScore,
     copy_rate,
@@ -24,6 +24,7 @@ __all__ = [
     "SariScore",
     "classification_report",
     "copy_rate",
+    "edit_counts",
     "edit_reports",
     "exact_match",
     "example_scores",

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..data.edits import find_edits, split_words
 from ..errors import LayerSelectError
 from ..utils.saved_schema import Fields, Mapped, fields_of
@@ -19,6 +21,10 @@ from .texts import checked_texts, same_text, spaced
 
 #: The kinds of edits, in the order of tables.
 KINDS = ("insert", "delete", "replace")
+#: What is counted of the edits of each kind.
+COUNTED = ("asked", "done", "made", "right")
+#: How many numbers :func:`edit_counts` has of a revision.
+NUMBERS = 2 + len(KINDS) * len(COUNTED)
 
 
 class WordEdit(NamedTuple):
@@ -102,6 +108,13 @@ class EditReport:
         kinds = {kind: EditCounts(**counts) for kind, counts in values["kinds"].items()}
         return cls(**{**values, "edits": EditCounts(**values["edits"]), "kinds": kinds})
 
+    @classmethod
+    def of_counts(cls, counts: np.ndarray) -> EditReport:
+        """The report of the revisions whose rows :func:`edit_counts` made, int64 ``[n, 14]``."""
+        copies, invented, *of_kinds = counts.sum(axis=0).tolist()
+        several = [EditCounts(*each) for each in np.reshape(of_kinds, (len(KINDS), len(COUNTED))).tolist()]
+        return cls(len(counts), copies, invented, _added(several), dict(zip(KINDS, several, strict=True)))
+
 
 #: An :class:`EditReport` as it is saved.
 SAVED = fields_of(
@@ -140,6 +153,28 @@ def edit_reports(
         name: _summed(one for one, several in zip(each, named, strict=True) if name in several) for name in occurring
     }
     return _summed(each), by_intention
+
+
+def edit_counts(sources: Sequence[str], predictions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+    """What each revision changed, in numbers that can be summed and kept; :meth:`EditReport.of_counts` reads sums.
+
+    Args:
+        sources, predictions, references: as for :func:`edit_reports`.
+
+    Returns:
+        int64 ``[n, 14]``: whether it is a copy, its invented words, and of each of :data:`KINDS` the edits asked for,
+        done, made and right, as in :class:`EditCounts`.
+
+    Raises:
+        LayerSelectError: there is no example, the lengths differ, or a source has no reference.
+    """
+    predictions, references, sources = checked_texts(predictions, references, sources)
+    rows = []
+    for texts in zip(sources, predictions, references, strict=True):
+        one = _compared(*texts)
+        of_kinds = [getattr(one.kinds[kind], name) for kind in KINDS for name in COUNTED]
+        rows.append([one.copies, one.invented, *of_kinds])
+    return np.array(rows, dtype=np.int64)
 
 
 def word_edits(source: Sequence[str], text: Sequence[str]) -> list[WordEdit]:
@@ -205,4 +240,4 @@ def _summed(reports: Iterable[EditReport]) -> EditReport:
 
 def _added(counts: Iterable[EditCounts]) -> EditCounts:
     several = list(counts)
-    return EditCounts(*(sum(getattr(one, name) for one in several) for name in ("asked", "done", "made", "right")))
+    return EditCounts(*(sum(getattr(one, name) for one in several) for name in COUNTED))

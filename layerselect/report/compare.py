@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..metrics import EditReport
+from .edits import INTENTION_HEADS, edit_heads, lines_by_intention, lines_by_kind
 from .numbers import bests
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
@@ -60,6 +62,8 @@ class CompareReport:
         baselines: the tested quality of each baseline.
         maps: a run of each method.
         not_better: the columns of quality in which more is not better.
+        edits: what each row's revisions changed; empty for other tasks.
+        edits_by_intention: the same for each intention.
     """
 
     settings: Mapping[str, Any]
@@ -83,6 +87,8 @@ class CompareReport:
     baselines: Mapping[str, float]
     maps: Sequence[MethodRun]
     not_better: Sequence[str] = ()
+    edits: Mapping[str, EditReport] = field(default_factory=dict)
+    edits_by_intention: Mapping[str, Mapping[str, EditReport]] = field(default_factory=dict)
 
 
 def write_compare_report(path: Path, report: CompareReport) -> None:
@@ -118,6 +124,14 @@ def render(report: CompareReport) -> str:
             else "",
             "maps": [_map(run) for run in report.maps],
             "best": _best(report),
+            "edit_heads": edit_heads(),
+            "edits": {report.split: lines} if (lines := lines_by_kind(report.edits)) else {},
+            "intention_heads": INTENTION_HEADS,
+            "edit_intentions": [
+                (report.split, name, intention, cells)
+                for name, several in report.edits_by_intention.items()
+                for intention, cells in lines_by_intention(several)
+            ],
         }
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..metrics import EditReport, RevisionScores
 from ..metrics.edits import KINDS
@@ -18,7 +19,17 @@ KIND_HEADS = ("inserted", "deleted", "replaced")
 INTENTION_HEADS = ("texts", "edits asked for", MADE, UNASKED, INVENTED, "copied")
 
 
-def lines_by_kind(reports: Mapping[str, RevisionScores], *, whole: bool = True) -> list[Line]:
+def edits_of(reports: Mapping[str, RevisionScores]) -> dict[str, EditReport | None]:
+    """The edits of each text; ``None`` where an earlier release scored it."""
+    return {name: report.edits for name, report in reports.items()}
+
+
+def edit_heads() -> dict[str, Any]:
+    """The headings over the cells of :func:`lines_by_kind`: of the shares, of the kinds below each, and of the last."""
+    return {"shares": (MADE, UNASKED), "kinds": ("all", *KIND_HEADS), "last": INVENTED}
+
+
+def lines_by_kind(reports: Mapping[str, EditReport | None], *, whole: bool = True) -> list[Line]:
     """A line for each text, under one with the numbers of edits that were asked for; none where nobody counted them.
 
     The cells are the share that was made, of all and of each kind; the share in no reference, of all and of each kind;
@@ -27,7 +38,7 @@ def lines_by_kind(reports: Mapping[str, RevisionScores], *, whole: bool = True) 
     Args:
         whole: with the kinds of the edits that are in no reference; else only with all of these.
     """
-    counted = {name: report.edits for name, report in reports.items() if report.edits is not None}
+    counted = {name: report for name, report in reports.items() if report is not None}
     if not counted:
         return []
     unasked = 1 + len(KIND_HEADS) if whole else 1
@@ -42,9 +53,9 @@ def lines_by_kind(reports: Mapping[str, RevisionScores], *, whole: bool = True) 
     return lines
 
 
-def lines_by_intention(report: RevisionScores) -> list[Line]:
+def lines_by_intention(reports: Mapping[str, EditReport]) -> list[Line]:
     """A line for each intention, with the cells of :data:`INTENTION_HEADS`."""
-    return [(name, _of_intention(each)) for name, each in report.by_intention.items()]
+    return [(name, _of_intention(each)) for name, each in reports.items()]
 
 
 def _of_intention(report: EditReport) -> list[str]:

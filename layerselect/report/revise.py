@@ -13,7 +13,7 @@ import numpy as np
 from ..metrics import RevisionScores
 from .after_run import IN_WORDS, next_commands, sentences
 from .diff import difference_html
-from .edits import INTENTION_HEADS, INVENTED, KIND_HEADS, MADE, UNASKED, lines_by_intention, lines_by_kind
+from .edits import INTENTION_HEADS, edit_heads, edits_of, lines_by_intention, lines_by_kind
 from .numbers import NONE, plural, score
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
@@ -114,8 +114,8 @@ def render(report: ReviseReport) -> str:
         next_commands=next_commands("revise", str(report.settings["out"])) if "out" in report.settings else {},
         transfer=_transfer(report.transfer) if report.transfer else None,
         quality=QUALITY,
-        edits={split: lines for split, rows in report.splits.items() if (lines := lines_by_kind(rows))},
-        edit_heads={"shares": (MADE, UNASKED), "kinds": ("all", *KIND_HEADS), "last": INVENTED},
+        edits={split: lines for split, rows in report.splits.items() if (lines := lines_by_kind(edits_of(rows)))},
+        edit_heads=edit_heads(),
         edit_intentions=_edits_by_intention(report.splits),
         intention_heads=INTENTION_HEADS,
         columns=SCORES,
@@ -157,7 +157,7 @@ def _edits_by_intention(splits: Mapping[str, Mapping[str, RevisionScores]]) -> l
         (split, name, intention, cells)
         for split, rows in splits.items()
         for name, report in rows.items()
-        for intention, cells in lines_by_intention(report)
+        for intention, cells in lines_by_intention(report.by_intention)
     ]
 
 

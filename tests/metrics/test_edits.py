@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerselect import LayerSelectError
-from layerselect.metrics import EditCounts, EditReport, RevisionScores, edit_reports, revision_scores
-from layerselect.metrics.edits import KINDS, SAVED, WordEdit, word_edits
+from layerselect.metrics import EditCounts, EditReport, RevisionScores, edit_counts, edit_reports, revision_scores
+from layerselect.metrics.edits import KINDS, NUMBERS, SAVED, WordEdit, word_edits
 from layerselect.metrics.revisions import LATER, SAVED_SCORES
 from layerselect.utils.saved_schema import Mismatch, check
 
@@ -126,6 +126,14 @@ def test_counts_add_up(rows):
         assert total == sum(getattr(each.edits, name) for each in single)
     assert whole.edits.done <= min(whole.edits.asked, whole.edits.right) and whole.edits.right <= whole.edits.made
     assert whole.copies <= whole.revisions == len(rows)
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS, st.lists(TEXTS, min_size=1, max_size=2)), min_size=1, max_size=4))
+def test_numbers_of_each_revision_make_the_same_report(rows):
+    counts = edit_counts(*zip(*rows, strict=True))
+    assert counts.shape == (len(rows), NUMBERS) and counts.dtype.name == "int64"
+    assert EditReport.of_counts(counts) == edit_reports(*zip(*rows, strict=True))[0]
+    assert EditReport.of_counts(counts[:0]).edits == EditCounts(0, 0, 0, 0)
 
 
 def test_scores_hold_the_shares_and_survive_json():

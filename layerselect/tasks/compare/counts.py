@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...metrics import classification_report, sari_counts, sari_parts
+from ...metrics import EditReport, classification_report, edit_counts, sari_counts, sari_parts
+from ...metrics.edits import NUMBERS
 from ..run.baselines import MajorityBaseline, TextRegression, WordBaseline
 from ..run.word_features import describe
 from ..text.rows import TRAIN, split_rows
@@ -68,8 +69,8 @@ class Counts(ABC):
     of_each_size: ClassVar[Collection[str]] = ()
 
     @abstractmethod
-    def width(self, truth: Truth) -> int:
-        """How many numbers k the statistic of an example has."""
+    def widths(self, truth: Truth) -> Collection[int]:
+        """How many numbers k the statistic of an example may have: as it is now, and as earlier releases kept it."""
 
     @abstractmethod
     def statistics(self, records: Records, truth: Truth) -> np.ndarray:
@@ -106,8 +107,8 @@ class IntentCounts(Counts):
 
     of_each_size = (WordBaseline.name, TextRegression.name)
 
-    def width(self, truth: Truth) -> int:
-        return len(truth.names)
+    def widths(self, truth: Truth) -> Collection[int]:
+        return (len(truth.names),)
 
     def statistics(self, records: Records, truth: Truth) -> np.ndarray:
         scores = [[record["scores"][name] for name in truth.names] for record in records]
@@ -169,34 +170,60 @@ class IntentCounts(Counts):
 
 
 class ReviseCounts(Counts):
-    """What SARI sums over the corpus."""
+    """What SARI sums over the corpus, 36 numbers, and what the revision changed (see ``edit_counts``), which earlier
+    releases did not keep.
+    """
 
-    def width(self, truth: Truth) -> int:
-        return 4 * 3 * 3
+    _sari = 4 * 3 * 3
+
+    def widths(self, truth: Truth) -> Collection[int]:
+        return self._sari + NUMBERS, self._sari
 
     def statistics(self, records: Records, truth: Truth) -> np.ndarray:
         return self._of(records, [record["prediction"] for record in records])
 
     def counts(self, statistics: np.ndarray, truth: Truth) -> np.ndarray:
-        return statistics.astype(np.float64)
+        return statistics[:, : self._sari].astype(np.float64)
 
     def quality(self, sums: np.ndarray) -> np.ndarray:
         found: np.ndarray = sari_parts(sums.reshape(*sums.shape[:-1], 4, 3, 3)).mean(axis=-1)
         return found
 
     def pooled(self, statistics: np.ndarray, truth: Truth) -> dict[str, float]:
-        parts = sari_parts(statistics.sum(axis=0, dtype=np.float64).reshape(4, 3, 3)).tolist()
-        return {"sari": float(np.mean(parts)), **dict(zip(("add", "keep", "delete"), parts, strict=True))}
+        sums = statistics[:, : self._sari].sum(axis=0, dtype=np.float64)
+        parts = sari_parts(sums.reshape(4, 3, 3)).tolist()
+        found = {"sari": float(np.mean(parts)), **dict(zip(("add", "keep", "delete"), parts, strict=True))}
+        if (edits := self.edits(statistics)) is None:
+            return found
+        shares = {
+            "edits_made": edits.edits.share_done,
+            "edits_unasked": edits.edits.share_unasked,
+            "invented": edits.invented_each,
+            "copy_rate": edits.share_copied,
+        }
+        return found | {name: value for name, value in shares.items() if value is not None}
+
+    def edits(self, statistics: np.ndarray) -> EditReport | None:
+        """What the revisions changed; ``None`` where an earlier release kept them."""
+        known = statistics[:, self._sari :]
+        return EditReport.of_counts(known) if known.shape[1] == NUMBERS else None
 
     def baselines(
         self, settings: Any, corpus: Any, records: Mapping[str, Records], truth: Mapping[str, Truth]
     ) -> dict[str, dict[str, np.ndarray]]:
         from ..revise.results import COPIED
 
-        copied = {name: self._of(each, [record["source"] for record in each]) for name, each in records.items()}
-        return {COPIED: copied}
+        found = {
+            COPIED: {name: self._of(each, [record["source"] for record in each]) for name, each in records.items()}
+        }
+        for name, each in records.items():
+            for other in each[0].get("others", ()):
+                written = [record["others"][other] for record in each]
+                found.setdefault(other, {})[name] = self._of(each, written)
+        return found
 
     @staticmethod
     def _of(records: Records, written: Sequence[str]) -> np.ndarray:
         sources, references = ([record[key] for record in records] for key in ("source", "references"))
-        return sari_counts(sources, list(written), references).reshape(len(written), -1).astype(np.int64)
+        words = sari_counts(sources, list(written), references).reshape(len(written), -1).astype(np.int64)
+        return np.concatenate([words, edit_counts(sources, list(written), references)], axis=1)

@@ -8,7 +8,6 @@ rows learn from 10 % of the training split).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from ...data import Corpus
-from ...utils.folders import new_file
 from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import (
     Anything,
     Both,
     Fields,
-    Flag,
     Items,
     Kind,
     Mapped,
@@ -34,7 +31,8 @@ from ...utils.saved_schema import (
     Whole,
 )
 from ..run.settings import TrainingSettings
-from .counts import Records, Truth
+from .counts import Truth
+from .examples import ADVICE, KeptExamples, path_of_fold, write_kept
 from .methods import Run, as_file_name
 from .runs import RunFiles
 from .tasks import MODEL, TASKS, Task
@@ -46,8 +44,6 @@ DEVICE = "device"
 WALL = "wall_seconds"
 #: In how many processes a run was trained; left out where it was one.
 PROCESSES = "processes"
-_VERSION = 1
-_ADVICE = "remove it and repeat the comparison's command"
 
 _QUALITIES = Both(
     Fields({MODEL: Anything()}),
@@ -65,15 +61,6 @@ _BASELINES = Fields({"statistics": Mapped(_STATISTICS)})
 _NUMBERS = {key: Maybe(Number(nan=True)) for task in TASKS.values() for key in task.facts_kept}
 _FIGURES = Fields(optional={**_NUMBERS, DEVICE: Maybe(Text()), WALL: Number(0), PROCESSES: Whole(low=1)})
 _COSTS = Fields({"training": _FIGURES})
-_EXAMPLES = Fields(
-    {
-        "labels": Items(Text()),
-        "multi_label": Flag(),
-        "splits": Mapped(
-            Fields({"ids": Items(Text(), least=1), "documents": Items(Text()), "labels": Items(Items(Whole()))})
-        ),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -107,7 +94,7 @@ class KeptRuns:
 
     def __init__(self, folder: Path, task: Task) -> None:
         self.folder, self._task = folder / KEPT, task
-        self._examples: dict[int | None, dict[str, Truth]] = {}  # every run of a fold is read beside them
+        self._examples = KeptExamples(self.folder)
 
     def has(self, run: Run) -> bool:
         """Whether a run is finished and kept."""
@@ -128,9 +115,10 @@ class KeptRuns:
         names = [name for name in files.predictions if run.fold is None or name == TEST]
         records = {name: sorted(files.predictions[name], key=lambda record: record["id"]) for name in names}
         self.folder.mkdir(parents=True, exist_ok=True)
-        truth = self._same_examples(run, records, corpus)
+        truth = self._examples.same(run, records, corpus)
         baselines = self._path("baselines", run.fold)
-        if not baselines.is_file():
+        # One run of a fold also has what the untrained model wrote; it need not be the first that is kept.
+        if not baselines.is_file() or any("others" in each for several in records.values() for each in several):
             _write_baselines(baselines, counts.baselines(settings, corpus, records, truth))
         size = run.variant.train_size
         if size and counts.of_each_size and not (of_size := self._path(_of_size(size), run.fold)).is_file():
@@ -195,7 +183,7 @@ class KeptRuns:
             try:
                 found |= {name: self._arrays(each, fold, path.name) for name, each in content.items()}
             except Mismatch as error:
-                raise DamagedFile(path, str(error), _ADVICE) from error
+                raise DamagedFile(path, str(error), ADVICE) from error
         return found
 
     def examples(self, fold: int | None) -> dict[str, Truth]:
@@ -204,65 +192,26 @@ class KeptRuns:
         Raises:
             DamagedFile: they cannot be read.
         """
-        if fold not in self._examples:
-            self._examples[fold] = self._read_examples(self._path("examples", fold))
-        return self._examples[fold]
-
-    def _read_examples(self, path: Path) -> dict[str, Truth]:
-        content = self._read(path, _EXAMPLES)
-        names = content["labels"]
-        found = {}
-        for split, part in content["splits"].items():
-            labels = np.zeros((len(part["ids"]), len(names)), dtype=bool)
-            if not len(part["ids"]) == len(part["documents"]) == len(part["labels"]):
-                raise DamagedFile(path, f"splits.{split} holds lists of different lengths", _ADVICE)
-            for row, numbers in enumerate(part["labels"]):
-                if any(number >= len(names) for number in numbers):
-                    raise DamagedFile(path, f"splits.{split}.labels holds a label that has no name", _ADVICE)
-                labels[row, numbers] = True
-            found[split] = Truth(part["ids"], part["documents"], labels, names, content["multi_label"])
-        return found
-
-    def _same_examples(self, run: Run, records: Mapping[str, Records], corpus: Corpus) -> dict[str, Truth]:
-        """The examples that a run was evaluated on, which are kept by the first run of a fold."""
-        path = self._path("examples", run.fold)
-        documents = {row["id"]: row["doc_id"] for split in corpus.splits.values() for row in split}
-        content = {
-            "version": _VERSION,
-            "labels": corpus.labels,
-            "multi_label": corpus.multi_label,
-            "splits": {
-                split: {
-                    "ids": [record["id"] for record in several],
-                    "documents": [documents[record["id"]] for record in several],
-                    "labels": [[corpus.label_ids[name] for name in record.get("labels", ())] for record in several],
-                }
-                for split, several in records.items()
-            },
-        }
-        if not path.is_file():
-            write_kept(path, content)
-        if content != read_json(path, advice=_ADVICE):
-            raise Mismatch(run.name, "was tested on other examples than the other runs: the corpus has changed")
-        return self.examples(run.fold)
+        return self._examples.of(fold)
 
     def _arrays(self, lists: Mapping[str, Any], fold: int | None, where: str) -> dict[str, np.ndarray]:
         truth, found = self.examples(fold), {}
         for split, rows in lists.items():
             if split not in truth or len(rows) != len(truth[split]):
                 raise Mismatch(f"statistics.{split}", f"in {where} does not hold one row for each example")
-            width = self._task.counts.width(truth[split])
-            if {len(row) for row in rows} != {width}:
-                raise Mismatch(f"statistics.{split}", f"in {where} holds rows that have not {width} numbers")
+            widths = self._task.counts.widths(truth[split])
+            if len({len(row) for row in rows}) != 1 or len(rows[0]) not in widths:
+                numbers = " or ".join(map(str, widths))
+                raise Mismatch(f"statistics.{split}", f"in {where} holds rows that have not {numbers} numbers")
             found[split] = np.array(rows, dtype=np.int64)
         return found
 
     def _path(self, kind: str, fold: int | None) -> Path:
-        return self.folder / (f"{kind}-fold{fold}.json" if fold else f"{kind}.json")
+        return path_of_fold(self.folder, kind, fold)
 
     @staticmethod
     def _read(path: Path, kind: Kind) -> Any:
-        return read_json(path, kind, advice=_ADVICE, constants=True)
+        return read_json(path, kind, advice=ADVICE, constants=True)
 
 
 def _check_complete(content: Mapping[str, Any], task: Task) -> None:
@@ -288,10 +237,3 @@ def _write_baselines(path: Path, found: Mapping[str, Mapping[str, np.ndarray]]) 
 
 def _lists(statistics: Mapping[str, np.ndarray]) -> dict[str, list[list[int]]]:
     return {name: values.tolist() for name, values in statistics.items()}
-
-
-def write_kept(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file of what is kept, whole or not at all, with its version."""
-    with new_file(path) as scratch:
-        text = json.dumps({"version": _VERSION, **content}, separators=(",", ":"), ensure_ascii=False)
-        scratch.write_text(text + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ...report.compare import CompareReport, MethodRun
 from ...report.verdict_figure import Compared
 from .comparison import Comparison
+from .edits import edits_of_rows
 from .rows import Row
 from .runs import RUNS, is_finished, read_run
 from .table import notes, tested_on, used_columns
@@ -24,6 +25,7 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
     # On a device the processor only launches; elsewhere its time tells more than the clock's.
     on_cpu = all(result.training.get("device") == "cpu" for result in comparison.results if not result.reason)
     clock = "processor_seconds_per_step" if on_cpu else "seconds_per_step"
+    edits = edits_of_rows(comparison)
     return CompareReport(
         settings=comparison.config.fixed(),
         split=comparison.split,
@@ -52,6 +54,8 @@ def compare_report(comparison: Comparison, rows: Sequence[Row]) -> CompareReport
         },
         baselines={row.name: row.values[tested].mean for row in rows if row.what == "baseline"},
         maps=_first_runs(comparison),
+        edits={name: each.whole for name, each in edits.items()},
+        edits_by_intention={name: each.by_intention for name, each in edits.items()},
     )
 
 

@@ -204,7 +204,8 @@ def _pooled(
         found[key] = sum(value * sizes[fold] / whole for fold, value in known.items()) if known else None
     if rows and set(rows) == set(reports):
         truth = Truth.joined([comparison.examples[fold][split] for fold in rows])
-        found |= task.counts.pooled(np.concatenate(list(rows.values())), truth)
+        width = min(each.shape[1] for each in rows.values())  # earlier releases kept less of an example
+        found |= task.counts.pooled(np.concatenate([each[:, :width] for each in rows.values()]), truth)
     return found
 
 

@@ -120,24 +120,18 @@ def _compared(config: CompareConfig, folder: Path, notify: OnEvent, corpus: Corp
     missing = [run for run in runs if not keeper.is_finished(run)]
     if missing:
         keeper.check_processes()
-    sources = {config.predictor_of(run) for run in missing}
-    predictors = [run for run in config.predictor_runs() if run in sources]
+    after = {run: source for run in missing if (source := config.predictor_of(run))}
+    predictors = [run for run in config.predictor_runs() if run in after.values()]
     with Workshop(config, folder, notify, keeper, len(predictors) + len(runs)) as workshop:
         if missing:
             notify("prospect", {"prospect": prospect_of(config, missing, workshop.try_run, corpus)})
         # First what others start from.
-        lost = workshop.train(
-            {run: ("intent", config.predictor_settings(run, _place(folder, run)).as_dict()) for run in predictors}
-        )
-        tasks, reasons = {}, {}
+        tasks = {run: ("intent", config.predictor_settings(run, _place(folder, run)).as_dict()) for run in predictors}
         for run in runs:
             source = config.predictor_of(run)
-            if source in lost:
-                reasons[run] = f"its predictor failed: {lost[source]}"
-            else:
-                own = config.settings(run, _place(folder, run), _place(folder, source) if source else None)
-                tasks[run] = (config.task, own.as_dict())
-        reasons |= workshop.train(tasks)
+            own = config.settings(run, _place(folder, run), _place(folder, source) if source else None)
+            tasks[run] = (config.task, own.as_dict())
+        reasons = workshop.train(tasks, after)
     return read_comparison(config, reasons)
 
 

@@ -62,7 +62,15 @@ _RESULTS = Fields(
 _WORDS = Items(Text())
 _PREDICTION = Fields(
     {"id": Text(), "split": Text()},
-    optional={"labels": _WORDS, "predicted": _WORDS, "source": Text(), "references": _WORDS, "prediction": Text()},
+    optional={
+        "labels": _WORDS,
+        "intentions": _WORDS,
+        "predicted": _WORDS,
+        "source": Text(),
+        "references": _WORDS,
+        "prediction": Text(),
+        "others": Mapped(Text()),
+    },
 )
 
 

@@ -97,7 +97,7 @@ class Workshop:
         launcher = find_launcher(launcher_words(config.launcher))
         threads = config.threads if config.threads or launcher else max(1, _cores() // config.jobs)
         self._means = Means(threads, launcher)
-        self._pool = ThreadPoolExecutor(config.jobs)
+        self._jobs, self._pool = config.jobs, ThreadPoolExecutor(config.jobs)
         self._running: set[subprocess.Popen[str]] = set()
         self._done = 0
 
@@ -111,35 +111,51 @@ class Workshop:
             stop(process)
         self._pool.shutdown(wait=True)
 
-    def train(self, tasks: Mapping[Run, tuple[str, dict[str, Any]]]) -> dict[Run, str]:
+    def train(
+        self, tasks: Mapping[Run, tuple[str, dict[str, Any]]], after: Mapping[Run, Run] | None = None
+    ) -> dict[Run, str]:
         """Trains what is missing; returns the reasons of the runs that failed.
 
         Args:
-            tasks: for each run, the task and its settings.
+            tasks: for each run, the task and its settings, in the order in which they begin.
+            after: for some of them another one, from whose result they start. They wait for it alone; those behind
+                them do not wait.
         """
-        reasons: dict[Run, str] = {}
+        after, reasons = after or {}, {}
         futures: dict[Future[tuple[str | None, float]], Run] = {}
-        for run, (task, settings) in tasks.items():
+        waiting = []
+        for run in tasks:
             if self._keeper.is_finished(run):
                 self._tell(run, "kept", done=1)
             else:
-                futures[self._pool.submit(self._train_one, run, task, settings)] = run
-        while futures:
+                waiting.append(run)
+        while waiting or futures:
+            ready = [run for run in waiting if after.get(run) not in (*waiting, *futures.values())]
+            for run in ready[: self._jobs - len(futures)]:
+                waiting.remove(run)
+                futures[self._pool.submit(self._train_one, run, *tasks[run])] = run
             ended = wait(futures, return_when=FIRST_COMPLETED).done
             # What is finished is kept before an interruption is passed on.
             for future in sorted(ended, key=lambda each: each.exception() is not None):
                 run = futures.pop(future)
                 reason, seconds = future.result()
                 reason = self._keeper(run) if reason is None else reason
-                if reason is not None:
-                    reasons[run] = reason
                 self._tell(run, "finished" if reason is None else "failed", done=1, reason=reason, seconds=seconds)
+                if reason is None:
+                    continue
+                reasons[run] = reason
+                for lost in [each for each in waiting if after.get(each) == run]:
+                    waiting.remove(lost)
+                    reasons[lost] = f"its predictor failed: {reason}"
+                    self._tell(lost, "failed", done=1, reason=reasons[lost])
         return reasons
 
     def try_run(self, run: Run, task: str, settings: dict[str, Any], log: Path) -> str | None:
         """Trains a run of a few steps, to see how long its steps are; returns why it failed."""
         self._notify("part", {"name": run.name, "text": "trying how long a step takes"})
-        return train_run(task, settings, log, self._means, self._running, lambda note: None, lambda part: None)
+        reason = train_run(task, settings, log, self._means, self._running, lambda note: None, lambda part: None)
+        self._tell(run, "tried")
+        return reason
 
     def _train_one(self, run: Run, task: str, settings: dict[str, Any]) -> tuple[str | None, float]:
         self._tell(run, "started")

@@ -12,7 +12,7 @@ from ...placement.candidates import Candidate
 from ...placement.race import Trial
 from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Items, Number, Text, Whole
-from ..compare.kept import write_kept
+from ..compare.examples import write_kept
 from .names import Scouted
 
 KEPT = "kept"

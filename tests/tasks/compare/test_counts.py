@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layerselect.metrics import classification_report, sari
+from layerselect.metrics import classification_report, revision_scores, sari
 from layerselect.tasks.compare.counts import IntentCounts, ReviseCounts, Truth
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.dataset import make_targets
@@ -90,9 +90,34 @@ def test_a_revision_run_is_compared_by_its_sari_over_the_drawn_examples():
     for draw in random.integers(12, size=(5, 12)):
         drawn = [rows[i] for i in draw]
         theirs = sari(*([row[key] for row in drawn] for key in ("source", "prediction", "references")))
-        assert counts.quality(statistics[draw].sum(axis=0).astype(float)) == pytest.approx(theirs.sari, abs=1e-9)
+        assert counts.quality(counts.counts(statistics, truth)[draw].sum(axis=0)) == pytest.approx(
+            theirs.sari, abs=1e-9
+        )
     copied = counts.baselines(None, None, {"test": rows}, {"test": truth})["source copied"]["test"]
     theirs = sari([r["source"] for r in rows], [r["source"] for r in rows], [r["references"] for r in rows])
-    assert counts.pooled(copied, truth) == pytest.approx(
-        {"sari": theirs.sari, "add": theirs.add, "keep": theirs.keep, "delete": theirs.delete}
-    )
+    words = {"sari": theirs.sari, "add": theirs.add, "keep": theirs.keep, "delete": theirs.delete}
+    copies = {"edits_made": 0.0, "invented": 0.0, "copy_rate": 1.0}  # nothing was made, so nothing is in no reference
+    assert counts.pooled(copied, truth) == pytest.approx({**words, **copies})
+    earlier = copied[:, : min(counts.widths(truth))]
+    assert counts.pooled(earlier, truth) == pytest.approx(words) and counts.edits(earlier) is None
+    assert (counts.counts(earlier, truth) == counts.counts(copied, truth)).all()
+
+
+def test_a_revision_run_has_its_edits_and_those_of_the_untrained_model():
+    random = np.random.default_rng(1)
+    rows = [
+        {"source": TEXTS[i], "prediction": TEXTS[j], "references": [TEXTS[k]], "others": {"untrained": TEXTS[m]}}
+        for i, j, k, m in random.integers(len(TEXTS), size=(9, 4))
+    ]
+    counts, truth = ReviseCounts(), truth_of(np.zeros((9, 3)))
+    sources, references = ([row[key] for row in rows] for key in ("source", "references"))
+    baselines = counts.baselines(None, None, {"test": rows}, {"test": truth})
+    assert list(baselines) == ["source copied", "untrained"]
+    written = {"prediction": counts.statistics(rows, truth), "untrained": baselines["untrained"]["test"]}
+    for key, found in written.items():
+        texts = [row["prediction"] if key == "prediction" else row["others"][key] for row in rows]
+        theirs = revision_scores(sources, texts, references)
+        assert counts.edits(found) == theirs.edits
+        ours = counts.pooled(found, truth)
+        for name in ("sari", "edits_made", "edits_unasked", "invented", "copy_rate"):
+            assert ours[name] == pytest.approx(getattr(theirs, name)), name

@@ -4,12 +4,14 @@ import io
 import json
 import re
 import shutil
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from layerselect import LayerSelectError
 from layerselect.cli.compare_display import _cell, _packed, _width
-from layerselect.metrics import sari
+from layerselect.metrics import RevisionScores, sari
 from layerselect.report.compare import render
 from layerselect.tasks.compare import (
     CompareConfig,
@@ -22,6 +24,7 @@ from layerselect.tasks.compare import (
     used_columns,
     workshop,
 )
+from layerselect.tasks.compare.edits import edits_markdown, edits_of_rows
 from layerselect.tasks.compare.page import compare_report
 from layerselect.tasks.compare.rows import Row
 from rich.console import Console
@@ -133,6 +136,8 @@ def test_what_earlier_releases_kept_is_read_and_lacks_the_edits(config, done, tm
         shutil.copytree(comparison.folder / name, tmp_path / "c" / name)
     later = comparison.config.kind.later
     assert set(later) == {"edits_made", "edits_unasked", "invented"}
+    for path in (tmp_path / "c").glob("kept/*.json"):
+        without_counts(path)
     for path in [*(tmp_path / "c").glob("kept/*-seed0.json"), *(tmp_path / "c").glob("runs/*/results.json")]:
         path.write_text(re.sub(rf'"({"|".join(later)})": ?[^,}}]+,? ?', "", path.read_text()).replace(",}", "}"))
     old = replace(config, out=str(tmp_path / "c"))
@@ -143,8 +148,53 @@ def test_what_earlier_releases_kept_is_read_and_lacks_the_edits(config, done, tm
     assert rows["all/lora"].values["sari"] == comparison_rows(comparison)[3].values["sari"]
     text = markdown_table(again, list(rows.values()))
     assert "| copies |" in text and "invented words |" not in text
+    assert edits_of_rows(again) == {} and "<h2>Edits" not in render(compare_report(again, list(rows.values())))
     run = comparison.results[0].run
     assert read_run(run, tmp_path / "c" / "runs" / run.name).reason is None
+
+
+def without_counts(path):
+    """A kept file as releases wrote it that counted no edits and kept no intentions."""
+    content = json.loads(path.read_text())
+    statistics = content.get("statistics", {})
+    for splits in [statistics] if path.name.endswith("seed0.json") else statistics.values():
+        splits.update({name: [row[:36] for row in rows] for name, rows in splits.items()})
+    for part in content.get("splits", {}).values():
+        part["labels"] = [[] for _ in part["labels"]]
+    path.write_text(json.dumps(content, separators=(",", ":")) + "\n")
+
+
+def test_a_run_beside_those_of_earlier_releases_has_its_edits(config, done, tmp_path, monkeypatch):
+    """Its examples get their intentions, and no table needs what the others lack."""
+    comparison, _ = done
+    monkeypatch.setattr(workshop, "train_run", in_this_process)
+    for name in ("kept", "runs", "compare.json"):
+        place = comparison.folder / name
+        (shutil.copytree if place.is_dir() else shutil.copy)(place, tmp_path / name)
+    for path in (tmp_path / "kept").glob("*.json"):
+        without_counts(path)
+    (tmp_path / "kept" / "intention-tuning-lora-seed0.json").unlink()
+    again = run_compare(replace(config, out=str(tmp_path)))
+    assert again.failed == []
+    edits = edits_of_rows(again)
+    assert list(edits) == ["intention-tuning/lora"] and edits["intention-tuning/lora"].by_intention
+    examples = json.loads((tmp_path / "kept" / "examples.json").read_text())
+    assert all(labels for part in examples["splits"].values() for labels in part["labels"])
+
+
+def test_the_edits_of_a_row_are_those_of_its_texts(done):
+    comparison, _ = done
+    edits = edits_of_rows(comparison)
+    assert list(edits) == [row.name for row in comparison_rows(comparison)]
+    results = json.loads((comparison.folder / "runs" / "all-lora-seed0" / "results.json").read_text())
+    reports = results["splits"][comparison.split]["reports"]
+    for name, said in {"all/lora": "trained model", **{each: each for each in list(edits)[:3]}}.items():
+        theirs = RevisionScores.from_dict(reports[said])
+        assert edits[name].whole == theirs.edits and edits[name].by_intention == theirs.by_intention
+    text = edits_markdown(comparison)
+    assert "| in the references |" in text and "| all/lora | clarity |" in text
+    page = render(compare_report(comparison, comparison_rows(comparison)))
+    assert "<h2>Edits</h2>" in page and '<tr class="own"><td></td><td class="text">all/lora</td>' in page
 
 
 def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(config, tmp_path, monkeypatch):
@@ -158,6 +208,30 @@ def test_a_predictor_that_fails_fails_those_that_start_from_it_and_no_other(conf
     monkeypatch.setattr(workshop, "train_run", train_run)
     comparison = run_compare(plain(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning")))
     assert [result.reason for result in comparison.results] == [None, "its predictor failed: killed by SIGKILL"]
+
+
+def test_a_row_that_needs_no_predictor_does_not_wait_for_one(config, tmp_path, monkeypatch):
+    """The predictor ends when the row has begun; the rows that start from it have not begun before."""
+    begun, row_begun = [], threading.Event()
+
+    def train_run(task, settings, *rest):
+        name = Path(settings["out"]).name
+        begun.append(name)
+        if task == "intent":
+            assert row_begun.wait(60), "the row waits for the predictor"
+            assert begun == [name, "all-lora-seed0"]
+        elif name.startswith("all-"):
+            row_begun.set()
+        return "tried enough"
+
+    monkeypatch.setattr(workshop, "train_run", train_run)
+    events = []
+    run_compare(
+        plain(config, out=str(tmp_path / "c"), methods=("intention-tuning", "all"), jobs=2),
+        on_event=lambda kind, record: events.append(record),
+    )
+    assert begun == ["predictor-lora-seed0", "all-lora-seed0"]
+    assert events[-1]["done"] == events[-1]["runs"] == 3
 
 
 @pytest.mark.parametrize("room", [40, 80, 200])
