@@ -27,6 +27,7 @@ import numpy as np
 from layerselect import LayerSelectError
 from layerselect.card import LayerCard, diff
 from layerselect.card.intervals import spearman, spearman_interval
+from layerselect.tasks.compare.runs import RUNS
 from scipy.stats import rankdata
 
 PERMUTATIONS = 20_000
@@ -72,7 +73,7 @@ def trained_alone(folder: Path, layers: int, split: str) -> dict[str, np.ndarray
         LayerSelectError: a layer or a seed is missing.
     """
     found: dict[tuple[int, int], dict[str, float]] = {}
-    for results in sorted(folder.glob("cells/*/results.json")):  # a run without them has not ended
+    for results in sorted(folder.glob(f"{RUNS}/*/results.json")):  # a run without them has not ended
         settings = json.loads(results.with_name("config.json").read_text(encoding="utf-8"))["settings"]
         match = re.fullmatch(r"fixed:layers=\[(\d+)\]", settings["rule"])
         if match:

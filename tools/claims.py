@@ -3,7 +3,8 @@
 ``docs/measurements/claims.json`` says which row of which comparison tests a claim. Figures and verdicts are made of
 what the comparison has kept; none is typed. A claim of quality is tested by the comparison's own interval, one of cost
 by the ratios of runs with the same seed and fold (Student's interval of their logarithms), one of edits by how many
-were made for each that the references make (percentiles of samples of documents).
+were made for each that the references make (percentiles of samples of documents), one of Layer Cards by the rank
+correlation of a figure with the gains on the sample of the other card (an interval over layers).
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ def claims_table(path: Path) -> str:
 
 def _tested(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
     """The figure and the verdict of one claim."""
-    if "where" in claim:
-        return f"[{claim['figure']}]({claim['where']})", claim["verdict"]
     if "cost" in claim:
         return _cost(claim, folder)
+    if "cards" in claim:
+        return _cards(claim, folder)
     if "edits" in claim:
         return _edits(claim, folder)
     return _quality(claim, folder)
@@ -146,6 +147,24 @@ def _cost(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
     if high < 1:
         return figure, "supported"
     return figure, "contradicted" if low > 1 else "undecided"
+
+
+def _cards(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """Of a claim that a figure of cards tells what layers gain that are adapted alone, each on the other's sample."""
+    from layerselect.card import LayerCard
+    from layerselect.card.intervals import spearman, spearman_interval
+
+    cards = [LayerCard.load(folder / place) for place in claim["cards"]]
+    words, intervals = [], []
+    for one, other in (cards, cards[::-1]):
+        figures = [getattr(layer, claim["card_figure"]) for layer in one.layers]
+        found = spearman(figures, [layer.performance for layer in other.layers])
+        low, high = spearman_interval(found, len(figures))
+        words.append(f"{found:+.2f} (95% {low:+.2f} to {high:+.2f})")
+        intervals.append((low, high))
+    if all(low > 0 for low, _ in intervals):
+        return " and ".join(words), "supported"
+    return " and ".join(words), "contradicted" if all(high < 0 for _, high in intervals) else "undecided"
 
 
 def _interval(logarithms: list[float]) -> tuple[float, float, float]:

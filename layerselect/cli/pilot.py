@@ -94,7 +94,8 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     is taken as it is, if it keeps to ``--budget``, which is the pilot's.
 
     Raises:
-        LayerSelectError: the layers are chosen otherwise, too, the pilot cannot be run, or it chose beyond the budget.
+        LayerSelectError: the layers are chosen otherwise, too, the pilot cannot be run, it chose beyond the budget, or
+            the training would cost more than what was counted.
     """
     from ..errors import LayerSelectError
     from ..models.load import quiet_transformers
@@ -110,6 +111,11 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
         if name in settings:
             raise LayerSelectError(f"--pilot chooses the layers, and so does --{name}: leave out one of them")
     place, budget = Path(args.pilot), settings.get("budget")
+    if budget is not None and settings.get("state_cache") == "none":
+        raise LayerSelectError(
+            f"the pilot keeps to --budget {budget:g} with the layers below cached, and --state-cache none computes them "
+            "in every step: leave out --state-cache"
+        )
     apply_threads(args.threads)
     quiet_transformers()
     with PilotDisplay() as display:

@@ -35,7 +35,7 @@ def runs(folder, reached):
     """Finished runs of a comparison that trained one layer each: [seeds][L] of macro-F1; the loss is 1 minus that."""
     for seed, values in enumerate(reached):
         for layer, value in enumerate(values):
-            cell = folder / "cells" / f"{layer}-{seed}"
+            cell = folder / "runs" / f"{layer}-{seed}"
             cell.mkdir(parents=True)
             (cell / "results.json").write_text("{}")
             settings = {"rule": f"fixed:layers=[{layer}]", "seed": seed}

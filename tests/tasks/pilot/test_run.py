@@ -205,6 +205,7 @@ def test_a_training_takes_what_its_pilot_finds(done, job, tmp_path, capsys):
             ["--pilot", str(tmp_path / "new")],
             f"options of 'layerselect pilot --out {tmp_path / 'new'}': run that first",
         ),
+        (["--pilot", training.out, "--budget", "1", "--state-cache", "none"], "leave out --state-cache"),
         (["--pilot", training.out, "--budget", less], f"and --budget is {float(less):g}: give --pilot another folder"),
     ):
         assert main([*options, *own, "--out", str(tmp_path / "other"), *wrong]) == 2
