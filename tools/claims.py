@@ -154,6 +154,8 @@ def _cards(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
     from layerselect.card import LayerCard
     from layerselect.card.intervals import spearman, spearman_interval
 
+    if not all((folder / place).is_file() for place in claim["cards"]):
+        return "", "not run"
     cards = [LayerCard.load(folder / place) for place in claim["cards"]]
     words, intervals = [], []
     for one, other in (cards, cards[::-1]):

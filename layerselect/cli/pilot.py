@@ -113,8 +113,8 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     place, budget = Path(args.pilot), settings.get("budget")
     if budget is not None and settings.get("state_cache") == "none":
         raise LayerSelectError(
-            f"the pilot keeps to --budget {budget:g} with the layers below cached, and --state-cache none computes them "
-            "in every step: leave out --state-cache"
+            f"the pilot keeps to --budget {budget:g} with the layers below cached, and --state-cache none computes "
+            "them in every step: leave out --state-cache"
         )
     apply_threads(args.threads)
     quiet_transformers()

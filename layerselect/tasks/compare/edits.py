@@ -10,13 +10,16 @@ import numpy as np
 from ...metrics import EditReport
 from ...report.edits import INTENTION_HEADS, edit_heads, lines_by_intention, lines_by_kind
 from ...utils.markdown import table
+from ..revise.results import COPIED
 from .comparison import Comparison, Part
 from .counts import ReviseCounts
 
 
 @dataclass(frozen=True)
 class RowEdits:
-    """The edits of a row: of its revisions in all seeds and folds together, and of those for each intention."""
+    """The edits of a row: of its revisions in all seeds and folds together, and of those for each intention, which the
+    copied source lacks, as it has no edits.
+    """
 
     whole: EditReport
     by_intention: Mapping[str, EditReport]
@@ -33,7 +36,8 @@ def edits_of_rows(comparison: Comparison) -> dict[str, RowEdits]:
     for name, parts in _parts_of_rows(comparison).items():
         report = counts.edits(np.concatenate(list(parts.values()))) if _alike(parts) else None
         if report is not None:
-            found[name] = RowEdits(report, dict(_by_intention(comparison, counts, parts)))
+            several = {} if name == COPIED else dict(_by_intention(comparison, counts, parts))
+            found[name] = RowEdits(report, several)
     return found
 
 
@@ -69,7 +73,8 @@ def by_intention_markdown(split: str, edits: Mapping[str, RowEdits]) -> str:
 
 def _parts_of_rows(comparison: Comparison) -> dict[str, dict[Part, np.ndarray]]:
     """What is kept of each row's revisions, by seed and fold."""
-    split, found = comparison.split, {}
+    split = comparison.split
+    found: dict[str, dict[Part, np.ndarray]] = {}
     for fold, baselines in comparison.baselines.items():
         for name, kept in baselines.items():
             if split in kept:

@@ -46,6 +46,7 @@ def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     config = comparison.config
     where = tested_on(comparison)
     seeds = max((row.seeds for row in rows if row.what != BASELINE), default=config.seeds)
+    shown = {key for row in rows for key in row.values}
     found = [
         f"Mean ± standard deviation over {plural(seeds, 'seed')}; quality on {where}.",
         "The verdicts compare the same examples: the bootstrap draws documents and seeds, the same ones for both rows. "
@@ -56,7 +57,7 @@ def notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
         "Trained parameters: selected layers and what trains outside them, mean over the steps. Saved MB: what "
         "autograd keeps for the backward pass. Of a whole step, of all activations, of all optimizer memory: beside "
         "training all layers, by counted costs where nothing was measured.",
-        *_TASK_NOTES[config.task],
+        *(note for columns, note in _TASK_NOTES[config.task] if shown.intersection(columns)),
     ]
     for row in rows:
         found += [f"{row.name} failed, {reason}" for reason in row.failures]
@@ -96,18 +97,32 @@ def used_columns(task: Task, rows: Sequence[Row]) -> list[Column]:
     return [column for column in task.columns if any(column[0] in row.values for row in rows)]
 
 
-_TASK_NOTES = {
-    "intent": ["Steps to 95%: until an evaluation reached 95% of the best macro-F1 of the same run."],
+#: For each task, notes with the columns that they are about.
+_TASK_NOTES: dict[str, list[tuple[tuple[str, ...], str]]] = {
+    "intent": [
+        (("steps_to_95",), "Steps to 95%: until an evaluation reached 95% of the best macro-F1 of the same run."),
+    ],
     "revise": [
-        "Edits made: the share of the references' edits (runs of words inserted, deleted or replaced) that were made, "
-        "at their place and with their words. Edits in no reference: the share of those made that nobody asked for. "
-        "Invented words: those in a revision that stand in neither its source nor a reference.",
-        "First loss: of 32 training examples before the first step, after the transfer where there is one. Last "
-        "loss: mean of the last tenth of the logged training losses. r: the alignment ratio of transferred layers "
-        "and the generator's own choice.",
-        "Loss on other text: of the trained model, a token of the text of --forgetting, which is of no task. "
-        "Forgotten: how much more that is than before the training.",
-        "Of rows that start from a predictor, the time is that of the generator alone; the predictor's run is in "
-        "runs/.",
+        (
+            ("edits_made", "edits_unasked", "invented"),
+            "Edits made: the share of the references' edits (runs of words inserted, deleted or replaced) that were "
+            "made, at their place and with their words. Edits in no reference: the share of those made that nobody "
+            "asked for. Invented words: those in a revision that stand in neither its source nor a reference.",
+        ),
+        (
+            ("start_loss", "end_loss"),
+            "First loss: of 32 training examples before the first step, after the transfer where there is one. Last "
+            "loss: mean of the last tenth of the logged training losses.",
+        ),
+        (
+            ("alignment_ratio",),
+            "r: the alignment ratio of transferred layers and the generator's own choice. Of rows that start from a "
+            "predictor, the time is that of the generator alone; the predictor's run is in runs/.",
+        ),
+        (
+            ("other_text_loss", "forgotten"),
+            "Loss on other text: of the trained model, a token of the text of --forgetting, which is of no task. "
+            "Forgotten: how much more that is than before the training.",
+        ),
     ],
 }
