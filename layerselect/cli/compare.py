@@ -263,7 +263,7 @@ def _finish(comparison: Comparison, folder: Path | None, args: argparse.Namespac
     """Prints a comparison and writes its tables and its page, if a folder takes them."""
     from ..report.compare import write_compare_report
     from ..tasks.compare import compare_report, comparison_rows, csv_table, markdown_table
-    from ..tasks.compare.edits import edits_markdown
+    from ..tasks.compare.edits import edits_markdown, edits_of_rows
     from .compare_display import print_comparison
 
     rows = comparison_rows(comparison)
@@ -273,7 +273,8 @@ def _finish(comparison: Comparison, folder: Path | None, args: argparse.Namespac
         _write(folder / "table.csv", csv_table(comparison.config.kind, rows))
         write_compare_report(folder / "report.html", compare_report(comparison, rows))
     if args.json:
-        write_json({"folder": str(folder or comparison.folder), "split": comparison.split, "rows": rows})
+        found = {"folder": str(folder or comparison.folder), "split": comparison.split, "rows": rows}
+        write_json({**found, **({"edits": edits} if (edits := edits_of_rows(comparison)) else {})})
     else:
         print_comparison(comparison, rows, folder)
 
