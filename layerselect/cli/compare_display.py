@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,12 @@ from ..report.numbers import plural, share
 from .edits_display import print_edits
 from .progress import StageLine
 
+#: What a run says of how far its training is.
+_STEPS = re.compile(r"training (\d+) of (\d+)")
+
+#: A run that begins with more than this share of its steps was begun before.
+_RESUMED = 0.1
+
 #: Runs that are named one by one.
 _FEW = 6
 
@@ -29,12 +36,14 @@ if TYPE_CHECKING:
 
 class RunDisplay(StageLine):
     """Shows the events of a comparison on stderr: how many runs are done, how far the running ones are, and a line for
-    each that ends.
+    each that ends. The steps of those that run count as parts of them, so that the time that is left is known early.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._running: dict[str, str] = {}
+        self._trained: dict[str, float] = {}
+        self._done = 0
         self._notes: set[str] = set()
 
     def __enter__(self) -> RunDisplay:
@@ -54,16 +63,24 @@ class RunDisplay(StageLine):
                 self.say(f"{name}: {record['text']}")
         elif kind == "part":
             self._running[name] = record["text"]
+            if steps := _STEPS.fullmatch(record["text"]):
+                share_done = int(steps[1]) / int(steps[2])
+                resumed = name not in self._trained and share_done > _RESUMED
+                self._trained[name] = share_done
+                self.advance(self._done, part=sum(self._trained.values()), found=resumed)
         else:
             if record["state"] == "started":
                 self._running[name] = "starting"
             else:
                 self._running.pop(name, None)
+                self._trained.pop(name, None)
             if record["state"] == "finished":
                 self.say(f"{name}: {record['seconds']:.0f} s")
             elif record["state"] == "failed":
                 self.say(f"{name}: failed: {record['reason']}")
-            self.advance(record["done"], record["runs"], found=record["state"] == "kept")
+            self._done = record["done"]
+            found = record["state"] == "kept"
+            self.advance(self._done, record["runs"], part=sum(self._trained.values()), found=found)
         self.facts("; ".join(f"{each}: {part}" for each, part in self._running.items()))
 
 

@@ -65,18 +65,19 @@ class StageLine:
         self._progress.remove_task(before)
 
     def _added(self, description: str, total: int | None = None) -> TaskID:
-        return self._progress.add_task(description, total=total, facts="", first=None)
+        return self._progress.add_task(description, total=total, facts="", first=None, part=0.0)
 
-    def advance(self, done: int, total: int | None = None, *, found: bool = False) -> None:
+    def advance(self, done: int, total: int | None = None, *, part: float = 0.0, found: bool = False) -> None:
         """So much of it is done. What is done when this is said first tells nothing of how fast it goes: it may have
         been there before.
 
         Args:
+            part: so much more is done of what is under way, which tells how long it takes.
             found: it was there before for certain, so the time is counted from now on.
         """
-        changes: dict[str, Any] = {} if total is None else {"total": total}
+        changes: dict[str, Any] = {"part": part, **({} if total is None else {"total": total})}
         if found or self._progress.tasks[0].fields["first"] is None:
-            changes["first"] = (time.monotonic(), done)
+            changes["first"] = (time.monotonic(), done + part)
         self._progress.update(self._task, completed=done, **changes)
 
     def facts(self, text: str) -> None:
@@ -126,11 +127,11 @@ def _count(task: Task) -> str:
 
 
 def _left(task: Task) -> str:
-    first = task.fields["first"]
-    if task.total is not None and first is not None and first[1] < task.completed < task.total:
+    first, done = task.fields["first"], task.completed + task.fields["part"]
+    if task.total is not None and first is not None and first[1] < done < task.total:
         began, before = first
-        each = (time.monotonic() - began) / (task.completed - before)
-        return f"{_clock(each * (task.total - task.completed))} left"
+        each = (time.monotonic() - began) / (done - before)
+        return f"{_clock(each * (task.total - done))} left"
     return f"{_clock(task.elapsed or 0.0)} so far"
 
 

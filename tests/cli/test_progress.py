@@ -78,6 +78,27 @@ def test_what_is_found_one_by_one_says_nothing_of_how_fast_it_goes(monkeypatch):
         assert pilot._line().startswith("training, 9 of 20, 11:00 left")
 
 
+def test_the_steps_of_runs_tell_how_long_a_comparison_takes(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("layerselect.cli.progress.time.monotonic", lambda: now[0])
+    with RunDisplay() as compare:
+        for name in ("one", "two"):
+            compare("run", {"name": name, "state": "started", "done": 0, "runs": 4})
+        now[0] += 100
+        compare("part", {"name": "one", "text": "training 5 of 100"})
+        assert compare._line().startswith("runs, 0 of 4, 2:11:40 left")  # a twentieth of a run in 100 s
+        now[0] += 900
+        compare("part", {"name": "one", "text": "training 50 of 100"})
+        compare("part", {"name": "two", "text": "training 50 of 100"})  # it was begun before, as its first word says
+        assert compare._line().startswith("runs, 0 of 4, ") and compare._line().count("left") == 0
+        now[0] += 100
+        compare("part", {"name": "two", "text": "training 60 of 100"})
+        compare("part", {"name": "one", "text": "revising test 3 of 9"})
+        assert compare._line().startswith("runs, 0 of 4, 48:19 left")
+        compare("run", {"name": "two", "state": "failed", "reason": "r", "done": 1, "runs": 4})
+        assert compare._line().startswith("runs, 1 of 4, ") and "two" not in compare._line()
+
+
 def test_who_says_something_is_not_interrupted(capsys):
     with StageLine(silence=60.0) as line:
         line.begin("loading")
