@@ -75,7 +75,7 @@ def plan_compare(config: CompareConfig, *, overwrite: bool = False) -> dict[str,
         "splits": {name: len(rows) for name, rows in corpus.splits.items()},
         "runs": [{"name": run.name, "finished": finished} for run, finished in runs.items()],
         "prospect": prospect_of(config, missing, corpus=corpus),
-        "without_effect": list(dict.fromkeys(sentence for each in settings for sentence in each.without_effect())),
+        "without_effect": _without_effect(settings),
     }
 
 
@@ -97,6 +97,13 @@ def _settings_of_rows(config: CompareConfig) -> list[TrainingSettings]:
     for each in settings:
         check_requirements(each, several=config.launcher is not None)
     return settings
+
+
+def _without_effect(settings: list[TrainingSettings]) -> list[str]:
+    """The options that change nothing in any row, each with the reasons that rows have."""
+    found = [each.without_effect() for each in settings]
+    everywhere = set.intersection(*({sentence.split()[0] for sentence in several} for several in found))
+    return list(dict.fromkeys(each for several in found for each in several if each.split()[0] in everywhere))
 
 
 def _sources(settings: TrainingSettings) -> Corpus:

@@ -27,6 +27,7 @@ from layerselect.tasks.compare import (
 from layerselect.tasks.compare.edits import edits_markdown, edits_of_rows
 from layerselect.tasks.compare.page import compare_report
 from layerselect.tasks.compare.rows import Row
+from layerselect.tasks.compare.run import plan_compare
 from rich.console import Console
 from rich.table import Table
 
@@ -252,6 +253,15 @@ def test_the_tables_on_a_terminal_hold_every_column_once_and_fit(done, room):
             table.add_row(row.name, *(_cell(row, column) for column in part))
         console.print(table)
     assert "…" not in console.file.getvalue()
+
+
+def test_a_dry_run_names_options_that_change_nothing_in_any_row(config, tmp_path):
+    base = {**config.base, "predictor_batch_size": 8, "bottleneck_size": 5}  # only rows that transfer have a predictor
+    asked = plain(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning"))
+    plan = plan_compare(replace(asked, base={**asked.base, **base}))
+    assert [each.split()[0] for each in plan["without_effect"]] == ["--bottleneck-size"]
+    plan = plan_compare(replace(asked, base={**asked.base, **base}, methods=("all",)))
+    assert {"--bottleneck-size", "--predictor-batch-size"} <= {each.split()[0] for each in plan["without_effect"]}
 
 
 def test_generators_by_folds(config, tmp_path, monkeypatch):
