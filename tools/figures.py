@@ -39,6 +39,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "macro-F1 {blend.quality:.3f} and {regression.quality:.3f}: {blend.f1!s} beside it, in accuracy "
         "{blend.right!s}. Its answers are blends with a regression on the text; the model alone reaches "
         "{all.quality:.3f}.",
+        "SARI {writer.tuned:.1f} and {writer.all:.1f}; the copied source has {writer.copied:.1f}, and "
+        "{writer.copies:.2f} of the revisions are copies.",
         "[{frameworks.cases:d} cases in frameworks]",
         "[{families.count:d} families of models]",
     ),
@@ -51,6 +53,9 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "MiniLM: {blend.f1!s} beside it, in accuracy {blend.right!s}; a base-size encoder {base.f1!s} and "
         "{base.right!s}. **Not alone**: {all.quality:.3f} ({regression.verdict}, {regression.low:+.3f} to "
         "{regression.high:+.3f})",
+        "SARI {writer.tuned:.1f}, LoRA in all layers {writer.all:.1f}, the copied source {writer.copied:.1f}, three "
+        "examples and no training {writer.shown:.1f}. {writer.copies:.2f} of the revisions are their source, and "
+        "{writer.made:.2f} of the references' edits are made",
         "{job.pilot:.2f} of the processor's time of training all layers, the pilot's {job.own:.2f} included; macro-F1 "
         "{job.quality:.3f} and {job.all:.3f}",
         "{frameworks.works:d} of {frameworks.cases:d} cases work, {frameworks.refused:d} are refused with a reason, "
@@ -102,6 +107,8 @@ class _Values(dict[str, Any]):
             return SimpleNamespace(count=len(_json(ROOT / "docs" / "families.json")))
         if name == "job":
             return _job("iterater-smollm2", "pilots/iterater-smollm2")
+        if name == "writer":
+            return _writer("iterater-writer")
         if name in _BLENDS:
             return _blend(*_BLENDS[name])
         return _rows(_MINILM)[_ROWS[name]]
@@ -156,6 +163,24 @@ def _job(name: str, pilot: str) -> SimpleNamespace:
     share, alone = whole.shares[0], made[whole.row].shares[0]
     return SimpleNamespace(
         pilot=share, own=share - alone, quality=float(whole.quality), all=float(made[_ROWS["all"]].quality)
+    )
+
+
+@functools.cache
+def _writer(name: str) -> SimpleNamespace:
+    """The SARI of writers, and what those of Intention-Tuning do."""
+    rows, _, _ = rows_beside(MEASUREMENTS / name, _ROWS["all"])
+    of = {
+        "tuned": "intention-tuning/lora",
+        "all": _ROWS["all"],
+        "copied": "source copied",
+        "shown": "untrained, 3 shots",
+    }
+    known = rows[of["tuned"]].values
+    return SimpleNamespace(
+        copies=known["copy_rate"].mean,
+        made=known["edits_made"].mean,
+        **{short: rows[row].values["sari"].mean for short, row in of.items()},
     )
 
 
