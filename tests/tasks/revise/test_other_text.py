@@ -13,6 +13,7 @@ from layerselect.tasks.revise import ReviseConfig, Rewriter, run_revise
 from layerselect.tasks.revise import other_text as module
 from layerselect.tasks.revise.other_text import forgetting_facts, read_other_text
 from layerselect.tasks.revise.task import ReviseTask
+from layerselect.tasks.run.folder import PREDICTIONS
 
 TEXT = "The tide came in over the flats .\n\nA pot of water boils at a lower heat on a mountain , says my sister .\n"
 
@@ -70,8 +71,11 @@ def test_the_losses_are_those_of_the_base_model_and_of_what_the_run_saved(measur
 
 
 def test_what_is_measured_changes_nothing_of_the_run(measured, done):
-    for name in ("predictions.jsonl", "importance.json", "history.safetensors", "adapter/adapter_model.safetensors"):
+    for name in ("importance.json", "history.safetensors", "adapter/adapter_model.safetensors"):
         assert (measured.folder / name).read_bytes() == (done.folder / name).read_bytes(), name
+    ours, theirs = ([json.loads(line) for line in (run.folder / PREDICTIONS).open()] for run in (measured, done))
+    assert [list(record.pop("others")) for record in ours] == [["untrained model", "untrained, 2 shots"]] * len(ours)
+    assert ours == [{name: value for name, value in record.items() if name != "others"} for record in theirs]
     for ours, theirs in zip(measured.splits, done.splits, strict=True):
         assert list(ours.reports) == ["source copied", "untrained model", "untrained, 2 shots", "trained model"]
         assert {name: ours.reports[name] for name in theirs.reports} == theirs.reports

@@ -51,7 +51,8 @@ def test_predictions_carry_texts_and_scores(done):
     records = lines(done.folder / "predictions.jsonl")
     assert len(records) == 10
     for record in records:
-        assert set(record) == {"id", "split", "intentions", "source", "references", "prediction", "scores"}
+        assert set(record) == {"id", "split", "intentions", "source", "references", "prediction", "scores", "others"}
+        assert list(record["others"]) == ["untrained model"]
         assert len(record["references"]) == 1
         assert 0 <= record["scores"]["sari"] <= 100
 
