@@ -107,24 +107,21 @@ def _edits(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
     ratios = made[drawn].sum(axis=1) / np.maximum(asked[drawn].sum(axis=1), 1)
     low, high = np.percentile(ratios, (2.5, 97.5))
     figure = f"{made.sum() / asked.sum():.2f} edits for each of the references' (95% {low:.2f} to {high:.2f})"
-    if high < 1:
-        return figure, "supported"
-    return figure, "contradicted" if low > 1 else "undecided"
+    return figure, _less_than_one(low, high)
 
 
 def _edits_of_documents(comparison: Comparison, name: str) -> tuple[np.ndarray, np.ndarray]:
     """How many edits a row made in each document, and how many its references make, over all seeds: int64 ``[n]``."""
     from layerselect.tasks.compare.counts import ReviseCounts
 
-    counts, found = ReviseCounts(), {}
+    counts, rows = ReviseCounts(), {}
     for variant in (each for each in comparison.config.variants if each.name == name):
         for (_, fold), run in comparison.finished(variant).items():
             documents = comparison.examples[fold][comparison.split].documents
             for document, each in zip(documents, run.statistics[comparison.split], strict=True):
-                if report := counts.edits(each[None]):
-                    found.setdefault(document, []).append((report.edits.made, report.edits.asked))
-    made, asked = np.array([np.sum(each, axis=0) for each in found.values()], dtype=np.int64).reshape(-1, 2).T
-    return made, asked
+                rows.setdefault((document, len(each)), []).append(each)  # earlier releases kept less
+    reports = [report.edits for several in rows.values() if (report := counts.edits(np.stack(several)))]
+    return np.array([each.made for each in reports]), np.array([each.asked for each in reports])
 
 
 def _cost(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
@@ -144,9 +141,14 @@ def _cost(claim: dict[str, Any], folder: Path) -> tuple[str, str]:
         return "", "not run"
     mean, low, high = _interval(ratios)
     figure = f"{mean:.2f} of training all (95% {low:.2f} to {high:.2f}, {len(ratios)} runs)"
+    return figure, _less_than_one(low, high)
+
+
+def _less_than_one(low: float, high: float) -> str:
+    """The verdict on a claim that a ratio is below 1, by its interval."""
     if high < 1:
-        return figure, "supported"
-    return figure, "contradicted" if low > 1 else "undecided"
+        return "supported"
+    return "contradicted" if low > 1 else "undecided"
 
 
 def _cards(claim: dict[str, Any], folder: Path) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..metrics import EditReport
-from .edits import INTENTION_HEADS, edit_heads, lines_by_intention, lines_by_kind
+from .edits import INTENTION_HEADS, edit_heads, lines_by_kind, lines_of_texts
 from .numbers import bests
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
@@ -127,11 +127,7 @@ def render(report: CompareReport) -> str:
             "edit_heads": edit_heads(),
             "edits": {report.split: lines} if (lines := lines_by_kind(report.edits)) else {},
             "intention_heads": INTENTION_HEADS,
-            "edit_intentions": [
-                (report.split, name, intention, cells)
-                for name, several in report.edits_by_intention.items()
-                for intention, cells in lines_by_intention(several)
-            ],
+            "edit_intentions": [(report.split, *line) for line in lines_of_texts(report.edits_by_intention)],
         }
     )
 

@@ -58,6 +58,11 @@ def lines_by_intention(reports: Mapping[str, EditReport]) -> list[Line]:
     return [(name, _of_intention(each)) for name, each in reports.items()]
 
 
+def lines_of_texts(texts: Mapping[str, Mapping[str, EditReport]]) -> list[tuple[str, str, Sequence[str]]]:
+    """The text, the intention and the cells of :func:`lines_by_intention`, for each intention of several texts."""
+    return [(name, *line) for name, reports in texts.items() for line in lines_by_intention(reports)]
+
+
 def _of_intention(report: EditReport) -> list[str]:
     edits = report.edits
     return [

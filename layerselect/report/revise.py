@@ -13,7 +13,7 @@ import numpy as np
 from ..metrics import RevisionScores
 from .after_run import IN_WORDS, next_commands, sentences
 from .diff import difference_html
-from .edits import INTENTION_HEADS, edit_heads, edits_of, lines_by_intention, lines_by_kind
+from .edits import INTENTION_HEADS, edit_heads, edits_of, lines_by_kind, lines_of_texts
 from .numbers import NONE, plural, score
 from .page import page_environment, svg
 from .selection import SelectionShares, lacking
@@ -154,10 +154,9 @@ def _headline(report: ReviseReport) -> dict[str, Any]:
 def _edits_by_intention(splits: Mapping[str, Mapping[str, RevisionScores]]) -> list[tuple[str, str, str, Any]]:
     """Split, text, intention and cells of each line."""
     return [
-        (split, name, intention, cells)
+        (split, *line)
         for split, rows in splits.items()
-        for name, report in rows.items()
-        for intention, cells in lines_by_intention(report.by_intention)
+        for line in lines_of_texts({name: report.by_intention for name, report in rows.items()})
     ]
 
 

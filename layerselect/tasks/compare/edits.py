@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...metrics import EditReport
-from ...report.edits import INTENTION_HEADS, edit_heads, lines_by_intention, lines_by_kind
+from ...report.edits import INTENTION_HEADS, edit_heads, lines_by_kind, lines_of_texts
 from ...utils.markdown import table
 from ..revise.results import COPIED
 from .comparison import Comparison, Part
@@ -55,20 +55,16 @@ def edits_markdown(comparison: Comparison) -> str:
 def by_kind_markdown(split: str, edits: Mapping[str, RowEdits]) -> str:
     """The shares of edits that were made and that are in no reference, of all edits and of each kind."""
     heads = edit_heads()
-    named = [kind if kind != "all" else "" for kind in heads["kinds"]]
-    columns = [f"{share}{f', {kind}' if kind else ''}" for share in heads["shares"] for kind in named]
+    columns = [share if kind == "all" else f"{share}, {kind}" for share in heads["shares"] for kind in heads["kinds"]]
     lines = lines_by_kind({name: each.whole for name, each in edits.items()})
     return table((f"edits, {split}", *columns, heads["last"]), [(name, *cells) for name, cells in lines])
 
 
 def by_intention_markdown(split: str, edits: Mapping[str, RowEdits]) -> str:
     """The edits of each row, by intention."""
-    lines = [
-        (name, intention, *cells)
-        for name, each in edits.items()
-        for intention, cells in lines_by_intention(each.by_intention)
-    ]
-    return table((f"edits, {split}", "intention", *INTENTION_HEADS), lines)
+    lines = lines_of_texts({name: each.by_intention for name, each in edits.items()})
+    rows = [(name, intention, *cells) for name, intention, cells in lines]
+    return table((f"edits, {split}", "intention", *INTENTION_HEADS), rows)
 
 
 def _parts_of_rows(comparison: Comparison) -> dict[str, dict[Part, np.ndarray]]:
