@@ -10,7 +10,7 @@ from ...errors import LayerSelectError
 from ...models.demo import SOURCE as DEMO
 from ..intent import IntentConfig
 from ..revise import ReviseConfig
-from ..run.settings import PLACES, TrainingSettings, option
+from ..run.settings import OF_CACHE, PLACES, TrainingSettings, option
 from .methods import Method, Run, Variant, parse_variants
 from .settings import CompareSettings
 from .tasks import TASKS, Task
@@ -135,7 +135,10 @@ class CompareConfig(CompareSettings):
             own["untrained"] = (variant, run.seed) == (self.variants[0], 0)
             if not own["untrained"]:
                 own["shots"] = 0
-        return self.kind.config(**{**self.kind.defaults, **self.base, **own, "out": out})
+        shared = {**self.kind.defaults, **self.base}
+        if not _caches({**shared, **own}) and any(_caches(each.settings) for each in self.variants):
+            shared = {name: value for name, value in shared.items() if name not in OF_CACHE}  # said for those that do
+        return self.kind.config(**{**shared, **own, "out": out})
 
     def common_settings(self, fold: int | None) -> TrainingSettings:
         """What all runs of a fold share: those of the first row without what makes the row."""
@@ -173,3 +176,8 @@ class CompareConfig(CompareSettings):
         if self.task != "intent":
             settings["task"] = self.task
         return {name: value for name, value in sorted(settings.items()) if name not in PLACES}
+
+
+def _caches(settings: Mapping[str, Any]) -> bool:
+    """Whether these settings have hidden states cached."""
+    return settings.get("state_cache", "none") != "none"

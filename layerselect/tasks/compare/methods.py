@@ -11,6 +11,7 @@ from ...data.sizes import TrainSize
 from ...errors import LayerSelectError
 from ...models.adapters import ADAPTERS
 from ...rules import make_rule
+from ...state_cache.cut import DEFAULT_CUT
 from ..intent.config import AUTO, WORDS
 from ..text.formats import available_formats
 
@@ -40,6 +41,11 @@ def _rule(name: str, rule: str, what: str) -> Method:
     return Method(name, {"rule": rule}, what)
 
 
+def _budget(name: str, what: str, **settings: str) -> Method:
+    # The budget says where the cut is, whatever ``--cut`` says for the other rows.
+    return Method(name, {"rule": "all", "budget": 0.5, "cut": DEFAULT_CUT, **settings}, what)
+
+
 #: Ways to choose the layers.
 METHODS: dict[str, Method] = _by_name(
     _rule("all", "all", "every layer in every step: plain fine-tuning"),
@@ -57,15 +63,11 @@ METHODS: dict[str, Method] = _by_name(
     _rule("weight-norm", "weight-norm", "IR-Tuning's ablation: layers by the norm of their weights"),
     _rule("probe-once", "probe-once", "Aletheia: measure for a few steps, then keep (arXiv 2604.15351)"),
     _rule("cost-aware", "cost-aware", "IR-Tuning's choice, cut to 0.7 of the cost of a step"),
-    Method(
-        "budget",
-        {"rule": "all", "budget": 0.5},
-        "every layer that fits half of the cost of a step",
-    ),
-    Method(
+    _budget("budget", "every layer that fits half of the cost of a step"),
+    _budget(
         "budget-cached",
-        {"rule": "all", "budget": 0.5, "state_cache": "budget"},
         "every layer that fits half of the cost of a step, above cached hidden states where the model has them",
+        state_cache="budget",
     ),
     _rule("top-half", "upper", "the upper half of the layers in every step"),
     _rule("head", "none", "no layer: only the new parameters outside them"),

@@ -44,7 +44,7 @@ PLACES = (
 #: What every generator takes that a training seeds.
 _LARGEST_SEED = 2**32 - 1
 #: Settings that say nothing unless hidden states are cached.
-_OF_CACHE = ("cut", "state_cache_store", "state_cache_memory", "state_cache_precision")
+OF_CACHE = ("cut", "state_cache_store", "state_cache_memory", "state_cache_precision")
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
     def _check_state_cache(self) -> None:
         if self.state_cache == "none":
             defaults = {field.name: field.default for field in fields(TrainingSettings)}
-            for name in _OF_CACHE:
+            for name in OF_CACHE:
                 value = getattr(self, name)
                 check(
                     value == defaults[name],

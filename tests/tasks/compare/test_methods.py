@@ -1,8 +1,10 @@
 import pytest
 from layerselect import LayerSelectError
 from layerselect.rules import make_rule
+from layerselect.state_cache.cut import DEFAULT_CUT
 from layerselect.tasks.compare import METHODS, CompareConfig, parse_variants
 from layerselect.tasks.compare.methods import split_list
+from layerselect.tasks.run.settings import TrainingSettings
 
 BASE = {"data": "demo", "model": "demo"}
 
@@ -93,6 +95,24 @@ def test_models_are_compared_unless_something_says_that_answers_are_blended(tmp_
 
     assert blends() == ["none", "auto"]
     assert blends(blend=0.4) == [0.4, "auto"]
+
+
+def test_what_is_said_of_the_cut_is_not_for_rows_whose_budget_says_it(tmp_path):
+    base = {**BASE, "state_cache": "auto", "cut": "rule"}
+    config = CompareConfig(out=str(tmp_path / "c"), base=base, methods=("all", "budget", "budget-cached"))
+    cuts = [config.settings(run, "x").cut for run in config.runs()[:3]]
+    assert cuts == ["rule", DEFAULT_CUT, DEFAULT_CUT]
+
+
+def test_what_is_said_of_the_cache_is_for_the_rows_that_have_one(tmp_path):
+    def memory(*methods):
+        base = {**BASE, "state_cache_memory": "7GB"}
+        config = CompareConfig(out=str(tmp_path / "c"), base=base, methods=methods)
+        return [config.settings(run, "x").state_cache_memory for run in config.runs()[: len(methods)]]
+
+    assert memory("all", "budget-cached") == [TrainingSettings.state_cache_memory, "7GB"]
+    with pytest.raises(LayerSelectError, match="--state-cache-memory 7GB says nothing without --state-cache"):
+        memory("all", "budget")
 
 
 def test_the_reference_is_all_or_the_first():
