@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,9 +15,6 @@ from rich.table import Table
 from ..report.numbers import plural, share
 from .edits_display import print_edits
 from .progress import StageLine
-
-#: What a run says of how far its training is.
-_STEPS = re.compile(r"training (\d+) of (\d+)")
 
 #: A run that begins with more than this share of its steps was begun before.
 _RESUMED = 0.1
@@ -63,10 +59,9 @@ class RunDisplay(StageLine):
                 self.say(f"{name}: {record['text']}")
         elif kind == "part":
             self._running[name] = record["text"]
-            if steps := _STEPS.fullmatch(record["text"]):
-                share_done = int(steps[1]) / int(steps[2])
-                resumed = name not in self._trained and share_done > _RESUMED
-                self._trained[name] = share_done
+            if "share" in record:
+                resumed = name not in self._trained and record["share"] > _RESUMED
+                self._trained[name] = record["share"]
                 self.advance(self._done, part=sum(self._trained.values()), found=resumed)
         else:
             if record["state"] == "started":

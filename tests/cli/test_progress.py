@@ -85,14 +85,15 @@ def test_the_steps_of_runs_tell_how_long_a_comparison_takes(monkeypatch):
         for name in ("one", "two"):
             compare("run", {"name": name, "state": "started", "done": 0, "runs": 4})
         now[0] += 100
-        compare("part", {"name": "one", "text": "training 5 of 100"})
+        compare("part", {"name": "one", "text": "training 5 of 100", "share": 0.05})
         assert compare._line().startswith("runs, 0 of 4, 2:11:40 left")  # a twentieth of a run in 100 s
         now[0] += 900
-        compare("part", {"name": "one", "text": "training 50 of 100"})
-        compare("part", {"name": "two", "text": "training 50 of 100"})  # it was begun before, as its first word says
+        compare("part", {"name": "one", "text": "training 50 of 100", "share": 0.50})
+        # It was begun before, as its first word says.
+        compare("part", {"name": "two", "text": "training 50 of 100", "share": 0.50})
         assert compare._line().startswith("runs, 0 of 4, ") and compare._line().count("left") == 0
         now[0] += 100
-        compare("part", {"name": "two", "text": "training 60 of 100"})
+        compare("part", {"name": "two", "text": "training 60 of 100", "share": 0.60})
         compare("part", {"name": "one", "text": "revising test 3 of 9"})
         assert compare._line().startswith("runs, 0 of 4, 48:19 left")
         compare("run", {"name": "two", "state": "failed", "reason": "r", "done": 1, "runs": 4})

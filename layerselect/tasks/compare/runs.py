@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from .tasks import MODEL, TASKS
 NOTE = "note: "
 #: How one begins that says why the run cannot be.
 FAILED = "failed: "
-#: How one begins that says how far the run is.
+#: How one begins that says how far the run is: JSON of ``text`` and, of its training, the ``share`` that is done.
 PART = "so far: "
 #: The folder of a comparison's runs.
 RUNS = "runs"
@@ -59,6 +61,7 @@ _RESULTS = Fields(
         ),
     }
 )
+_PART = Fields({"text": Text()}, optional={"share": Number(0, 1)})
 _WORDS = Items(Text())
 _PREDICTION = Fields(
     {"id": Text(), "split": Text()},
@@ -111,7 +114,7 @@ def train_run(
     means: Means,
     running: set[subprocess.Popen[str]],
     on_note: Callable[[str], None],
-    on_part: Callable[[str], None],
+    on_part: Callable[[dict[str, Any]], None],
 ) -> str | None:
     """Trains one run and waits for it.
 
@@ -122,7 +125,7 @@ def train_run(
         means: how it is started.
         running: holds the process while it runs, for whoever must stop it.
         on_note: told of every line that the process wants to be shown, while it runs.
-        on_part: told how far the run is.
+        on_part: told how far the run is, ``{"text"}`` and, of its training, ``"share"``, 0 to 1.
 
     Returns:
         Why it failed, in one line, or ``None``.
@@ -136,7 +139,10 @@ def train_run(
             try:
                 for line in process.stdout:
                     if line.startswith(PART):
-                        on_part(line.removeprefix(PART).rstrip("\n"))
+                        with suppress(ValueError, Mismatch):  # a launcher may begin a line so, too
+                            part = json.loads(line.removeprefix(PART))
+                            check(_PART, part)
+                            on_part(part)
                         continue
                     output.write(line)
                     output.flush()

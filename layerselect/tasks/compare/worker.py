@@ -16,6 +16,7 @@ from ...models.load import quiet_transformers
 from ...report.state_cache import cache_size_line
 from ...utils.launch import is_first_of_launch, leave_launch
 from ..plan.before import planned
+from ..run.stages import TRAINING
 from .runs import FAILED, NOTE, PART
 from .tasks import TASKS
 
@@ -38,11 +39,15 @@ class _Teller:
             self._write(NOTE, record["text"])
         elif kind == "stage":
             self._stage = record["name"]
-            self._write(PART, self._stage)
+            self._so_far(self._stage)
         elif kind == "step" and time.monotonic() - self._told > _SECONDS:
-            self._write(PART, f"{self._stage} {record['step']} of {record['steps']}")
+            share = {"share": record["step"] / record["steps"]} if self._stage == TRAINING else {}
+            self._so_far(f"{self._stage} {record['step']} of {record['steps']}", **share)
         elif kind == "revise" and time.monotonic() - self._told > _SECONDS:
-            self._write(PART, f"revising {record['split']} {record['done']} of {record['examples']}")
+            self._so_far(f"revising {record['split']} {record['done']} of {record['examples']}")
+
+    def _so_far(self, text: str, **more: float) -> None:
+        self._write(PART, json.dumps({"text": text, **more}))
 
     def _write(self, kind: str, text: str) -> None:
         self._told = time.monotonic()

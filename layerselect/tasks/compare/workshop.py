@@ -165,8 +165,8 @@ class Workshop:
         def tell(note: str) -> None:
             self._notify("note", {"name": run.name, "text": note})
 
-        def tell_part(text: str) -> None:
-            self._notify("part", {"name": run.name, "text": text})
+        def tell_part(part: dict[str, Any]) -> None:
+            self._notify("part", {"name": run.name, **part})
 
         reason = train_run(task, settings, log, self._means, self._running, tell, tell_part)
         return reason, time.perf_counter() - started

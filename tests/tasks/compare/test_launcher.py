@@ -19,7 +19,8 @@ from layerselect.tasks.compare.runs import train_run
 
 from tests.helpers import tiny_intent
 
-TOLD: list[str] = []
+TOLD: list[object] = []
+HALF = {"text": "half", "share": 0.5}
 
 
 def launch(tmp_path: Path, program: str, running: set | None = None) -> str | None:
@@ -36,12 +37,13 @@ def launch(tmp_path: Path, program: str, running: set | None = None) -> str | No
 
 
 def test_the_launcher_is_given_the_worker_and_the_job(tmp_path):
-    program = "print(json.dumps([sys.argv[1:-1], job]))\nprint('note: shown')\nprint('so far: half')"
+    parts = f"print('so far: half')\nprint('so far: ' + json.dumps({HALF}))"  # the first is not a worker's
+    program = f"print(json.dumps([sys.argv[1:-1], job]))\nprint('note: shown')\n{parts}"
     assert launch(tmp_path, program) is None
     arguments, job = json.loads((tmp_path / "run.log").read_text().split("\n")[0])
     assert arguments == ["--nproc", "2", "-m", "layerselect.tasks.compare.worker"]
     assert job == {"task": "intent", "settings": {"seed": 3}}
-    assert TOLD == ["shown", "half"]
+    assert TOLD == ["shown", HALF]
 
 
 @pytest.mark.parametrize(

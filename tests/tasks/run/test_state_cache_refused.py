@@ -145,7 +145,14 @@ def test_a_cell_of_a_comparison_says_it_too(capsys):
     tell("stage", {"name": "training"})
     tell("step", {"step": 1, "steps": 3})  # too soon after the last line
     tell("eval", {"split": "test"})
-    assert capsys.readouterr().out == f"note: {cache_size_line(record)}\nnote: full\nso far: training\n"
+    tell._told = 0.0
+    tell("step", {"step": 2, "steps": 4})
+    assert capsys.readouterr().out.splitlines() == [
+        f"note: {cache_size_line(record)}",
+        "note: full",
+        'so far: {"text": "training"}',
+        'so far: {"text": "training 2 of 4", "share": 0.5}',
+    ]
 
 
 def test_facts_where_nothing_was_kept():
