@@ -15,9 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tools.attempts import Predictions, fixed_blend
+from tools.attempts import fixed_blend
 from tools.choices import jobs
 from tools.claims import rows_beside
+from tools.kept_predictions import Predictions
 
 ROOT = Path(__file__).parents[1]
 MEASUREMENTS = ROOT / "docs" / "measurements"

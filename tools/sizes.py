@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from layerselect.utils.markdown import table
-from tools.attempts import PARTNER, REGRESSION, Predictions, Scores
+from tools.attempts import PARTNER, REGRESSION
+from tools.kept_predictions import Predictions, Scores
 
 #: The seed of which there are rows of every size.
 _SEED = 0

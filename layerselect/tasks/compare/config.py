@@ -180,4 +180,4 @@ class CompareConfig(CompareSettings):
 
 def _caches(settings: Mapping[str, Any]) -> bool:
     """Whether these settings have hidden states cached."""
-    return settings.get("state_cache", "none") != "none"
+    return bool(settings.get("state_cache", "none") != "none")

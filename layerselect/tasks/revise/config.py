@@ -11,7 +11,7 @@ from ...utils.options import flag_of, like, setting
 from ..intent.config import IntentConfig
 from ..run.adapter_settings import AdapterSettings
 from ..run.budget import BY_BUDGET
-from ..run.headings import PREDICTOR, READS, WRITING
+from ..run.headings import PREDICTOR, READS, TRAINING, WRITING
 from ..run.memory_settings import MemorySettings
 from ..run.settings import TrainingSettings
 from .generation import GenerationConfig
@@ -129,6 +129,14 @@ class ReviseConfig(TrainingSettings):
         group=PREDICTOR,
         metavar="N",
         least=1,
+    )
+    edit_weight: float = setting(
+        1.0,
+        "how much a token counts in the training's loss where the revision changes the source; a copied one counts 1",
+        group=TRAINING,
+        metavar="X",
+        above=0,
+        most=1000,
     )
     untrained: bool = setting(False, "also score what the untrained model writes", group=WRITING)
     shots: int = setting(

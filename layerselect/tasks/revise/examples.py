@@ -14,6 +14,7 @@ from ...models.reading import read_tokens
 from ..text.completions import CompletionSplit, completion_tokens, prompt_tokens
 from ..text.rows import TRAIN, split_rows, watched_split
 from .cutting import cut_pair
+from .edit_weights import edit_weights
 from .prompts import tidy, write_completion, write_prompt
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class RevisionSplits:
 
 
 def build_revision_splits(
-    corpus: Corpus, tokenizer: Any, *, max_length: int, holdout: float = 0.0, seed: int = 0
+    corpus: Corpus, tokenizer: Any, *, max_length: int, holdout: float = 0.0, seed: int = 0, edit_weight: float = 1.0
 ) -> RevisionSplits:
     """Encodes a corpus.
 
@@ -59,6 +60,7 @@ def build_revision_splits(
             kept that fit and hold most of the changes (:func:`~layerselect.tasks.revise.cutting.cut_pair`); a warning
             counts them.
         holdout, seed: see :func:`~layerselect.tasks.text.rows.split_rows`.
+        edit_weight: how much a token of an edit counts in the training split, where a copied one counts 1.
 
     Raises:
         LayerSelectError: an empty or missing training split.
@@ -80,6 +82,11 @@ def build_revision_splits(
             whole,
         )
     train = encoded.pop(TRAIN)
+    if edit_weight != 1:
+        train.weights = [
+            edit_weights(_completion(tokenizer, row, row["source"]), revision, edit_weight)
+            for row, revision in zip(train.rows, train.completions, strict=True)
+        ]
     return RevisionSplits(train, encoded.get(watched_split(encoded) or ""), list(encoded.values()), sentences)
 
 
@@ -96,9 +103,6 @@ def _encode(
             tidy(row["before"]), tidy(row["after"]), lambda *texts: all(length(text) <= max_length for text in texts)
         )
         sentences, kept = sentences + pair.sentences, kept + pair.kept_sentences
-        prompt = write_prompt(pair.before, row["intentions"])
-        prompts.append(prompt_tokens(tokenizer, prompt))
-        completions.append(completion_tokens(tokenizer, prompt, write_completion(pair.after)))
         used.append(
             {
                 "id": row["id"],
@@ -109,7 +113,14 @@ def _encode(
                 "cut": pair.cut,
             }
         )
+        prompts.append(prompt_tokens(tokenizer, write_prompt(pair.before, row["intentions"])))
+        completions.append(_completion(tokenizer, used[-1], pair.after))
     return CompletionSplit(name, used, prompts, completions), (sentences, kept)
+
+
+def _completion(tokenizer: Any, row: Mapping[str, Any], after: str) -> list[int]:
+    """The tokens of ``after`` as they are written behind the row's prompt."""
+    return completion_tokens(tokenizer, write_prompt(row["source"], row["intentions"]), write_completion(after))
 
 
 def token_counter(tokenizer: Any) -> Callable[[str], int]:

@@ -22,7 +22,12 @@ def prepare(config: ReviseConfig, corpus: Corpus) -> tuple[LoadedModel, Revision
     """The base model and the encoded corpus; whatever is random afterwards starts from the run's seed."""
     loaded = made_model(config, corpus)
     splits = build_revision_splits(
-        corpus, loaded.tokenizer, max_length=config.max_length, holdout=config.holdout, seed=config.split_seed
+        corpus,
+        loaded.tokenizer,
+        max_length=config.max_length,
+        holdout=config.holdout,
+        seed=config.split_seed,
+        edit_weight=config.edit_weight,
     )
     check_room(splits, usable_positions(loaded.model), loaded.source, config.max_length)
     cover(loaded, splits)

@@ -28,9 +28,10 @@ EVALUATED = ("loss",)
 
 
 class RevisionTrainer(MeasuredTrainer):
-    """A Trainer whose loss is the mean over the tokens of the completions.
+    """A Trainer whose loss is the mean over the tokens of the completions, weighted where they have weights.
 
-    An evaluation's loss is the mean over all tokens of the split, however they fall into batches.
+    An evaluation's loss is the mean over all tokens of the split, one as much as the other, however they fall into
+    batches.
     """
 
     def compute_loss(

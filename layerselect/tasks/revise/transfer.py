@@ -156,14 +156,14 @@ def look_at(model: nn.Module, examples: CompletionSplit, tokenizer: Any, config:
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, split: CompletionSplit, collate: CompletionCollator, batch_size: int) -> float:
-    """The mean loss of a completion token over a split, in evaluation mode."""
+    """The mean loss of a completion token over a split, weighted where it has weights, in evaluation mode."""
     device = device_of(model)
-    total, tokens = 0.0, 0
+    total, tokens = 0.0, 0.0
     with evaluating(model):
         for start in range(0, len(split), batch_size):
             batch = collate([split[i] for i in range(start, min(start + batch_size, len(split)))])
             loss, count = completion_loss(model, {name: value.to(device) for name, value in batch.items()})
-            total, tokens = total + float(loss) * int(count), tokens + int(count)
+            total, tokens = total + float(loss) * float(count), tokens + float(count)
     return total / tokens
 
 

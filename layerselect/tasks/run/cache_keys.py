@@ -22,14 +22,14 @@ from ...models.traits import traits_of
 from ...state_cache import CARRIED, BatchKeys, StateCache
 from ...state_cache.cut import is_number
 from ...state_cache.stacks import KeyKind, key_kind, stacks_at
-from ..text.completions import with_answers
+from ..text.completions import WEIGHTS, with_answers
 from .settings import TrainingSettings
 from .shared_batches import COUNTS
 
 #: In a batch: what is added to the logits of each example.
 OFFSET = "offset"
 #: Of a batch, what no model is given.
-NOT_GIVEN = frozenset({"labels", "answer_ids", "answer_mask", COUNTS, OFFSET})
+NOT_GIVEN = frozenset({"labels", "answer_ids", "answer_mask", WEIGHTS, COUNTS, OFFSET})
 
 Collate = Callable[[Sequence[Any]], dict[str, Any]]
 Inputs = Mapping[str, Tensor]

@@ -22,6 +22,9 @@ from ...models.running import unwrapped as unwrapped  # found here by those who 
 from ...models.traits import traits_of
 from ...state_cache.keys import CARRIED
 
+#: In a batch: how much each token of a completion counts.
+WEIGHTS = "answer_weights"
+
 
 def prompt_tokens(tokenizer: Any, prompt: str) -> list[int]:
     """The token ids of a prompt, which is left open."""
@@ -62,6 +65,7 @@ class CompletionSplit(Dataset):
         rows: the corpus rows, in corpus order.
         prompts: of :func:`prompt_tokens`.
         completions: of :func:`completion_tokens`.
+        weights: how much each token of a completion counts in the loss; ``None``: one as much as the other.
         lengths: of prompt and completion together.
     """
 
@@ -69,6 +73,7 @@ class CompletionSplit(Dataset):
     rows: list[Mapping[str, Any]]
     prompts: list[list[int]]
     completions: list[list[int]]
+    weights: list[list[float]] | None = None
     lengths: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,8 +83,9 @@ class CompletionSplit(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
-        return {"prompt": self.prompts[index], "completion": self.completions[index]}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        more = {} if self.weights is None else {"weights": self.weights[index]}
+        return {"prompt": self.prompts[index], "completion": self.completions[index], **more}
 
     def subset(self, indices: Sequence[int], name: str | None = None) -> CompletionSplit:
         """The examples at ``indices``, in that order."""
@@ -88,20 +94,26 @@ class CompletionSplit(Dataset):
             [self.rows[i] for i in indices],
             [self.prompts[i] for i in indices],
             [self.completions[i] for i in indices],
+            None if self.weights is None else [self.weights[i] for i in indices],
         )
 
 
 class CompletionCollator:
     """Pads a batch of a :class:`CompletionSplit`: ``input_ids`` and ``attention_mask`` int64 ``[B, P]`` of the prompts,
-    padded on the left, ``answer_ids`` and ``answer_mask`` int64 ``[B, T]`` of the completions, padded on the right.
+    padded on the left, ``answer_ids`` and ``answer_mask`` int64 ``[B, T]`` of the completions, padded on the right, and
+    ``answer_weights`` float32 ``[B, T]``, where the tokens of some example have weights; 1 for those that have none.
     """
 
     def __init__(self, pad_token_id: int) -> None:
         self._pad = pad_token_id
 
-    def __call__(self, items: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch = pad_prompts([item["prompt"] for item in items], self._pad)
         batch["answer_ids"], batch["answer_mask"] = pad_answers([item["completion"] for item in items])
+        if any("weights" in item for item in items):
+            longest = batch["answer_ids"].shape[1]
+            weights = [item.get("weights") or [1.0] * len(item["completion"]) for item in items]
+            batch[WEIGHTS] = torch.tensor([[*each, *[0.0] * (longest - len(each))] for each in weights])
         return batch
 
 
@@ -128,31 +140,36 @@ def with_answers(prompts: Mapping[str, Tensor], tokens: Tensor, mask: Tensor) ->
     return ids, torch.cat([prompts["attention_mask"], mask], dim=1)
 
 
-def nll(model: nn.Module, prompts: Mapping[str, Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
+def nll(
+    model: nn.Module, prompts: Mapping[str, Tensor], tokens: Tensor, mask: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Minus the log-probability of one answer for each prompt, float32 ``[B]``, with gradients.
 
     Args:
         prompts: ``input_ids`` and ``attention_mask``, int64 ``[B, P]``, padded on the left; and the keys of cached
             hidden states, where they are known.
         tokens, mask: each prompt's answer, from :func:`pad_answers`, on the device of the prompts.
+        weights: how often each token counts, ``[B, T]``; ``None``: once. Padding must have 0.
     """
     longest = tokens.shape[1]
     carried = {CARRIED: prompts[CARRIED]} if CARRIED in prompts else {}
     ids, whole = with_answers(prompts, tokens, mask)
     logits = forward_padded(model, ids, whole, keep=longest + 1, **carried).logits[:, -longest - 1 : -1]
     losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens, reduction="none")
-    return (losses * mask).sum(dim=1)
+    return (losses * (mask if weights is None else weights)).sum(dim=1)
 
 
 def completion_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The mean loss of a completion token over a batch of :class:`CompletionCollator`; the prompts have none.
 
     Returns:
-        The loss, float32 with gradients, and the number of tokens it is a mean of, int64, both on the device.
+        The loss, float32 with gradients, and the number of tokens it is a mean of, int64, both on the device. Where the
+        tokens have weights, their weighted mean, and the sum of the weights, float32.
     """
-    losses = nll(model, batch, batch["answer_ids"], batch["answer_mask"])
-    tokens = batch["answer_mask"].sum()
-    return losses.sum() / tokens, tokens
+    mask, weights = batch["answer_mask"], batch.get(WEIGHTS)
+    losses = nll(model, batch, batch["answer_ids"], mask, weights)
+    whole = (mask if weights is None else weights).sum()
+    return losses.sum() / whole, whole
 
 
 def forward_padded(model: nn.Module, ids: Tensor, mask: Tensor, *, keep: int = 0, **options: Any) -> Any:

@@ -57,6 +57,27 @@ def test_the_loss_is_that_of_whole_sequences_without_labels_on_the_prompt(name):
         torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-7)
 
 
+def test_with_weights_the_loss_is_the_weighted_mean():
+    """Against the model's own probabilities of each token, one sequence at a time."""
+    weights = [[1.0, 4.0, 1.0], [2.0, 1.0, 1.0, 0.5, 1.0], [3.0]]
+    model = hugging_face("llama").double().eval()
+    examples = CompletionSplit("train", [{}] * 3, PROMPTS, COMPLETIONS, weights)
+    total = 0.0
+    for prompt, completion, each in zip(PROMPTS, COMPLETIONS, weights, strict=True):
+        logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        total = total - (logits.log_softmax(-1)[range(len(completion)), completion] * torch.tensor(each)).sum()
+    loss, whole = completion_loss(model, batch_of(examples))
+    assert whole == sum(map(sum, weights))
+    torch.testing.assert_close(loss, (total / whole).float(), rtol=1e-5, atol=1e-6)
+    weightless = {"prompt": [5], "completion": [6, 2]}
+    mixed = CompletionCollator(0)([examples[2], weightless])
+    assert mixed["answer_weights"].tolist() == [[3.0, 0.0], [1.0, 1.0]]
+    reversed_ = batch_of(examples.subset([2, 1, 0]))
+    assert reversed_["answer_weights"].tolist() == [[3.0, 0, 0, 0, 0], weights[1], [*weights[0], 0, 0]]
+    ones = CompletionSplit("train", [{}] * 3, PROMPTS, COMPLETIONS, [[1.0] * len(each) for each in COMPLETIONS])
+    assert completion_loss(model, batch_of(ones))[0] == completion_loss(model, batch_of(split()))[0]
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_the_prompt_has_no_loss(name):
     """Were it trained to be written, the output layer's gradient would differ: it is that of five positions alone."""
