@@ -28,6 +28,7 @@ REVISE: dict[str, Any] = {
     "eval_limit": 5,
     "max_new_tokens": 6,
     "lr": 0.05,
+    "edit_weight": 3.0,
     "predictor_epochs": 1.0,
 }
 REVISE_BATCH = 7
