@@ -17,7 +17,7 @@ docs/measurements. WHAT is one of these:
 - ``pilot`` and a ``pilot.json``.
 
 Columns named behind ``without:`` are left out. Figures in sentences are written, too: ``tools/figures.py`` says in
-which.
+which. Others must stand in a table of the page (``tools/prose.py``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from layerselect.utils import markdown
-from tools import figures
+from tools import figures, prose
 from tools.attempts import attempts_table, beside_table, blends_table
 from tools.choices import choices_table, jobs_table
 from tools.claims import claims_table
@@ -228,7 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, and fail where a table is another one")
     check = parser.parse_args().check
-    stale = []
+    stale, alone = [], []
     for page in pages():
         text = page.read_text(encoding="utf-8")
         new = as_files_have_it(page, text)
@@ -236,10 +236,13 @@ def main() -> int:
             stale.append(page)
             if not check:
                 page.write_text(new, encoding="utf-8")
+        for figure in prose.in_no_table(page.relative_to(ROOT).as_posix(), new):
+            alone.append(f"{page.relative_to(ROOT)}: {figure} stands in no table of the page: mend the sentence")
+    sys.stdout.write("".join(f"{each}\n" for each in alone))
     for page in stale:
         state = "has other tables or figures than its files: run make tables" if check else "written"
         sys.stdout.write(f"{page.relative_to(ROOT)}: {state}\n")
-    return 1 if check and stale else 0
+    return 1 if alone or (check and stale) else 0
 
 
 if __name__ == "__main__":
