@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ...placement.race import Trial
 from ...utils.saved_files import DamagedFile, read_json
 from ...utils.saved_schema import Fields, Items, Number, Text, Whole
 from ..compare.examples import write_kept
+from ..compare.methods import as_file_name
 from .names import Scouted
 
 KEPT = "kept"
@@ -60,7 +60,7 @@ class KeptTrials:
         Raises:
             DamagedFile: the file holds something else.
         """
-        path = self._folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', candidate.name).strip('-')}-seed{seed}-fold{fold}.json"
+        path = self._folder / f"{as_file_name(candidate.name)}-seed{seed}-fold{fold}.json"
         if not path.is_file():
             made = train()
             content = {"documents": list(made.documents), "counts": made.counts.tolist()}
