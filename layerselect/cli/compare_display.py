@@ -174,10 +174,10 @@ def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | Non
         for number, part in enumerate(_packed(columns, shown, console.width)):
             table = Table(title=escape(title) if number == 0 else None, title_justify="left")
             table.add_column("method", no_wrap=True)
-            for column in part:
-                table.add_column(column[1], justify="right", min_width=_width(column, shown))
+            for column, width in part:
+                table.add_column(column[1], justify="right", width=width)
             for row in shown:
-                cells = [_cell(row, column) for column in part]
+                cells = [_cell(row, column) for column, _ in part]
                 cells[0] = cells[0] or _lacking(row)
                 style = "bold" if row.name == name else None
                 table.add_row(escape(row.name), *cells, end_section=row.what == "baseline", style=style)
@@ -215,16 +215,30 @@ def _width(column: Column, rows: Sequence[Row]) -> int:
     return max(len(text) for text in (*column[1].split(), *cells))
 
 
-def _packed(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[list[Column]]:
-    """The columns in as many tables as it takes for each row to be one line, whole words in the headings."""
-    names = max((len(row.name) for row in rows), default=0) + 5
-    parts: list[list[Column]] = []
+def _packed(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[list[tuple[Column, int]]]:
+    """The columns with their widths, in as many tables as it takes for each row to be one line, whole words in the
+    headings. Headings stand on one line where there is room for it.
+
+    The widths are set here, since a table of ``rich`` that has too little room for its headings may cut off columns.
+    """
+    names = max(len(text) for text in ("method", *(row.name for row in rows))) + 5
+    parts: list[list[tuple[Column, int]]] = []
     left = 0
     for column in columns:
-        width = _width(column, rows) + 3
-        if not parts or width > left:
+        width = _width(column, rows)
+        if not parts or width + 3 > left:
             parts.append([])
             left = room - names
-        parts[-1].append(column)
-        left -= width
-    return parts
+        parts[-1].append((column, width))
+        left -= width + 3
+    return [_widened(part, room - names) for part in parts]
+
+
+def _widened(part: Sequence[tuple[Column, int]], room: int) -> list[tuple[Column, int]]:
+    left = room - sum(width + 3 for _, width in part)
+    found = []
+    for column, width in part:
+        more = max(0, min(len(column[1]) - width, left))
+        found.append((column, width + more))
+        left -= more
+    return found

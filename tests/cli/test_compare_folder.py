@@ -24,6 +24,29 @@ def test_a_comparison_is_shown_and_nothing_is_written(folder, capsys):
     assert sorted(path.name for path in folder.rglob("*")) == before
 
 
+@pytest.fixture(scope="module")
+def costly_folder(tmp_path_factory):
+    """Of it all costs are known."""
+    place = tmp_path_factory.mktemp("costly")
+    shares = {"step_share": 0.9, "activation_share": 0.8, "optimizer_share": 0.5}
+    more = {"processor_seconds_per_step": 0.048, "seconds": 5.0, "peak_memory_mb": 660.0, "trained_parameters": 473_668}
+    corpus = kept_comparison.corpus_file(place / "c.csv")
+    kept_comparison.make(place / "c", corpus, skills={"all": 0.9, "ir": 0.5}, costs={**shares, **more})
+    return place / "c"
+
+
+@pytest.mark.parametrize("width", range(50, 131, 8))
+def test_no_column_is_cut_off(costly_folder, capsys, monkeypatch, width):
+    """A line of a table that is cut off does not end with a border."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["compare", "--show", str(costly_folder), "--bootstrap", "10"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] in set("┏┃┡│├└")]
+    assert lines and {line[-1] for line in lines} <= set("┓┃┩│┤┘")
+    words = " ".join(word for line in lines if "┃" in line for word in line.split())
+    for heading in ("macro-F1", "AUPRC", "accuracy", "whole", "activations", "optimizer", "parameters", "95%"):
+        assert heading in words
+
+
 def test_its_tables_and_page_are_written_where_asked(folder, tmp_path, capsys):
     assert main(["compare", "--show", str(folder), "--bootstrap", "100", "--out", str(tmp_path / "t")]) == 0
     assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["report.html", "table.csv", "table.md"]

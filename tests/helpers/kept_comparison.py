@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,20 @@ def corpus_file(path: Path, *, documents: int = 60, rows: int = 2) -> Path:
 
 
 def make(
-    folder: Path, corpus: Path, *, skills: dict[str, float], unfinished: tuple[str, ...] = (), **changes: Any
+    folder: Path,
+    corpus: Path,
+    *,
+    skills: dict[str, float],
+    unfinished: tuple[str, ...] = (),
+    costs: Mapping[str, float] | None = None,
+    **changes: Any,
 ) -> CompareConfig:
     """Keeps a comparison in ``folder``.
 
     Args:
         skills: for each row the share of examples that it answers rightly.
         unfinished: names of runs that are left out.
+        costs: more facts of the trainings, a tenth larger for each seed.
         changes: fields of the configuration.
     """
     changes = {"folds": 3, "seeds": 2, **changes}
@@ -55,7 +63,13 @@ def make(
         idle = {"macro_f1": 0.1, "macro_auprc": 0.3, "accuracy": 0.4}
         files = RunFiles(
             run,
-            training={"steps": 100, "seconds_per_step": 0.5, "device": "cpu", "stages": {"training": 50.0}},
+            training={
+                "steps": 100,
+                "seconds_per_step": 0.5,
+                "device": "cpu",
+                "stages": {"training": 50.0},
+                **{name: value * (1 + 0.1 * run.seed) for name, value in (costs or {}).items()},
+            },
             reports={"test": {"majority class": idle, "logistic regression": idle, "trained model": report}},
             metrics=[
                 {"step": 50, "macro_f1": skill / 2},
