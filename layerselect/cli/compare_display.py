@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..report.numbers import plural, share
+from ..report.numbers import long_time, plural, share
 from .edits_display import print_edits
 from .progress import StageLine
+from .wide_table import Line, WideTable
 
 #: A run that begins with more than this share of its steps was begun before.
 _RESUMED = 0.1
@@ -98,12 +98,6 @@ def prospect_lines(prospect: Prospect) -> list[str]:
     return lines
 
 
-def long_time(seconds: float) -> str:
-    """Minutes, or hours with one digit behind the point."""
-    minutes = seconds / 60
-    return f"{minutes / 60:.1f} h" if minutes >= 90 else f"{max(1, round(minutes))} min"
-
-
 def compare_plan_lines(plan: dict[str, Any]) -> dict[str, str]:
     """What a comparison would do, each with its heading."""
     waiting = [run["name"] for run in plan["runs"] if not run["finished"]]
@@ -171,17 +165,17 @@ def print_comparison(comparison: Comparison, rows: list[Row], folder: Path | Non
     for title, quality in ((f"Quality on {comparison.split}", True), ("Cost", False)):
         shown = [row for row in rows if quality or row.what != "baseline"]
         columns = [column for column in used if (column[0] in task.is_quality) == quality]
-        for number, part in enumerate(_packed(columns, shown, console.width)):
-            table = Table(title=escape(title) if number == 0 else None, title_justify="left")
-            table.add_column("method", no_wrap=True)
-            for column, width in part:
-                table.add_column(column[1], justify="right", width=width)
-            for row in shown:
-                cells = [_cell(row, column) for column, _ in part]
-                cells[0] = cells[0] or _lacking(row)
-                style = "bold" if row.name == name else None
-                table.add_row(escape(row.name), *cells, end_section=row.what == "baseline", style=style)
-            console.print(table)
+        lines = [
+            Line(
+                row.name,
+                [_cell(row, column) for column in columns],
+                only=_lacking(row),
+                bold=row.name == name,
+                ends=row.what == "baseline",
+            )
+            for row in shown
+        ]
+        WideTable("method", [column[1] for column in columns], lines).show(console, title, lines)
 
     def say(text: str, style: str | None = None) -> None:
         console.print(escape(text), highlight=False, soft_wrap=True, style=style)
@@ -207,38 +201,3 @@ def _cell(row: Row, column: Column) -> str:
 def _lacking(row: Row) -> str:
     """Why a row has no numbers; empty where it has some."""
     return "" if row.values else "failed" if row.failures else "not finished"
-
-
-def _width(column: Column, rows: Sequence[Row]) -> int:
-    """What the column needs: its numbers whole, the words of its heading and, if it comes first, why a row has none."""
-    cells = (text for row in rows for text in (_cell(row, column), _lacking(row)))
-    return max(len(text) for text in (*column[1].split(), *cells))
-
-
-def _packed(columns: Sequence[Column], rows: Sequence[Row], room: int) -> list[list[tuple[Column, int]]]:
-    """The columns with their widths, in as many tables as it takes for each row to be one line, whole words in the
-    headings. Headings stand on one line where there is room for it.
-
-    The widths are set here, since a table of ``rich`` that has too little room for its headings may cut off columns.
-    """
-    names = max(len(text) for text in ("method", *(row.name for row in rows))) + 5
-    parts: list[list[tuple[Column, int]]] = []
-    left = 0
-    for column in columns:
-        width = _width(column, rows)
-        if not parts or width + 3 > left:
-            parts.append([])
-            left = room - names
-        parts[-1].append((column, width))
-        left -= width + 3
-    return [_widened(part, room - names) for part in parts]
-
-
-def _widened(part: Sequence[tuple[Column, int]], room: int) -> list[tuple[Column, int]]:
-    left = room - sum(width + 3 for _, width in part)
-    found = []
-    for column, width in part:
-        more = max(0, min(len(column[1]) - width, left))
-        found.append((column, width + more))
-        left -= more
-    return found

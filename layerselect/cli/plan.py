@@ -76,21 +76,17 @@ def run(args: argparse.Namespace) -> int:
 def _print(plan: Plan) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     from ..tasks.plan.words import cells, columns_of, headline, held, notes, unit_of
+    from .wide_table import Line, WideTable
 
     console = Console(file=sys.stdout)
     console.print(escape(headline(plan)), highlight=False)
-    columns, unit = [column for column in columns_of(plan) if column.short], unit_of(plan)
+    (first, *columns), unit = [column for column in columns_of(plan) if column.short], unit_of(plan)
     texts = [cells(row, unit, plan.settings.steps) for row in plan.rows]
-    widths = {each.key: max(len(each.short), *(len(text[each.key]) for text in texts)) for each in columns}
-    for name, rows in groupby(zip(plan.rows, texts, strict=True), key=lambda pair: held(pair[0])):
-        table = Table(title=f"weights in {name} ({unit})", title_justify="left")
-        for each in columns:
-            table.add_column(each.short, justify="left" if each.text else "right", min_width=widths[each.key])
-        for _, text in rows:
-            table.add_row(*(escape(text[each.key]) for each in columns))
-        console.print(table)
+    lines = [Line(text[first.key], [text[each.key] for each in columns]) for text in texts]
+    table = WideTable(first.short, [each.short for each in columns], lines)
+    for name, rows in groupby(zip(plan.rows, lines, strict=True), key=lambda pair: held(pair[0])):
+        table.show(console, f"weights in {name} ({unit})", [line for _, line in rows])
     for note in notes(plan):
         console.print(escape(note), highlight=False)

@@ -38,6 +38,16 @@ def seconds(value: float | None) -> str:
     return f"{value:,.{digits}f} s"
 
 
+def long_time(value: float | None) -> str:
+    """A time of a minute or more, given in seconds: minutes, hours with one digit behind the point, or days."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    minutes = value / 60
+    if minutes < 90:
+        return f"{max(1, round(minutes))} min"
+    return f"{minutes / 60:.1f} h" if minutes < 72 * 60 else f"{minutes / (24 * 60):,.0f} days"
+
+
 def amount(value: float | None) -> str:
     """A count, or a mean of counts: that has one digit behind the point, and none where it is large."""
     if value is None or not math.isfinite(value):

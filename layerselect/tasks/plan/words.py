@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...report.numbers import seconds
+from ...report.numbers import long_time, seconds
 from .plan import Plan
 from .steps import PlanRow
 
@@ -43,6 +43,8 @@ COLUMNS = (
 )
 #: Names of the units, what is one, and the digits behind the point.
 _UNITS = (("GB", 10**9, 2), ("MB", 10**6, 0))
+#: From so many seconds on a time is said in minutes or more.
+_LONG = 120
 
 
 def columns_of(plan: Plan) -> list[Column]:
@@ -81,10 +83,14 @@ def cells(row: PlanRow, unit: str, steps: int | None = None) -> dict[str, str]:
         "held": held(row),
         **{key: f"{size / one:,.{digits}f}" for key, size in sizes.items()},
         "step": f"{row.arithmetic:.0%}",
-        "time": "" if row.seconds is None else seconds(row.seconds * (steps or 1)),
+        "time": "" if row.seconds is None else _time(row.seconds * (steps or 1)),
         "fits": "" if row.fits is None else "yes" if row.fits else "no",
         "batch": "" if row.largest_batch is None else f"{row.largest_batch:,}" if row.largest_batch else "none",
     }
+
+
+def _time(value: float) -> str:
+    return long_time(value) if value >= _LONG else seconds(value)
 
 
 def headline(plan: Plan) -> str:

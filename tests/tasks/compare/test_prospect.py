@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from layerselect.cli.compare_display import long_time, prospect_lines
+from layerselect.cli.compare_display import prospect_lines
+from layerselect.report.numbers import long_time
 from layerselect.tasks.compare.estimate import Duration, from_finished, from_trial
 from layerselect.tasks.compare.kept import KeptRuns
 from layerselect.tasks.compare.power import Power
@@ -88,4 +89,10 @@ def test_sentences():
     assert second == "70 runs to train: about 1.9 h, by 4 steps of all/lora"
     (unknown,) = prospect_lines(replace(prospect, power=None, duration=None))
     assert "is known when two seeds of two rows are finished" in unknown
-    assert [long_time(seconds) for seconds in (5, 300, 5400, 86400)] == ["1 min", "5 min", "1.5 h", "24.0 h"]
+    assert [long_time(seconds) for seconds in (5, 300, 5400, 86400, 6e5)] == [
+        "1 min",
+        "5 min",
+        "1.5 h",
+        "24.0 h",
+        "7 days",
+    ]
