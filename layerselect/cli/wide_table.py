@@ -59,8 +59,8 @@ class WideTable:
             console.print(table)
 
     def parts(self, room: int) -> list[list[tuple[int, int]]]:
-        """For each table the columns behind the names, with their widths: each line is one line, and headings are broken
-        at blanks alone. They stand on one line where there is room for it.
+        """For each table the columns behind the names, with their widths. Each line is one line, and headings are
+        broken at blanks alone; where there is room for it, they are not.
 
         Args:
             room: characters of a line.
