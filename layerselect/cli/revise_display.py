@@ -36,8 +36,7 @@ def print_revision_scores(console: Console, result: ReviseResult) -> None:
             (name, [score(getattr(report, key), digits) for key, _, digits in SCORES])
             for name, report in split.reports.items()
         ]
-        headings = [heading.replace("-", "- ") for _, heading, _ in SCORES]  # may break there
-        print_lines(console, f"{split.split}{part}", "text", headings, lines, own=MODEL)
+        print_lines(console, f"{split.split}{part}", "text", [head for _, head, _ in SCORES], lines, own=MODEL)
         print_edits(console, f"{split.split}: edits", "text", edits_of(split.reports), own=MODEL)
         if intentions := lines_by_intention(split.model.by_intention):
             title = f"{split.split}: edits of the trained model"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -33,23 +34,31 @@ class Line:
 class WideTable:
     """Which columns stand in which of the tables, and how wide they are.
 
-    The widths are set here, since a table of ``rich`` that has too little room for its headings may cut off columns.
+    The widths are set here, since a table of ``rich`` that has too little room cuts off figures or whole columns.
 
     Args:
         first: the heading of the names.
         headings: of the other columns.
         lines: all that will be shown, so that tables of some of them look alike.
+        plain: without borders.
     """
 
     first: str
     headings: Sequence[str]
     lines: Sequence[Line]
+    plain: bool = False
 
     def show(self, console: Console, title: str, lines: Sequence[Line]) -> None:
         """Prints some of the lines."""
         for number, part in enumerate(self.parts(console.width)):
-            table = Table(title=escape(title) if number == 0 else None, title_justify="left")
-            table.add_column(escape(self.first), no_wrap=True, min_width=self._names)
+            table = Table(
+                title=escape(title) if number == 0 else None,
+                title_justify="left",
+                box=SIMPLE_HEAD if self.plain else HEAVY_HEAD,
+                pad_edge=not self.plain,
+                collapse_padding=self.plain,
+            )
+            table.add_column(escape(self.first), overflow="fold", width=self._names(console.width))
             for place, width in part:
                 table.add_column(escape(self.headings[place]), justify="right", width=width)
             for line in lines:
@@ -59,34 +68,38 @@ class WideTable:
             console.print(table)
 
     def parts(self, room: int) -> list[list[tuple[int, int]]]:
-        """For each table the columns behind the names, with their widths. Each line is one line, and headings are
-        broken at blanks alone; where there is room for it, they are not.
+        """For each table the columns behind the names, with their widths. Cells are whole, and headings are broken at
+        blanks alone; where there is room for it, they are not.
 
         Args:
             room: characters of a line.
         """
-        room -= self._names + 4  # with blanks and borders
+        room -= self._names(room) + (2 if self.plain else 4)  # with blanks and borders
         parts: list[list[tuple[int, int]]] = []
         left = 0
         for place in range(len(self.headings)):
             width = self._needs(place)
-            if not parts or width + 3 > left:
+            if not parts or width + self._between > left:
                 parts.append([])
                 left = room
             parts[-1].append((place, width))
-            left -= width + 3
+            left -= width + self._between
         return [self._widened(part, room) for part in parts]
 
     @property
-    def _names(self) -> int:
-        return max(map(len, (self.first, *(line.name for line in self.lines))))
+    def _between(self) -> int:
+        return 2 if self.plain else 3
+
+    def _names(self, room: int) -> int:
+        """The width of the names: those that would take more than half of a line are folded."""
+        return min(max(map(len, (self.first, *(line.name for line in self.lines)))), room // 2)
 
     def _needs(self, place: int) -> int:
         cells = (line.only or line.cells[place] for line in self.lines)
         return max(map(len, (*self.headings[place].split(), *cells)))
 
     def _widened(self, part: Sequence[tuple[int, int]], room: int) -> list[tuple[int, int]]:
-        left = room - sum(width + 3 for _, width in part)
+        left = room - sum(width + self._between for _, width in part)
         found = []
         for place, width in part:
             more = max(0, min(len(self.headings[place]) - width, left))

@@ -1,7 +1,8 @@
-"""Tables in a terminal that is too narrow for them: nothing is cut off, and no word is broken."""
+"""Tables in a terminal that is too narrow for them: nothing is cut off, and no figure is broken."""
 
 from io import StringIO
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from layerselect.cli.wide_table import Line, WideTable
@@ -9,29 +10,31 @@ from rich.console import Console
 
 WORDS = st.text("abcdefg", min_size=1, max_size=12)
 HEADINGS = st.lists(st.lists(WORDS, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=9)
+BORDERS = {"┏": "┓", "┃": "┃", "┡": "┩", "│": "│", "├": "┤", "└": "┘"}
 
 
-@given(HEADINGS, st.data(), st.integers(40, 140))
-def test_every_cell_and_heading_is_whole(headings, data, width):
-    cells = st.lists(st.text("0123456789.", max_size=12), min_size=len(headings), max_size=len(headings))
-    lines = [Line(data.draw(WORDS), data.draw(cells)) for _ in range(3)]
-    lines.append(Line("lacking", [""] * len(headings), only="not finished", ends=True))
+def shown(headings, lines, width, *, plain=False):
     out = StringIO()
-    WideTable("row", headings, lines).show(Console(file=out, width=width, no_color=True), "A title", lines)
-    shown = [line for line in out.getvalue().splitlines() if line[:1] in set("┏┃┡│├└")]
-    assert {line[-1] for line in shown} <= set("┓┃┩│┤┘") and max(map(len, shown)) <= width
-    tables = out.getvalue().count("┏")
-    for line in lines:
-        # With their borders and blanks, so that a part of a cell is none.
-        rows = [[part.strip() for part in text.split("│")] for text in shown if text[2:].startswith(f"{line.name} ")]
-        assert len(rows) >= tables
-        found = [part for row in rows for part in row]
-        for cell in [line.only] if line.only else line.cells:
-            assert cell in found
-    heads = [text.split("┃") for text in shown if "┃" in text]
-    assert sorted(" ".join(headings).split()) == sorted(
-        word for text in heads for part in text[2:] for word in part.split()
-    )
+    WideTable("row", headings, lines, plain=plain).show(Console(file=out, width=width, no_color=True), "", lines)
+    return out.getvalue().splitlines()
+
+
+@given(HEADINGS, st.data(), st.integers(40, 140), st.booleans())
+def test_every_cell_and_heading_is_whole(headings, data, width, plain):
+    cells = st.lists(st.text("0123456789.", min_size=1, max_size=12), min_size=len(headings), max_size=len(headings))
+    lines = [Line(f"line{number}", data.draw(cells)) for number in range(3)]
+    lines.append(Line("lacking", [""] * len(headings), only="nothing", ends=True))
+    text = shown(headings, lines, width, plain=plain)
+    assert max(map(len, text)) <= width
+    if not plain:
+        assert all(line[-1] == BORDERS[line[0]] for line in text if line[:1] in BORDERS)
+    words = [line.replace("│", " ").replace("┃", " ").split() for line in text]
+    heads = [word for line in words for word in line if word != "row" and word[0] in "abcdefg"]
+    assert sorted(heads) == sorted(" ".join(headings).split())
+    for line in lines[:3]:
+        assert [each for row in words if row[:1] == [line.name] for each in row[1:]] == list(line.cells)
+    reasons = [row[1:] for row in words if row[:1] == ["lacking"]]
+    assert reasons and all(reason == ["nothing"] for reason in reasons)
 
 
 def test_headings_stand_on_one_line_where_there_is_room():
@@ -39,3 +42,14 @@ def test_headings_stand_on_one_line_where_there_is_room():
     assert table.parts(80) == [[(0, 9), (1, 16)]]
     assert table.parts(25) == [[(0, 7), (1, 5)]]
     assert table.parts(15) == [[(0, 5)], [(1, 5)]]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_long_names_are_folded(plain):
+    name = f"fixed:layers={list(range(30))}/lora"
+    text = shown(["macro-F1", "accuracy"], [Line(name, ["0.500", "0.600"])], 60, plain=plain)
+    assert max(map(len, text)) <= 60
+    assert sum("0.500" in line and "0.600" in line for line in text) == 1
+    if not plain:
+        folded = [line.split("│")[1].strip() for line in text if line[0] == "│"]
+        assert "".join(folded) == name.replace(" ", "") or " ".join(folded) == name
