@@ -91,8 +91,8 @@ class WideTable:
         return 2 if self.plain else 3
 
     def _names(self, room: int) -> int:
-        """The width of the names: those that would take more than half of a line are folded."""
-        return min(max(map(len, (self.first, *(line.name for line in self.lines)))), room // 2)
+        """The width of the names: those that would take more than three fifths of a line are folded."""
+        return min(max(map(len, (self.first, *(line.name for line in self.lines)))), 3 * room // 5)
 
     def _needs(self, place: int) -> int:
         cells = (line.only or line.cells[place] for line in self.lines)
