@@ -47,8 +47,8 @@ def test_headings_stand_on_one_line_where_there_is_room():
 @pytest.mark.parametrize("plain", [False, True])
 def test_long_names_are_folded(plain):
     name = f"fixed:layers={list(range(30))}/lora"
-    text = shown(["macro-F1", "accuracy"], [Line(name, ["0.500", "0.600"])], 60, plain=plain)
-    assert max(map(len, text)) <= 60
+    text = shown(["macro-F1", "accuracy"], [Line(name, ["0.500", "0.600"])], 70, plain=plain)
+    assert max(map(len, text)) <= 70
     assert sum("0.500" in line and "0.600" in line for line in text) == 1
     if not plain:
         folded = [line.split("│")[1].strip() for line in text if line[0] == "│"]
