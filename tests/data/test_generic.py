@@ -72,6 +72,27 @@ def test_label_cells_may_be_text_lists_numbers_or_joined(tmp_path):
     assert parted.multi_label
 
 
+@pytest.mark.parametrize("separator", [";", ",", "|", "/", "+", "\n"])
+def test_labels_that_look_like_several_in_one_cell_are_told_of(tmp_path, caplog, separator):
+    cells = ["style", f"content{separator} style", "grammar", f"content{separator} style"]
+    path = write_lines(tmp_path / "x.jsonl", [record(n, label=cell) for n, cell in enumerate(cells)])
+    whole = load_corpus(path)
+    (note,) = [note for note in whole.notes if "label_delimiter" in note]
+    assert note.startswith("2 rows have labels such as ") and "'style' is a label by itself" in note
+    assert note in caplog.text
+    assert whole.labels == sorted(set(cells))  # nothing is cut apart unasked
+    caplog.clear()
+    parted = load_corpus(path, label_delimiter=separator)
+    assert parted.labels == ["content", "grammar", "style"]
+    assert not any("label_delimiter" in note for note in parted.notes) and not caplog.text
+
+
+def test_labels_whose_parts_are_no_labels_are_not_told_of(tmp_path, caplog):
+    cells = ["Word-Usage/Clarity", "Claims, Ideas", "R&D", "a+"]
+    corpus = load_corpus(write_lines(tmp_path / "x.jsonl", [record(n, label=cell) for n, cell in enumerate(cells)]))
+    assert not any("label_delimiter" in note for note in corpus.notes) and not caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
