@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from .formats import Options, resolve
 from .generic import Columns
+from .label_names import doubtful_labels
 from .schema import LEFT_OUT, SPLITS, Corpus, CorpusError, RawCorpus, build_corpus
 from .sizes import Fold, TrainSize
 from .splits import document_splits, fold_splits, part_of_training, shared_documents
 from .table import short
 
 log = logging.getLogger(__name__)
-
-#: What may stand between several labels in one cell.
-_SEPARATORS = (";", ",", "|", "/", "+", "\n")
 
 
 def load_corpus(
@@ -85,8 +82,10 @@ def load_corpus(
     if raw.defects:
         _report_defects(raw, strict)
     _map_labels(raw, labels)
-    if label_delimiter is None and raw.label_sets[labels] is None:
-        _note_joined_labels(raw)
+    if raw.label_sets[labels] is None:  # names that somebody has typed
+        for note in doubtful_labels(raw.rows, parted=label_delimiter is not None):
+            raw.notes.append(note)
+            log.warning("%s: %s", raw.name, note)
     if multi == "drop":
         _drop_multi(raw)
     if not raw.rows:
@@ -151,25 +150,6 @@ def _map_labels(raw: RawCorpus, wanted: str) -> None:
         lost = len(raw.rows) - len(kept)
         raw.notes.append(f"not in the label set '{wanted}': {names}; {lost} rows had no other label and were dropped")
     raw.rows = kept
-
-
-def _note_joined_labels(raw: RawCorpus) -> None:
-    """Says where a label looks like several in one cell: what stands before or behind a separator is a label, too."""
-    counts = Counter(name for row in raw.rows for name in row.intentions)
-    for separator in _SEPARATORS:
-        parts = {name: [part.strip() for part in name.split(separator)] for name in counts if separator in name}
-        joined = [name for name, names in parts.items() if any(part != name and part in counts for part in names)]
-        if not joined:
-            continue
-        name = max(joined, key=lambda each: counts[each])
-        own = next(part for part in parts[name] if part in counts)
-        rows = sum(counts[each] for each in joined)
-        note = (
-            f"{rows} rows have labels such as {short(name)!r}, of which {short(own)!r} is a label by itself: where a "
-            f"cell holds several, say label_delimiter={separator!r} (--label-delimiter)"
-        )
-        raw.notes.append(note)
-        log.warning("%s: %s", raw.name, note)
 
 
 def _drop_multi(raw: RawCorpus) -> None:

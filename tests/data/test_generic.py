@@ -87,6 +87,16 @@ def test_labels_that_look_like_several_in_one_cell_are_told_of(tmp_path, caplog,
     assert not any("label_delimiter" in note for note in parted.notes) and not caplog.text
 
 
+def test_labels_that_are_spelled_in_several_ways_are_told_of(tmp_path, caplog):
+    cells = ["Style", "style", "STYLE", "word usage", "word-usage", "other", "style"]
+    corpus = load_corpus(write_lines(tmp_path / "x.jsonl", [record(n, label=cell) for n, cell in enumerate(cells)]))
+    assert corpus.labels == sorted(set(cells))
+    found = [note for note in corpus.notes if "differ in capitals" in note]
+    assert found[0].startswith("the labels 'STYLE' (1), 'Style' (1), 'style' (2) differ in capitals")
+    assert "'word usage'" in found[1] and "are 2 classes" in found[1] and len(found) == 2
+    assert all(note in caplog.text for note in found)
+
+
 def test_labels_whose_parts_are_no_labels_are_not_told_of(tmp_path, caplog):
     cells = ["Word-Usage/Clarity", "Claims, Ideas", "R&D", "a+"]
     corpus = load_corpus(write_lines(tmp_path / "x.jsonl", [record(n, label=cell) for n, cell in enumerate(cells)]))
