@@ -252,6 +252,22 @@ def _fail(message: str) -> int:
     return EXIT_INPUT
 
 
+class _OfCorporaOnce(logging.Filter):
+    """Lets a sentence about a corpus pass once: a comparison by folds reads its corpus once for each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("layerselect.data"):
+            return True
+        text = record.getMessage()
+        new = text not in self._said
+        self._said.add(text)
+        return new
+
+
 def _set_up_messages(verbose: int) -> None:
     """Our own messages to stderr, from warnings on (``-v``: everything). Other packages' loggers are left
     alone, but for one.
@@ -265,6 +281,7 @@ def _set_up_messages(verbose: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.set_name("cli")
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(_OfCorporaOnce())
     package.addHandler(handler)
     quiet = logging.WARNING if shows() else logging.ERROR  # of several processes one warns
     package.setLevel(logging.INFO if verbose else quiet)

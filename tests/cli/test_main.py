@@ -1,3 +1,4 @@
+import logging
 import re
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from dataclasses import MISSING, fields
 import pytest
 from layerselect.cli import main
 from layerselect.cli.main import build_parser
+from layerselect.data import load_corpus
 
 
 def run(capsys, *arguments):
@@ -165,3 +167,18 @@ def test_names_are_no_markup(capsys, name):
     status, _, err = run(capsys, "doctor", "--unpack", name, "new")
     assert status == 2
     assert err.splitlines()[-1].startswith("layerselect: ")
+
+
+def test_a_sentence_about_a_corpus_is_said_once_in_a_command(capsys, tmp_path):
+    """A comparison by folds reads its corpus once for each fold; the next command says it again."""
+    path = tmp_path / "c.csv"
+    lines = [f"Old {n}.,New {n}.,{('Style', 'style')[n % 2]},d{n}" for n in range(12)]
+    path.write_text("\n".join(["before,after,label,doc_id", *lines]))
+    for _ in range(2):
+        assert main(["data", "describe", str(path), "--json"]) == 0
+        for _ in range(2):
+            load_corpus(path)
+        logging.getLogger("layerselect.tasks").warning("of something else")
+        logging.getLogger("layerselect.tasks").warning("of something else")
+        error = capsys.readouterr().err
+        assert error.count("differ in capitals") == 1 and error.count("of something else") == 2
