@@ -25,6 +25,9 @@ from .wrapping import Wrapping
 
 logger = logging.getLogger(__name__)
 
+#: A step that costs so little more than the budget fits it, as in the kernels.
+_ROUNDING = 1e-12
+
 
 @dataclass(eq=False)
 class CostAware(Wrapping):
@@ -37,7 +40,8 @@ class CostAware(Wrapping):
         (sum of the scores over S_d) / cost(S_d)
 
     is taken, the higher d on ties (values within a relative 1e-12 are ties). Where none fits, the layer with the
-    highest score that fits alone, of equal ones the higher. With ``base="all"`` the budget alone says how deep to go.
+    highest score that fits alone, of equal ones the higher. With ``base="all"`` every layer may be taken, and scores
+    and costs say how deep to go.
 
     A layer whose gradient is not finite is never taken; one that was never measured counts with the highest score there
     is (1 where nothing is measured). Both get a gradient in the next pass, whatever is selected. All layers get one
@@ -104,6 +108,21 @@ class CostAware(Wrapping):
         """float64 [2 L + 1] on the CPU, see :meth:`layerselect.costs.counted.LayerCosts.table`."""
         self.layer_costs  # noqa: B018, says so where there is none
         return self._table
+
+    def deepest(self) -> int:
+        """The lowest layer such that a step which trains it and all layers above fits the budget; the highest layer
+        where none does. Scores have no part in it.
+
+        Raises:
+            LayerSelectError: the rule has not been shown a model yet.
+        """
+        costs = self.layer_costs
+        found, trains = costs.num_layers - 1, 0.0
+        for layer in reversed(range(costs.num_layers)):
+            trains += costs.train_cost(layer)
+            if costs.depth_cost(layer) + trains <= self.limit * (1.0 + _ROUNDING):
+                found = layer
+        return found
 
     def prepare(self, view: ModelView) -> None:
         self._close_meter()

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..costs.counted import LayerCosts, count_costs
 from ..errors import LayerSelectError
 from ..layers.view import ModelView
-from ..rules import MEASURED, All, CostAware, ProbeOnce, Rule, make_rule
+from ..rules import MEASURED, All, CostAware, ProbeOnce, Rule, VarianceSplit, make_rule
 from ..rules.wrapping import choose_by
 from ..utils.saved_schema import Fields, Maybe, Whole, check
 from ..utils.saved_tensors import Numbers
@@ -50,8 +50,10 @@ class Cut:
     Args:
         chosen_by: a number of layers below the cut; or a rule, or its text, whose lowest layer is the cut. A rule that
             reads scores is shown the mean scores of the first five steps (``probe-once``: of its ``steps``, and its
-            base chooses). The budget of ``cost-aware`` is a fraction of the step that trains all layers, and a step
-            costs what its layers above the cut cost. ``"rule"`` is ``selecting`` where this always selects the same
+            base chooses). With ``cost-aware`` the cut is as deep as its budget allows, whatever the scores are, unless
+            it has a base other than ``variance`` and ``all``, which then chooses. Its budget is a fraction of the step
+            that trains all layers, and a step costs what its layers above the cut cost.
+            ``"rule"`` is ``selecting`` where this always selects the same
             layers. Of other rules nothing is below the cut.
         view: the model.
         selecting: the rule that selects the layers of each step.
@@ -96,7 +98,7 @@ class Cut:
             self._rule = make_rule(chosen_by, seed=seed)
             if isinstance(self._rule, ProbeOnce):
                 self.watched, self._rule = self._rule.steps, make_rule(self._rule.base, seed=seed)
-            elif self._rule.uses_scores:
+            elif self._rule.uses_scores and not _is_budget(self._rule):
                 self.watched = _WATCHED_STEPS
         if isinstance(self._rule, CostAware) and isinstance(self._rule.costs, str):
             self._rule = replace(self._rule, costs=costs_above(count_costs(view)))
@@ -144,15 +146,9 @@ class Cut:
 
     def _choose(self, means: Tensor) -> None:
         try:
-            everywhere = torch.full((self._layers,), MEASURED, dtype=torch.uint8)
-            selection = (
-                choose_by(self._rule, means.tolist(), everywhere)
-                if self.watched
-                else self._rule.select(means.float(), everywhere)
-            )
+            chosen = self._chosen(means)
         finally:
             self._rule.close()
-        chosen = selection.mask.nonzero().flatten().tolist()
         if self._of_rule:
             self.depth = min(chosen, default=self._layers - 1)
             return
@@ -168,12 +164,28 @@ class Cut:
             return
         self._activate(chosen[0])
 
+    def _chosen(self, means: Tensor) -> list[int]:
+        if isinstance(self._rule, CostAware) and _is_budget(self._rule):
+            return list(range(self._rule.deepest(), self._layers))
+        everywhere = torch.full((self._layers,), MEASURED, dtype=torch.uint8)
+        if self.watched:
+            selection = choose_by(self._rule, means.tolist(), everywhere)
+        else:
+            selection = self._rule.select(means.float(), everywhere)
+        found: list[int] = selection.mask.nonzero().flatten().tolist()
+        return found
+
     def _activate(self, depth: int) -> None:
         if not 1 <= depth < self._layers:
             raise LayerSelectError(
                 f"cut={depth} is not between 1 and {self._layers - 1}: the model has {self._layers} layers"
             )
         self.depth = depth
+
+
+def _is_budget(rule: Rule) -> bool:
+    """Whether it stands for its budget alone."""
+    return isinstance(rule, CostAware) and isinstance(rule.base, (All, VarianceSplit))
 
 
 def costs_above(costs: LayerCosts) -> LayerCosts:

@@ -119,7 +119,8 @@ def test_a_rule_that_selects_below_the_cut_leaves_something_to_train():
 
 
 def test_the_cut_is_chosen_from_the_first_steps_in_which_no_layer_moves():
-    run = Run(model(), "variance", state_cache="cached", cut="cost-aware:budget=0.6", warmup=1)
+    cut = 'cost-aware:budget=0.6;base="topk:k=3"'
+    run = Run(model(), "variance", state_cache="cached", cut=cut, warmup=1)
     found = run.selector._found
     view = ModelView(run.model, found.names, found.modules, found.layers, torch.device("cpu"))
     before = [run.layer_weights(layer) for layer in range(LAYERS)]
@@ -129,7 +130,7 @@ def test_the_cut_is_chosen_from_the_first_steps_in_which_no_layer_moves():
     for number, batch in zip(range(5), itertools.cycle(batches("llama", "right")), strict=False):
         assert run.selector.cut is None and run.selector.state_cache is None
         if number == 0:  # while all parameters take gradients
-            rule = CostAware(budget=0.6, costs=costs_above(count_costs(view)))
+            rule = CostAware(budget=0.6, base="topk:k=3", costs=costs_above(count_costs(view)))
         run.step(batch)
         sums += run.selector.scores.double()
         assert run.selector.steps == number + 1 and run.selector.frequency.sum() == 0
@@ -150,6 +151,21 @@ def test_the_cut_is_chosen_from_the_first_steps_in_which_no_layer_moves():
 def test_what_a_step_costs_above_a_cut():
     costs = costs_above(LayerCosts((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), (0.5, 0.5, 0.5), rest=4.0))
     assert [costs.depth_cost(depth) * costs.whole for depth in range(3)] == pytest.approx([17.5, 15.0, 10.5])
+
+
+@pytest.mark.parametrize("base", ["", ';base="all"', ';base="variance"'])
+@pytest.mark.parametrize("budget", [0.3, 0.5, 0.6, 0.7, 0.9])
+def test_a_budget_cuts_as_deep_as_it_allows_whatever_the_gradients_are(budget: float, base: str):
+    """Against the costs themselves. It is known before there is any gradient."""
+    run = Run(model(), "all", state_cache="cached", cut=f"cost-aware:budget={budget}{base}")
+    found = run.selector._found
+    view = ModelView(run.model, found.names, found.modules, found.layers, torch.device("cpu"))
+    costs = costs_above(count_costs(view))
+    shares = [costs.depth_cost(d) + sum(costs.train_cost(layer) for layer in range(d, LAYERS)) for d in range(LAYERS)]
+    expected = next((depth for depth, share in enumerate(shares) if share <= budget), LAYERS - 1)
+    assert run.selector.cut == expected
+    run.step(batches("llama", "right")[0])
+    assert run.selector.trained() == list(range(expected, LAYERS))
 
 
 @pytest.mark.parametrize(("cut", "expected"), [("fixed:layers=[2,3]", 2), ("upper:p=0.25", 3), ("1", 1), (3, 3)])

@@ -63,7 +63,7 @@ METHODS: dict[str, Method] = _by_name(
     _rule("weight-norm", "weight-norm", "IR-Tuning's ablation: layers by the norm of their weights"),
     _rule("probe-once", "probe-once", "Aletheia: measure for a few steps, then keep (arXiv 2604.15351)"),
     _rule("cost-aware", "cost-aware", "IR-Tuning's choice, cut to 0.7 of the cost of a step"),
-    _budget("budget", "every layer that fits half of the cost of a step"),
+    _budget("budget", "the upper layers with the most gradient for their cost, within half of the cost of a step"),
     _budget(
         "budget-cached",
         "every layer that fits half of the cost of a step, above cached hidden states where the model has them",
