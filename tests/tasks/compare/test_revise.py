@@ -1,6 +1,5 @@
 """A comparison of generators: the predictor they share, the baselines, the tested SARI, and a predictor that fails."""
 
-import io
 import json
 import re
 import shutil
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from layerselect import LayerSelectError
-from layerselect.cli.compare_display import _cell, _packed, _width
 from layerselect.metrics import RevisionScores, sari
 from layerselect.report.compare import render
 from layerselect.tasks.compare import (
@@ -21,15 +19,11 @@ from layerselect.tasks.compare import (
     read_comparison,
     read_run,
     run_compare,
-    used_columns,
     workshop,
 )
 from layerselect.tasks.compare.edits import edits_markdown, edits_of_rows
 from layerselect.tasks.compare.page import compare_report
-from layerselect.tasks.compare.rows import Row
 from layerselect.tasks.compare.run import plan_compare
-from rich.console import Console
-from rich.table import Table
 
 from tests.helpers import tiny_intent
 from tests.tasks.compare.test_run import in_this_process
@@ -236,25 +230,6 @@ def test_a_row_that_needs_no_predictor_does_not_wait_for_one(config, tmp_path, m
     assert events[-1]["done"] == events[-1]["runs"] == 3
 
 
-@pytest.mark.parametrize("room", [40, 80, 200])
-def test_the_tables_on_a_terminal_hold_every_column_once_and_fit(done, room):
-    comparison, _ = done
-    rows = comparison_rows(comparison)
-    columns = list(used_columns(comparison.config.kind, rows))
-    parts = _packed(columns, rows, room)
-    assert [column for part in parts for column in part] == columns
-    console = Console(width=room, file=io.StringIO())
-    for part in parts:
-        table = Table()
-        table.add_column("method", no_wrap=True)
-        for column in part:
-            table.add_column(column[1], min_width=_width(column, rows))
-        for row in rows:
-            table.add_row(row.name, *(_cell(row, column) for column in part))
-        console.print(table)
-    assert "…" not in console.file.getvalue()
-
-
 def test_a_dry_run_names_options_that_change_nothing_in_any_row(config, tmp_path):
     base = {**config.base, "predictor_batch_size": 8, "bottleneck_size": 5}  # only rows that transfer have a predictor
     asked = plain(config, out=str(tmp_path / "c"), methods=("all", "intention-tuning"))
@@ -289,10 +264,3 @@ def test_generators_by_folds(config, tmp_path, monkeypatch):
 def test_the_demo_lends_no_predictor(config):
     with pytest.raises(LayerSelectError, match="each run makes one of its own: give a model folder"):
         replace(config, base={**config.base, "model": "demo"})
-
-
-def test_a_row_that_failed_fits_its_column():
-    """The word for it is longer than a heading."""
-    rows = [Row("a", "", {}, 0, failures=("it failed",)), Row("b", "", {}, 0, missing=2)]
-    column = ("peak_memory_mb", "peak MB", 0)
-    assert _width(column, rows) == len("not finished") and _width(column, rows[:1]) == len("failed")
