@@ -52,9 +52,8 @@ class Cut:
             reads scores is shown the mean scores of the first five steps (``probe-once``: of its ``steps``, and its
             base chooses). With ``cost-aware`` the cut is as deep as its budget allows, whatever the scores are, unless
             it has a base other than ``variance`` and ``all``, which then chooses. Its budget is a fraction of the step
-            that trains all layers, and a step costs what its layers above the cut cost.
-            ``"rule"`` is ``selecting`` where this always selects the same
-            layers. Of other rules nothing is below the cut.
+            that trains all layers, and a step costs what its layers above the cut cost. ``"rule"`` is ``selecting``
+            where this always selects the same layers. Of other rules nothing is below the cut.
         view: the model.
         selecting: the rule that selects the layers of each step.
         backend: the selector's.
