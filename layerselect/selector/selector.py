@@ -110,8 +110,8 @@ class FastSelector(Readings, Saved, Upkeep):
             ``"none"`` never does.
         cut: how many layers are below the cut; or a rule, or the name of one, whose lowest layer is the cut. A rule
             that reads scores gets those of the first steps, in which no layer is updated; ``cost-aware`` reads none
-            and cuts as deep as its budget allows (:class:`~layerselect.state_cache.Cut`). ``"rule"`` is the rule of the selection itself; nothing is below
-            the cut unless this rule always selects the same layers.
+            and cuts as deep as its budget allows (:class:`~layerselect.state_cache.Cut`). ``"rule"`` is the rule of the
+            selection itself; nothing is below the cut unless this rule always selects the same layers.
         state_cache_store: the :class:`~layerselect.state_cache.StateStore` that keeps the states. ``None`` keeps them
             for this selector alone, in memory as far as it reaches.
         history: how many of the last steps :attr:`history` keeps, in memory and in saved states; or the path of a file
