@@ -212,7 +212,8 @@ def _spread(name: str) -> SimpleNamespace:
     ``run`` is the standard deviation of a fold's run, ``shift`` the largest mean effect of a seed over the folds, in
     standard errors.
     """
-    from layerselect.tasks.compare.power import Shape, measured_power
+    from layerselect.tasks.compare.power import Shape
+    from layerselect.tasks.compare.prospect import power_of_rows
     from layerselect.tasks.compare.state import saved_config
 
     kept, config = Predictions(MEASUREMENTS / name), saved_config(MEASUREMENTS / name)
@@ -220,12 +221,14 @@ def _spread(name: str) -> SimpleNamespace:
     folds = range(len(kept.folds))
     moved = np.array([[kept.quality(a, [fold]) - kept.quality(b, [fold]) for fold in folds] for a, b in rows])
     errors = moved.std(axis=1, ddof=1) / len(folds) ** 0.5
-    known = [row.difference.variance for row in _beside(name).values() if row.difference and row.what != "baseline"]
-    variances = [each for each in known if each.seeds > 1]
+    compared = list(_beside(name).values())
+    documents = next(row.difference.variance.count for row in compared if row.difference)
 
     def told(seeds: int) -> float:
-        shape = Shape(variances[0].count, seeds, config.folds, len(config.variants) - 1, config.within)
-        return measured_power(variances, shape).difference
+        shape = Shape(documents, seeds, config.folds, len(config.variants) - 1, config.within)
+        found = power_of_rows(compared, shape)
+        assert found is not None
+        return found.difference
 
     return SimpleNamespace(
         run=float(np.sqrt((moved**2 / 2).mean())),

@@ -18,7 +18,7 @@ _TABLE = re.compile(r"<!-- table: .*?<!-- end of table -->", re.DOTALL)
 _EXCUSED = re.compile(r"<!-- in no table: (.*?)(?::[^>]*)-->", re.DOTALL)
 #: What has no measured figures: commands, names of programs, addresses, numbers of papers.
 _OTHER = re.compile(
-    r"^    .*$|```.*?```|`[^`]*`|\]\([^)]*\)|arXiv [\d.]+(?:, [\d.]+)*|<!--.*?-->", re.DOTALL | re.MULTILINE
+    r"^ {4}[^\n]*$|```.*?```|`[^`]*`|\]\([^)]*\)|arXiv [\d.]+(?:, [\d.]+)*|<!--.*?-->", re.DOTALL | re.MULTILINE
 )
 _FIGURE = re.compile(r"(?<![\w.,/])\d*\.\d+(?!\w|\.\d)")
 

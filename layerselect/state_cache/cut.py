@@ -6,7 +6,7 @@ import copy
 import logging
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -164,7 +164,7 @@ class Cut:
         self._activate(chosen[0])
 
     def _chosen(self, means: Tensor) -> list[int]:
-        if isinstance(self._rule, CostAware) and _is_budget(self._rule):
+        if _is_budget(self._rule):
             return list(range(self._rule.deepest(), self._layers))
         everywhere = torch.full((self._layers,), MEASURED, dtype=torch.uint8)
         if self.watched:
@@ -182,7 +182,7 @@ class Cut:
         self.depth = depth
 
 
-def _is_budget(rule: Rule) -> bool:
+def _is_budget(rule: Rule) -> TypeGuard[CostAware]:
     """Whether it stands for its budget alone."""
     return isinstance(rule, CostAware) and isinstance(rule.base, (All, VarianceSplit))
 

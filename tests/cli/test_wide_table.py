@@ -44,6 +44,13 @@ def test_headings_stand_on_one_line_where_there_is_room():
     assert table.parts(15) == [[(0, 5)], [(1, 5)]]
 
 
+def test_why_a_line_has_no_cells_fits_the_first_column():
+    """The word for it is longer than a heading."""
+    lines = [Line("a", [""], only="failed"), Line("b", [""], only="not finished")]
+    assert WideTable("row", ["peak MB"], lines).parts(80) == [[(0, len("not finished"))]]
+    assert WideTable("row", ["peak"], lines[:1]).parts(80) == [[(0, len("failed"))]]
+
+
 @pytest.mark.parametrize("plain", [False, True])
 def test_long_names_are_folded(plain):
     name = f"fixed:layers={list(range(30))}/lora"

@@ -71,5 +71,6 @@ def test_a_figure_that_its_table_no_longer_has_is_found():
         ".528"
     ]
     assert found("    command --lr 0.25\n\n<!-- a remark: 0.9 -->") == []
+    assert found("    command --lr 0.25\n\nIt reaches .528.\n\n    another\n\nOr .529.") == [".528", ".529"]
     assert found("It reaches .528.\n\n<!-- in no table: .528: a run that was not kept -->") == []
     assert prose.in_no_table(page, "It reaches .528.") == []

@@ -15,7 +15,7 @@ from .estimate import Duration, Try, from_finished, from_trial
 from .kept import TEST, KeptRuns
 from .methods import Run
 from .power import Power, Shape, expected_power, measured_power
-from .rows import BASELINE, comparison_rows
+from .rows import BASELINE, Row, comparison_rows
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,18 @@ def _power(config: CompareConfig, rows: Sequence[Mapping[str, Any]], documents: 
     shape = Shape(documents, config.seeds, config.folds or 1, len(config.variants) - 1, config.within)
     if not documents or not shape.rows or config.seeds < 2:
         return None
-    done = comparison_rows(read_comparison(config))
-    differences = [row.difference for row in done if row.difference is not None and row.what != BASELINE]
-    variances = [each.variance for each in differences if each.seeds > 1]
-    if variances:
-        return measured_power(variances, shape)
+    if measured := power_of_rows(comparison_rows(read_comparison(config)), shape):
+        return measured
     if config.task != "intent":
         return None
     labels = Counter(label for row in rows for label in row["intentions"])
     return expected_power(list(labels.values()), shape)
+
+
+def power_of_rows(rows: Sequence[Row], shape: Shape) -> Power | None:
+    """What can be told if the missing runs are like the finished ones of these rows; ``None`` where no row has two
+    seeds.
+    """
+    differences = [row.difference for row in rows if row.difference is not None and row.what != BASELINE]
+    variances = [each.variance for each in differences if each.seeds > 1]
+    return measured_power(variances, shape) if variances else None

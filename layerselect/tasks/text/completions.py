@@ -111,9 +111,7 @@ class CompletionCollator:
         batch = pad_prompts([item["prompt"] for item in items], self._pad)
         batch["answer_ids"], batch["answer_mask"] = pad_answers([item["completion"] for item in items])
         if any("weights" in item for item in items):
-            longest = batch["answer_ids"].shape[1]
-            weights = [item.get("weights") or [1.0] * len(item["completion"]) for item in items]
-            batch[WEIGHTS] = torch.tensor([[*each, *[0.0] * (longest - len(each))] for each in weights])
+            batch[WEIGHTS] = _padded([item.get("weights") or [1.0] * len(item["completion"]) for item in items])
         return batch
 
 
@@ -128,10 +126,12 @@ def pad_prompts(prompts: Sequence[Sequence[int]], pad_token_id: int) -> dict[str
 
 def pad_answers(answers: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Tokens and their mask, int64 ``[B, T]``, padded on the right with zeros."""
-    longest = max(map(len, answers))
-    tokens = torch.tensor([[*answer, *[0] * (longest - len(answer))] for answer in answers])
-    mask = torch.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers])
-    return tokens, mask
+    return _padded(answers), _padded([[1] * len(answer) for answer in answers])
+
+
+def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
 
 
 def with_answers(prompts: Mapping[str, Tensor], tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from layerselect import LayerSelectError
+from layerselect.cli.compare_display import print_comparison
 from layerselect.metrics import RevisionScores, sari
 from layerselect.report.compare import render
 from layerselect.tasks.compare import (
@@ -19,6 +21,7 @@ from layerselect.tasks.compare import (
     read_comparison,
     read_run,
     run_compare,
+    used_columns,
     workshop,
 )
 from layerselect.tasks.compare.edits import edits_markdown, edits_of_rows
@@ -228,6 +231,21 @@ def test_a_row_that_needs_no_predictor_does_not_wait_for_one(config, tmp_path, m
     )
     assert begun == ["predictor-lora-seed0", "all-lora-seed0"]
     assert events[-1]["done"] == events[-1]["runs"] == 3
+
+
+@pytest.mark.parametrize("room", [40, 80, 200])
+def test_the_tables_on_a_terminal_hold_every_column_once_and_fit(done, room, monkeypatch, capsys):
+    comparison, _ = done
+    rows = comparison_rows(comparison)
+    monkeypatch.setenv("COLUMNS", str(room))
+    print_comparison(comparison, rows, None)
+    shown = capsys.readouterr().out
+    tables = shown.partition("Edits on")[0].splitlines()
+    words = Counter(word for line in tables if "┃" in line for word in line.replace("┃", " ").split())
+    words["method"] = 0  # it begins each table
+    expected = " ".join(heading for _, heading, _ in used_columns(comparison.config.kind, rows)).split()
+    assert +words == Counter(expected)
+    assert "…" not in shown and max(map(len, (line for line in tables if line[:1] in "┏┃┡│├└"))) <= room
 
 
 def test_a_dry_run_names_options_that_change_nothing_in_any_row(config, tmp_path):
