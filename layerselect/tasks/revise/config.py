@@ -13,7 +13,7 @@ from ..run.adapter_settings import AdapterSettings
 from ..run.budget import BY_BUDGET
 from ..run.headings import PREDICTOR, READS, TRAINING, WRITING
 from ..run.memory_settings import MemorySettings
-from ..run.settings import TrainingSettings
+from ..run.settings import NO_CACHE, TrainingSettings
 from .generation import GenerationConfig
 
 #: Settings of the predictor that a run trains itself, by the name they have there.
@@ -212,6 +212,6 @@ class ReviseConfig(TrainingSettings):
         settings = {name: getattr(self, name) for name in _SHARED}
         settings.update({name: getattr(self, own) for own, name in _PREDICTOR.items()})
         if settings["state_cache"] == BY_BUDGET:  # the budget is the generator's
-            settings["state_cache"] = "none"
+            settings |= NO_CACHE
         settings["max_length"] = self.predictor_max_length or defaults["max_length"]
         return IntentConfig(**{**settings, "out": out, "model": model or self.model, "keep": "last"})

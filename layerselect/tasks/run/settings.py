@@ -313,11 +313,10 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
 
     def _check_state_cache(self) -> None:
         if self.state_cache == "none":
-            defaults = {field.name: field.default for field in fields(TrainingSettings)}
             for name in OF_CACHE:
                 value = getattr(self, name)
                 check(
-                    value == defaults[name],
+                    value == NO_CACHE[name],
                     name,
                     value,
                     "says nothing without --state-cache cached or --state-cache auto",
@@ -454,6 +453,10 @@ class TrainingSettings(AdapterSettings, MemorySettings, TrainerSettings):
                     f"the {what} run in {self.out!r} has {option(field.name)} {in_words(theirs)}, not "
                     f"{in_words(ours)}: repeat its options to resume it, or start afresh with --overwrite"
                 )
+
+
+#: The settings of a run that caches nothing.
+NO_CACHE = {field.name: field.default for field in fields(TrainingSettings) if field.name in ("state_cache", *OF_CACHE)}
 
 
 def option(name: str) -> str:

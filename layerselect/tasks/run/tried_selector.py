@@ -21,7 +21,7 @@ from ...utils.launch import launched
 from .budget import BY_BUDGET
 from .importance_split import tried_on
 from .memory import TRIED_EVALUATION, trying
-from .settings import TrainingSettings
+from .settings import NO_CACHE, TrainingSettings
 from .training import selector_options
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _with_cache(model: nn.Module, settings: Settings, call: Callable[[int], obje
     """The settings with a cache for this run, if the model's hidden states can be cached and reading them is faster;
     else without one.
     """
-    plain = replace(settings, state_cache="none")
+    plain = replace(settings, **NO_CACHE)
     why = _against_cache(settings)
     if not why:
         cached = replace(settings, state_cache="cached", state_cache_store=settings.state_cache_store or "none")

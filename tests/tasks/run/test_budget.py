@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from layerselect import LayerSelectError
@@ -79,6 +80,9 @@ def test_beside_a_budget_states_are_cached_where_they_can_be(tmp_path, few, bert
     assert cached["states_cached"] and cached["cut"] >= 1 and cached["states_read"] > 0
     assert cached["states_written_mb"] == 0  # nothing is left on the disk by an option that speaks of time
     assert "cut" not in plain and "cut" not in _facts(tmp_path / "gate")
+    kept = ["--state-cache-store", str(tmp_path / "states"), "--state-cache-precision", "half"]
+    assert main([*typed, *kept, "--state-cache-memory", "1GB", "--out", str(tmp_path / "kept")]) == 0
+    assert _facts(tmp_path / "kept")["states_written_mb"] > 0 and any((tmp_path / "states").iterdir())
     # What is saved by not running the layers below buys more layers for the same cost.
     assert cached["step_share"] <= 0.8 and cached["trained_parameters"] >= plain["trained_parameters"]
     assert (
@@ -86,7 +90,8 @@ def test_beside_a_budget_states_are_cached_where_they_can_be(tmp_path, few, bert
     )
 
 
-def test_a_model_whose_states_cannot_be_cached_keeps_to_its_budget_all_the_same(tmp_path, caplog):
+@pytest.mark.parametrize("more", [{}, {"state_cache_store": "none", "state_cache_precision": "half"}])
+def test_a_model_whose_states_cannot_be_cached_keeps_to_its_budget_all_the_same(tmp_path, caplog, more):
     """The demo's embeddings train, and they stand below every cut."""
     with caplog.at_level(logging.INFO, logger="layerselect"):
         result = run_intent(
@@ -98,6 +103,7 @@ def test_a_model_whose_states_cannot_be_cached_keeps_to_its_budget_all_the_same(
                 max_steps=2,
                 budget=0.9,
                 state_cache="budget",
+                **more,
             )
         )
     assert "no hidden states are cached to keep to the budget: " in caplog.text
@@ -107,3 +113,5 @@ def test_a_model_whose_states_cannot_be_cached_keeps_to_its_budget_all_the_same(
 def test_a_budget_is_that_of_the_writer_and_not_of_its_predictor():
     config = ReviseConfig(**COMMON, transfer="shared", budget=0.5, state_cache="budget")
     assert config.predictor_config("p").state_cache == "none" and config.predictor_config("p").budget is None
+    kept = replace(config, state_cache_store="states", state_cache_memory="1GB", state_cache_precision="half")
+    assert kept.predictor_config("p") == config.predictor_config("p")
