@@ -35,7 +35,7 @@ _HELPS = {
     "quantize": "hold the linear maps of the layers in 8 bits, or in 4 (nf4), by bitsandbytes",
     "format": "intent: as for 'layerselect intent'",
     "head": "intent: classifier or generate",
-    "max_length": "longer inputs are cut, in tokens; revise: 256",
+    "max_length": "longer inputs are cut, in tokens; intent: as for 'layerselect intent'; revise: 256",
     "batch_size": "examples at a time; revise: 8",
 }
 

@@ -54,6 +54,16 @@ class _Teller:
         _say(kind, text)
 
 
+class _Warnings(logging.Handler):
+    """Shows what a run warns of. What there is to say of its corpus the comparison has said when it read it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.name.startswith("layerselect.data")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(NOTE, record.getMessage())
+
+
 def _say(kind: str, text: str) -> None:
     sys.stdout.write(f"{kind}{' '.join(text.split())}\n")
     sys.stdout.flush()
@@ -63,6 +73,8 @@ def main() -> int:
     """Runs the job that is described and returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     quiet_transformers()
+    if is_first_of_launch():
+        logging.getLogger("layerselect").addHandler(_Warnings(logging.WARNING))
     try:
         asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")) if sys.argv[1:] else json.load(sys.stdin)
         task = TASKS[asked["task"]]

@@ -9,7 +9,7 @@ from ...errors import LayerSelectError
 from ...utils.options import check_values, setting
 from ..run.headings import READS, TRAINING, TRAINS
 from ..run.settings import TrainingSettings
-from ..text.formats import InputFormat
+from ..text.formats import TOKENS, InputFormat
 
 #: What the predictor's logits begin with.
 NONE, WORDS = "none", "words"
@@ -34,7 +34,7 @@ class IntentConfig(TrainingSettings):
 
     ``format`` to ``summary`` are those of :class:`~layerselect.tasks.text.formats.InputFormat`. ``head`` is explained
     in :mod:`layerselect.tasks.text.verbalizer`, and ``class_weights`` in
-    :func:`layerselect.tasks.intent.training.class_weights`.
+    :func:`layerselect.tasks.intent.training.class_weights`. ``max_length`` is a number once the settings are made.
     """
 
     demo_defaults = DEMO_DEFAULTS
@@ -50,7 +50,14 @@ class IntentConfig(TrainingSettings):
     gap: int = setting(1, "edits: edits this close together are shown as one", group=READS, metavar="N", least=0)
     cap: int = setting(12, "edits: words shown of a long run of changed words", group=READS, metavar="N", least=2)
     summary: bool = setting(True, "edits: put the kind and size of the edit in front", group=READS)
-    max_length: int = setting(64, "longer inputs are cut, in tokens", group=READS, metavar="N", least=1)
+    max_length: int | None = setting(
+        None,
+        "longer inputs are cut, in tokens; without this option "
+        + ", ".join(f"{name}: {tokens}" for name, tokens in TOKENS.items()),
+        group=READS,
+        metavar="N",
+        least=1,
+    )
     head: str = setting(
         "classifier",
         "classifier: a classification head on the model; generate: a decoder writes the label's words",
@@ -84,6 +91,8 @@ class IntentConfig(TrainingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.input_format()
+        if self.max_length is None:
+            object.__setattr__(self, "max_length", TOKENS[self.format])
         if isinstance(self.blend, str) and self.blend not in (AUTO, NONE):
             try:
                 object.__setattr__(self, "blend", float(self.blend))

@@ -17,6 +17,7 @@ from ..run.headings import JOB, TRAINING
 from ..run.memory_settings import CHECKPOINTING, MemorySettings
 from ..run.settings import TrainingSettings
 from ..run.trainer_settings import TrainerSettings, optimizer_for
+from ..text.formats import TOKENS, InputFormat
 
 ALL = "all"
 _CONFIGS: dict[str, type[TrainingSettings]] = {"intent": IntentConfig, "revise": ReviseConfig}
@@ -100,7 +101,8 @@ class PlanSettings(AdapterSettings, MemorySettings):
         kind = _CONFIGS[self.task]
         for name in ("batch_size", "max_length"):
             if getattr(self, name) is None:
-                object.__setattr__(self, name, kind.__dataclass_fields__[name].default)
+                default = kind.__dataclass_fields__[name].default
+                object.__setattr__(self, name, TOKENS[InputFormat().name] if default is None else default)
         if self.steps is not None and self.speed is None:
             raise LayerSelectError(
                 f"--steps {self.steps} says nothing of time without --speed: say what the card computes in a second"

@@ -23,8 +23,8 @@ _PREDICTOR = {
     "predictor_max_steps": "max_steps",
     "predictor_lr": "lr",
     "predictor_batch_size": "batch_size",
+    "predictor_max_length": "max_length",
 }
-_PREDICTOR_LENGTH = ("predictor_max_length", "max_length")
 #: Settings that both steps share: the corpus, the model, the adapter, how gradients are measured, what is kept.
 _SHARED = (
     "data",
@@ -199,7 +199,7 @@ class ReviseConfig(TrainingSettings):
     def predictor_flags(self) -> dict[str, str]:
         """The options for the settings of the predictor that the run trains itself."""
         own = {name: flag_of(ReviseConfig, name) for name in _SHARED}
-        return own | {name: flag_of(ReviseConfig, ours) for ours, name in (*_PREDICTOR.items(), _PREDICTOR_LENGTH)}
+        return own | {name: flag_of(ReviseConfig, ours) for ours, name in _PREDICTOR.items()}
 
     def predictor_config(self, out: str, model: str | None = None) -> IntentConfig:
         """The settings of the predictor that the run trains itself.
@@ -208,10 +208,8 @@ class ReviseConfig(TrainingSettings):
             out: its folder.
             model: its base model, if that is not ``self.model``.
         """
-        defaults = {field.name: field.default for field in fields(IntentConfig)}
         settings = {name: getattr(self, name) for name in _SHARED}
         settings.update({name: getattr(self, own) for own, name in _PREDICTOR.items()})
         if settings["state_cache"] == BY_BUDGET:  # the budget is the generator's
             settings |= NO_CACHE
-        settings["max_length"] = self.predictor_max_length or defaults["max_length"]
         return IntentConfig(**{**settings, "out": out, "model": model or self.model, "keep": "last"})

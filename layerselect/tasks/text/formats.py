@@ -21,6 +21,10 @@ MARKS = ("[", "]", "{", "}")
 CUE = "Intention:"
 
 
+#: So many tokens hold what a format writes of nearly every revision of a sentence, in IteraTeR and in ArgRewrite.
+TOKENS = {"edits": 64, "pair": 256, "plain": 256, "contextual": 384}
+
+
 @dataclass(frozen=True)
 class InputFormat:
     """How revisions are written for the model; saved with a trained adapter, since prediction must repeat it.

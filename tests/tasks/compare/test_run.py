@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import logging
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +22,7 @@ from layerselect.tasks.compare import (
     csv_table,
     markdown_table,
     run_compare,
+    worker,
     workshop,
 )
 from layerselect.tasks.compare import runs as runs_module
@@ -240,6 +243,19 @@ def test_what_a_run_wants_to_be_shown_is_passed_on_and_all_it_says_is_logged(tmp
     assert runs_module.train_run("intent", {}, tmp_path / "log", Means(1), set(), notes.append, print) is None
     assert notes == ["about 3 GB"]
     assert (tmp_path / "log").read_text() == said
+
+
+def test_what_a_run_warns_of_is_shown_but_for_what_is_said_of_the_corpus(config, tmp_path, monkeypatch, capsys):
+    package = logging.getLogger("layerselect")
+    monkeypatch.setattr(package, "handlers", [])
+    settings = {**config.base, "out": str(tmp_path / "run"), "max_length": 8, "max_steps": 1, "seed": 0}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"task": "intent", "settings": settings})))
+    monkeypatch.setattr(sys, "argv", ["worker"])
+    assert worker.main() == 0
+    logging.getLogger("layerselect.data.load").warning("a row is malformed")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(runs_module.NOTE)]
+    assert any("inputs are longer than 8 tokens and were cut: raise --max-length" in line for line in said)
+    assert not any("malformed" in line for line in said)
 
 
 def test_damaged_results_are_a_failure(done, tmp_path):
