@@ -186,9 +186,9 @@ def build_splits(corpus: Corpus, encoder: Encoder, *, holdout: float = 0.0, seed
     encoded = {name: encode_split(name, split, encoder, corpus) for name, split in rows.items()}
     if encoder.truncated:
         logger.warning(
-            "%d of %d inputs are longer than %d tokens and were cut: raise --max-length",
-            encoder.truncated,
-            sum(map(len, encoded.values())),
+            "%s of %s inputs are longer than %d tokens and were cut: raise --max-length",
+            f"{encoder.truncated:,}",
+            f"{sum(map(len, encoded.values())):,}",
             encoder.max_length,
         )
     train = encoded.pop(TRAIN)
