@@ -90,10 +90,14 @@ def plan_lines(plan: dict[str, Any]) -> dict[str, str]:
     """What a run would train; nothing of one that is finished."""
     if plan["state"] == "finished":
         return {}
+    first = (
+        {"first": f"a predictor of intentions, {plural(plan['steps_before'], 'step')}"} if plan["steps_before"] else {}
+    )
     return {
         "model": f"{plan['model']}, {plan['layers']} layers, trains {plan['trainable_parameters']:,} of "
         f"{plan['parameters']:,} parameters at most",
         "examples": ", ".join(f"{name} {size:,}" for name, size in plan["splits"].items()),
+        **first,
         "training": f"{plural(plan['steps'], 'step')}; the checkpoint is chosen by {plan['chosen_by'] or 'nothing'}",
     }
 

@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from ..tasks.intent.config import IntentConfig
 
     settings = chosen_settings(args, "intent", IntentConfig)
-    return train(with_cache_of_budget(settings) if args.pilot is None else with_pilot(args, settings), args)
+    found = with_cache_of_budget(settings) if args.pilot is None else with_pilot(args, settings)
+    return 0 if found is None else train(found, args)
 
 
 def train(settings: dict[str, Any], args: argparse.Namespace, hint: str = RESUME_HINT) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .options import add_common_options, add_dry_run_option, add_json_option, add_threads_option, apply_threads
 from .settings import add_config_option, add_preset_option, add_settings, chosen_settings, given, heading
 from .streams import write_json
+
+if TYPE_CHECKING:
+    from .pilot_display import PilotDisplay
 
 _EXAMPLE = """\
 examples:
@@ -89,44 +92,45 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any] | None:
     """The settings of a training whose layers a pilot chooses in the folder ``args.pilot``; one that is finished there
     is taken as it is, if it keeps to ``--budget``, which is the pilot's.
 
+    Returns:
+        ``None`` if ``--dry-run`` was given and no pilot is finished there: what one would do has then been said.
+
     Raises:
-        LayerSelectError: the layers are chosen otherwise, too, the pilot cannot be run, it chose beyond the budget, or
-            the training would cost more than what was counted.
+        LayerSelectError: the layers are chosen otherwise, too, the training could not follow, the pilot cannot be run,
+            it chose beyond the budget, or the training would cost more than what was counted.
     """
     from ..errors import LayerSelectError
     from ..models.load import quiet_transformers
     from ..placement import Placement
     from ..placement.candidates import keeps_to
-    from ..tasks.intent.config import IntentConfig
-    from ..tasks.pilot.run import PILOT, PilotJob, run_pilot, settings_after
-    from ..tasks.pilot.settings import MADE
-    from ..tasks.pilot.sizes import NoRoom
+    from ..tasks.pilot.run import PILOT, check_alone, settings_after
+    from ..tasks.run.settings import OF_CACHE
     from .pilot_display import PilotDisplay
 
-    for name in ("rule", "placement"):
+    caches = "state_cache" not in settings and settings.get("mode", "auto") in ("auto", "freeze")
+    for name in ("rule", "placement", *(["cut"] if caches else [])):
         if name in settings:
             raise LayerSelectError(f"--pilot chooses the layers, and so does --{name}: leave out one of them")
     place, budget = Path(args.pilot), settings.get("budget")
-    if budget is not None and settings.get("state_cache") == "none":
-        raise LayerSelectError(
-            f"the pilot keeps to --budget {budget:g} with the layers below cached, and --state-cache none computes "
-            "them in every step: leave out --state-cache"
-        )
+    for name, value in (("state_cache", "none"), ("mode", "gate"), ("mode", "observe")):
+        if budget is not None and settings.get(name) == value:
+            option = f"--{name.replace('_', '-')}"
+            raise LayerSelectError(
+                f"the pilot keeps to --budget {budget:g} with the layers below cached, and {option} {value} computes "
+                f"them in every step: leave out {option}"
+            )
     apply_threads(args.threads)
     quiet_transformers()
     with PilotDisplay() as display:
         if not (place / PILOT).is_file():
-            training = {name: value for name, value in settings.items() if name not in MADE}
-            job = PilotJob(training=IntentConfig(**{**training, "out": args.pilot}), budget=budget)
-            try:
-                run_pilot(job, on_event=display)
-            except NoRoom as error:
-                own = f"'layerselect pilot --out {shlex.quote(args.pilot)}'"
-                raise LayerSelectError(f"{error}. These are options of {own}: run that first") from error
+            check_alone()
+            _check_training_after(args, settings, caches=caches)
+            if not _run_first(args, settings, display):
+                return None
         chosen = Placement.load(place)
         if not keeps_to(chosen.cost, budget):
             raise LayerSelectError(
@@ -136,4 +140,58 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
         display.say("; ".join(filter(None, (chosen.chosen_by, chosen.doubt))))
     found = settings_after(place)
     kept = {name: value for name, value in settings.items() if name != "budget"}
-    return {**kept, "placement": found["placement"]} if "state_cache" in kept else {**kept, **found}
+    if not caches:
+        return {**kept, "placement": found["placement"]}
+    if "state_cache" not in found:  # so its options say nothing
+        kept = {name: value for name, value in kept.items() if name not in OF_CACHE}
+    return {**kept, **found}
+
+
+def _check_training_after(args: argparse.Namespace, settings: dict[str, Any], *, caches: bool) -> None:
+    """Checks before a pilot what of the training that follows can be checked: its settings and its place.
+
+    Args:
+        caches: hidden states are cached where the pilot finds that they can be.
+
+    Raises:
+        LayerSelectError: one of them is wrong.
+    """
+    from ..errors import LayerSelectError
+    from ..tasks.intent.config import IntentConfig
+    from ..tasks.intent.task import IntentTask
+    from ..tasks.run.folder import RunFolder
+    from ..tasks.run.settings import OF_CACHE
+
+    kept = {name: value for name, value in settings.items() if name != "budget"}
+    if caches and {*OF_CACHE} & {*kept}:
+        IntentConfig(**kept, state_cache="auto")
+        kept = {name: value for name, value in kept.items() if name not in OF_CACHE}
+    training = IntentConfig(**kept)
+    if Path(training.out).resolve() == Path(args.pilot).resolve():
+        raise LayerSelectError(f"--pilot and --out are both {training.out}: give each a folder of its own")
+    if not args.resume:
+        RunFolder(IntentTask.command, training, resume=False, overwrite=args.overwrite).release()
+
+
+def _run_first(args: argparse.Namespace, settings: dict[str, Any], display: PilotDisplay) -> bool:
+    """Runs the pilot of a training, or says with ``--dry-run`` what it would do. Returns whether it has run."""
+    from ..errors import LayerSelectError
+    from ..tasks.intent.config import IntentConfig
+    from ..tasks.pilot.run import PilotJob, plan_pilot, run_pilot
+    from ..tasks.pilot.settings import MADE
+    from ..tasks.pilot.sizes import NoRoom
+    from .dry_run import print_plan
+    from .pilot_display import pilot_plan_lines
+
+    training = {name: value for name, value in settings.items() if name not in MADE}
+    job = PilotJob(training=IntentConfig(**{**training, "out": args.pilot}), budget=settings.get("budget"))
+    try:
+        if not args.dry_run:
+            run_pilot(job, on_event=display)
+            return True
+        plan = {**plan_pilot(job), "then": settings["out"]}
+    except NoRoom as error:
+        own = f"'layerselect pilot --out {shlex.quote(args.pilot)}'"
+        raise LayerSelectError(f"{error}. These are options of {own}: run that first") from error
+    print_plan(plan, {**pilot_plan_lines(plan), "then": f"trains what it chooses, {settings['out']}"}, args)
+    return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from layerselect.cli.card_display import card_plan_lines
@@ -13,6 +14,7 @@ from layerselect.cli.dry_run import print_plan
 from layerselect.tasks.intent import IntentConfig
 from layerselect.tasks.intent.task import IntentTask
 from layerselect.tasks.revise import ReviseConfig
+from layerselect.tasks.revise.task import ReviseTask
 from layerselect.tasks.run.runner import plan_task
 
 RUN = {
@@ -25,6 +27,7 @@ RUN = {
     "splits": {"train": 1},
     "chosen_by": None,
     "steps": 1,
+    "steps_before": 0,
 }
 CARD = {"out": "o[1]", "model": "m", "layers": 6, "examples": 1, "batches": 2, "fresh": []}
 
@@ -49,6 +52,15 @@ def test_plans_are_printed_alike(capsys, plan, lines, place):
 def test_a_plan_counts_one_as_one():
     assert plan_lines(RUN)["training"] == "1 step; the checkpoint is chosen by nothing"
     assert card_plan_lines(CARD)["measured on"] == "1 example in 2 batches"
+
+
+def test_a_plan_of_a_writer_counts_its_predictor(tmp_path):
+    config = ReviseConfig(data="demo", model="demo", out=str(tmp_path / "o"), max_steps=2, predictor_max_steps=3)
+    plan = plan_task(ReviseTask, config)
+    assert plan_lines(plan)["first"] == "a predictor of intentions, 3 steps"
+    for changed in (replace(config, transfer="none"), replace(config, predictor="somewhere")):
+        assert not changed.trains_predictor
+    assert "first" not in plan_lines(plan_task(ReviseTask, replace(config, transfer="none")))
 
 
 def test_a_plan_says_what_has_no_effect(tmp_path, caplog, bert_folder):

@@ -106,17 +106,26 @@ def run_pilot(job: PilotJob, *, on_event: OnEvent | None = None) -> Finished:
             room for a pilot.
     """
     notify = on_event or (lambda kind, record: None)
-    if launched() > 1:
-        raise LayerSelectError(
-            f"a pilot runs in one process, and {launched()} were started together: run it alone, and give --placement "
-            "to the training"
-        )
+    check_alone()
     folder = _place(job)
     claim = Claim(folder)
     try:
         return _run(job, folder, notify)
     finally:
         claim.release()
+
+
+def check_alone() -> None:
+    """Checks that no other process was started beside this one.
+
+    Raises:
+        LayerSelectError: a launcher has started several.
+    """
+    if launched() > 1:
+        raise LayerSelectError(
+            f"a pilot runs in one process, and {launched()} were started together: run it alone, and give --placement "
+            "to the training"
+        )
 
 
 def settings_after(folder: str | Path) -> dict[str, Any]:

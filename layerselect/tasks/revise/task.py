@@ -135,6 +135,11 @@ class ReviseTask(Task[ReviseConfig]):
     def sizes(self) -> dict[str, int]:
         return {split.name: len(split) for split in (self._splits.train, *self._parts.values())}
 
+    @property
+    def steps_before(self) -> int:
+        config = self.config
+        return config.predictor_config(config.out).steps(len(self._splits.train)) if config.trains_predictor else 0
+
     def begin(self, folder: RunFolder, stages: Stages) -> None:
         """Trains the predictor, if the run trains its own, and takes over its adapters."""
         config = self.config

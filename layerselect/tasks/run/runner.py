@@ -129,7 +129,8 @@ def plan_task(
 
     Returns:
         ``out``, ``state`` (``new``, ``resumed`` or ``finished``), ``model``, ``layers``, ``parameters``,
-        ``trainable_parameters``, ``splits`` (examples of each), ``chosen_by`` and ``steps``.
+        ``trainable_parameters``, ``splits`` (examples of each), ``chosen_by``, ``steps``, ``steps_before``
+        (of the training of a predictor that comes first) and ``processes``.
 
     Raises:
         LayerSelectError: as :func:`run_task`.
@@ -153,6 +154,7 @@ def plan_task(
             "splits": task.sizes,
             "chosen_by": task.watched,
             "steps": config.steps(next(iter(task.sizes.values()))),
+            "steps_before": task.steps_before,
             "processes": launched(),
         }
     finally:

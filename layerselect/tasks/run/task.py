@@ -140,6 +140,11 @@ class Task(ABC, Generic[Config]):
     def sizes(self) -> dict[str, int]:
         """How many examples each split has; the first one is trained on."""
 
+    @property
+    def steps_before(self) -> int:
+        """Steps of a training that :meth:`begin` makes."""
+        return 0
+
     @abstractmethod
     def begin(self, folder: RunFolder, stages: Stages) -> None:
         """Does what comes before the training and leaves files."""
