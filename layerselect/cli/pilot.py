@@ -107,7 +107,8 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     from ..models.load import quiet_transformers
     from ..placement import Placement
     from ..placement.candidates import keeps_to
-    from ..tasks.pilot.run import PILOT, check_alone, settings_after
+    from ..tasks.pilot.following import settings_after
+    from ..tasks.pilot.run import PILOT, check_alone
     from ..tasks.run.settings import OF_CACHE
     from .pilot_display import PilotDisplay
 

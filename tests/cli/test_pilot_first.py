@@ -7,6 +7,7 @@ import json
 import pytest
 from layerselect.cli.main import main
 from layerselect.placement import Placement
+from layerselect.tasks.pilot import following
 from layerselect.tasks.pilot import run as module
 
 from tests.helpers import tiny_intent
@@ -101,7 +102,7 @@ def test_options_of_a_cache_are_for_the_cache_that_the_pilot_finds(typed, tmp_pa
     place.mkdir()
     Placement([2], names=["a", "b", "c"], cost=0.4).save(place)
     (place / module.PILOT).touch()
-    monkeypatch.setattr(module, "settings_after", lambda folder: {"placement": str(folder), **found})
+    monkeypatch.setattr(following, "settings_after", lambda folder: {"placement": str(folder), **found})
     settings = []
     monkeypatch.setattr("layerselect.cli.intent.train", lambda given, args: settings.append(given) or 0)
     assert main([*typed, "--state-cache-store", "s", *more]) == 0

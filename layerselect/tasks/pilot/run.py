@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LayerSelectError
-from ...placement import Placement
-from ...placement.candidates import ALL, Candidate, cut_below
+from ...placement.candidates import ALL, Candidate
 from ...placement.piloting import PilotResult, mean_of_counts, pilot
 from ...placement.race import Trial
 from ...report import write_pilot_report
@@ -24,7 +23,7 @@ from ...utils.launch import launched
 from ...utils.places import output_path
 from ...utils.saved_documents import DocumentKind
 from ...utils.saved_files import DamagedFile, read_json
-from ...utils.saved_schema import Fields, Flag, Mapped, Maybe, Mismatch, Number, Text, check
+from ...utils.saved_schema import Fields, Mapped, Maybe, Number, Text
 from ..compare.counts import IntentCounts
 from ..intent.config import IntentConfig
 from ..run.memory import MEASURING, running_out
@@ -41,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 COMMAND = "layerselect pilot"
 PILOT, STATE, PAGE = "pilot.json", "config.json", "pilot.html"
-_KIND = DocumentKind(
+KIND = DocumentKind(
     schema="layerselect.pilot",
     versions=(1,),
     file=PILOT,
@@ -95,7 +94,7 @@ class Finished:
         """The pilot as JSON values, as ``pilot.json`` has it."""
         sizes = {name: value for name, value in asdict(self.sizes).items() if name != "candidates"}
         more = {"sizes": sizes, "layer_names": self.layer_names, "caches": self.caches}
-        return _KIND.stamped({**self.result.to_dict(), **more})
+        return KIND.stamped({**self.result.to_dict(), **more})
 
 
 def run_pilot(job: PilotJob, *, on_event: OnEvent | None = None) -> Finished:
@@ -126,26 +125,6 @@ def check_alone() -> None:
             f"a pilot runs in one process, and {launched()} were started together: run it alone, and give --placement "
             "to the training"
         )
-
-
-def settings_after(folder: str | Path) -> dict[str, Any]:
-    """The settings of a training that takes what a finished pilot has chosen: the placement and, where the layers below
-    it can be cached, the cache.
-
-    Raises:
-        LayerSelectError: no finished pilot is there.
-    """
-    place = Path(folder)
-    chosen = Placement.load(place)
-    values, where = _KIND.read(place)
-    try:
-        own = _KIND.unstamped(values, where)
-        check(Fields({"caches": Flag()}), own)
-    except Mismatch as error:
-        raise LayerSelectError(f"{where!r} is damaged ({error}): run the pilot again") from error
-    cut = cut_below(chosen.layers, len(chosen.names)) if own["caches"] else 0
-    cached = {"state_cache": "cached", "cut": str(cut)} if cut else {}
-    return {"placement": str(folder), **cached}
 
 
 def plan_pilot(job: PilotJob) -> dict[str, Any]:
@@ -220,7 +199,7 @@ def _run(job: PilotJob, folder: Path, notify: OnEvent) -> Finished:
     finished = Finished(folder, result, sizes, bench.layer_names, bench.caches)
     result.placement(bench.layer_names).save(folder)
     times = _saved_times(folder) if goes_on else (time.monotonic() - begun[0], time.process_time() - begun[1])
-    _KIND.write(folder, {**finished.to_dict(), **dict(zip(_TIMES, times, strict=True))})
+    KIND.write(folder, {**finished.to_dict(), **dict(zip(_TIMES, times, strict=True))})
     write_pilot_report(folder / PAGE, finished.to_dict(), job.fixed(), by=job.by, seconds=times[0])
     shutil.rmtree(scratch, ignore_errors=True)
     return finished

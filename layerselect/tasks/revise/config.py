@@ -213,3 +213,7 @@ class ReviseConfig(TrainingSettings):
         if settings["state_cache"] == BY_BUDGET:  # the budget is the generator's
             settings |= NO_CACHE
         return IntentConfig(**{**settings, "out": out, "model": model or self.model, "keep": "last"})
+
+    def predictor_steps(self, examples: int) -> int:
+        """How many steps the training of a predictor has that comes first; 0: there is none."""
+        return self.predictor_config(self.out).steps(examples) if self.trains_predictor else 0

@@ -55,10 +55,15 @@ def made_model(config: ReviseConfig, corpus: Corpus) -> LoadedModel:
     return load_causal_lm(config.model, dropout=config.dropout, holding=config.holding())
 
 
-def save_base(folder: Path, config: ReviseConfig, corpus: Corpus, splits: RevisionSplits) -> None:
-    """Saves the base model of a run where an adapter of it finds it: the demo's stands nowhere else."""
+def save_base(folder: Path, config: ReviseConfig, corpus: Corpus, splits: RevisionSplits | None = None) -> None:
+    """Saves the base model of a run where an adapter of it finds it: the demo's stands nowhere else.
+
+    Args:
+        splits: what it is to have embeddings for; ``None``: it is saved as it was made.
+    """
     loaded = made_model(config, corpus)
-    cover(loaded, splits)
+    if splits is not None:
+        cover(loaded, splits)
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
 

@@ -137,8 +137,7 @@ class ReviseTask(Task[ReviseConfig]):
 
     @property
     def steps_before(self) -> int:
-        config = self.config
-        return config.predictor_config(config.out).steps(len(self._splits.train)) if config.trains_predictor else 0
+        return self.config.predictor_steps(len(self._splits.train))
 
     def begin(self, folder: RunFolder, stages: Stages) -> None:
         """Trains the predictor, if the run trains its own, and takes over its adapters."""
@@ -278,9 +277,7 @@ class ReviseTask(Task[ReviseConfig]):
         # Both steps need one base model, so the generator's is the predictor's.
         base = folder.path / DEMO_MODEL if self.config.model == DEMO else None
         if base is not None and folder.writes and not (base / "config.json").is_file():
-            made = made_model(self.config, self.corpus)
-            made.model.save_pretrained(base)
-            made.tokenizer.save_pretrained(base)
+            save_base(base, self.config, self.corpus)
         settings = self.config.predictor_config(str(folder.path / PREDICTOR), str(base) if base else None)
         run_intent(settings, resume=True, on_event=self.notify)
 

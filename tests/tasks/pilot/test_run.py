@@ -14,8 +14,9 @@ from layerselect.costs import LayerCosts
 from layerselect.placement import Placement
 from layerselect.report import write_pilot_report
 from layerselect.tasks.intent import IntentConfig, run_intent
+from layerselect.tasks.pilot.following import settings_after
 from layerselect.tasks.pilot.names import Scouted, asked_candidates
-from layerselect.tasks.pilot.run import PilotJob, plan_pilot, run_pilot, settings_after
+from layerselect.tasks.pilot.run import PilotJob, plan_pilot, run_pilot
 from layerselect.tasks.pilot.settings import PilotSettings
 from layerselect.tasks.pilot.sizes import Corpus, NoRoom, sizes_of
 
