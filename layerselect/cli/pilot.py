@@ -12,6 +12,7 @@ from .settings import add_config_option, add_preset_option, add_settings, chosen
 from .streams import write_json
 
 if TYPE_CHECKING:
+    from ..tasks.intent.config import IntentConfig
     from .pilot_display import PilotDisplay
 
 _EXAMPLE = """\
@@ -107,6 +108,7 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     from ..models.load import quiet_transformers
     from ..placement import Placement
     from ..placement.candidates import keeps_to
+    from ..tasks.intent.config import IntentConfig
     from ..tasks.pilot.following import settings_after
     from ..tasks.pilot.run import PILOT, check_alone
     from ..tasks.run.settings import OF_CACHE
@@ -117,6 +119,8 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
         if name in settings:
             raise LayerSelectError(f"--pilot chooses the layers, and so does --{name}: leave out one of them")
     place, budget = Path(args.pilot), settings.get("budget")
+    kept = {name: value for name, value in settings.items() if name != "budget"}
+    without = {name: value for name, value in kept.items() if name not in OF_CACHE}
     for name, value in (("state_cache", "none"), ("mode", "gate"), ("mode", "observe")):
         if budget is not None and settings.get(name) == value:
             option = f"--{name.replace('_', '-')}"
@@ -129,7 +133,9 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
     with PilotDisplay() as display:
         if not (place / PILOT).is_file():
             check_alone()
-            _check_training_after(args, settings, caches=caches)
+            if caches and kept != without:
+                IntentConfig(**kept, state_cache="auto")  # whose options are checked where something is cached
+            _check_place_after(args, IntentConfig(**(without if caches else kept)))
             if not _run_first(args, settings, display):
                 return None
         chosen = Placement.load(place)
@@ -140,34 +146,21 @@ def with_pilot(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, 
             )
         display.say("; ".join(filter(None, (chosen.chosen_by, chosen.doubt))))
     found = settings_after(place)
-    kept = {name: value for name, value in settings.items() if name != "budget"}
     if not caches:
         return {**kept, "placement": found["placement"]}
-    if "state_cache" not in found:  # so its options say nothing
-        kept = {name: value for name, value in kept.items() if name not in OF_CACHE}
-    return {**kept, **found}
+    return {**(kept if "state_cache" in found else without), **found}
 
 
-def _check_training_after(args: argparse.Namespace, settings: dict[str, Any], *, caches: bool) -> None:
-    """Checks before a pilot what of the training that follows can be checked: its settings and its place.
-
-    Args:
-        caches: hidden states are cached where the pilot finds that they can be.
+def _check_place_after(args: argparse.Namespace, training: IntentConfig) -> None:
+    """Checks before a pilot whether the training that follows may go where it is to go.
 
     Raises:
-        LayerSelectError: one of them is wrong.
+        LayerSelectError: it may not.
     """
     from ..errors import LayerSelectError
-    from ..tasks.intent.config import IntentConfig
     from ..tasks.intent.task import IntentTask
     from ..tasks.run.folder import RunFolder
-    from ..tasks.run.settings import OF_CACHE
 
-    kept = {name: value for name, value in settings.items() if name != "budget"}
-    if caches and {*OF_CACHE} & {*kept}:
-        IntentConfig(**kept, state_cache="auto")
-        kept = {name: value for name, value in kept.items() if name not in OF_CACHE}
-    training = IntentConfig(**kept)
     if Path(training.out).resolve() == Path(args.pilot).resolve():
         raise LayerSelectError(f"--pilot and --out are both {training.out}: give each a folder of its own")
     if not args.resume:
