@@ -72,9 +72,23 @@ def _of_run(config: Mapping[str, Any], parser: argparse.ArgumentParser) -> dict[
     itself, and has another default for some.
     """
     known = {action.dest for action in parser._actions} - {*(parser.get_default("not_of_runs") or ())}
-    values = {name: value for name, value in config["settings"].items() if name in known}
+    values = _chosen({name: value for name, value in config["settings"].items() if name in known})
     task = str(config["command"]).rpartition(" ")[2]
     return {**({"task": task} if "task" in known else {}), **values}
+
+
+def _chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run without those that follow from others of them. Beside another format or another placement
+    they would be wrong, and nobody gave them.
+    """
+    from ..tasks.text.formats import TOKENS
+
+    follow = set()
+    if values.get("max_length") == TOKENS.get(str(values.get("format"))):
+        follow.add("max_length")
+    if values.get("placement") is not None:
+        follow.add("rule")
+    return {name: value for name, value in values.items() if name not in follow}
 
 
 def _typed(source: str, name: str, value: Any, parser: argparse.ArgumentParser) -> list[str]:

@@ -86,6 +86,26 @@ def test_the_configuration_of_a_run_repeats_it(tmp_path, command):
     assert compared["lr"] == 3e-5 and not {"rule", "blend"} & compared.keys()  # what it makes, or has otherwise
 
 
+@pytest.mark.parametrize(("length", "expected"), [(None, 256), (64, 256), (80, 80)])
+def test_another_format_than_that_of_a_run_has_its_own_length(tmp_path, length, expected):
+    from layerselect.tasks.intent import IntentConfig
+
+    config = IntentConfig(data="demo", model="demo", out="runs/a", max_length=length)
+    text = json.dumps({"command": "layerselect intent", "settings": config.as_dict(), "corpus": {}})
+    given = parsed(tmp_path, text, "intent", "--out", "runs/b", "--format", "pair", name="config.json")
+    again = IntentConfig(data="demo", model="demo", out="b", format="pair", max_length=given.get("max_length"))
+    assert again.max_length == expected
+    compared = parsed(tmp_path, text, "compare", "--out", "runs/c", name="config.json")
+    assert compared.get("max_length") == (None if expected == 256 else expected)  # each row has its format's
+
+
+def test_another_placement_than_that_of_a_run_chooses_the_layers(tmp_path):
+    settings = {"data": "demo", "model": "demo", "out": "a", "placement": "one.json", "rule": "placement:file=one.json"}
+    text = json.dumps({"command": "layerselect intent", "settings": settings, "corpus": {}})
+    given = parsed(tmp_path, text, "intent", "--out", "b", "--placement", "two.json", name="config.json")
+    assert given["placement"] == "two.json" and "rule" not in given
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -65,6 +65,9 @@ class PlanSettings(AdapterSettings, MemorySettings):
         5, "how many intentions a classifier tells apart", group=JOB, metavar="N", least=1, most=100_000
     )
     head: str = like(IntentConfig, "head")
+    format: str = like(
+        IntentConfig, "format", help="what a classifier reads; without --max-length it says how many tokens"
+    )
     dropout: float | None = like(TrainingSettings, "dropout")
     batch_size: int | None = like(
         TrainingSettings, "batch_size", None, help="examples at a time; without this option as the command has it"
@@ -98,11 +101,11 @@ class PlanSettings(AdapterSettings, MemorySettings):
         self.adapter_config()
         if self.quantize != ALL:
             self.check_memory(self.adapter)
-        kind = _CONFIGS[self.task]
+        kind, read = _CONFIGS[self.task], InputFormat(self.format)
         for name in ("batch_size", "max_length"):
             if getattr(self, name) is None:
                 default = kind.__dataclass_fields__[name].default
-                object.__setattr__(self, name, TOKENS[InputFormat().name] if default is None else default)
+                object.__setattr__(self, name, TOKENS[read.name] if default is None else default)
         if self.steps is not None and self.speed is None:
             raise LayerSelectError(
                 f"--steps {self.steps} says nothing of time without --speed: say what the card computes in a second"

@@ -104,6 +104,16 @@ def test_gradients_stay_while_batches_accumulate(llama):
     assert one.peak < more.peak <= one.peak + one.gradients
 
 
+@pytest.mark.parametrize(("named", "tokens"), [({}, 64), ({"format": "contextual"}, 384), ({"task": "revise"}, 536)])
+def test_without_a_length_an_input_is_as_long_as_the_command_has_it(llama, named, tokens):
+    assert make_plan(PlanSettings(model=llama, gpu="24GB", **named)).tokens == tokens
+
+
+def test_a_format_that_is_none_is_named(llama):
+    with pytest.raises(LayerSelectError, match="there is no input format 'pears'"):
+        PlanSettings(model=llama, format="pears")
+
+
 def test_a_generator_keeps_the_logits_of_what_it_writes(llama):
     options = {"model": llama, "device": "cpu", "batch_size": 2, "quantize": "none", "gradient_checkpointing": "none"}
     short = make_plan(PlanSettings(**options, task="revise", max_length=32))
