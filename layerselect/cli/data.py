@@ -35,7 +35,10 @@ def add_command(commands: Any, *, whole: bool = True) -> None:
         "lengths, documents that stand in two splits, malformed rows.",
         epilog=_EXAMPLE,
     )
-    describe.add_argument("source", metavar="CORPUS", help="as --data of 'layerselect intent'")
+    named = describe.add_mutually_exclusive_group(required=True)
+    as_argument = {"nargs": "?", "default": argparse.SUPPRESS}  # without it the option's value stays
+    named.add_argument("source", metavar="CORPUS", help="as --data of 'layerselect intent'", **as_argument)
+    named.add_argument("--data", dest="source", metavar="CORPUS", help="the same, as the other commands have it")
     from ..tasks.run.headings import CORPUS
     from ..tasks.run.settings import TrainingSettings
 

@@ -118,8 +118,9 @@ def check_columns(table: Table, wanted: Sequence[str]) -> None:
     if missing:
         there = ", ".join(f"'{short(name)}'" for name in table.columns[:40]) or "none"
         there += f" and {len(table.columns) - 40:,} more" if len(table.columns) > 40 else ""
+        named = f"s {', '.join(missing[:-1])} and {missing[-1]}" if missing[1:] else f" {missing[0]}"
         raise CorpusError(
-            f"{table.name} has no column {' and '.join(missing)}; its columns are {there}: say which of them hold the "
+            f"{table.name} has no column{named}; its columns are {there}: say which of them hold the "
             "texts and the intention (--before, --after, --label)"
         )
 

@@ -151,9 +151,9 @@ def test_predict(capsys, tmp_path, run_folder, corpus_path, arguments, words):
     assert not list(tmp_path.glob("labelled*"))
 
 
-@pytest.mark.parametrize("source", ["nowhere.jsonl", "argrewrite"])
+@pytest.mark.parametrize("source", [["nowhere.jsonl"], ["argrewrite"], ["--data", "nowhere.jsonl"]])
 def test_describe(capsys, source):
-    assert main(["data", "describe", source]) == 2
+    assert main(["data", "describe", *source]) == 2
     err = capsys.readouterr().err
     assert err.startswith("layerselect: ")
     assert err.count("\n") == 1

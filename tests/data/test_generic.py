@@ -46,6 +46,13 @@ def test_a_wrong_column_lists_the_columns_there_are(tmp_path, name):
         load_corpus(path, **{name: "nope"})
 
 
+def test_several_wrong_columns_are_listed(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("old,new,why\na,b,c\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match="has no columns 'before', 'after' and 'label'; its columns are 'old', 'new'"):
+        load_corpus(path)
+
+
 def test_naming_a_column_turns_recognition_off(iterater):
     path = iterater / "human_sent_level"
     corpus = load_corpus(path, before="before_sent", after="after_sent", label="labels", splits="official")
