@@ -55,6 +55,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "MiniLM: {blend.f1!s} beside it, in accuracy {blend.right!s}; a base-size encoder {base.f1!s} and "
         "{base.right!s}. **Not alone**: {all.quality:.3f} ({regression.verdict}, {regression.low:+.3f} to "
         "{regression.high:+.3f})",
+        "`edits` {formats.edits:.3f} macro-F1, `pair` {formats.pair:.3f}, `plain` {formats.plain:.3f}, `contextual` "
+        "{formats.contextual:.3f}",
         "SARI {writer.tuned:.1f}, LoRA in all layers {writer.all:.1f}, the copied source {writer.copied:.1f}, three "
         "examples and no training {writer.shown:.1f}. {writer.copies:.2f} of the revisions are their source, and "
         "{writer.made:.2f} of the references' edits are made",
@@ -128,6 +130,8 @@ class _Values(dict[str, Any]):
             return _job("iterater-smollm2", "pilots/iterater-smollm2")
         if name == "spread":
             return _spread(_MINILM)
+        if name == "formats":
+            return _formats("iterater-minilm-formats")
         if name == "writer":
             return _writer("iterater-writer")
         if name in _BLENDS:
@@ -203,6 +207,14 @@ def _writer(name: str) -> SimpleNamespace:
         made=known["edits_made"].mean,
         **{short: rows[row].values["sari"].mean for short, row in of.items()},
     )
+
+
+@functools.cache
+def _formats(name: str) -> SimpleNamespace:
+    """The macro-F1 of rows that differ in what the model reads."""
+    rows = rows_beside(MEASUREMENTS / name, _ROWS["ir"])[0]
+    read = {"edits": _ROWS["ir"], **{each: f"{_ROWS['ir']}@{each}" for each in ("pair", "plain", "contextual")}}
+    return SimpleNamespace(**{each: rows[row].values["macro_f1"].mean for each, row in read.items()})
 
 
 @functools.cache
