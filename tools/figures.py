@@ -212,7 +212,7 @@ def _writer(name: str) -> SimpleNamespace:
 @functools.cache
 def _formats(name: str) -> SimpleNamespace:
     """The macro-F1 of rows that differ in what the model reads."""
-    rows = rows_beside(MEASUREMENTS / name, _ROWS["ir"])[0]
+    rows = _beside(name, _ROWS["ir"])
     read = {"edits": _ROWS["ir"], **{each: f"{_ROWS['ir']}@{each}" for each in ("pair", "plain", "contextual")}}
     return SimpleNamespace(**{each: rows[row].values["macro_f1"].mean for each, row in read.items()})
 
@@ -250,9 +250,9 @@ def _spread(name: str) -> SimpleNamespace:
 
 
 @functools.cache
-def _beside(name: str) -> Any:
-    """The rows of a comparison beside ``all``."""
-    return rows_beside(MEASUREMENTS / name, _ROWS["all"])[0]
+def _beside(name: str, reference: str = _ROWS["all"]) -> Any:
+    """The rows of a comparison beside one of them."""
+    return rows_beside(MEASUREMENTS / name, reference)[0]
 
 
 def _frameworks() -> SimpleNamespace:
